@@ -1,0 +1,275 @@
+"""The configuration of an expansion: frozen dataclasses, TOML in and out, unknown keys refused.
+
+Every default of the methods is *ours* unless the comment beside it names a paper.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from graft.errors import ConfigError
+
+
+def _require(condition: bool, what: str, got: object, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f"{what}: got {got!r}, wanted {wanted}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldConfig:
+    """Where the domains come from.
+
+    ``kind`` "imu" and "digits" are embedded and seeded; "folder" reads ``path``.
+    ``domains`` and ``windows_per_domain`` size the embedded worlds only.
+    """
+
+    kind: Literal["imu", "digits", "folder"] = "imu"
+    path: str = ""
+    domains: int = 100
+    windows_per_domain: int = 160
+    max_domains: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.domains >= 2, "world.domains", self.domains, "at least 2")
+        _require(
+            self.windows_per_domain >= 20,
+            "world.windows_per_domain",
+            self.windows_per_domain,
+            "at least 20",
+        )
+        _require(
+            self.kind != "folder" or bool(self.path), "world.path", self.path, "a domain folder"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitConfig:
+    """How a domain's rows become test, labelled and unlabelled.
+
+    ``test_share`` of each class's time blocks, the latest ones, test. ``gamma`` is the
+    labelled share of the rest (HaT), at least one row per class that the domain has.
+    ``founders_share`` of the domains are round 0.
+    """
+
+    test_share: float = 0.3
+    gamma: float = 0.1
+    founders_share: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("test_share", "gamma", "founders_share"):
+            value = getattr(self, name)
+            _require(0 < value < 1, f"split.{name}", value, "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceConfig:
+    """Which devices the domains have: the share of each class, and the architectures offered.
+
+    Each domain's class and architecture are drawn from (seed, domain). An empty
+    ``architectures`` offers every one that the zoo has for the task.
+    """
+
+    microcontroller_share: float = 0.2
+    phone_share: float = 0.5
+    gateway_share: float = 0.3
+    architectures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shares = (self.microcontroller_share, self.phone_share, self.gateway_share)
+        _require(
+            min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6,
+            "devices shares",
+            shares,
+            "shares of at least 0 that sum to 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectionConfig:
+    """Two-stage selection (A1, A2). ``num_candidates`` None is max(2 N_p, 8)."""
+
+    num_sources: int = 5
+    num_candidates: int | None = None
+    score_mix: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(self.num_sources >= 1, "selection.num_sources", self.num_sources, "at least 1")
+        _require(0 <= self.score_mix <= 1, "selection.score_mix", self.score_mix, "0 to 1")
+
+    @property
+    def candidates_wanted(self) -> int:
+        return self.num_candidates or max(2 * self.num_sources, 8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """Local training (A6). Learning rates are per step of Adam."""
+
+    epochs: int = 100
+    max_steps: int = 800
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    source_learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "max_steps", "batch_size"):
+            _require(
+                getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1"
+            )
+        for name in ("learning_rate", "source_learning_rate"):
+            _require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusionConfig:
+    """Mixer, dictionary and injection (A3-A5)."""
+
+    mixer_width: int = 64
+    mixer_temperature: float = 5.0
+    holdout_share: float = 0.2
+    insert_quality: float = 0.5
+    dictionary_momentum: float = 0.7
+    keep_quality: float = 0.9
+    max_injection: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("holdout_share", "insert_quality", "dictionary_momentum", "keep_quality"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"fusion.{name}", value, "0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyConfig:
+    """The default site policy; a site's own file overrides it."""
+
+    min_class_count: int = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpansionConfig:
+    """Everything that decides an expansion's outcome; workers and paths do not stand here."""
+
+    seed: int = 0
+    rounds: int = 3
+    method: str = "hat"
+    comparisons: tuple[str, ...] = (
+        "hat-founders",
+        "label-only",
+        "all-labels",
+        "best-source",
+        "finetuned-any",
+        "finetuned-same",
+        "average-kd-selected",
+        "average-kd-all",
+    )
+    world: WorldConfig = field(default_factory=WorldConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    devices: DeviceConfig = field(default_factory=DeviceConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+        _require(self.seed >= 0, "seed", self.seed, "0 or above")
+        _require(
+            self.method not in self.comparisons,
+            "comparisons",
+            self.comparisons,
+            f"methods other than the main method {self.method!r}",
+        )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The main method first, then what it is compared with."""
+        return (self.method, *self.comparisons)
+
+
+def config_from_dict(table: dict[str, Any]) -> ExpansionConfig:
+    """Build the configuration; raises ConfigError naming any unknown key or wrong type."""
+    return typing.cast(ExpansionConfig, _build(ExpansionConfig, table, ""))
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as nested plain tables; unset (None) keys are left out."""
+    table: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            table[item.name] = config_to_dict(value)
+        elif isinstance(value, tuple):
+            table[item.name] = list(value)
+        elif value is not None:
+            table[item.name] = value
+    return table
+
+
+def read_config(path: Path) -> ExpansionConfig:
+    """Read a TOML file; raises ConfigError where it is missing, malformed or has unknown keys."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"configuration {path}: no such file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path}: not TOML: {error}") from error
+    return config_from_dict(table)
+
+
+def config_toml(config: ExpansionConfig) -> str:
+    """The whole configuration as TOML text; ``read_config`` gives back an equal one."""
+    return tomli_w.dumps(config_to_dict(config))
+
+
+def with_settings(config: ExpansionConfig, settings: dict[str, Any]) -> ExpansionConfig:
+    """A copy with dotted keys replaced, e.g. {"split.gamma": 0.05}."""
+    table = config_to_dict(config)
+    for dotted, value in settings.items():
+        *parents, leaf = dotted.split(".")
+        place = table
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            _require(isinstance(place, dict), f"setting {dotted!r}", value, "a known key")
+        place[leaf] = value
+    return config_from_dict(table)
+
+
+def _build(cls: type, table: dict[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in dataclasses.fields(cls)}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise ConfigError(
+            f"unknown configuration key {prefix + unknown[0]!r}, wanted one of {sorted(known)}"
+        )
+    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in table.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name}: got {value!r}, wanted a table")
+        return _build(typing.cast(type, hint), value, name + ".")
+    origin = typing.get_origin(hint)
+    if origin is types.UnionType:  # every optional key is written "T | None"
+        return _convert(next(arg for arg in typing.get_args(hint) if arg is not type(None)),
+                        value, name)
+    if origin is Literal:
+        options = typing.get_args(hint)
+        _require(value in options, name, value, f"one of {list(options)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise ConfigError(f"{name}: got {value!r}, wanted a list of names")
+        return tuple(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    _require(type(value) is hint, name, value, hint.__name__)
+    return value

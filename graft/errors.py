@@ -1,0 +1,110 @@
+"""The error tree, drawn once.
+
+GraftError
+├── ConfigError                a key or value in a configuration is not acceptable
+├── DataError                  what a person or site handed in cannot be used
+│   ├── DatasetFormatError     a folder, file or archive is not in the layout it claims
+│   ├── DomainEmptyError       a domain holds no (labelled) rows
+│   ├── DomainClassError       a domain's labels are unusable (one class, out of range)
+│   ├── DomainValueError       NaN or infinity in the windows
+│   └── DomainShapeError       wrong channel count, length or dtype
+├── ArchitectureError          an architecture is unknown or does not fit the device
+├── MessageError               a message between server and device cannot be decoded
+├── PayloadError               a model payload cannot be accepted
+│   ├── PayloadTruncatedError  fewer bytes than announced
+│   ├── PayloadChangedError    the bytes do not hash to the model id, or are forged
+│   └── PayloadLimitError      too large, too many tensors, wrong shapes, NaN
+├── TransportError             a shipment could not be completed
+│   └── ModelMissingError      the depot does not hold the model asked for
+├── EdgeError                  the conversation with the domains broke
+│   └── NodesMissingError      fewer nodes than expected within the bounded wait
+├── PolicyError                the site's own policy forbids what was asked
+└── RunError                   a run folder is missing, incomplete or of another version
+    └── ExpansionFailedError   one or more domains failed; names them
+
+Every message says what, what it got, and what it wanted.
+"""
+
+
+class GraftError(Exception):
+    """Root of every error that graft raises on purpose."""
+
+
+class ConfigError(GraftError):
+    """A configuration key or value is not acceptable."""
+
+
+class DataError(GraftError):
+    """What a person or a site handed in cannot be used."""
+
+
+class DatasetFormatError(DataError):
+    """A folder, file or archive is not in the layout it claims."""
+
+
+class DomainEmptyError(DataError):
+    """A domain holds no usable rows."""
+
+
+class DomainClassError(DataError):
+    """A domain's labels are unusable: one class only, or outside the dataset's classes."""
+
+
+class DomainValueError(DataError):
+    """A domain's windows hold NaN or infinity."""
+
+
+class DomainShapeError(DataError):
+    """A domain's arrays have the wrong channel count, length or dtype."""
+
+
+class ArchitectureError(GraftError):
+    """An architecture is unknown, or does not fit the device."""
+
+
+class MessageError(GraftError):
+    """A message between server and device cannot be decoded."""
+
+
+class PayloadError(GraftError):
+    """A model payload cannot be accepted."""
+
+
+class PayloadTruncatedError(PayloadError):
+    """A payload has fewer bytes than announced."""
+
+
+class PayloadChangedError(PayloadError):
+    """A payload does not hash to its model id, or its signature does not verify."""
+
+
+class PayloadLimitError(PayloadError):
+    """A payload breaks a limit: bytes, tensor count, shapes, or finite values."""
+
+
+class TransportError(GraftError):
+    """A shipment could not be completed."""
+
+
+class ModelMissingError(TransportError):
+    """The depot does not hold the model that was asked for."""
+
+
+class EdgeError(GraftError):
+    """The conversation with the domains broke."""
+
+
+class NodesMissingError(EdgeError):
+    """Fewer nodes than expected answered within the bounded wait."""
+
+
+class PolicyError(GraftError):
+    """The site's own policy forbids what was asked."""
+
+
+class RunError(GraftError):
+    """A run folder is missing, incomplete or of another version."""
+
+
+class ExpansionFailedError(RunError):
+    """One or more domains failed; the message names them."""

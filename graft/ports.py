@@ -1,0 +1,55 @@
+"""The four seams between the algorithm and the world: small protocols, many implementations."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from graft.values import Answer, ModelCard, Order, Parameters, Precision
+
+
+class Edge(Protocol):
+    """The server's way to its domains. One answer an order, in the order of the orders."""
+
+    def ask(self, orders: Sequence[Order]) -> list[Answer]:
+        """Carry every order to its domain and wait, bounded, for the answers.
+
+        A domain that fails, is lost or never answers is a ``Failure``, never missing.
+        """
+        ...
+
+
+class ModelStore(Protocol):
+    """The server's durable, content-addressed store of payloads."""
+
+    def put(self, payload: bytes, architecture: str) -> str:
+        """Check and keep a payload; returns its model id (SHA-256 hex). Idempotent."""
+        ...
+
+    def part(self, model_id: str, part: str) -> bytes:
+        """The bytes of part "base", "residual" or "exact".
+
+        Raises ModelMissingError for an unknown id.
+        """
+        ...
+
+    def __contains__(self, model_id: str) -> bool: ...
+
+
+class WeightTransport(Protocol):
+    """A device's way to the model store; what it fetched before is not sent again."""
+
+    def fetch(self, card: ModelCard, precision: Precision) -> Parameters:
+        """The model's parameters: "base" is the int8 approximation, "exact" the model itself.
+
+        Raises PayloadError where bytes and card disagree, TransportError where they do not come.
+        """
+        ...
+
+    def push(self, architecture: str, parameters: Parameters) -> tuple[str, int, int, int]:
+        """Send a finished model up; returns (model id, exact, base and residual bytes)."""
+        ...
+
+
+class Clock(Protocol):
+    """Monotonic time in seconds, brought in from outside."""
+
+    def __call__(self) -> float: ...

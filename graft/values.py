@@ -1,0 +1,239 @@
+"""Frozen records that every room shares; no torch, no flwr, no input or output here.
+
+Legend: C classes, D statistics, F features, N samples, S sources.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Parameters = Mapping[str, FloatArray]
+Modality = Literal["imu", "emg", "audio", "pen", "image", "sequence"]
+Precision = Literal["base", "exact"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What a model must do: the shape of one sample and the classes to tell apart.
+
+    ``sample_shape`` is (channels, length) for windows and (channels, height, width) for
+    images; a label is an index into ``classes``.
+    """
+
+    name: str
+    modality: Modality
+    sample_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DomainProfile:
+    """All that a domain tells about its data: a few kilobytes of statistics.
+
+    Computed on the device; the site's policy is already applied.
+    ``class_counts_C`` is None where the policy withholds it.
+    """
+
+    domain_id: str
+    task: str
+    num_samples: int
+    statistics_D: FloatArray
+    class_counts_C: IntArray | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ModelCard:
+    """What the catalogue knows of one finished model.
+
+    ``model_id`` is the SHA-256 (hex) of the exact safetensors payload. ``base_bytes`` and
+    ``residual_bytes`` are the encoded lengths of the two parts that ship; ``payload_bytes``
+    that of the exact payload itself. ``class_mask_C`` marks the classes its head knows;
+    ``centroids_CF`` are class means in its own feature space, zero rows where the class is
+    unknown or withheld. ``profile`` and ``centroids_CF`` are None on cards sent to a device
+    that has no use for them.
+    """
+
+    model_id: str
+    domain_id: str
+    architecture: str
+    payload_bytes: int
+    base_bytes: int
+    residual_bytes: int
+    class_mask_C: BoolArray
+    round_index: int
+    parents: tuple[str, ...] = ()
+    profile: DomainProfile | None = None
+    centroids_CF: FloatArray | None = None
+    signature: bytes = b""
+
+    @property
+    def shipped_bytes(self) -> int:
+        """Bytes that bring the exact model to a device: both progressive parts."""
+        return self.base_bytes + self.residual_bytes
+
+    def for_probe(self) -> "ModelCard":
+        """The card without its profile, which only the server ranks by."""
+        return replace(self, profile=None)
+
+    def for_fusion(self) -> "ModelCard":
+        """The card without profile and centroids, once the choice is made."""
+        return replace(self, profile=None, centroids_CF=None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One source model's two scores for one newcomer; ``joint_score`` is None until probed."""
+
+    model_id: str
+    coarse_distance: float
+    joint_score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which of the candidates a domain keeps, best first, with every candidate's scores."""
+
+    domain_id: str
+    candidates: tuple[Candidate, ...]
+    chosen: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Student:
+    """A finished target model, still on its device.
+
+    ``held_out_accuracy`` is measured on labelled data it did not train on;
+    ``knowledge_quality`` is the mean quality of its dictionary, 0 to 1 (0: no dictionary).
+    """
+
+    architecture: str
+    parameters: Parameters
+    held_out_accuracy: float
+    knowledge_quality: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProfileOrder:
+    """Ask a domain for its profile."""
+
+    domain_id: str
+    round_index: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeOrder:
+    """Ask a domain to probe the candidates and keep a few."""
+
+    domain_id: str
+    round_index: int
+    method: str
+    candidates: tuple[ModelCard, ...]
+    coarse_distances: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnOrder:
+    """Ask a domain to train its own model with ``method`` from ``sources``.
+
+    ``register``: push the finished model and answer with its card.
+    """
+
+    domain_id: str
+    round_index: int
+    method: str
+    sources: tuple[ModelCard, ...]
+    register: bool
+
+
+Order = ProfileOrder | ProbeOrder | LearnOrder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LearnReport:
+    """What a domain answers to a LearnOrder.
+
+    ``metrics`` holds numbers only: accuracy and macro_f1 (0 to 1, on the domain's test
+    block), num_test, num_labelled, num_unlabelled, and what the method adds.
+    ``compute_s`` is measured on the device and stays out of every hash.
+    """
+
+    domain_id: str
+    round_index: int
+    method: str
+    architecture: str
+    source_domains: tuple[str, ...]
+    metrics: Mapping[str, float]
+    compute_s: float
+    peak_memory_bytes: int
+    card: ModelCard | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A domain's named failure to carry out an order."""
+
+    domain_id: str
+    round_index: int
+    method: str
+    error: str
+    message: str
+
+
+Answer = DomainProfile | Selection | LearnReport | Failure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemState:
+    """The catalogue after ``round_index`` rounds; a new state is made, none is changed."""
+
+    round_index: int = 0
+    catalogue: tuple[ModelCard, ...] = field(default=())
+
+    def admit(self, cards: tuple[ModelCard, ...]) -> "SystemState":
+        """The state one round later, with ``cards`` in the catalogue ordered by domain id."""
+        ordered = tuple(sorted(cards, key=lambda card: card.domain_id))
+        return SystemState(
+            round_index=self.round_index + 1, catalogue=self.catalogue + ordered
+        )
+
+
+Phase = Literal["join", "profile", "probe", "ship", "report", "register", "acknowledge"]
+Outcome = Literal["ok", "failed", "refused", "lost"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerEntry:
+    """One message, one attempt.
+
+    ``payload_bytes`` is the length of the encoded object; ``wire_bytes`` what the link
+    carries, measured in deployment and modelled in simulation, as ``wire_source`` says.
+    ``measured_s`` is host time and ``simulated_s`` the simulated clock's; None: not timed.
+    ``method`` names the method that the bytes are charged to ("" for the system's own).
+    """
+
+    run: str
+    round_index: int
+    phase: Phase
+    method: str
+    domain_id: str
+    sender: str
+    receiver: str
+    message: str
+    attempt: int = 0
+    payload_bytes: int
+    wire_bytes: int
+    wire_source: Literal["measured", "modelled"]
+    measured_s: float | None = None
+    simulated_s: float | None = None
+    cached: bool = False
+    outcome: Outcome = "ok"
