@@ -171,6 +171,7 @@ class LearnReport:
     round_index: int
     method: str
     architecture: str
+    device_class: str
     source_domains: tuple[str, ...]
     metrics: Mapping[str, float]
     compute_s: float

@@ -40,6 +40,10 @@ class World(Protocol):
         """Every domain's id, in a fixed order."""
         ...
 
+    def person(self, domain_id: str) -> str:
+        """Who a domain's data comes from; domains of one person arrive in the same round."""
+        ...
+
     def load(self, domain_id: str) -> DomainData:
         """One domain's rows; raises DataError (a subclass names what is wrong)."""
         ...

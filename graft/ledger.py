@@ -1,0 +1,90 @@
+"""The traffic ledger: one row a message and attempt, totals, Parquet in and out."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graft.errors import RunError
+from graft.values import LedgerEntry
+
+LEDGER_SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("round_index", pa.int32()),
+        ("phase", pa.string()),
+        ("method", pa.string()),
+        ("domain_id", pa.string()),
+        ("sender", pa.string()),
+        ("receiver", pa.string()),
+        ("message", pa.string()),
+        ("attempt", pa.int32()),
+        ("payload_bytes", pa.int64()),
+        ("wire_bytes", pa.int64()),
+        ("wire_source", pa.string()),
+        ("measured_s", pa.float64()),
+        ("simulated_s", pa.float64()),
+        ("cached", pa.bool_()),
+        ("outcome", pa.string()),
+    ]
+)
+SERVER = "server"
+DEPOT = "depot"
+
+
+def is_upload(entry: LedgerEntry) -> bool:
+    """Whether the message travelled from a domain towards the cloud."""
+    return entry.sender == entry.domain_id
+
+
+def total_bytes(
+    entries: Iterable[LedgerEntry], keep: Callable[[LedgerEntry], bool] = lambda entry: True
+) -> int:
+    """Sum of payload bytes over the entries that ``keep`` accepts."""
+    return sum(entry.payload_bytes for entry in entries if keep(entry))
+
+
+def ordered(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    """The entries in their canonical order, which no reply order or worker count changes."""
+    return sorted(
+        entries,
+        key=lambda e: (
+            e.round_index, e.domain_id, e.method, e.phase, e.message, e.receiver, e.attempt,
+            e.payload_bytes,
+        ),
+    )  # fmt: skip
+
+
+def ledger_table(entries: Sequence[LedgerEntry]) -> pa.Table:
+    """The entries as an Arrow table of ``LEDGER_SCHEMA``."""
+    return pa.Table.from_pylist([dataclasses.asdict(e) for e in entries], schema=LEDGER_SCHEMA)
+
+
+def ledger_entries(table: pa.Table) -> list[LedgerEntry]:
+    """The table's rows as entries; raises RunError where its columns are not the ledger's."""
+    if table.schema.names != LEDGER_SCHEMA.names:
+        raise RunError(f"ledger columns: got {table.schema.names}, wanted {LEDGER_SCHEMA.names}")
+    return [LedgerEntry(**row) for row in table.to_pylist()]
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file atomically: a reader sees the old file or the whole new one."""
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table, partial)
+    os.replace(partial, path)
+
+
+def write_ledger(entries: Iterable[LedgerEntry], path: Path) -> None:
+    """Write the ledger in canonical order."""
+    write_table(ledger_table(ordered(entries)), path)
+
+
+def read_ledger(path: Path) -> list[LedgerEntry]:
+    """Read a ledger written by ``write_ledger``; raises RunError where it cannot be read."""
+    try:
+        return ledger_entries(pq.read_table(path))
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise RunError(f"ledger {path}: {error}") from error

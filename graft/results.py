@@ -1,0 +1,134 @@
+"""The results of a run: a row per domain, method and round; Parquet in and out; the run's hash."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graft.errors import RunError
+from graft.ledger import ordered, write_table
+from graft.values import Failure, LearnReport, LedgerEntry
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        ("domain_id", pa.string()),
+        ("method", pa.string()),
+        ("round_index", pa.int32()),
+        ("architecture", pa.string()),
+        ("device_class", pa.string()),
+        ("accuracy", pa.float64()),
+        ("macro_f1", pa.float64()),
+        ("num_test", pa.int64()),
+        ("num_labelled", pa.int64()),
+        ("num_unlabelled", pa.int64()),
+        ("held_out_accuracy", pa.float64()),
+        ("knowledge_quality", pa.float64()),
+        ("compute_s", pa.float64()),
+        ("peak_memory_bytes", pa.int64()),
+        ("source_domains", pa.list_(pa.string())),
+        ("model_id", pa.string()),
+        ("error", pa.string()),
+        ("error_message", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultRow:
+    """One domain's outcome of one method in one round.
+
+    Round 0's rows have the method "founder". A failed domain has ``error`` (the error's
+    class name) and ``error_message``; its numbers are None.
+    """
+
+    domain_id: str
+    method: str
+    round_index: int
+    architecture: str | None = None
+    device_class: str | None = None
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    num_test: int | None = None
+    num_labelled: int | None = None
+    num_unlabelled: int | None = None
+    held_out_accuracy: float | None = None
+    knowledge_quality: float | None = None
+    compute_s: float | None = None
+    peak_memory_bytes: int | None = None
+    source_domains: list[str] = dataclasses.field(default_factory=list)
+    model_id: str | None = None
+    error: str | None = None
+    error_message: str | None = None
+
+
+def result_row(report: LearnReport | Failure) -> ResultRow:
+    """The row of one answer."""
+    if isinstance(report, Failure):
+        return ResultRow(
+            domain_id=report.domain_id,
+            method=report.method,
+            round_index=report.round_index,
+            error=report.error,
+            error_message=report.message,
+        )
+    metrics = report.metrics
+    return ResultRow(
+        domain_id=report.domain_id,
+        method=report.method,
+        round_index=report.round_index,
+        architecture=report.architecture,
+        device_class=report.device_class,
+        accuracy=metrics["accuracy"],
+        macro_f1=metrics["macro_f1"],
+        num_test=int(metrics["num_test"]),
+        num_labelled=int(metrics["num_labelled"]),
+        num_unlabelled=int(metrics["num_unlabelled"]),
+        held_out_accuracy=metrics.get("held_out_accuracy"),
+        knowledge_quality=metrics.get("knowledge_quality"),
+        compute_s=report.compute_s,
+        peak_memory_bytes=report.peak_memory_bytes,
+        source_domains=list(report.source_domains),
+        model_id=report.card.model_id if report.card else None,
+    )
+
+
+def results_table(rows: Iterable[ResultRow]) -> pa.Table:
+    """The rows as an Arrow table, ordered by (round, domain, method)."""
+    arranged = sorted(rows, key=lambda r: (r.round_index, r.domain_id, r.method))
+    return pa.Table.from_pylist([dataclasses.asdict(r) for r in arranged], schema=RESULTS_SCHEMA)
+
+
+def write_results(rows: Iterable[ResultRow], path: Path) -> None:
+    """Write the results atomically."""
+    write_table(results_table(rows), path)
+
+
+def read_results(path: Path) -> list[ResultRow]:
+    """Read what ``write_results`` wrote; raises RunError where it cannot be read."""
+    try:
+        table = pq.read_table(path)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise RunError(f"results {path}: {error}") from error
+    if table.schema.names != RESULTS_SCHEMA.names:
+        raise RunError(f"results columns: got {table.schema.names}, wanted {RESULTS_SCHEMA.names}")
+    return [ResultRow(**row) for row in table.to_pylist()]
+
+
+def run_hash(rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]) -> str:
+    """SHA-256 over results and payload ledger, without anything measured by a clock or host."""
+    digest = hashlib.sha256()
+    for row in sorted(rows, key=lambda r: (r.round_index, r.domain_id, r.method)):
+        fixed = dataclasses.replace(row, compute_s=None, peak_memory_bytes=None)
+        digest.update(repr(dataclasses.astuple(fixed)).encode())
+    for entry in ordered(entries):
+        columns = (
+            entry.round_index, entry.phase, entry.method, entry.domain_id, entry.sender,
+            entry.receiver, entry.message, entry.attempt, entry.payload_bytes, entry.cached,
+            entry.outcome,
+        )  # fmt: skip
+        digest.update(repr(columns).encode())
+    return digest.hexdigest()
