@@ -1,0 +1,186 @@
+"""Reads an original data set where it lies: a folder, a .tar.xz, .tar.gz or a .zip.
+
+Nothing is ever extracted to a path. A compressed tar is unpacked once into an unnamed
+temporary file, because seeking backwards in a compressed stream starts it over.
+"""
+
+import gzip
+import lzma
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from graft.errors import DatasetFormatError
+
+ARCHIVE_SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Originals:
+    """The files of one original data set, by relative POSIX name.
+
+    ``names`` is sorted; ``read`` gives a name's bytes. Build it with ``open_originals``.
+    """
+
+    label: str
+    names: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+    def matching(self, pattern: str) -> list[tuple[str, re.Match[str]]]:
+        """Every (name, match) whose path ends in ``pattern``, in natural order.
+
+        The match must begin at a path component, so any leading folders are tolerated.
+        Numbers in names are ordered by value ("2" before "10").
+
+        Raises:
+            DatasetFormatError: the same tail lies in two folders, so it is not clear
+                which of the two is meant.
+        """
+        matcher = re.compile(rf"(?:.*/)?(?P<tail>{pattern})")
+        found = [(name, match) for name in self.names if (match := matcher.fullmatch(name))]
+        tails: dict[str, str] = {}
+        for name, match in found:
+            other = tails.setdefault(match["tail"], name)
+            if other != name:
+                raise DatasetFormatError(
+                    f"{self.label}: got {match['tail']} twice ({other} and {name}), wanted once"
+                )
+        return sorted(found, key=lambda pair: _natural_key(pair[0]))
+
+    def only(self, pattern: str, wanted: str) -> bytes:
+        """The bytes of the one file whose path ends in ``pattern``.
+
+        Raises:
+            DatasetFormatError: no such file; the message names ``wanted``.
+        """
+        found = self.matching(pattern)
+        if not found:
+            raise DatasetFormatError(f"{self.label}: got no file {wanted}, wanted one")
+        return self.read(found[0][0])
+
+
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+@contextmanager
+def open_originals(source: Path) -> Iterator[Originals]:
+    """Open a folder or an archive of an original data set for reading.
+
+    A folder that holds exactly one archive and no sub-folder stands for that archive, and
+    a zip that holds exactly one other zip for both together (UCI packs some sets so).
+
+    Raises:
+        DatasetFormatError: ``source`` is missing, of an unknown kind or damaged, or a member's
+            name would lead outside it.
+    """
+    if not source.exists():
+        raise DatasetFormatError(f"{source}: got no such file or folder, wanted the originals")
+    path = _archive_inside(source) if source.is_dir() else source
+    with ExitStack() as stack:
+        try:
+            if path.is_dir():
+                yield _open_folder(path)
+            elif path.name.endswith(".zip"):
+                yield _open_zip(path, stack)
+            elif path.name.endswith(ARCHIVE_SUFFIXES):
+                yield _open_tar(path, stack)
+            else:
+                raise DatasetFormatError(
+                    f"{path}: got an unknown kind of file, wanted a folder or one of "
+                    f"{', '.join(ARCHIVE_SUFFIXES)}"
+                )
+        except (
+            tarfile.TarError,
+            zipfile.BadZipFile,
+            lzma.LZMAError,
+            gzip.BadGzipFile,
+            EOFError,
+        ) as error:
+            raise DatasetFormatError(f"{path}: the archive is damaged ({error})") from error
+
+
+def _archive_inside(folder: Path) -> Path:
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    archives = [entry for entry in entries if entry.name.endswith(ARCHIVE_SUFFIXES)]
+    if len(archives) == 1 and not any(entry.is_dir() for entry in entries):
+        return archives[0]
+    return folder
+
+
+def _wanted_names(label: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The sorted names, without what macOS packs along; refuses names that lead outside."""
+    kept = []
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise DatasetFormatError(f"{label}: got the member name {name!r}, wanted a path inside")
+        if not path.name.startswith("._"):
+            kept.append(name)
+    return tuple(sorted(kept))
+
+
+def _open_folder(folder: Path) -> Originals:
+    names = []
+    for parent, _, files in os.walk(folder, followlinks=False):
+        names += [(Path(parent) / file).relative_to(folder).as_posix() for file in files]
+    root = folder.resolve()
+
+    def read(name: str) -> bytes:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(root):
+            raise DatasetFormatError(f"{folder}: {name} links outside the folder")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise DatasetFormatError(f"{folder}: {name} cannot be read ({error})") from error
+
+    return Originals(label=str(folder), names=_wanted_names(str(folder), names), read=read)
+
+
+def _open_tar(path: Path, stack: ExitStack) -> Originals:
+    plain = cast("IO[bytes]", stack.enter_context(tempfile.TemporaryFile()))
+    with _open_compressed(path) as packed:
+        shutil.copyfileobj(packed, plain, 1 << 20)
+    plain.seek(0)
+    tar = stack.enter_context(tarfile.open(fileobj=plain, mode="r:"))
+    # Links and devices are left out: their bytes would come from elsewhere.
+    members = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
+
+    def read(name: str) -> bytes:
+        stream = tar.extractfile(members[name])
+        assert stream is not None, "only regular files are listed"
+        return stream.read()
+
+    return Originals(label=str(path), names=_wanted_names(str(path), members), read=read)
+
+
+def _open_compressed(path: Path) -> IO[bytes]:
+    if path.name.endswith(".xz"):
+        return cast("IO[bytes]", lzma.open(path))
+    if path.name.endswith((".gz", ".tgz")):
+        return cast("IO[bytes]", gzip.open(path))
+    return path.open("rb")
+
+
+def _open_zip(path: Path, stack: ExitStack) -> Originals:
+    outer = stack.enter_context(zipfile.ZipFile(path))
+    homes = {info.filename: outer for info in outer.infolist() if not info.is_dir()}
+    nested = [name for name in homes if name.endswith(".zip")]
+    if len(nested) == 1:
+        inner = stack.enter_context(zipfile.ZipFile(stack.enter_context(outer.open(nested[0]))))
+        homes |= {info.filename: inner for info in inner.infolist() if not info.is_dir()}
+    return Originals(
+        label=str(path),
+        names=_wanted_names(str(path), homes),
+        read=lambda name: homes[name].read(name),
+    )
