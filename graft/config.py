@@ -259,8 +259,9 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return _build(typing.cast(type, hint), value, name + ".")
     origin = typing.get_origin(hint)
     if origin is types.UnionType:  # every optional key is written "T | None"
-        return _convert(next(arg for arg in typing.get_args(hint) if arg is not type(None)),
-                        value, name)
+        return _convert(
+            next(arg for arg in typing.get_args(hint) if arg is not type(None)), value, name
+        )
     if origin is Literal:
         options = typing.get_args(hint)
         _require(value in options, name, value, f"one of {list(options)}")

@@ -203,9 +203,7 @@ class SystemState:
     def admit(self, cards: tuple[ModelCard, ...]) -> "SystemState":
         """The state one round later, with ``cards`` in the catalogue ordered by domain id."""
         ordered = tuple(sorted(cards, key=lambda card: card.domain_id))
-        return SystemState(
-            round_index=self.round_index + 1, catalogue=self.catalogue + ordered
-        )
+        return SystemState(round_index=self.round_index + 1, catalogue=self.catalogue + ordered)
 
 
 Phase = Literal["join", "profile", "probe", "ship", "report", "register", "acknowledge"]

@@ -1,0 +1,23 @@
+"""Local training on one device: what a lesson holds, and the one loop that minimises a loss."""
+
+from graft.training.lesson import (
+    Learned,
+    Lesson,
+    Source,
+    features_in_batches,
+    masked_probabilities,
+    predict_in_batches,
+)
+from graft.training.local import count_steps, minimise, parameter_group
+
+__all__ = [
+    "Learned",
+    "Lesson",
+    "Source",
+    "count_steps",
+    "features_in_batches",
+    "masked_probabilities",
+    "minimise",
+    "parameter_group",
+    "predict_in_batches",
+]

@@ -1,0 +1,81 @@
+"""What people would do instead: the baselines that run beside the main method (E)."""
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor
+
+from graft.methods.target import (
+    best_source,
+    fresh_target,
+    known_classes,
+    mean_prediction,
+    train_supervised,
+    train_target,
+)
+from graft.training import Learned, Lesson
+from graft.values import BoolArray
+
+
+def fit_label_only(lesson: Lesson) -> Learned:
+    """Train on L alone."""
+    network = fresh_target(lesson)
+    train_supervised(network, lesson.x_L, lesson.y_L, lesson)
+    return Learned(
+        architecture=lesson.architecture, network=network.eval(), mask_C=lesson.label_mask_C
+    )
+
+
+def fit_all_labels(lesson: Lesson) -> Learned:
+    """The oracle: train on every row with its true label. A founder's own training as well."""
+    network = fresh_target(lesson)
+    y = torch.cat([lesson.y_L, lesson.hidden_y_U])
+    train_supervised(network, torch.cat([lesson.x_L, lesson.x_U]), y, lesson)
+    mask_C: BoolArray = np.bincount(y.numpy(), minlength=lesson.task.num_classes) > 0
+    return Learned(architecture=lesson.architecture, network=network.eval(), mask_C=mask_C)
+
+
+def fit_best_source(lesson: Lesson) -> Learned:
+    """The source that is best on L, as it stands."""
+    best = best_source(lesson)
+    return Learned(
+        architecture=best.architecture, network=best.network, mask_C=best.mask_C, used=(best,)
+    )
+
+
+def fit_finetuned_source(lesson: Lesson) -> Learned:
+    """The source that is best on L, all its layers trained on L."""
+    best = best_source(lesson)
+    network = copy.deepcopy(best.network)
+    train_supervised(network, lesson.x_L, lesson.y_L, lesson)
+    return Learned(
+        architecture=best.architecture,
+        network=network.eval(),
+        mask_C=best.mask_C | lesson.label_mask_C,
+        used=(best,),
+    )
+
+
+def fit_average_kd(lesson: Lesson) -> Learned:
+    """Distil the plain mean of the sources' predictions on U, beside cross-entropy on L."""
+    network = fresh_target(lesson)
+    teacher_UC = mean_prediction(lesson.sources, lesson.x_U)
+
+    def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
+        x = torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]])
+        logits = network(x)
+        supervised = F.cross_entropy(logits[: len(labelled_B)], lesson.y_L[labelled_B])
+        student_log_BC = F.log_softmax(logits[len(labelled_B) :], dim=1)
+        return supervised + F.kl_div(
+            student_log_BC, teacher_UC[unlabelled_B], reduction="batchmean"
+        )
+
+    train_target(network, loss_of, lesson)
+    return Learned(
+        architecture=lesson.architecture,
+        network=network.eval(),
+        mask_C=known_classes(lesson),
+        used=lesson.sources,
+    )

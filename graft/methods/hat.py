@@ -1,0 +1,109 @@
+"""HaT-style expansion on the device (A3-A6): mixer, dictionary and target learn together.
+
+The structure is published (arXiv 2412.04060); the equations are ours, see methods.md.
+
+Legend: L labelled, U unlabelled samples, B a batch, R replicas, C classes, F features.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor
+
+from graft.methods.dictionary import (
+    KnowledgeDictionary,
+    class_precision,
+    injection_strength,
+    prediction_quality,
+)
+from graft.methods.mixer import Mixer, holdout_folds, mixer_loss
+from graft.methods.target import fresh_target, known_classes, require_sources
+from graft.training import (
+    Learned,
+    Lesson,
+    features_in_batches,
+    minimise,
+    parameter_group,
+)
+
+
+@dataclass(slots=True)
+class _Knowledge:
+    """What the last check on held-out rows said of the fused predictor."""
+
+    precision_C: Tensor
+    accuracy: float
+
+
+def fit_hat(lesson: Lesson) -> Learned:
+    """Fuse the sources sample by sample and distil what proved good into the target."""
+    require_sources(lesson.sources)
+    fusion, training = lesson.config.fusion, lesson.config.training
+    num_classes = lesson.task.num_classes
+    target = fresh_target(lesson)
+    held_RL = torch.from_numpy(
+        holdout_folds(lesson.y_L.numpy(), num_classes, fusion.holdout_share, lesson.seed)
+    )
+    mixer = Mixer(lesson.sources, target.num_features, len(held_RL), fusion, lesson.seed)
+    dictionary = KnowledgeDictionary(len(lesson.x_U), num_classes, fusion)
+    knowledge = _Knowledge(precision_C=torch.zeros(num_classes), accuracy=0.0)
+    # Source encoders are frozen and in eval mode, so their features are computed once.
+    features_L = [features_in_batches(s.network, lesson.x_L) for s in lesson.sources]
+    features_U = [features_in_batches(s.network, lesson.x_U) for s in lesson.sources]
+
+    @torch.no_grad()
+    def check_knowledge() -> None:
+        target_LF = features_in_batches(target, lesson.x_L)
+        target.train()
+        fused_RLC, _ = mixer(target_LF, features_L)
+        fused_HC, y_H = fused_RLC[held_RL], lesson.y_L.expand(len(held_RL), -1)[held_RL]
+        correct = int((fused_HC.argmax(1) == y_H).sum())
+        knowledge.precision_C = class_precision(fused_HC, y_H)
+        # Smoothed, so that one unlucky row out of three does not stop the injection.
+        knowledge.accuracy = (correct + 1) / (len(y_H) + 2)
+
+    def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
+        x = torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]])
+        features_BF = target.features(x)
+        logits_BC = target.head(features_BF)
+        split = len(labelled_B)
+        fused_RBC, _ = mixer(features_BF[:split], [f[labelled_B] for f in features_L])
+        with torch.no_grad():
+            taught_RBC, _ = mixer(features_BF[split:], [f[unlabelled_B] for f in features_U])
+            taught_BC = taught_RBC.mean(0)
+            quality_B = prediction_quality(taught_BC, knowledge.precision_C)
+            dictionary.update(unlabelled_B, taught_BC, quality_B)
+        y_B = lesson.y_L[labelled_B]
+        alpha = injection_strength(knowledge.accuracy, dictionary.share, fusion)
+        divergence_B = F.kl_div(
+            F.log_softmax(logits_BC[split:], dim=1),
+            dictionary.fused_UC[unlabelled_B],
+            reduction="none",
+        ).sum(1)
+        injected = (dictionary.quality_U[unlabelled_B] * divergence_B).mean()
+        return (
+            F.cross_entropy(logits_BC[:split], y_B)
+            + alpha * injected
+            + mixer_loss(fused_RBC, y_B, held_RL[:, labelled_B])
+        )
+
+    groups = [
+        parameter_group(target, training.learning_rate),
+        {"params": mixer.own_parameters(), "lr": training.learning_rate},
+        {"params": mixer.head_parameters(), "lr": training.source_learning_rate},
+    ]
+    minimise(
+        loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed, check_knowledge
+    )
+    return Learned(
+        architecture=lesson.architecture,
+        network=target.eval(),
+        mask_C=known_classes(lesson),
+        used=lesson.sources,
+        figures={
+            "held_out_accuracy": knowledge.accuracy,
+            "knowledge_quality": dictionary.mean_quality,
+            "dictionary_share": dictionary.share,
+        },
+    )

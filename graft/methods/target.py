@@ -1,0 +1,89 @@
+"""The steps that several methods share on the target's side.
+
+Legend: N, B samples, C classes, S sources.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor
+
+from graft.errors import TransportError
+from graft.training import (
+    Lesson,
+    Source,
+    masked_probabilities,
+    minimise,
+    parameter_group,
+    predict_in_batches,
+)
+from graft.training.local import StepLoss
+from graft.values import BoolArray
+from graft.zoo import Network, build_network
+
+
+def fresh_target(lesson: Lesson) -> Network:
+    """The target's own architecture, freshly initialised, in training mode."""
+    return build_network(lesson.architecture, lesson.task, lesson.seed).train()
+
+
+def train_target(network: Network, loss_of: StepLoss, lesson: Lesson) -> None:
+    """Minimise a loss over all of a network's parameters at the target's learning rate."""
+    training = lesson.config.training
+    groups = [parameter_group(network, training.learning_rate)]
+    network.train()
+    minimise(loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed)
+
+
+def train_supervised(network: Network, x: Tensor, y_N: Tensor, lesson: Lesson) -> None:
+    """Cross-entropy on labelled rows, as many steps as every other method takes."""
+    training = lesson.config.training
+    network.train()
+    rows = len(lesson.x_L) + len(lesson.x_U)
+
+    def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
+        return F.cross_entropy(network(x[labelled_B]), y_N[labelled_B])
+
+    groups = [parameter_group(network, training.learning_rate)]
+    minimise(loss_of, groups, len(x), rows - len(lesson.x_L), training, lesson.seed)
+
+
+def source_prediction(source: Source, x: Tensor) -> Tensor:
+    """Class probabilities (N, C) of a source over the classes it knows."""
+    logits_NC = predict_in_batches(source.network, x)
+    return masked_probabilities(logits_NC, torch.from_numpy(source.mask_C))
+
+
+def mean_prediction(sources: tuple[Source, ...], x: Tensor) -> Tensor:
+    """Mean of the sources' probabilities (N, C). Raises TransportError without sources."""
+    require_sources(sources)
+    total_NC = source_prediction(sources[0], x)
+    for source in sources[1:]:
+        total_NC += source_prediction(source, x)
+    return total_NC / len(sources)
+
+
+def best_source(lesson: Lesson) -> Source:
+    """The source most accurate on L; ties fall to the likelier labels, then to the domain id."""
+    require_sources(lesson.sources)
+
+    def merit(source: Source) -> tuple[float, float, str]:
+        probabilities_LC = source_prediction(source, lesson.x_L)
+        accuracy = (probabilities_LC.argmax(1) == lesson.y_L).double().mean()
+        likelihood = probabilities_LC.gather(1, lesson.y_L[:, None]).clamp_min(1e-6).log().mean()
+        return -float(accuracy), -float(likelihood), source.domain_id
+
+    return min(lesson.sources, key=merit)
+
+
+def known_classes(lesson: Lesson) -> BoolArray:
+    """The classes that L or any source knows."""
+    mask_C = lesson.label_mask_C
+    for source in lesson.sources:
+        mask_C = mask_C | source.mask_C
+    return mask_C
+
+
+def require_sources(sources: tuple[Source, ...]) -> None:
+    """Raise TransportError where a method that needs sources was sent none."""
+    if not sources:
+        raise TransportError("sources: got none, wanted at least one source model")

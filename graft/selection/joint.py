@@ -1,0 +1,57 @@
+"""Joint selection (A2, ours): the device probes the candidates and scores them.
+
+Legend: S sources, N samples, L labelled samples, C classes, F features.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from graft.values import BoolArray, FloatArray, IntArray
+
+
+def centroid_similarity(features_NF: FloatArray, centroids_CF: FloatArray | None) -> float:
+    """a_s: mean over samples of the best cosine between a feature and a class centroid.
+
+    0 where the source's policy withheld every centroid.
+    """
+    if centroids_CF is None:
+        return 0.0
+    known = np.linalg.norm(centroids_CF, axis=1) > 0
+    if not known.any():
+        return 0.0
+    cosine_NC = _unit_rows(features_NF) @ _unit_rows(centroids_CF[known]).T
+    return float(np.mean(cosine_NC.max(1)))
+
+
+def smoothed_accuracy(probabilities_LC: FloatArray, y_L: IntArray, mask_C: BoolArray) -> float:
+    """b_s = (correct + 1) / (n_L + C), over the classes that the source knows."""
+    masked_LC = np.where(mask_C, probabilities_LC, -1.0)
+    correct = int((masked_LC.argmax(1) == y_L).sum())
+    return (correct + 1) / (len(y_L) + probabilities_LC.shape[1])
+
+
+def joint_scores(
+    similarity_S: Sequence[float], accuracy_S: Sequence[float], score_mix: float
+) -> npt.NDArray[np.float64]:
+    """score = lambda zscore(b) + (1 - lambda) zscore(a)."""
+    scores_S: npt.NDArray[np.float64] = score_mix * _zscore(accuracy_S) + (1 - score_mix) * _zscore(
+        similarity_S
+    )
+    return scores_S
+
+
+def _zscore(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, np.float64)
+    deviation = array.std()
+    if deviation < 1e-12:
+        return np.zeros_like(array)
+    scaled: npt.NDArray[np.float64] = (array - array.mean()) / deviation
+    return scaled
+
+
+def _unit_rows(rows: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: FloatArray = rows / np.maximum(lengths, 1e-12)
+    return scaled

@@ -1,0 +1,86 @@
+"""What a device learns from: its own rows and the source models it was sent.
+
+Legend: L labelled, U unlabelled samples, C classes, S sources.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graft.config import ExpansionConfig
+from graft.values import BoolArray, Task
+from graft.zoo import Network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Source:
+    """One source model on the device, exact, in eval mode, with the classes it knows."""
+
+    model_id: str
+    domain_id: str
+    architecture: str
+    network: Network
+    mask_C: BoolArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Lesson:
+    """Everything a method may use on one device; the test block is not in it.
+
+    ``hidden_y_U`` are labels that a real newcomer does not have: only the all-labels oracle
+    reads them. ``seed`` is the same for every method of a domain and round, so that methods
+    are compared from equal starts on equal batches.
+    """
+
+    task: Task
+    architecture: str
+    x_L: Tensor
+    y_L: Tensor
+    x_U: Tensor
+    sources: tuple[Source, ...]
+    config: ExpansionConfig
+    seed: int
+    hidden_y_U: Tensor = field(repr=False)
+
+    @property
+    def label_mask_C(self) -> BoolArray:
+        """The classes that the domain has labels for."""
+        mask_C: BoolArray = np.bincount(self.y_L.numpy(), minlength=self.task.num_classes) > 0
+        return mask_C
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Learned:
+    """What a method gives back: a network in eval mode, the classes it knows, figures of its own.
+
+    ``figures`` may hold held_out_accuracy and knowledge_quality (0 to 1) and whatever else
+    the method wants in the report.
+    """
+
+    architecture: str
+    network: Network
+    mask_C: BoolArray
+    used: tuple[Source, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def masked_probabilities(logits_BC: Tensor, mask_C: Tensor) -> Tensor:
+    """softmax over the classes that a source knows; zero for the others."""
+    return torch.softmax(logits_BC.masked_fill(~mask_C, float("-inf")), dim=-1)
+
+
+@torch.no_grad()
+def predict_in_batches(network: Network, x: Tensor, batch_size: int = 256) -> Tensor:
+    """Logits (N, C) of a network in eval mode."""
+    network.eval()
+    return torch.cat([network(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
+
+
+@torch.no_grad()
+def features_in_batches(network: Network, x: Tensor, batch_size: int = 256) -> Tensor:
+    """Features (N, F) of a network in eval mode."""
+    network.eval()
+    parts = [network.features(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+    return torch.cat(parts)

@@ -1,0 +1,68 @@
+"""One local trainer: Adam over steps of a labelled and an unlabelled batch (A6).
+
+Legend: L labelled, U unlabelled samples, B a batch.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.config import TrainingConfig
+
+StepLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def count_steps(num_labelled: int, num_unlabelled: int, config: TrainingConfig) -> tuple[int, int]:
+    """(steps an epoch, steps in all): an epoch passes once over the larger of L and U.
+
+    Every method of a domain takes the same number of steps, those without U as well.
+    """
+    rows = max(num_labelled, num_unlabelled)
+    per_epoch = math.ceil(rows / config.batch_size)
+    return per_epoch, min(config.epochs * per_epoch, config.max_steps)
+
+
+def minimise(
+    loss_of: StepLoss,
+    groups: Sequence[dict[str, Any]],
+    num_labelled: int,
+    num_unlabelled: int,
+    config: TrainingConfig,
+    seed: int,
+    before_epoch: Callable[[], None] | None = None,
+) -> None:
+    """Minimise ``loss_of(labelled_B, unlabelled_B)`` over the parameter groups.
+
+    The two arguments are row indices into L and U (U's may be empty). ``groups`` are Adam's:
+    each gives its parameters and learning rate.
+    """
+    per_epoch, steps = count_steps(num_labelled, num_unlabelled, config)
+    optimiser = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
+    labelled = _batches(num_labelled, config.batch_size, seed)
+    unlabelled = _batches(num_unlabelled, config.batch_size, seed + 1)
+    for step in range(steps):
+        if before_epoch is not None and step % per_epoch == 0:
+            before_epoch()
+        optimiser.zero_grad()
+        loss_of(next(labelled), next(unlabelled)).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+
+def parameter_group(module: nn.Module, learning_rate: float) -> dict[str, Any]:
+    """One Adam group: every parameter of a module at one learning rate."""
+    return {"params": list(module.parameters()), "lr": learning_rate}
+
+
+def _batches(num_rows: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Row indices, batch by batch, through one seeded permutation after another."""
+    generator = torch.Generator().manual_seed(seed)
+    size = min(batch_size, num_rows)
+    waiting = torch.empty(0, dtype=torch.int64)
+    while True:
+        if len(waiting) < size:
+            waiting = torch.cat([waiting, torch.randperm(num_rows, generator=generator)])
+        yield waiting[:size]
+        waiting = waiting[size:]
