@@ -148,11 +148,12 @@ def _open_folder(folder: Path) -> Originals:
 
 
 def _open_tar(path: Path, stack: ExitStack) -> Originals:
-    plain = cast("IO[bytes]", stack.enter_context(tempfile.TemporaryFile()))
+    # The caller's stack closes both; the linter does not see that far.
+    plain = cast("IO[bytes]", stack.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115
     with _open_compressed(path) as packed:
         shutil.copyfileobj(packed, plain, 1 << 20)
     plain.seek(0)
-    tar = stack.enter_context(tarfile.open(fileobj=plain, mode="r:"))
+    tar = stack.enter_context(tarfile.open(fileobj=plain, mode="r:"))  # noqa: SIM115
     # Links and devices are left out: their bytes would come from elsewhere.
     members = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
 

@@ -6,6 +6,7 @@ Legend: L lines of a file, C columns, N windows, T samples of a window.
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -146,7 +147,7 @@ def runs(key_L: IntArray, valid_L: BoolArray) -> Iterator[tuple[int, int]]:
     marked_L = np.where(valid_L, key_L, np.iinfo(np.int64).min)
     edges = np.flatnonzero(np.diff(marked_L)) + 1
     bounds = [0, *edges.tolist(), len(marked_L)]
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds):
         if start < stop and valid_L[start]:
             yield start, stop
 
