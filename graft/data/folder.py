@@ -1,0 +1,390 @@
+"""The domain folder: people's own data, one small table and one array file a domain.
+
+``dataset.toml`` states name, modality, classes, channels, sample_shape, rate_hz (left out for
+images), licence and, where one person has several domains, a ``[persons]`` table from domain
+id to person id. ``domains/<id>.npz`` holds ``x`` (N, *sample_shape), ``y`` (N,) and optionally
+``group`` (N,) and ``split`` (N,), rows in time order.
+
+Legend: N rows of a domain.
+"""
+
+import io
+import math
+import os
+import re
+import tempfile
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import tomli_w
+
+from graft.data.domain import DomainData
+from graft.errors import (
+    DataError,
+    DatasetFormatError,
+    DomainClassError,
+    DomainEmptyError,
+    DomainShapeError,
+    DomainValueError,
+)
+from graft.values import FloatArray, IntArray, Modality, Task
+
+_AnyArray = npt.NDArray[Any]
+_ID = re.compile(r"[A-Za-z0-9._@-]+")
+_REQUIRED_KEYS = ("name", "modality", "classes", "channels", "sample_shape", "licence")
+_OPTIONAL_KEYS = ("rate_hz", "persons")
+_REQUIRED_ARRAYS = ("x", "y")
+_OPTIONAL_ARRAYS = ("group", "split")
+# float32 holds every integer up to here exactly; a larger one would be changed in silence.
+_LARGEST_EXACT = 2**24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetTable:
+    """What ``dataset.toml`` states. ``rate_hz`` is None for data that has no sampling rate."""
+
+    task: Task
+    channels: tuple[str, ...]
+    rate_hz: float | None
+    licence: str
+    persons: Mapping[str, str]
+
+
+class FolderWorld:
+    """A domain folder as a World; every ``load`` reads and checks one file.
+
+    Raises DatasetFormatError where the folder or its table is not in the layout; ``load``
+    raises the DataError that names what is wrong with the domain.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._table = read_dataset(path)
+        self._domain_ids = _list_domains(path)
+        strangers = sorted(set(self._table.persons) - set(self._domain_ids))
+        if strangers:
+            raise DatasetFormatError(
+                f"{path / 'dataset.toml'}: persons: got the domain {strangers[0]!r}, "
+                "wanted only domains that have a file"
+            )
+
+    @property
+    def table(self) -> DatasetTable:
+        """What the folder says of itself."""
+        return self._table
+
+    @property
+    def task(self) -> Task:
+        return self._table.task
+
+    @property
+    def domain_ids(self) -> Sequence[str]:
+        """Every domain's id, sorted."""
+        return self._domain_ids
+
+    def person(self, domain_id: str) -> str:
+        """The person in the table, or the domain itself where the table has none."""
+        return self._table.persons.get(domain_id, domain_id)
+
+    def load(self, domain_id: str) -> DomainData:
+        """One domain's rows, checked; raises a subclass of DataError."""
+        path = _domain_path(self._path, domain_id)
+        return _read_domain(path, domain_id, self._table.task)
+
+
+def read_dataset(folder: Path) -> DatasetTable:
+    """Read ``dataset.toml``; raises DatasetFormatError where it is missing or not acceptable."""
+    path = folder / "dataset.toml"
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise DatasetFormatError(f"{path}: got no such file, wanted the dataset's table") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DatasetFormatError(f"{path}: got {error}, wanted TOML") from error
+    return _parse_table(path, table)
+
+
+def write_dataset(
+    folder: Path,
+    task: Task,
+    *,
+    channels: Sequence[str],
+    rate_hz: float | None,
+    licence: str,
+    persons: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``dataset.toml`` whole or not at all.
+
+    ``persons`` maps domain id to person id where they differ; equal arguments give equal
+    bytes. Raises DatasetFormatError where ``read_dataset`` would refuse the result.
+    """
+    table: dict[str, Any] = {
+        "name": task.name,
+        "modality": task.modality,
+        "classes": list(task.classes),
+        "channels": list(channels),
+        "sample_shape": list(task.sample_shape),
+        "licence": licence,
+    }
+    if rate_hz is not None:
+        table["rate_hz"] = float(rate_hz)
+    if persons:
+        table["persons"] = dict(sorted(persons.items()))
+    path = folder / "dataset.toml"
+    _parse_table(path, table)
+    _replace_file(path, tomli_w.dumps(table).encode())
+
+
+def write_domain(folder: Path, data: DomainData) -> None:
+    """Write ``domains/<id>.npz`` whole or not at all; equal data gives equal bytes.
+
+    Raises DatasetFormatError for an id or lengths that ``FolderWorld`` would refuse, and
+    DomainEmptyError for no rows; the values are checked when they are loaded.
+    """
+    path = _domain_path(folder, data.domain_id)
+    arrays: dict[str, _AnyArray] = {
+        "x": data.x.astype(np.float32),
+        "y": data.y_N.astype(np.int64),
+        "group": data.group_N.astype(np.int64),
+    }
+    if data.split_N is not None:
+        arrays["split"] = data.split_N.astype(np.int8)
+    _check_lengths(path, arrays)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            plain = io.BytesIO()
+            np.lib.format.write_array(plain, np.ascontiguousarray(array), allow_pickle=False)
+            # A bare ZipInfo carries a fixed date and mode; the clock must not reach the bytes.
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, plain.getvalue())
+    _replace_file(path, packed.getvalue())
+
+
+def check_folder(path: Path) -> list[tuple[str, DataError]]:
+    """Load every domain; the problems found as (domain id, error), none where all is well.
+
+    A folder that cannot be opened at all is one problem with the empty id.
+    """
+    try:
+        world = FolderWorld(path)
+    except DataError as error:
+        return [("", error)]
+    problems: list[tuple[str, DataError]] = []
+    for domain_id in world.domain_ids:
+        try:
+            world.load(domain_id)
+        except DataError as error:
+            problems.append((domain_id, error))
+    return problems
+
+
+def _list_domains(folder: Path) -> tuple[str, ...]:
+    paths = (folder / "domains").glob("*.npz")
+    domain_ids = tuple(sorted(path.name.removesuffix(".npz") for path in paths))
+    if not domain_ids:
+        raise DatasetFormatError(
+            f"{folder / 'domains'}: got no .npz file, wanted one for each domain"
+        )
+    for domain_id in domain_ids:
+        _domain_path(folder, domain_id)
+    return domain_ids
+
+
+def _domain_path(folder: Path, domain_id: str) -> Path:
+    # Ids travel in messages and become file names: no separators, spaces or control characters.
+    if not _ID.fullmatch(domain_id):
+        raise DatasetFormatError(
+            f"domain id: got {domain_id!r}, wanted letters, digits and the signs . _ @ - only"
+        )
+    return folder / "domains" / f"{domain_id}.npz"
+
+
+def _parse_table(path: Path, table: Mapping[str, Any]) -> DatasetTable:
+    def require(condition: bool, key: str, wanted: str) -> None:
+        if not condition:
+            raise DatasetFormatError(f"{path}: {key}: got {table.get(key)!r}, wanted {wanted}")
+
+    unknown = sorted(set(table) - {*_REQUIRED_KEYS, *_OPTIONAL_KEYS})
+    if unknown:
+        raise DatasetFormatError(
+            f"{path}: got the unknown key {unknown[0]!r}, "
+            f"wanted one of {[*_REQUIRED_KEYS, *_OPTIONAL_KEYS]}"
+        )
+    for key in _REQUIRED_KEYS:
+        require(key in table, key, "a value")
+    for key in ("name", "licence"):
+        require(isinstance(table[key], str) and bool(table[key]), key, "a text")
+    modalities = get_args(Modality)
+    require(table["modality"] in modalities, "modality", f"one of {list(modalities)}")
+    for key, least in (("classes", 2), ("channels", 1)):
+        names = table[key]
+        fits = (
+            isinstance(names, list)
+            and all(isinstance(name, str) and name for name in names)
+            and len(set(names)) == len(names) >= least
+        )
+        require(fits, key, f"at least {least} different names")
+    shape = table["sample_shape"]
+    fits = (
+        isinstance(shape, list)
+        and len(shape) in (2, 3)
+        and all(type(size) is int and size >= 1 for size in shape)
+    )
+    require(fits, "sample_shape", "[channels, length] or [channels, height, width]")
+    require(
+        shape[0] == len(table["channels"]),
+        "sample_shape",
+        f"{len(table['channels'])} channels, as many as are named",
+    )
+    rate_hz: Any = table.get("rate_hz")
+    fits = type(rate_hz) in (int, float) and math.isfinite(rate_hz) and rate_hz > 0
+    require("rate_hz" not in table or fits, "rate_hz", "a number above 0, or no such key")
+    persons = table.get("persons", {})
+    fits = isinstance(persons, dict) and all(
+        _ID.fullmatch(domain_id) and isinstance(person, str) and person
+        for domain_id, person in persons.items()
+    )
+    require(fits, "persons", "a table from domain id to person id")
+    return DatasetTable(
+        task=Task(
+            name=table["name"],
+            modality=table["modality"],
+            sample_shape=tuple(shape),
+            classes=tuple(table["classes"]),
+        ),
+        channels=tuple(table["channels"]),
+        rate_hz=None if rate_hz is None else float(rate_hz),
+        licence=table["licence"],
+        persons=persons,
+    )
+
+
+def _read_domain(path: Path, domain_id: str, task: Task) -> DomainData:
+    arrays = _read_arrays(path)
+    _check_lengths(path, arrays)
+    x = _check_windows(path, arrays["x"], task)
+    y_N = _integers(path, "y", arrays["y"])
+    outside = np.flatnonzero((y_N < 0) | (y_N >= task.num_classes))
+    if len(outside):
+        raise DomainClassError(
+            f"{path}: y: row {outside[0]}: got label {y_N[outside[0]]}, "
+            f"wanted 0 to {task.num_classes - 1}"
+        )
+    num_present = len(np.unique(y_N))
+    if num_present < 2:
+        raise DomainClassError(f"{path}: y: got {num_present} class, wanted at least 2")
+    group_N = (
+        _integers(path, "group", arrays["group"])
+        if "group" in arrays
+        else np.arange(len(y_N), dtype=np.int64)
+    )
+    split_N: npt.NDArray[np.int8] | None = None
+    if "split" in arrays:
+        marks_N = _integers(path, "split", arrays["split"])
+        odd = np.flatnonzero((marks_N != 0) & (marks_N != 1))
+        if len(odd):
+            raise DatasetFormatError(
+                f"{path}: split: row {odd[0]}: got {marks_N[odd[0]]}, wanted 0 (train) or 1 (test)"
+            )
+        split_N = marks_N.astype(np.int8)
+    return DomainData(domain_id=domain_id, x=x, y_N=y_N, group_N=group_N, split_N=split_N)
+
+
+def _read_arrays(path: Path) -> dict[str, _AnyArray]:
+    if not path.is_file():
+        raise DatasetFormatError(f"{path}: got no such file, wanted the domain's arrays")
+    try:
+        # Pickles run code when they are read: a data file never needs one.
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DatasetFormatError(f"{path}: got a single array, wanted an npz archive")
+        with archive:
+            names = set(archive.files)
+            missing = [name for name in _REQUIRED_ARRAYS if name not in names]
+            if missing:
+                raise DatasetFormatError(
+                    f"{path}: got the arrays {sorted(names)}, wanted {missing[0]!r} among them"
+                )
+            unknown = sorted(names - {*_REQUIRED_ARRAYS, *_OPTIONAL_ARRAYS})
+            if unknown:
+                raise DatasetFormatError(
+                    f"{path}: got the unknown array {unknown[0]!r}, "
+                    f"wanted only {[*_REQUIRED_ARRAYS, *_OPTIONAL_ARRAYS]}"
+                )
+            return {name: archive[name] for name in sorted(names)}
+    # Encrypted members raise RuntimeError, forged shapes MemoryError.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DatasetFormatError(
+            f"{path}: got a file that cannot be read ({error}), wanted an npz archive "
+            "of plain arrays"
+        ) from error
+
+
+def _check_lengths(path: Path, arrays: Mapping[str, _AnyArray]) -> None:
+    lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or None in lengths.values():
+        raise DatasetFormatError(f"{path}: got the lengths {lengths}, wanted equal ones")
+    if lengths["x"] == 0:
+        raise DomainEmptyError(f"{path}: got 0 rows, wanted at least 1")
+
+
+def _check_windows(path: Path, x: _AnyArray, task: Task) -> FloatArray:
+    if x.shape[1:] != task.sample_shape:
+        raise DomainShapeError(
+            f"{path}: x: got rows of shape {x.shape[1:]}, wanted {task.sample_shape}"
+        )
+    if x.dtype.kind not in "fiu":
+        raise DomainShapeError(f"{path}: x: got dtype {x.dtype}, wanted floats or integers")
+    if x.dtype.kind in "iu" and (x.max() > _LARGEST_EXACT or x.min() < -_LARGEST_EXACT):
+        raise DomainValueError(
+            f"{path}: x: got an integer beyond {_LARGEST_EXACT}, wanted what float32 holds exactly"
+        )
+    with np.errstate(over="ignore"):  # a float64 too large for float32 is found below
+        converted: FloatArray = x.astype(np.float32)
+    finite_N = np.isfinite(converted).reshape(len(x), -1).all(1)
+    if not finite_N.all():
+        raise DomainValueError(
+            f"{path}: x: row {int(np.argmin(finite_N))}: got NaN or infinity, wanted finite float32"
+        )
+    return converted
+
+
+def _integers(path: Path, name: str, array: _AnyArray) -> IntArray:
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise DomainShapeError(
+            f"{path}: {name}: got {array.dtype} of shape {array.shape}, wanted integers (N,)"
+        )
+    return array.astype(np.int64)
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the data from other users
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
