@@ -1,0 +1,30 @@
+"""Tables, figures and the one-file HTML report, all from a run folder's own records.
+
+Reads what a run left behind and counts nothing anew; opens no socket.
+"""
+
+from graft.report.html import report_page, write_report
+from graft.report.run_folder import RunRecord, read_run
+from graft.report.summary import (
+    MethodSummary,
+    RoundSummary,
+    domain_gains,
+    summarise,
+    summarise_rounds,
+)
+from graft.report.tables import markdown_table, rich_table, summary_dict
+
+__all__ = [
+    "MethodSummary",
+    "RoundSummary",
+    "RunRecord",
+    "domain_gains",
+    "markdown_table",
+    "read_run",
+    "report_page",
+    "rich_table",
+    "summarise",
+    "summarise_rounds",
+    "summary_dict",
+    "write_report",
+]

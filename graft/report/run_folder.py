@@ -1,0 +1,53 @@
+"""A run folder read whole: run.toml, ledger.parquet and results.parquet."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graft.config import ExpansionConfig, config_from_dict
+from graft.errors import ConfigError, RunError
+from graft.ledger import read_ledger
+from graft.results import ResultRow, read_results
+from graft.values import LedgerEntry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """What a run left behind. ``run``, ``versions`` and ``world`` are run.toml's tables."""
+
+    run: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    world: Mapping[str, Any]
+    config: ExpansionConfig
+    rows: tuple[ResultRow, ...]
+    entries: tuple[LedgerEntry, ...]
+
+
+def read_run(run_folder: Path) -> RunRecord:
+    """Read a run folder; raises RunError where a part is missing or cannot be read."""
+    path = run_folder / "run.toml"
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"run folder {run_folder}: got no run.toml, wanted a run's folder"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: not TOML: {error}") from error
+    run = tables.get("run")
+    if not isinstance(run, dict) or not isinstance(tables.get("config"), dict):
+        raise RunError(f"{path}: got tables {sorted(tables)}, wanted [run] and [config]")
+    try:
+        config = config_from_dict(tables["config"])
+    except ConfigError as error:
+        raise RunError(f"{path}: its configuration is of another version: {error}") from error
+    return RunRecord(
+        run=run,
+        versions=tables.get("versions", {}),
+        world=tables.get("world", {}),
+        config=config,
+        rows=tuple(read_results(run_folder / "results.parquet")),
+        entries=tuple(read_ledger(run_folder / "ledger.parquet")),
+    )

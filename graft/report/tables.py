@@ -1,0 +1,122 @@
+"""The summary as a table: for the terminal, as Markdown, and as plain values for JSON."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from graft.report.summary import MethodSummary
+from graft.report.wording import (
+    NONE,
+    NOT_RUN,
+    bytes_text,
+    display_name,
+    interval_text,
+    percent_text,
+    points_text,
+    seconds_text,
+)
+
+HEADINGS = (
+    "Method",
+    "Finished",
+    "Accuracy",
+    "95 % interval",
+    "Worst domain",
+    "Gain, points",
+    "Macro-F1",
+    "Payload down",
+    "Payload up",
+    "Of ship-all",
+    "Device time",
+)
+NOTES = (
+    "Accuracy, macro-F1 and gain over label-only are means over the newcomers that finished; "
+    "the interval is Student's t over domains. Bytes are payload and include what failed "
+    "newcomers spent; the share of ship-all's bytes down leaves out newcomers that either did "
+    "not finish. Device time is measured, summed over newcomers."
+)
+INCOMPLETE_NOTE = "* incomplete: some newcomers failed, so its figures rest on fewer domains."
+
+
+def table_cells(summary: MethodSummary) -> tuple[str, ...]:
+    """One row under ``HEADINGS``; an incomplete method's name ends in "*"."""
+    worst = NONE
+    if summary.worst_domain is not None:
+        worst = f"{percent_text(summary.worst_accuracy)} ({summary.worst_domain})"
+    gain = points_text(summary.gain_mean)
+    if summary.gain_interval is not None:
+        gain += f" ({interval_text(summary.gain_interval, signed=True)})"
+    share = NOT_RUN if summary.ship_all_share is None else percent_text(summary.ship_all_share)
+    return (
+        display_name(summary.method) + ("" if summary.complete else " *"),
+        summary.count_label,
+        percent_text(summary.accuracy_mean),
+        interval_text(summary.accuracy_interval),
+        worst,
+        gain,
+        percent_text(summary.macro_f1_mean),
+        bytes_text(summary.bytes_down),
+        bytes_text(summary.bytes_up),
+        share,
+        seconds_text(summary.device_s_total),
+    )
+
+
+def notes(summaries: Sequence[MethodSummary]) -> str:
+    """What must stand under the table for its figures to be read rightly."""
+    complete = all(summary.complete for summary in summaries)
+    return NOTES if complete else f"{NOTES} {INCOMPLETE_NOTE}"
+
+
+def rich_table(summaries: Sequence[MethodSummary]) -> Table:
+    """The table for the terminal; the first summary is the main method and stands out."""
+    table = Table(caption=notes(summaries), caption_justify="left")
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if number in (0, 4) else "right")
+    for number, summary in enumerate(summaries):
+        style = "bold" if number == 0 else ("" if summary.complete else "yellow")
+        # Text, not markup: a domain id such as "[red]" is a name.
+        table.add_row(*(Text(cell) for cell in table_cells(summary)), style=style)
+    return table
+
+
+def markdown_table(summaries: Sequence[MethodSummary]) -> str:
+    """The same table as Markdown, with its notes below."""
+    lines = [
+        _markdown_row(HEADINGS),
+        _markdown_row([":--" if number in (0, 4) else "--:" for number in range(len(HEADINGS))]),
+        *(_markdown_row([_markdown_text(c) for c in table_cells(s)]) for s in summaries),
+    ]
+    return "\n".join(lines) + "\n\n" + notes(summaries).replace("*", "\\*") + "\n"
+
+
+def summary_dict(summaries: Sequence[MethodSummary]) -> dict[str, Any]:
+    """Plain values for JSON: bytes are payload, ``*_s`` are measured seconds, shares are of 1."""
+    return {
+        "methods": [
+            {
+                **{
+                    key: list(value) if isinstance(value, tuple) else value
+                    for key, value in dataclasses.asdict(summary).items()
+                },
+                "display_name": display_name(summary.method),
+                "complete": summary.complete,
+                "count_label": summary.count_label,
+            }
+            for summary in summaries
+        ]
+    }
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown_text(cell: str) -> str:
+    escaped = cell.replace("\\", "\\\\")
+    for mark in "|*_`<>[]":
+        escaped = escaped.replace(mark, "\\" + mark)
+    return " ".join(escaped.split())

@@ -1,0 +1,165 @@
+"""Figures of what it cost: payload bytes by phase, and measured time by device class."""
+
+import math
+import typing
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from graft.ledger import is_upload
+from graft.report.canvas import (
+    INK,
+    MAIN,
+    PHASE_COLOURS,
+    RULE,
+    SOFT,
+    WIDE,
+    Canvas,
+    axes_px,
+    draw_svg,
+    text_width_px,
+)
+from graft.report.wording import SHIP_ALL, bytes_text, display_name, seconds_text
+from graft.results import ResultRow
+from graft.values import LedgerEntry, Phase
+
+PHASES: tuple[str, ...] = typing.get_args(Phase)
+ROW_PX = 46
+
+
+def bytes_by_phase(entries: Iterable[LedgerEntry], main_method: str, canvas: Canvas = WIDE) -> str:
+    """Payload bytes of rounds 1 and later, down and up, stacked by phase.
+
+    For the main method, ship-all where it was run, and the system's own messages.
+    """
+    bars = phase_bars(entries, main_method)
+
+    def draw(figure: Figure) -> None:
+        phases = [phase for phase in PHASES if any(phase in parts for _, parts in bars)]
+        lines = _legend(figure, phases, canvas)
+        axes = axes_px(figure, left=2, right=14, top=10 + 22 * lines, bottom=44)
+        axes.grid(visible=False)
+        axes.grid(axis="x", color=RULE, linewidth=0.8)
+        axes.set_yticks([])
+        axes.set_ylim(len(bars), 0)
+        longest = max((sum(parts.values()) for _, parts in bars), default=0) or 1
+        axes.set_xlim(0, longest * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if canvas.is_narrow else 8))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: bytes_text(x)))
+        axes.set_xlabel("payload bytes")
+        for number, (name, parts) in enumerate(bars):
+            _stacked_bar(axes, number, name, parts, longest)
+
+    title = "Payload bytes down and up by phase"
+    height = 10 + 44 + ROW_PX * max(1, len(bars)) + (44 if canvas.is_narrow else 22)
+    return draw_svg(draw, canvas=canvas, height_px=height, title=title)
+
+
+def phase_bars(
+    entries: Iterable[LedgerEntry], main_method: str
+) -> list[tuple[str, dict[str, int]]]:
+    """Named bars, each the payload bytes of its phases; ship-all's only where it was charged."""
+    sums: dict[tuple[str, bool], dict[str, int]] = {}
+    for entry in entries:
+        if entry.round_index >= 1 and entry.method in (main_method, SHIP_ALL, ""):
+            parts = sums.setdefault((entry.method, is_upload(entry)), {})
+            parts[entry.phase] = parts.get(entry.phase, 0) + entry.payload_bytes
+    bars = []
+    for method in dict.fromkeys((main_method, SHIP_ALL, "")):
+        if any(key[0] == method for key in sums):
+            for up in (False, True):
+                name = f"{display_name(method)}, {'up' if up else 'down'}"
+                bars.append((name, sums.get((method, up), {})))
+    return bars
+
+
+def time_by_device_class(rows: Iterable[ResultRow], main_method: str, canvas: Canvas = WIDE) -> str:
+    """Measured seconds of the main method's newcomers by device class, with percentiles."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        if row.round_index >= 1 and row.method == main_method and row.compute_s is not None:
+            groups.setdefault(row.device_class or "unknown", []).append(row.compute_s)
+
+    def draw(figure: Figure) -> None:
+        axes = axes_px(figure, left=8, right=20, top=4, bottom=44)
+        axes.grid(visible=False)
+        axes.grid(axis="x", color=RULE, linewidth=0.8)
+        axes.set_yticks([])
+        axes.set_ylim(len(groups) or 1, 0)
+        longest = max((max(values) for values in groups.values()), default=1.0)
+        axes.set_xlim(0, (longest or 1.0) * 1.04)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if canvas.is_narrow else 8))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} s"))
+        axes.set_xlabel("measured device seconds per newcomer")
+        for number, name in enumerate(sorted(groups)):
+            _time_row(axes, number, name, sorted(groups[name]))
+
+    title = "Measured time per newcomer by device class"
+    return draw_svg(
+        draw, canvas=canvas, height_px=48 + (ROW_PX + 12) * max(1, len(groups)), title=title
+    )
+
+
+def percentile(ranked: Sequence[float], share: float) -> float:
+    """Nearest-rank percentile of rising values: one of them, never a value between two."""
+    return ranked[max(0, math.ceil(share * len(ranked)) - 1)]
+
+
+def _legend(figure: Figure, phases: Sequence[str], canvas: Canvas) -> int:
+    """Draw the phases' keys along the top; gives the number of lines that took."""
+    height = figure.get_size_inches()[1] * 72
+    x, line = 2.0, 0
+    for phase in phases:
+        width = text_width_px(figure, phase) + 36
+        if x + width > canvas.width_px and x > 2:
+            x, line = 2.0, line + 1
+        y = height - 14 - 22 * line
+        figure.add_artist(
+            Rectangle((x / canvas.width_px, (y - 5) / height), 12 / canvas.width_px, 12 / height,
+                      facecolor=PHASE_COLOURS[phase], linewidth=0)
+        )  # fmt: skip
+        figure.text((x + 18) / canvas.width_px, (y + 1) / height, phase, va="center_baseline")
+        x += width
+    return line + 1
+
+
+def _stacked_bar(axes: Axes, number: int, name: str, parts: dict[str, int], longest: float) -> None:
+    total = sum(parts.values())
+    left = 0.0
+    for phase in PHASES:
+        width = parts.get(phase, 0)
+        axes.barh([number + 0.68], [width], left=left, height=0.42,
+                  color=PHASE_COLOURS[phase], linewidth=0)  # fmt: skip
+        left += width
+    if 0 < total < longest * 0.002:
+        # Too short to see, and yet not nothing.
+        phase = max(parts, key=lambda name: parts[name])
+        axes.plot([0, 0], [number + 0.47, number + 0.89], color=PHASE_COLOURS[phase], linewidth=2)
+    axes.text(0, number + 0.3, f"{name}: ", color=INK, va="center_baseline", ha="left",
+              fontweight="bold")  # fmt: skip
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    offset = text_width_px(figure, f"{name}:  ", bold=True)
+    axes.annotate(bytes_text(total), (0, number + 0.3), xytext=(offset, 0), color=SOFT,
+                  textcoords="offset points", va="center_baseline")  # fmt: skip
+
+
+def _time_row(axes: Axes, number: int, name: str, ranked: Sequence[float]) -> None:
+    middle = number + 0.74
+    # Spread by rank and not by chance, so that the figure is the same each time.
+    places = [middle + ((rank * 7) % 11 - 5) * 0.018 for rank in range(len(ranked))]
+    axes.scatter(ranked, places, s=16, color=MAIN, alpha=0.35, linewidths=0, zorder=3)
+    marks = {share: percentile(ranked, share) for share in (0.5, 0.95, 0.99)}
+    for share, value in marks.items():
+        axes.plot([value, value], [middle - 0.16, middle + 0.16], color=INK, zorder=4,
+                  linewidth=2.6 if share == 0.5 else 1.3)  # fmt: skip
+    words = " · ".join(f"p{share * 100:.0f} {seconds_text(v)}" for share, v in marks.items())
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    axes.text(0, number + 0.36, name, color=INK, va="center_baseline", fontweight="bold")
+    axes.annotate(f"{len(ranked)}: {words}", (0, number + 0.36), color=SOFT,
+                  xytext=(text_width_px(figure, name + "  ", bold=True), 0),
+                  textcoords="offset points", va="center_baseline")  # fmt: skip

@@ -1,0 +1,101 @@
+"""How the report words what it shows: display names of methods, and numbers with their units."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+FOUNDER = "founder"
+LABEL_ONLY = "label-only"
+SHIP_ALL = "average-kd-all"
+ALL_LABELS = "all-labels"  # trains on labels that a newcomer does not have: no rival
+NOT_RUN = "not run"
+NONE = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+# "-style" because these are written from a paper's text and reproduce no published number.
+DISPLAY_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        FOUNDER: "Founders",
+        "hat": "HaT-style",
+        "hat-founders": "HaT-style, founders only",
+        "hmkd": "HMKD-style",
+        "kacfl": "KACFL-style",
+        "had": "HAD-style",
+        LABEL_ONLY: "Label only",
+        ALL_LABELS: "All labels (reference)",
+        "best-source": "Best source",
+        "finetuned-any": "Fine-tuned, any",
+        "finetuned-same": "Fine-tuned, same",
+        "average-kd-selected": "Averaged, selected",
+        SHIP_ALL: "Ship-all (averaged)",
+        "": "System's own",
+    }
+)
+
+
+def display_name(method: str) -> str:
+    """The name a reader sees; a method the report has no name for shows its identifier."""
+    return DISPLAY_NAMES.get(method, method)
+
+
+def bytes_text(num_bytes: float | None) -> str:
+    """Payload bytes in decimal units with three figures, e.g. "12.3 MB"."""
+    if num_bytes is None:
+        return NONE
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        # 999.5 and not 1000, so that rounding never shows "1000 kB".
+        if size < 999.5 or unit == "TB":
+            break
+        size /= 1000
+    if unit == "B":
+        return f"{size:.0f} B"
+    return f"{size:.3g} {unit}" if size < 999.5 else f"{size:.0f} {unit}"
+
+
+def percent_text(share: float | None, digits: int = 1) -> str:
+    """A share of 1 as per cent; a share too small for the digits says so and not "0.0 %"."""
+    if share is None:
+        return NONE
+    smallest = 10.0**-digits
+    if 0 < share * 100 < smallest / 2:
+        return f"< {smallest:.{digits}f} %"
+    return f"{share * 100:.{digits}f} %"
+
+
+def interval_text(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
+    """An interval of shares as per cent figures without the sign, e.g. "76.0 to 80.4"."""
+    if interval is None:
+        return NONE
+    low, high = (f"{number * 100:+.1f}" if signed else f"{number * 100:.1f}" for number in interval)
+    return f"{low} to {high}".replace("-", MINUS)
+
+
+def points_text(difference: float | None) -> str:
+    """A difference of accuracies in percentage points, always signed."""
+    return NONE if difference is None else f"{difference * 100:+.1f}".replace("-", MINUS)
+
+
+def seconds_text(seconds: float | None) -> str:
+    """A duration, e.g. "0.42 s", "3 min 05 s", "2 h 07 min"."""
+    if seconds is None:
+        return NONE
+    if seconds < 99.5:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def count_text(count: int, noun: str) -> str:
+    """A count with its noun, e.g. "1 newcomer", "2 newcomers"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def shortened(text: str, limit: int = 24) -> str:
+    """``text`` cut in its middle to ``limit`` characters: ids often differ at their ends."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) // 2
+    return f"{text[:head]}…{text[-(limit - 1 - head) :]}"
