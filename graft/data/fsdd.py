@@ -111,7 +111,8 @@ def _log_mel(audio_A: FloatArray, filters_BQ: npt.NDArray[np.float64]) -> FloatA
     frames = sliding_window_view(middle_A, FRAME)[::HOP] * np.hanning(FRAME)
     power_FQ = np.abs(np.fft.rfft(frames, FFT_LENGTH, axis=1)) ** 2
     log_BF = np.log(filters_BQ @ power_FQ.T + LOG_FLOOR)
-    return ((log_BF - LOG_CENTRE) / LOG_SCALE).astype(np.float32)
+    scaled_BF: FloatArray = ((log_BF - LOG_CENTRE) / LOG_SCALE).astype(np.float32)
+    return scaled_BF
 
 
 def _mel_filters() -> npt.NDArray[np.float64]:

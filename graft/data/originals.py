@@ -32,7 +32,7 @@ class Counts:
 class DatasetDescription:
     """One public data set as graft reads it.
 
-    ``rate_hz`` is the rate of the last axis of a sample, 0.0 where that axis is not time.
+    ``rate_hz`` is the rate of the last axis of a sample, None where that axis is not time.
     ``published`` are the counts that a complete copy must give.
     """
 
@@ -40,7 +40,7 @@ class DatasetDescription:
     title: str
     task: Task
     channels: tuple[str, ...]
-    rate_hz: float
+    rate_hz: float | None
     licence: str
     source_url: str
     citation: str

@@ -26,7 +26,7 @@ DESCRIPTION = DatasetDescription(
         classes=tuple(str(digit) for digit in range(10)),
     ),
     channels=("x", "y", "pen_down"),
-    rate_hz=0.0,
+    rate_hz=None,
     licence="CC BY 4.0",
     source_url="https://archive.ics.uci.edu/dataset/81",
     citation=(
