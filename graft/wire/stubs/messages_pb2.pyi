@@ -1,0 +1,202 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FloatMatrix(_message.Message):
+    __slots__ = ("rows", "columns", "data")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: int
+    data: bytes
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class BitSet(_message.Message):
+    __slots__ = ("size", "data")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    data: bytes
+    def __init__(self, size: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Counts(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, values: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DomainProfile(_message.Message):
+    __slots__ = ("domain_id", "task", "num_samples", "statistics", "class_counts")
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    CLASS_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    task: str
+    num_samples: int
+    statistics: bytes
+    class_counts: Counts
+    def __init__(self, domain_id: _Optional[str] = ..., task: _Optional[str] = ..., num_samples: _Optional[int] = ..., statistics: _Optional[bytes] = ..., class_counts: _Optional[_Union[Counts, _Mapping]] = ...) -> None: ...
+
+class ModelCard(_message.Message):
+    __slots__ = ("model_id", "domain_id", "architecture", "payload_bytes", "base_bytes", "residual_bytes", "class_mask", "round_index", "parents", "profile", "centroids", "signature")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BASE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CLASS_MASK_FIELD_NUMBER: _ClassVar[int]
+    ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    PARENTS_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    CENTROIDS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    model_id: bytes
+    domain_id: str
+    architecture: str
+    payload_bytes: int
+    base_bytes: int
+    residual_bytes: int
+    class_mask: BitSet
+    round_index: int
+    parents: _containers.RepeatedScalarFieldContainer[bytes]
+    profile: DomainProfile
+    centroids: FloatMatrix
+    signature: bytes
+    def __init__(self, model_id: _Optional[bytes] = ..., domain_id: _Optional[str] = ..., architecture: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., base_bytes: _Optional[int] = ..., residual_bytes: _Optional[int] = ..., class_mask: _Optional[_Union[BitSet, _Mapping]] = ..., round_index: _Optional[int] = ..., parents: _Optional[_Iterable[bytes]] = ..., profile: _Optional[_Union[DomainProfile, _Mapping]] = ..., centroids: _Optional[_Union[FloatMatrix, _Mapping]] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Candidate(_message.Message):
+    __slots__ = ("model_id", "coarse_distance", "joint_score")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    COARSE_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    JOINT_SCORE_FIELD_NUMBER: _ClassVar[int]
+    model_id: bytes
+    coarse_distance: float
+    joint_score: float
+    def __init__(self, model_id: _Optional[bytes] = ..., coarse_distance: _Optional[float] = ..., joint_score: _Optional[float] = ...) -> None: ...
+
+class ProfileOrder(_message.Message):
+    __slots__ = ("domain_id", "round_index")
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    round_index: int
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ...) -> None: ...
+
+class ProbeOrder(_message.Message):
+    __slots__ = ("domain_id", "round_index", "method", "candidates", "coarse_distances")
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    COARSE_DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    round_index: int
+    method: str
+    candidates: _containers.RepeatedCompositeFieldContainer[ModelCard]
+    coarse_distances: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., coarse_distances: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class LearnOrder(_message.Message):
+    __slots__ = ("domain_id", "round_index", "method", "sources", "register")
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    REGISTER_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    round_index: int
+    method: str
+    sources: _containers.RepeatedCompositeFieldContainer[ModelCard]
+    register: bool
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ...) -> None: ...
+
+class Selection(_message.Message):
+    __slots__ = ("domain_id", "candidates", "chosen")
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
+    chosen: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, domain_id: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., chosen: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class LearnReport(_message.Message):
+    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CARD_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    round_index: int
+    method: str
+    architecture: str
+    device_class: str
+    source_domains: _containers.RepeatedScalarFieldContainer[str]
+    metrics: _containers.ScalarMap[str, float]
+    compute_s: float
+    peak_memory_bytes: int
+    card: ModelCard
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("domain_id", "round_index", "method", "error", "message")
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    round_index: int
+    method: str
+    error: str
+    message: str
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., error: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("domain_id",)
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    def __init__(self, domain_id: _Optional[str] = ...) -> None: ...
+
+class Envelope(_message.Message):
+    __slots__ = ("version", "profile_order", "probe_order", "learn_order", "domain_profile", "selection", "learn_report", "failure", "join_reply")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_ORDER_FIELD_NUMBER: _ClassVar[int]
+    PROBE_ORDER_FIELD_NUMBER: _ClassVar[int]
+    LEARN_ORDER_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_PROFILE_FIELD_NUMBER: _ClassVar[int]
+    SELECTION_FIELD_NUMBER: _ClassVar[int]
+    LEARN_REPORT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    JOIN_REPLY_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    profile_order: ProfileOrder
+    probe_order: ProbeOrder
+    learn_order: LearnOrder
+    domain_profile: DomainProfile
+    selection: Selection
+    learn_report: LearnReport
+    failure: Failure
+    join_reply: JoinReply
+    def __init__(self, version: _Optional[int] = ..., profile_order: _Optional[_Union[ProfileOrder, _Mapping]] = ..., probe_order: _Optional[_Union[ProbeOrder, _Mapping]] = ..., learn_order: _Optional[_Union[LearnOrder, _Mapping]] = ..., domain_profile: _Optional[_Union[DomainProfile, _Mapping]] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., learn_report: _Optional[_Union[LearnReport, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., join_reply: _Optional[_Union[JoinReply, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,84 @@
+"""The server's durable model store: a folder of payloads named by their own SHA-256."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from graft.errors import ModelMissingError, PayloadLimitError, TransportError
+from graft.wire.checks import is_model_id
+from graft.wire.parts import split_payload
+from graft.wire.payload import Shapes, decode_payload, model_id
+
+_SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
+
+
+class DirectoryStore:
+    """``ModelStore`` in a folder; any number of processes may write it at once.
+
+    A model is there once its ``<id>.safetensors`` is; its two parts lie beside it. Every file
+    appears whole, under a name that its content decides, so writers cannot disagree.
+    ``shapes_of(architecture)`` gives an architecture's tensor shapes or raises
+    ArchitectureError. ``durable``: wait for the disk before a payload counts as stored.
+    """
+
+    def __init__(
+        self, folder: Path, *, shapes_of: Callable[[str], Shapes], durable: bool = False
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._shapes_of = shapes_of
+        self._durable = durable
+
+    def put(self, payload: bytes, architecture: str) -> str:
+        """Check and keep a payload; returns its model id. Idempotent.
+
+        Raises PayloadError for a payload outside the limits or of other shapes than the
+        architecture's, ArchitectureError for an unknown architecture.
+        """
+        named, _ = decode_payload(payload, self._shapes_of(architecture), None)
+        if named != architecture:
+            raise PayloadLimitError(f"payload is a {named}, wanted {architecture}")
+        name = model_id(payload)
+        if name not in self:
+            base, residual = split_payload(payload)
+            self._write(name, "base", base)
+            self._write(name, "residual", residual)
+            self._write(name, "exact", payload)  # last: from here on the model counts as held
+        return name
+
+    def part(self, model_id: str, part: str) -> bytes:
+        """The bytes of part "base", "residual" or "exact".
+
+        Raises ModelMissingError for an unknown id, TransportError for an unknown part.
+        """
+        return self.path(model_id, part).read_bytes()
+
+    def path(self, model_id: str, part: str) -> Path:
+        """The file that holds a part of a model; raises as ``part`` does."""
+        if part not in _SUFFIXES:
+            raise TransportError(f"part {part!r}: wanted one of {', '.join(_SUFFIXES)}")
+        if model_id not in self:
+            raise ModelMissingError(f"model {model_id!r:.80} is not in the store")
+        path = self._path(model_id, part)
+        if not path.exists():  # parts are a cache of the payload: make them again
+            exact = self._path(model_id, "exact").read_bytes()
+            for name, data in zip(("base", "residual"), split_payload(exact), strict=True):
+                self._write(model_id, name, data)
+        return path
+
+    def __contains__(self, model_id: str) -> bool:
+        return is_model_id(model_id) and self._path(model_id, "exact").exists()
+
+    def _path(self, model_id: str, part: str) -> Path:
+        return self._folder / (model_id + _SUFFIXES[part])
+
+    def _write(self, model_id: str, part: str, data: bytes) -> None:
+        with tempfile.NamedTemporaryFile(
+            dir=self._folder, prefix=".partial-", delete=False
+        ) as file:
+            file.write(data)
+            if self._durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(file.name, self._path(model_id, part))
