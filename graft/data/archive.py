@@ -185,3 +185,46 @@ def _open_zip(path: Path, stack: ExitStack) -> Originals:
         names=_wanted_names(str(path), homes),
         read=lambda name: homes[name].read(name),
     )
+
+
+def unpack_lzw(packed: bytes) -> bytes:
+    """The content of a ``.Z`` file of Unix compress, in which UCI keeps its oldest originals.
+
+    Raises:
+        DatasetFormatError: the bytes are not such a file.
+    """
+    if len(packed) < 3 or packed[:2] != b"\x1f\x9d" or not 9 <= packed[2] & 0x1F <= 16:
+        raise DatasetFormatError("got bytes that Unix compress did not write, wanted a .Z file")
+    max_bits, has_reset = packed[2] & 0x1F, bool(packed[2] & 0x80)
+    first_free = 257 if has_reset else 256
+    table = [bytes([value]) for value in range(256)] + [b""] * (first_free - 256)
+    out: list[bytes] = []
+    width, position, group_start = 9, 24, 24
+    previous = b""
+    while position + width <= len(packed) * 8:
+        start = position // 8
+        code = int.from_bytes(packed[start : start + 4], "little") >> (position % 8)
+        code &= (1 << width) - 1
+        position += width
+        if has_reset and code == 256:
+            del table[first_free:]
+            position = _next_group(position, group_start, width)
+            width, group_start, previous = 9, position, b""
+            continue
+        if code > len(table) or (code == len(table) and not previous):
+            raise DatasetFormatError("got a damaged .Z file, wanted one that unpacks")
+        entry = table[code] if code < len(table) else previous + previous[:1]
+        out.append(entry)
+        if previous and len(table) < 1 << max_bits:
+            table.append(previous + entry[:1])
+        previous = entry
+        if len(table) == 1 << width and width < max_bits:
+            position = _next_group(position, group_start, width)
+            width, group_start = width + 1, position
+    return b"".join(out)
+
+
+def _next_group(position: int, group_start: int, width: int) -> int:
+    """Codes are written in groups of eight; a change of width leaves the rest of one unused."""
+    group_bits = 8 * width
+    return group_start + -(-(position - group_start) // group_bits) * group_bits

@@ -3,12 +3,13 @@
 Legend: P points of a trace, T = 64 points after resampling.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from graft.data.archive import Originals
+from graft.data.archive import Originals, unpack_lzw
 from graft.data.domain import DomainData
 from graft.data.originals import Counts, DatasetDescription, RowArray, Tally
 from graft.errors import DatasetFormatError
@@ -60,7 +61,7 @@ def read_pendigits(originals: Originals, *, tally: Tally | None = None) -> Itera
     tally = tally if tally is not None else Tally()
     for part, original in (("train", "tra"), ("test", "tes")):
         name = f"pendigits-{part}"
-        raw = originals.only(rf"(?:{name}|pendigits-orig\.{original})", name)
+        raw = _read_part(originals, name, f"pendigits-orig.{original}")
         traces = list(_read_traces(raw, name, tally))
         if not traces:
             raise DatasetFormatError(f"{originals.label}: {name}: got no trace, wanted some")
@@ -74,6 +75,13 @@ def read_pendigits(originals: Originals, *, tally: Tally | None = None) -> Itera
             )
             tally.add_domain(windows=len(written))
             yield data
+
+
+def _read_part(originals: Originals, name: str, official: str) -> bytes:
+    """One of the two files, plain or, as UCI packs it, compressed under its official name."""
+    if originals.matching(rf"{re.escape(official)}\.Z"):
+        return unpack_lzw(originals.only(rf"{re.escape(official)}\.Z", name))
+    return originals.only(rf"(?:{name}|{re.escape(official)})", name)
 
 
 def _read_traces(raw: bytes, name: str, tally: Tally) -> Iterator[_Trace]:
