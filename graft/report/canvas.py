@@ -8,7 +8,7 @@ figure reads well on light and on dark pages.
 import io
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from types import MappingProxyType
@@ -18,6 +18,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from graft.report.wording import LABEL_ONLY
 
 INK = "#1b2430"
 SOFT = "#56616e"
@@ -63,7 +66,7 @@ class Canvas:
         return self.width_px < 600
 
 
-WIDE = Canvas(name="wide", width_px=880, font_px=13)
+WIDE = Canvas(name="wide", width_px=1020, font_px=13)
 NARROW = Canvas(name="narrow", width_px=330, font_px=12)
 
 
@@ -123,6 +126,37 @@ def text_width_px(figure: Figure, text: str, *, bold: bool = False) -> float:
     width = probe.get_window_extent().width
     probe.remove()
     return float(width)
+
+
+def method_colour(method: str, is_main: bool) -> str:
+    """The main method and the label-only reference stand out; all others are muted."""
+    if is_main:
+        return MAIN
+    return REFERENCE if method == LABEL_ONLY else QUIET
+
+
+def method_text_colour(method: str, is_main: bool) -> str:
+    """``method_colour``, darker where muted words would be hard to read."""
+    colour = method_colour(method, is_main)
+    return SOFT if colour == QUIET else colour
+
+
+def percent_axis(axes: Axes) -> None:
+    """Ticks along y in per cent of a share."""
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=7))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y * 100:.4g} %"))
+
+
+def padded(values: Sequence[float], share: float) -> tuple[float, float]:
+    """Limits that leave ``share`` of the values' span free on both sides."""
+    low, high = min(values), max(values)
+    room = (high - low) * share or 0.05
+    return low - room, high + room
+
+
+def whole_numbers() -> MaxNLocator:
+    """Ticks at whole numbers, for counts and rounds."""
+    return MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
 
 
 def _page_ready(svg: str, canvas: Canvas, height_px: float, title: str) -> str:

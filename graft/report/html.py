@@ -10,8 +10,9 @@ from typing import Any
 from graft.config import config_to_dict
 from graft.ledger import is_upload, total_bytes
 from graft.report.canvas import NARROW, WIDE, Canvas
-from graft.report.figures import accuracy_against_bytes, accuracy_per_round, domain_gains_figure
+from graft.report.figures import accuracy_per_round, domain_gains_figure
 from graft.report.page_style import STYLE
+from graft.report.pareto import accuracy_against_bytes
 from graft.report.prose import (
     cost_words,
     failed_words,
@@ -178,13 +179,13 @@ def _inlined(svg: str) -> str:
 
 
 def _method_table(summaries: Sequence[MethodSummary]) -> str:
+    kind_of = {"Worst domain": "text name", "Gain, points": "gain"}
     rows = []
     for number, summary in enumerate(summaries):
         kinds = ["main"] * (number == 0) + ["incomplete"] * (not summary.complete)
         first, *rest = table_cells(summary)
         cells = "".join(
-            f'<td class="{"text name" if heading == "Worst domain" else "whole"}">'
-            f"{escape(cell)}</td>"
+            f'<td class="{kind_of.get(heading, "whole")}">{_cell(cell)}</td>'
             for heading, cell in zip(HEADINGS[1:], rest, strict=True)
         )
         rows.append(
@@ -196,10 +197,18 @@ def _method_table(summaries: Sequence[MethodSummary]) -> str:
         for heading in HEADINGS
     )
     return (
-        '<section class="card"><h2>Methods compared</h2><div class="scroll"><table class="wide">'
+        '<section class="card"><h2>Methods compared</h2><div class="scroll" tabindex="0"><table class="wide">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         f'<p class="soft">{escape(notes(summaries))}</p></section>'
     )
+
+
+def _cell(cell: str) -> str:
+    # An interval that must wrap goes to the next line whole; ids may be of any length.
+    figure, bracket, rest = cell.partition(" (")
+    whole = bracket and len(rest) < 20
+    kept = f' <span class="whole">({escape(rest)}</span>' if whole else escape(bracket + rest)
+    return escape(figure) + kept
 
 
 def _failures(run: RunRecord) -> str:
@@ -300,6 +309,6 @@ def _plain_table(
         for first, *rest in rows
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )

@@ -26,10 +26,15 @@ class LabelPlace:
 
 
 def label_places(
-    points: Sequence[Point], widths: Sequence[float], line: float, frame: Box
+    points: Sequence[Point],
+    widths: Sequence[float],
+    line: float,
+    frame: Box,
+    avoid: Sequence[Point] = (),
 ) -> list[LabelPlace]:
     """A place for each point's label, chosen in order: in the frame first, then clear of the
-    labels already placed, then clear of every point, then near. ``line`` is a label's height.
+    labels already placed, then clear of every point, then of what else to
+    ``avoid``, then near. ``line`` is a label's height.
     """
     choices = [
         LabelPlace(dx=12, dy=0, align="left"),
@@ -48,8 +53,15 @@ def label_places(
             left, low, right, high = box = place.box(point, width, line)
             outside = left < frame[0] or low < frame[1] or right > frame[2] or high > frame[3]
             hidden = sum(left - 7 < x < right + 7 and low - 6 < y < high + 6 for x, y in points)
+            crossed = any(left < x < right and low < y < high for x, y in avoid)
             covered = sum(_touch(box, other) for other in placed)
-            return 100 * outside + 40 * covered + 15 * hidden + math.hypot(place.dx, place.dy) / 12
+            return (
+                100 * outside
+                + 40 * covered
+                + 15 * hidden
+                + 5 * crossed
+                + math.hypot(place.dx, place.dy) / 12
+            )
 
         best = min(choices, key=cost)
         chosen.append(best)

@@ -14,7 +14,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
-main { max-width: 980px; margin: 0 auto; padding: 32px 24px 64px; }
+main { max-width: 1120px; margin: 0 auto; padding: 32px 24px 64px; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 4px; }
 h2 { font-size: 1.15rem; margin: 0 0 6px; }
 h3 { font-size: 1rem; margin: 0 0 4px; }
@@ -35,7 +35,7 @@ figure { margin: 8px 0 0; }
 figure svg { display: block; width: 100%; height: auto; }
 figure .narrow { display: none; }
 figcaption { color: var(--soft); font-size: 0.9rem; margin-top: 8px; }
-.scroll { overflow-x: auto; margin-top: 10px; }
+.scroll { overflow-x: auto; margin: 10px 0; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums;
   width: 100%; overflow-wrap: normal; }
 th, td { padding: 7px 10px; border-bottom: 1px solid var(--rule); text-align: right;
@@ -44,8 +44,11 @@ thead th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
 th:first-child, td.text, th.text { text-align: left; }
 tbody th { font-weight: 400; }
 table.wide th:first-child { position: sticky; left: 0; background: var(--card); min-width: 116px; }
-table.wide td.name { min-width: 130px; max-width: 190px; overflow-wrap: anywhere; }
-table.wide td.whole { white-space: nowrap; }
+table.wide { font-size: 0.85rem; }
+table.wide th, table.wide td { padding: 7px 8px; }
+table.wide td.name { min-width: 110px; max-width: 190px; overflow-wrap: anywhere; }
+table.wide td.gain { min-width: 104px; }
+table.wide .whole { white-space: nowrap; }
 tr.main th, tr.main td { font-weight: 700; color: var(--main); }
 tr.incomplete th:first-child { color: var(--alarm); }
 td.long { overflow-wrap: anywhere; min-width: 160px; }

@@ -30,7 +30,7 @@ HEADINGS = (
     "Payload down",
     "Payload up",
     "Of ship-all",
-    "Device time",
+    "Measured time",
 )
 NOTES = (
     "Accuracy, macro-F1 and gain over label-only are means over the newcomers that finished; "

@@ -14,7 +14,6 @@ from graft.report.canvas import (
     INK,
     MAIN,
     PHASE_COLOURS,
-    RULE,
     SOFT,
     WIDE,
     Canvas,
@@ -40,9 +39,8 @@ def bytes_by_phase(entries: Iterable[LedgerEntry], main_method: str, canvas: Can
     def draw(figure: Figure) -> None:
         phases = [phase for phase in PHASES if any(phase in parts for _, parts in bars)]
         lines = _legend(figure, phases, canvas)
-        axes = axes_px(figure, left=2, right=14, top=10 + 22 * lines, bottom=44)
+        axes = axes_px(figure, left=16, right=24, top=8 + 22 * lines, bottom=44)
         axes.grid(visible=False)
-        axes.grid(axis="x", color=RULE, linewidth=0.8)
         axes.set_yticks([])
         axes.set_ylim(len(bars), 0)
         longest = max((sum(parts.values()) for _, parts in bars), default=0) or 1
@@ -84,22 +82,22 @@ def time_by_device_class(rows: Iterable[ResultRow], main_method: str, canvas: Ca
             groups.setdefault(row.device_class or "unknown", []).append(row.compute_s)
 
     def draw(figure: Figure) -> None:
-        axes = axes_px(figure, left=8, right=20, top=4, bottom=44)
+        axes = axes_px(figure, left=16, right=24, top=2, bottom=44)
         axes.grid(visible=False)
-        axes.grid(axis="x", color=RULE, linewidth=0.8)
         axes.set_yticks([])
-        axes.set_ylim(len(groups) or 1, 0)
+        axes.set_ylim(_time_row_px(canvas) * max(1, len(groups)), 0)
         longest = max((max(values) for values in groups.values()), default=1.0)
         axes.set_xlim(0, (longest or 1.0) * 1.04)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if canvas.is_narrow else 8))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} s"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.12g} s"))
         axes.set_xlabel("measured device seconds per newcomer")
         for number, name in enumerate(sorted(groups)):
-            _time_row(axes, number, name, sorted(groups[name]))
+            top_px = number * _time_row_px(canvas)
+            _time_row(axes, top_px, name, sorted(groups[name]), canvas)
 
     title = "Measured time per newcomer by device class"
     return draw_svg(
-        draw, canvas=canvas, height_px=48 + (ROW_PX + 12) * max(1, len(groups)), title=title
+        draw, canvas=canvas, height_px=46 + _time_row_px(canvas) * max(1, len(groups)), title=title
     )
 
 
@@ -111,11 +109,11 @@ def percentile(ranked: Sequence[float], share: float) -> float:
 def _legend(figure: Figure, phases: Sequence[str], canvas: Canvas) -> int:
     """Draw the phases' keys along the top; gives the number of lines that took."""
     height = figure.get_size_inches()[1] * 72
-    x, line = 2.0, 0
+    x, line = 16.0, 0
     for phase in phases:
         width = text_width_px(figure, phase) + 36
-        if x + width > canvas.width_px and x > 2:
-            x, line = 2.0, line + 1
+        if x + width > canvas.width_px and x > 16:
+            x, line = 16.0, line + 1
         y = height - 14 - 22 * line
         figure.add_artist(
             Rectangle((x / canvas.width_px, (y - 5) / height), 12 / canvas.width_px, 12 / height,
@@ -131,13 +129,13 @@ def _stacked_bar(axes: Axes, number: int, name: str, parts: dict[str, int], long
     left = 0.0
     for phase in PHASES:
         width = parts.get(phase, 0)
-        axes.barh([number + 0.68], [width], left=left, height=0.42,
+        axes.barh([number + 0.74], [width], left=left, height=0.36,
                   color=PHASE_COLOURS[phase], linewidth=0)  # fmt: skip
         left += width
     if 0 < total < longest * 0.002:
         # Too short to see, and yet not nothing.
         phase = max(parts, key=lambda name: parts[name])
-        axes.plot([0, 0], [number + 0.47, number + 0.89], color=PHASE_COLOURS[phase], linewidth=2)
+        axes.plot([0, 0], [number + 0.56, number + 0.92], color=PHASE_COLOURS[phase], linewidth=2)
     axes.text(0, number + 0.3, f"{name}: ", color=INK, va="center_baseline", ha="left",
               fontweight="bold")  # fmt: skip
     figure = axes.get_figure()
@@ -147,19 +145,27 @@ def _stacked_bar(axes: Axes, number: int, name: str, parts: dict[str, int], long
                   textcoords="offset points", va="center_baseline")  # fmt: skip
 
 
-def _time_row(axes: Axes, number: int, name: str, ranked: Sequence[float]) -> None:
-    middle = number + 0.74
+def _time_row(
+    axes: Axes, top_px: float, name: str, ranked: Sequence[float], canvas: Canvas
+) -> None:
+    """One device class from ``top_px`` down: its name, percentiles in words, and its dots."""
+    middle = top_px + _time_row_px(canvas) - 20
     # Spread by rank and not by chance, so that the figure is the same each time.
-    places = [middle + ((rank * 7) % 11 - 5) * 0.018 for rank in range(len(ranked))]
-    axes.scatter(ranked, places, s=16, color=MAIN, alpha=0.35, linewidths=0, zorder=3)
+    places = [middle + (rank * 7) % 11 - 5 for rank in range(len(ranked))]
+    axes.scatter(ranked, places, s=34, color=MAIN, alpha=0.45, linewidths=0, zorder=3)
     marks = {share: percentile(ranked, share) for share in (0.5, 0.95, 0.99)}
     for share, value in marks.items():
-        axes.plot([value, value], [middle - 0.16, middle + 0.16], color=INK, zorder=4,
+        axes.plot([value, value], [middle - 10, middle + 10], color=INK, zorder=4,
                   linewidth=2.6 if share == 0.5 else 1.3)  # fmt: skip
     words = " · ".join(f"p{share * 100:.0f} {seconds_text(v)}" for share, v in marks.items())
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    axes.text(0, number + 0.36, name, color=INK, va="center_baseline", fontweight="bold")
-    axes.annotate(f"{len(ranked)}: {words}", (0, number + 0.36), color=SOFT,
-                  xytext=(text_width_px(figure, name + "  ", bold=True), 0),
-                  textcoords="offset points", va="center_baseline")  # fmt: skip
+    beside = 0.0 if canvas.is_narrow else text_width_px(figure, name + "  ", bold=True)
+    below = -17 if canvas.is_narrow else 0
+    axes.text(0, top_px + 14, name, color=INK, va="center_baseline", fontweight="bold")
+    axes.annotate(f"n {len(ranked)} · {words}", (0, top_px + 14), xytext=(beside, below),
+                  textcoords="offset points", va="center_baseline", color=SOFT)  # fmt: skip
+
+
+def _time_row_px(canvas: Canvas) -> float:
+    return 72 if canvas.is_narrow else 56
