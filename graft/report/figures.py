@@ -83,13 +83,14 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
     """The main method's gain over label-only for each newcomer, lowest first."""
     ranked = sorted(gains, key=lambda item: (item.gain, item.domain_id, item.round_index))
     lowest = "Lowest: " + ",  ".join(
-        f"{shortened(item.domain_id)} {points_text(item.gain)}" for item in ranked[:NAMED_GAINS]
+        f"{shortened(item.domain_id)}\N{NO-BREAK SPACE}{points_text(item.gain)}"
+        for item in ranked[:NAMED_GAINS]
     )
     wrapped = textwrap.wrap(lowest, width=42 if canvas.is_narrow else 120)
 
     def draw(figure: Figure) -> None:
         top = 22 + 17 * len(wrapped)
-        axes = axes_px(figure, left=68, right=14, top=top, bottom=44)
+        axes = axes_px(figure, left=68, right=26, top=top, bottom=44)
         axes.set_xlabel("newcomers, by gain")
         axes.yaxis.set_major_formatter(FuncFormatter(_points_tick))
         axes.set_ylabel("points of accuracy")
@@ -100,7 +101,7 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
         values = [item.gain * 100 for item in ranked]
         places = list(range(1, len(values) + 1))
         colours = [REFERENCE if value < 0 else MAIN for value in values]
-        room = (canvas.width_px - 82) / len(values)
+        room = (canvas.width_px - 94) / len(values)
         if room >= 4:
             axes.bar(places, values, width=0.72, color=colours, linewidth=0, zorder=2)
             # A gain of exactly nothing would leave a hole that looks like a missing newcomer.

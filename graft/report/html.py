@@ -179,7 +179,7 @@ def _inlined(svg: str) -> str:
 
 
 def _method_table(summaries: Sequence[MethodSummary]) -> str:
-    kind_of = {"Worst domain": "text name", "Gain, points": "gain"}
+    kind_of = {"Finished": "", "Worst domain": "text name", "Gain, points": "gain"}
     rows = []
     for number, summary in enumerate(summaries):
         kinds = ["main"] * (number == 0) + ["incomplete"] * (not summary.complete)
@@ -197,7 +197,8 @@ def _method_table(summaries: Sequence[MethodSummary]) -> str:
         for heading in HEADINGS
     )
     return (
-        '<section class="card"><h2>Methods compared</h2><div class="scroll" tabindex="0"><table class="wide">'
+        '<section class="card"><h2>Methods compared</h2>'
+        '<div class="scroll" tabindex="0"><table class="wide">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         f'<p class="soft">{escape(notes(summaries))}</p></section>'
     )

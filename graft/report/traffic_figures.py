@@ -42,7 +42,7 @@ def bytes_by_phase(entries: Iterable[LedgerEntry], main_method: str, canvas: Can
         axes = axes_px(figure, left=16, right=24, top=8 + 22 * lines, bottom=44)
         axes.grid(visible=False)
         axes.set_yticks([])
-        axes.set_ylim(len(bars), 0)
+        axes.set_ylim(max(1, len(bars)), 0)
         longest = max((sum(parts.values()) for _, parts in bars), default=0) or 1
         axes.set_xlim(0, longest * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if canvas.is_narrow else 8))
