@@ -208,7 +208,8 @@ class DeviceTransport:
         finally:
             # The parts share one stream, so the time stands once, on its first row.
             measured_s = self._clock() - start_s
-            for part, (payload_bytes, wire_bytes) in sent.items():
+            # A copy: a link's own thread may still count while a failed stream winds down.
+            for part, (payload_bytes, wire_bytes) in list(sent.items()):
                 self._write_row(
                     "register",
                     part,

@@ -1,0 +1,138 @@
+"""A device's connection to the model depot over gRPC."""
+
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import grpc
+
+from graft.errors import (
+    ModelMissingError,
+    PayloadChangedError,
+    PayloadLimitError,
+    PayloadTruncatedError,
+    TransportError,
+)
+from graft.wire.link import (
+    CHUNK_BYTES,
+    PART_CODES,
+    Part,
+    Piece,
+    Progress,
+    StoredModel,
+    WireSource,
+    framed_bytes,
+    push_plan,
+)
+from graft.wire.parts import split_payload
+from graft.wire.payload import model_id
+from graft.wire.stubs import depot_pb2 as pb
+from graft.wire.stubs import depot_pb2_grpc as pb_grpc
+
+_MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
+
+
+def open_channel(
+    address: str, *, root_ca_pem: bytes | None = None, insecure: bool = False
+) -> grpc.Channel:
+    """A channel to the depot; TLS against ``root_ca_pem`` unless insecure is asked for by name.
+
+    Raises ValueError where both or neither are given. A client that lost the depot knocks
+    again at least once a second, so that a restarted depot is found soon.
+    """
+    if (root_ca_pem is None) is not insecure:
+        raise ValueError("channel: give a CA certificate, or ask for insecure; not both")
+    options = [
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+    ]
+    if root_ca_pem is None:
+        return grpc.insecure_channel(address, options)
+    credentials = grpc.ssl_channel_credentials(root_certificates=root_ca_pem)
+    return grpc.secure_channel(address, credentials, options)
+
+
+def growing_wait(
+    sleep: Callable[[float], None], *, first_s: float = 0.25, limit_s: float = 8.0
+) -> Callable[[int], None]:
+    """A ``wait_before_retry``: ``first_s`` after one attempt, doubling up to ``limit_s``."""
+
+    def wait(attempts: int) -> None:
+        sleep(min(first_s * 2 ** (attempts - 1), limit_s))
+
+    return wait
+
+
+class GrpcLink:
+    """``Link`` to a depot; wire bytes are those of the messages serialised on this stream.
+
+    ``timeout_s`` bounds each whole stream. A depot that does not answer is a TransportError at
+    once: waiting and trying again is the transport's part.
+    """
+
+    wire_source: WireSource = "measured"
+
+    def __init__(self, channel: grpc.Channel, *, timeout_s: float = 600.0) -> None:
+        self._stub = pb_grpc.DepotStub(channel)  # type: ignore[no-untyped-call]
+        self._timeout_s = timeout_s
+
+    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
+        request = pb.FetchRequest(model_id=model_id, part=PART_CODES[part], offset=offset)
+        overhead = framed_bytes(request.ByteSize())
+        call = self._stub.Fetch(request, timeout=self._timeout_s)
+        try:
+            for chunk in call:
+                yield Piece(data=chunk.data, wire_bytes=overhead + framed_bytes(chunk.ByteSize()))
+                overhead = 0
+        except grpc.RpcError as error:
+            _raise_typed(error, f"fetch {part} of {model_id}")
+        finally:
+            call.cancel()
+
+    def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
+        base, residual = split_payload(payload)
+        lengths = StoredModel(
+            model_id=model_id(payload),
+            payload_bytes=len(payload),
+            base_bytes=len(base),
+            residual_bytes=len(residual),
+        )
+        contents: dict[Part, bytes] = {"base": base, "residual": residual, "exact": payload}
+        messages = _push_messages({p: contents[p] for p in push_plan(lengths)}, progress)
+        try:
+            stat = self._stub.Push(messages, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            _raise_typed(error, f"push of a {architecture}")
+        return StoredModel(
+            model_id=stat.model_id,
+            payload_bytes=stat.payload_bytes,
+            base_bytes=stat.base_bytes,
+            residual_bytes=stat.residual_bytes,
+        )
+
+
+def _push_messages(contents: dict[Part, bytes], progress: Progress) -> Iterator[pb.PushChunk]:
+    """The header and every part in chunks; each is counted when the stream takes it."""
+    lengths = {f"{part}_bytes": len(content) for part, content in contents.items()}
+    header = pb.PushChunk(header=pb.PushHeader(**lengths))
+    overhead = framed_bytes(header.ByteSize())
+    yield header
+    for part, content in contents.items():
+        for start in range(0, len(content), CHUNK_BYTES):
+            message = pb.PushChunk(data=content[start : start + CHUNK_BYTES])
+            progress(part, len(message.data), overhead + framed_bytes(message.ByteSize()))
+            overhead = 0
+            yield message
+
+
+def _raise_typed(error: grpc.RpcError, what: str) -> NoReturn:
+    """The depot's status as the error it stands for; whatever else is a broken stream."""
+    code, details = error.code(), f"{what}: {error.details()}"
+    if code == grpc.StatusCode.NOT_FOUND:
+        raise ModelMissingError(details) from error
+    if code == grpc.StatusCode.INVALID_ARGUMENT:
+        raise PayloadLimitError(details) from error
+    if code == grpc.StatusCode.DATA_LOSS:
+        kind = PayloadTruncatedError if "Truncated" in details else PayloadChangedError
+        raise kind(details) from error
+    raise TransportError(f"{details} ({code.name})") from error

@@ -1,0 +1,334 @@
+"""Records survive the wire unchanged, and nothing malformed survives it at all."""
+
+import math
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from graft.errors import MessageError
+from graft.values import (
+    Candidate,
+    DomainProfile,
+    Failure,
+    LearnOrder,
+    LearnReport,
+    ModelCard,
+    ProbeOrder,
+    ProfileOrder,
+    Selection,
+)
+from graft.wire.codec import (
+    MAX_MESSAGE_BYTES,
+    decode_answer,
+    decode_join,
+    decode_order,
+    encode_answer,
+    encode_join,
+    encode_order,
+)
+from graft.wire.stubs import messages_pb2 as pb
+
+QUICK = settings(max_examples=40, deadline=None)
+
+domain_ids = st.from_regex(r"[A-Za-z0-9._@-]{1,128}", fullmatch=True)
+model_ids = st.binary(min_size=32, max_size=32).map(bytes.hex)
+names = st.text(max_size=40).filter(str.isprintable)
+rounds = st.integers(0, 2**32 - 1)
+sizes = st.integers(0, 2**63)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+def vectors(dtype: type, elements: st.SearchStrategy[Any], smallest: int) -> Any:
+    return hnp.arrays(dtype, st.integers(smallest, 20), elements=elements)
+
+
+profiles = st.builds(
+    DomainProfile,
+    domain_id=domain_ids,
+    task=names,
+    num_samples=sizes,
+    statistics_D=vectors(np.float32, finite32, 0),
+    class_counts_C=st.none() | vectors(np.int64, st.integers(0, 2**63 - 1), 1),
+)
+
+
+@st.composite
+def cards(draw: st.DrawFn) -> ModelCard:
+    mask_C = draw(vectors(np.bool_, st.booleans(), 1))
+    matrix = hnp.arrays(np.float32, (mask_C.size, draw(st.integers(1, 5))), elements=finite32)
+    return ModelCard(
+        model_id=draw(model_ids),
+        domain_id=draw(domain_ids),
+        architecture=draw(names),
+        payload_bytes=draw(sizes),
+        base_bytes=draw(sizes),
+        residual_bytes=draw(sizes),
+        class_mask_C=mask_C,
+        round_index=draw(rounds),
+        parents=draw(st.lists(model_ids, max_size=3).map(tuple)),
+        profile=draw(st.none() | profiles),
+        centroids_CF=draw(st.none() | matrix),
+        signature=draw(st.binary(max_size=64)),
+    )
+
+
+@st.composite
+def probe_orders(draw: st.DrawFn) -> ProbeOrder:
+    candidates = tuple(draw(st.lists(cards(), max_size=3)))
+    return ProbeOrder(
+        domain_id=draw(domain_ids),
+        round_index=draw(rounds),
+        method=draw(names),
+        candidates=candidates,
+        coarse_distances=tuple(draw(finite) for _ in candidates),
+    )
+
+
+orders = st.one_of(
+    st.builds(ProfileOrder, domain_id=domain_ids, round_index=rounds),
+    probe_orders(),
+    st.builds(
+        LearnOrder,
+        domain_id=domain_ids,
+        round_index=rounds,
+        method=names,
+        sources=st.lists(cards(), max_size=3).map(tuple),
+        register=st.booleans(),
+    ),
+)
+candidates = st.builds(
+    Candidate, model_id=model_ids, coarse_distance=finite, joint_score=st.none() | finite
+)
+answers = st.one_of(
+    profiles,
+    st.builds(
+        Selection,
+        domain_id=domain_ids,
+        candidates=st.lists(candidates, max_size=4).map(tuple),
+        chosen=st.lists(model_ids, max_size=3).map(tuple),
+    ),
+    st.builds(
+        LearnReport,
+        domain_id=domain_ids,
+        round_index=rounds,
+        method=names,
+        architecture=names,
+        device_class=names,
+        source_domains=st.lists(domain_ids, max_size=3).map(tuple),
+        metrics=st.dictionaries(names, finite, max_size=4),
+        compute_s=finite,
+        peak_memory_bytes=sizes,
+        card=st.none() | cards(),
+    ),
+    st.builds(
+        Failure,
+        domain_id=domain_ids,
+        round_index=rounds,
+        method=names,
+        error=names,
+        message=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+    ),
+)
+
+
+def assert_same(left: Any, right: Any) -> None:
+    """Equality through records, tuples and arrays; arrays to the bit."""
+    assert type(left) is type(right)
+    if isinstance(left, np.ndarray):
+        assert left.dtype == right.dtype
+        assert left.shape == right.shape
+        assert left.tobytes() == right.tobytes()
+    elif isinstance(left, tuple):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_same(one, other)
+    elif hasattr(left, "__dataclass_fields__"):
+        for field in fields(left):
+            assert_same(getattr(left, field.name), getattr(right, field.name))
+    else:
+        assert left == right
+
+
+@QUICK
+@given(orders)
+def test_an_order_comes_back_as_it_went(order: Any) -> None:
+    assert_same(decode_order(encode_order(order)), order)
+
+
+@QUICK
+@given(answers)
+def test_an_answer_comes_back_as_it_went(answer: Any) -> None:
+    assert_same(decode_answer(encode_answer(answer)), answer)
+
+
+@QUICK
+@given(answers)
+def test_encoding_a_decoded_answer_gives_the_same_bytes(answer: Any) -> None:
+    data = encode_answer(answer)
+    assert encode_answer(decode_answer(data)) == data
+
+
+def test_metrics_encode_alike_in_any_order() -> None:
+    report = a_report()
+    turned = replace(report, metrics=dict(reversed(report.metrics.items())))
+    assert encode_answer(turned) == encode_answer(report)
+
+
+def test_a_join_names_its_domain() -> None:
+    assert decode_join(encode_join("ward-7@clinic")) == "ward-7@clinic"
+
+
+@pytest.mark.parametrize("decode", [decode_order, decode_answer, decode_join])
+@pytest.mark.parametrize("data", [b"", b"\x00", b"\xff" * 40, b"\x08\x01", b"\x08\x02"])
+def test_bytes_that_hold_no_message_are_refused(decode: Any, data: bytes) -> None:
+    with pytest.raises(MessageError):
+        decode(data)
+
+
+def test_one_kind_is_not_taken_for_another() -> None:
+    with pytest.raises(MessageError, match="wanted an answer"):
+        decode_answer(encode_order(ProfileOrder(domain_id="d", round_index=0)))
+    with pytest.raises(MessageError, match="wanted an order"):
+        decode_order(encode_join("d"))
+
+
+def test_a_message_over_the_limit_is_not_parsed() -> None:
+    with pytest.raises(MessageError, match="limit"):
+        decode_order(bytes(MAX_MESSAGE_BYTES + 1))
+
+
+def test_a_message_over_the_limit_is_not_encoded() -> None:
+    statistics_D = np.zeros(MAX_MESSAGE_BYTES // 4, np.float32)  # full by itself, before any tag
+    with pytest.raises(MessageError, match="limit"):
+        encode_answer(replace(a_profile(), statistics_D=statistics_D))
+
+
+@pytest.mark.parametrize("domain_id", ["", "a b", "../etc", "x" * 129, "ä", "d\n"])
+def test_a_domain_id_outside_its_alphabet_is_refused(domain_id: str) -> None:
+    with pytest.raises(MessageError):
+        encode_order(ProfileOrder(domain_id=domain_id, round_index=0))
+    envelope = pb.Envelope(version=1, profile_order=pb.ProfileOrder(domain_id=domain_id))
+    with pytest.raises(MessageError):
+        decode_order(envelope.SerializeToString())
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_floats_that_are_not_finite_are_refused(bad: float) -> None:
+    with pytest.raises(MessageError):
+        encode_answer(replace(a_report(), metrics={"accuracy": bad}))
+    with pytest.raises(MessageError):
+        encode_answer(replace(a_report(), compute_s=bad))
+    with pytest.raises(MessageError):
+        encode_answer(replace(a_profile(), statistics_D=np.array([bad], np.float32)))
+    selection = pb.Selection(
+        domain_id="d", candidates=[pb.Candidate(model_id=bytes(32), coarse_distance=bad)]
+    )
+    with pytest.raises(MessageError):
+        decode_answer(pb.Envelope(version=1, selection=selection).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_id": bytes(31)},
+        {"model_id": b""},
+        {"parents": [bytes(33)]},
+        {"domain_id": ""},
+        {"architecture": "a\nb"},
+        {"class_mask": pb.BitSet(size=3, data=b"\xff")},
+        {"class_mask": pb.BitSet(size=9, data=b"\x01")},
+        {"class_mask": pb.BitSet(size=2**32 - 1, data=b"\x01")},
+        {"class_mask": pb.BitSet()},
+        {"centroids": pb.FloatMatrix(rows=3, columns=1, data=bytes(11))},
+        {"centroids": pb.FloatMatrix(rows=2, columns=2, data=bytes(16))},
+        {"centroids": pb.FloatMatrix(rows=2**31, columns=2**31, data=b"")},
+        {"centroids": pb.FloatMatrix(rows=3, columns=1, data=b"\x00\x00\xc0\x7f" * 3)},
+        {"centroids": pb.FloatMatrix()},
+        {"signature": bytes(1025)},
+        {"profile": pb.DomainProfile(domain_id="d", statistics=bytes(3))},
+        {"profile": pb.DomainProfile(domain_id="d", class_counts=pb.Counts())},
+        {"profile": pb.DomainProfile(domain_id="d", class_counts=pb.Counts(values=[2**63]))},
+    ],
+)
+def test_a_card_with_one_impossible_field_is_refused(change: dict[str, Any]) -> None:
+    whole: dict[str, Any] = {
+        "model_id": bytes(32),
+        "domain_id": "d",
+        "architecture": "cnn",
+        "class_mask": pb.BitSet(size=3, data=b"\x07"),
+    }
+    learn = pb.LearnOrder(domain_id="d", sources=[pb.ModelCard(**whole)])
+    decode_order(pb.Envelope(version=1, learn_order=learn).SerializeToString())
+    learn = pb.LearnOrder(domain_id="d", sources=[pb.ModelCard(**{**whole, **change})])
+    with pytest.raises(MessageError):
+        decode_order(pb.Envelope(version=1, learn_order=learn).SerializeToString())
+
+
+def test_every_candidate_has_its_distance() -> None:
+    order = ProbeOrder(
+        domain_id="d", round_index=0, method="hat", candidates=(a_card(),), coarse_distances=()
+    )
+    with pytest.raises(MessageError, match="wanted 1"):
+        encode_order(order)
+
+
+def test_a_failure_is_reported_however_long_its_message() -> None:
+    failure = Failure(
+        domain_id="d", round_index=0, method="", error="OSError", message="\udcff" + "x" * 99_999
+    )
+    answer = decode_answer(encode_answer(failure))
+    assert isinstance(answer, Failure)
+    assert answer.message == "?" + "x" * 16_383
+
+
+def test_a_card_for_fusion_costs_at_most_90_bytes() -> None:
+    # 34 id, 8 domain id, 6 architecture, 3 x 4 lengths, 6 mask, 2 round, 2 nesting,
+    # 5 for the order itself: about 75, nothing a field that is not there.
+    order = LearnOrder(
+        domain_id="d", round_index=1, method="", sources=(a_card().for_fusion(),), register=False
+    )
+    assert len(encode_order(order)) <= 90
+
+
+def a_profile() -> DomainProfile:
+    return DomainProfile(
+        domain_id="d",
+        task="gestures",
+        num_samples=7,
+        statistics_D=np.arange(3, dtype=np.float32),
+        class_counts_C=np.array([3, 4]),
+    )
+
+
+def a_card() -> ModelCard:
+    return ModelCard(
+        model_id="ab" * 32,
+        domain_id="site-1",
+        architecture="cnn1",
+        payload_bytes=80_232,
+        base_bytes=19_032,
+        residual_bytes=50_886,
+        class_mask_C=np.ones(12, np.bool_),
+        round_index=1,
+    )
+
+
+def a_report() -> LearnReport:
+    return LearnReport(
+        domain_id="d",
+        round_index=1,
+        method="hat",
+        architecture="cnn1",
+        device_class="board",
+        source_domains=("e",),
+        metrics={"accuracy": 0.5, "macro_f1": 0.25, "num_test": 8.0},
+        compute_s=1.5,
+        peak_memory_bytes=1_000,
+        card=a_card(),
+    )
