@@ -176,9 +176,8 @@ def _gains(
     accuracies: Mapping[Newcomer, float], reference: Mapping[Newcomer, float]
 ) -> tuple[DomainGain, ...]:
     paired = [
-        DomainGain(domain_id=domain_id, round_index=round_index, gain=accuracy - reference[key])
+        DomainGain(domain_id=key[1], round_index=key[0], gain=accuracy - reference[key])
         for key, accuracy in accuracies.items()
-        for round_index, domain_id in [key]
         if key in reference
     ]
     return tuple(sorted(paired, key=lambda item: (item.gain, item.domain_id, item.round_index)))
