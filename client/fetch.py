@@ -32,10 +32,15 @@ _MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
 
 
 def open_channel(
-    address: str, *, root_ca_pem: bytes | None = None, insecure: bool = False
+    address: str,
+    *,
+    root_ca_pem: bytes | None = None,
+    identity_pem: tuple[bytes, bytes] | None = None,
+    insecure: bool = False,
 ) -> grpc.Channel:
     """A channel to the depot; TLS against ``root_ca_pem`` unless insecure is asked for by name.
 
+    ``identity_pem``: the device's own key and certificate, for a depot that asks for one.
     Raises ValueError where both or neither are given. A client that lost the depot knocks
     again at least once a second, so that a restarted depot is found soon.
     """
@@ -48,7 +53,8 @@ def open_channel(
     ]
     if root_ca_pem is None:
         return grpc.insecure_channel(address, options)
-    credentials = grpc.ssl_channel_credentials(root_certificates=root_ca_pem)
+    key_pem, certificate_pem = identity_pem or (None, None)
+    credentials = grpc.ssl_channel_credentials(root_ca_pem, key_pem, certificate_pem)
     return grpc.secure_channel(address, credentials, options)
 
 

@@ -18,7 +18,7 @@ from graft.errors import (
 )
 from graft.wire.checks import is_model_id
 from graft.wire.link import CHUNK_BYTES, PART_CODES, Part
-from graft.wire.parts import join_parts
+from graft.wire.parts import join_parts, read_base_header
 from graft.wire.payload import MAX_PAYLOAD_BYTES, read_header
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
@@ -34,7 +34,8 @@ class DepotServer:
     """A running depot; ``close`` (or leaving its ``with`` block) stops it.
 
     ``credentials``: TLS; None only together with ``insecure=True``, else ValueError.
-    ``max_concurrent``: streams served at once; further ones wait their turn.
+    ``max_concurrent``: streams served at once; ``max_waiting`` more wait their turn, and any
+    beyond are turned away to try again.
     ``max_payload_bytes``: the largest model taken in; at most ``max_pushes`` are held in memory
     at once, fetches stream from the file.
     """
@@ -47,6 +48,7 @@ class DepotServer:
         credentials: grpc.ServerCredentials | None = None,
         insecure: bool = False,
         max_concurrent: int = 16,
+        max_waiting: int = 1024,
         max_pushes: int = 4,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
     ) -> None:
@@ -58,6 +60,7 @@ class DepotServer:
                 ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),  # a second depot on the port must fail, not share
             ],
+            maximum_concurrent_rpcs=max_concurrent + max_waiting,
         )
         servicer = _Depot(store, max_payload_bytes, threading.BoundedSemaphore(max_pushes))
         pb_grpc.add_DepotServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
@@ -169,7 +172,9 @@ class _Depot(pb_grpc.DepotServicer):
         content = bytes(received)
         if len(lengths) == 1:
             return content
-        payload = join_parts(content[: lengths[0]], content[lengths[0] :])
+        base, residual = content[: lengths[0]], content[lengths[0] :]
+        architecture, _ = read_base_header(base)
+        payload = join_parts(base, residual, self._store.shapes_of(architecture))
         if len(payload) > self._max_payload_bytes:  # parts are compressed: small may grow large
             raise PayloadLimitError(f"push: a payload of {len(payload)} bytes is over the limit")
         return payload

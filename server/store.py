@@ -27,7 +27,7 @@ class DirectoryStore:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._shapes_of = shapes_of
+        self.shapes_of = shapes_of
         self._durable = durable
 
     def put(self, payload: bytes, architecture: str) -> str:
@@ -36,7 +36,7 @@ class DirectoryStore:
         Raises PayloadError for a payload outside the limits or of other shapes than the
         architecture's, ArchitectureError for an unknown architecture.
         """
-        named, _ = decode_payload(payload, self._shapes_of(architecture), None)
+        named, _ = decode_payload(payload, self.shapes_of(architecture), None)
         if named != architecture:
             raise PayloadLimitError(f"payload is a {named}, wanted {architecture}")
         name = model_id(payload)

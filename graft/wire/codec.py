@@ -18,6 +18,7 @@ from graft.values import (
     DomainProfile,
     Failure,
     LearnOrder,
+    ModelCard,
     Order,
     ProbeOrder,
     ProfileOrder,
@@ -118,6 +119,20 @@ def decode_join(data: bytes) -> str:
     domain_id = _open(data, _join_record)
     check_domain_id(domain_id)
     return domain_id
+
+
+def encode_card(card: ModelCard) -> bytes:
+    """One card's bytes, as the catalogue keeps it."""
+    data: bytes = card_message(card).SerializeToString(deterministic=True)
+    return data
+
+
+def decode_card(data: bytes) -> ModelCard:
+    """The card of ``encode_card``; raises MessageError for anything else."""
+    try:
+        return card_record(pb.ModelCard.FromString(data))
+    except DecodeError as error:
+        raise MessageError(f"card: {error}") from error
 
 
 def _seal(envelope: pb.Envelope) -> bytes:

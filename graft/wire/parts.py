@@ -95,12 +95,18 @@ def decode_base(
     return architecture, cut_tensors(predicted, shapes)
 
 
-def join_parts(base: bytes, residual: bytes) -> bytes:
+def read_base_header(base: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """Architecture and shapes that a base claims, before any tensor is inflated."""
+    return _parse_base_header(_Reader(base, _BASE_MAGIC).section(None))
+
+
+def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = None) -> bytes:
     """The exact payload that was split; the caller compares its hash with the model id.
 
+    With ``expected_shapes`` small parts cannot claim, and inflate to, a large model.
     Raises PayloadTruncatedError, PayloadChangedError or PayloadLimitError, and nothing else.
     """
-    architecture, shapes, predicted, group = _predict(base)
+    architecture, shapes, predicted, group = _predict(base, expected_shapes)
     reader = _Reader(residual, _RESIDUAL_MAGIC)
     folded = _from_planes([reader.section(predicted.size) for _ in range(_NUM_PLANES)])
     reader.finish()

@@ -81,7 +81,7 @@ class DeviceTransport:
             if precision == "base":
                 architecture, parameters = decode_base(self._part(card, "base", "probe"), shapes)
             else:
-                payload = self._exact_payload(card)
+                payload = self._exact_payload(card, shapes)
                 architecture, parameters = decode_payload(payload, shapes, card.model_id)
             if architecture != card.architecture:
                 raise PayloadChangedError(
@@ -103,14 +103,14 @@ class DeviceTransport:
             raise PayloadChangedError(f"store answered {stored.model_id}, not the model's id")
         return stored.model_id, len(payload), stored.base_bytes, stored.residual_bytes
 
-    def _exact_payload(self, card: ModelCard) -> bytes:
+    def _exact_payload(self, card: ModelCard, shapes: Shapes) -> bytes:
         """The payload by whichever way costs fewer bytes from here."""
         held = {p for p in _PROGRESSIVE if self._cache.get(card.model_id, p) is not None}
         missing = sum(_announced(card, part) for part in _PROGRESSIVE if part not in held)
         if card.payload_bytes < missing or self._cache.get(card.model_id, "exact") is not None:
             return self._part(card, "exact", "ship")
         base, residual = (self._part(card, part, "ship") for part in _PROGRESSIVE)
-        return join_parts(base, residual)
+        return join_parts(base, residual, shapes)
 
     def _part(self, card: ModelCard, part: Part, phase: Phase) -> bytes:
         """One part, from the cache or over the link, of exactly the announced length."""

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from graft.errors import (
 from graft.values import LedgerEntry, ModelCard
 from graft.wire.cache import MemoryCache
 from graft.wire.link import CHUNK_BYTES, Link, Part, Piece
+from graft.wire.parts import split_payload
 from graft.wire.payload import Shapes, encode_payload
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
@@ -95,7 +96,9 @@ def channel(store: DirectoryStore) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def device(link: Link, rows: list[LedgerEntry]) -> DeviceTransport:
+def device(
+    link: Link, rows: list[LedgerEntry], wait: Callable[[int], None] | None = None
+) -> DeviceTransport:
     return DeviceTransport(
         link=link,
         cache=MemoryCache(),
@@ -104,7 +107,7 @@ def device(link: Link, rows: list[LedgerEntry]) -> DeviceTransport:
         record=rows.append,
         clock=time.monotonic,
         max_attempts=8,
-        wait_before_retry=growing_wait(time.sleep),
+        wait_before_retry=wait or growing_wait(time.sleep),
     )
 
 
@@ -155,7 +158,6 @@ def test_a_depot_killed_in_the_middle_of_a_stream_costs_no_byte_twice(
     port, rows = free_port(), list[LedgerEntry]()
     with open_channel(f"127.0.0.1:{port}", insecure=True) as channel:
         link = KillingLink(GrpcLink(channel), tmp_path / "store", port)
-        transport = device(link, rows)  # type: ignore[arg-type]
 
         def restart_then_wait(attempts: int) -> None:
             if link.depot.poll() is not None:
@@ -163,7 +165,7 @@ def test_a_depot_killed_in_the_middle_of_a_stream_costs_no_byte_twice(
                 link.depot = start_depot(tmp_path / "store", port)
             growing_wait(time.sleep)(attempts)
 
-        transport._wait_before_retry = restart_then_wait
+        transport = device(link, rows, restart_then_wait)  # type: ignore[arg-type]
         try:
             fetched = transport.fetch(card, "exact")
         finally:
@@ -181,8 +183,7 @@ def test_a_depot_killed_in_the_middle_of_a_stream_costs_no_byte_twice(
 def test_a_depot_that_stays_away_ends_in_a_transport_error(card: ModelCard) -> None:
     rows: list[LedgerEntry] = []
     with open_channel(f"127.0.0.1:{free_port()}", insecure=True) as channel:
-        transport = device(GrpcLink(channel), rows)
-        transport._wait_before_retry = lambda attempts: None
+        transport = device(GrpcLink(channel), rows, lambda attempts: None)
         with pytest.raises(TransportError, match="8 attempts"):
             transport.fetch(card, "base")
         with pytest.raises(TransportError, match="8 attempts"):
@@ -284,14 +285,16 @@ def test_a_push_out_of_form_is_refused_by_name(
     assert refused.value.code() == code
 
 
-def test_a_push_over_the_limit_is_a_typed_error(store: DirectoryStore, payload: bytes) -> None:
+def test_a_push_over_the_limit_is_a_typed_error(
+    store: DirectoryStore, payload: bytes, tmp_path: Path
+) -> None:
     with (
         DepotServer(store, "127.0.0.1:0", insecure=True, max_payload_bytes=1_000) as depot,
         open_channel(f"127.0.0.1:{depot.port}", insecure=True) as channel,
         pytest.raises(PayloadLimitError, match="limit 1000"),
     ):
         GrpcLink(channel).write(payload, "net", lambda part, payload_bytes, wire_bytes: None)
-    assert not any((Path(store._folder)).iterdir())
+    assert not any((tmp_path / "store").iterdir())
 
 
 def test_stat_and_health_answer(card: ModelCard, channel: grpc.Channel) -> None:
@@ -329,6 +332,35 @@ def test_tls_carries_a_model_and_a_strangers_ca_is_refused(
                 link = GrpcLink(channel, timeout_s=5.0)
                 with pytest.raises(TransportError):
                     list(link.read(card.model_id, "base", 0))
+
+
+def test_a_depot_that_asks_for_certificates_serves_no_stranger(
+    store: DirectoryStore, card: ModelCard
+) -> None:
+    ca, key, certificate = make_identity()
+    _, stranger_key, stranger_certificate = make_identity()
+    credentials = tls_credentials(key_pem=key, certificate_pem=certificate, client_ca_pem=ca)
+    with DepotServer(store, "127.0.0.1:0", credentials=credentials) as depot:
+        address = f"127.0.0.1:{depot.port}"
+        with open_channel(address, root_ca_pem=ca, identity_pem=(key, certificate)) as channel:
+            list(GrpcLink(channel).read(card.model_id, "base", 0))
+        for identity in (None, (stranger_key, stranger_certificate)):
+            with (
+                open_channel(address, root_ca_pem=ca, identity_pem=identity) as channel,
+                pytest.raises(TransportError),
+            ):
+                list(GrpcLink(channel, timeout_s=5.0).read(card.model_id, "base", 0))
+
+
+def test_small_parts_that_claim_a_huge_model_are_refused_before_they_grow(
+    channel: grpc.Channel,
+) -> None:
+    bomb, rest = split_payload(encode_payload("net", {"w": np.zeros((1_000, 2_000), np.float32)}))
+    assert len(bomb) + len(rest) < 50_000  # 8 MB of zeros
+    header = pb.PushHeader(base_bytes=len(bomb), residual_bytes=len(rest))
+    messages = [pb.PushChunk(header=header), pb.PushChunk(data=bomb + rest)]
+    with pytest.raises(grpc.RpcError, match="wanted"):
+        pb_grpc.DepotStub(channel).Push(iter(messages))
 
 
 def make_identity() -> tuple[bytes, bytes, bytes]:
