@@ -59,7 +59,7 @@ def check_order(order: Order) -> None:
     cards = order.candidates if isinstance(order, ProbeOrder) else order.sources
     _check_count("cards", len(cards))
     for card in cards:
-        _check_card(card)
+        check_card(card)
     if isinstance(order, ProbeOrder):
         _check_finite("coarse distances", order.coarse_distances)
         if len(order.coarse_distances) != len(cards):
@@ -102,7 +102,8 @@ def _check_profile(profile: DomainProfile) -> None:
         raise MessageError(f"class counts: got {int(counts_C.min())}, wanted none below zero")
 
 
-def _check_card(card: ModelCard) -> None:
+def check_card(card: ModelCard) -> None:
+    """Raises MessageError for a card that may not travel or be kept."""
     _check_model_id(card.model_id)
     check_domain_id(card.domain_id)
     _check_name("architecture", card.architecture)
@@ -150,7 +151,7 @@ def _check_report(report: LearnReport) -> None:
     _check_finite("compute_s", [report.compute_s])
     _check_integer("peak_memory_bytes", report.peak_memory_bytes, MAX_UINT64)
     if report.card is not None:
-        _check_card(report.card)
+        check_card(report.card)
 
 
 def _check_failure(failure: Failure) -> None:

@@ -24,7 +24,13 @@ from graft.values import (
     ProfileOrder,
     Selection,
 )
-from graft.wire.checks import MAX_TEXT_LENGTH, check_answer, check_domain_id, check_order
+from graft.wire.checks import (
+    MAX_TEXT_LENGTH,
+    check_answer,
+    check_card,
+    check_domain_id,
+    check_order,
+)
 from graft.wire.records import (
     card_message,
     card_record,
@@ -122,7 +128,8 @@ def decode_join(data: bytes) -> str:
 
 
 def encode_card(card: ModelCard) -> bytes:
-    """One card's bytes, as the catalogue keeps it."""
+    """One card's bytes, as the catalogue keeps it; raises MessageError for an impossible one."""
+    check_card(card)
     data: bytes = card_message(card).SerializeToString(deterministic=True)
     return data
 
@@ -130,9 +137,11 @@ def encode_card(card: ModelCard) -> bytes:
 def decode_card(data: bytes) -> ModelCard:
     """The card of ``encode_card``; raises MessageError for anything else."""
     try:
-        return card_record(pb.ModelCard.FromString(data))
+        card = card_record(pb.ModelCard.FromString(data))
     except DecodeError as error:
         raise MessageError(f"card: {error}") from error
+    check_card(card)
+    return card
 
 
 def _seal(envelope: pb.Envelope) -> bytes:

@@ -25,9 +25,11 @@ from graft.values import (
 from graft.wire.codec import (
     MAX_MESSAGE_BYTES,
     decode_answer,
+    decode_card,
     decode_join,
     decode_order,
     encode_answer,
+    encode_card,
     encode_join,
     encode_order,
 )
@@ -172,6 +174,20 @@ def test_an_answer_comes_back_as_it_went(answer: Any) -> None:
 def test_encoding_a_decoded_answer_gives_the_same_bytes(answer: Any) -> None:
     data = encode_answer(answer)
     assert encode_answer(decode_answer(data)) == data
+
+
+@QUICK
+@given(cards())
+def test_a_card_comes_back_as_it_went(card: ModelCard) -> None:
+    assert_same(decode_card(encode_card(card)), card)
+
+
+def test_a_kept_card_is_held_to_the_same_rules() -> None:
+    with pytest.raises(MessageError, match="model id"):
+        encode_card(replace(a_card(), model_id="AB" * 32))
+    with pytest.raises(MessageError, match="domain id"):
+        mask = pb.BitSet(size=1, data=b"\x01")
+        decode_card(pb.ModelCard(model_id=bytes(32), class_mask=mask).SerializeToString())
 
 
 def test_metrics_encode_alike_in_any_order() -> None:
