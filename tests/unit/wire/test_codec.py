@@ -185,8 +185,8 @@ def test_a_card_comes_back_as_it_went(card: ModelCard) -> None:
 def test_a_kept_card_is_held_to_the_same_rules() -> None:
     with pytest.raises(MessageError, match="model id"):
         encode_card(replace(a_card(), model_id="AB" * 32))
+    mask = pb.BitSet(size=1, data=b"\x01")
     with pytest.raises(MessageError, match="domain id"):
-        mask = pb.BitSet(size=1, data=b"\x01")
         decode_card(pb.ModelCard(model_id=bytes(32), class_mask=mask).SerializeToString())
 
 
