@@ -1,0 +1,153 @@
+"""Which rows of a domain train, test and bear labels; which domains arrive in which round.
+
+Legend: N rows of a domain, C classes, G groups.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graft.config import SplitConfig
+from graft.data.domain import DomainData, World
+from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError
+from graft.seeding import stream
+from graft.values import BoolArray, IntArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DomainSplit:
+    """Row indices of one domain, each ascending, hence in time order.
+
+    ``train_N`` and ``test_N`` share no row and no group and together hold every row;
+    ``labelled_N`` are the train rows whose labels the domain may use.
+    """
+
+    train_N: IntArray
+    test_N: IntArray
+    labelled_N: IntArray
+
+    @property
+    def unlabelled_N(self) -> IntArray:  # noqa: N802 - a shape suffix
+        """The train rows without a usable label."""
+        return np.setdiff1d(self.train_N, self.labelled_N, assume_unique=True)
+
+
+def split_rows(data: DomainData, config: SplitConfig, seed: int) -> DomainSplit:
+    """Split a domain by time: of each class the latest groups test, the earlier ones train.
+
+    Groups stay whole and every class keeps at least one of its groups in train, so the
+    tested share of a class is as near to ``test_share`` as its groups allow. Where the data
+    bring their own split, that one holds. The labelled rows are drawn from (seed, domain).
+    Raises DomainEmptyError where either side would be empty, DatasetFormatError where the
+    data's own split cuts through a group.
+    """
+    is_test_N = _fixed_block(data) if data.split_N is not None else _latest_block(data, config)
+    train_N, test_N = np.flatnonzero(~is_test_N), np.flatnonzero(is_test_N)
+    for side, rows in (("train", train_N), ("test", test_N)):
+        if not len(rows):
+            raise DomainEmptyError(
+                f"domain {data.domain_id}: got no {side} rows of {len(data.y_N)}, wanted at "
+                "least 1: each class needs two recording segments to be split by time"
+            )
+    labelled_N = _draw_labelled(data, train_N, config.gamma, seed)
+    return DomainSplit(train_N=train_N, test_N=test_N, labelled_N=labelled_N)
+
+
+def schedule_rounds(
+    world: World, config: SplitConfig, rounds: int, seed: int
+) -> tuple[tuple[str, ...], ...]:
+    """Domain ids by round of arrival: the founders (round 0), then ``rounds`` even parts.
+
+    Persons are drawn, not domains: all domains of one person arrive together, so that a
+    newcomer is never taught by a model of its own person from an earlier round. The order
+    comes from the seed only. Raises ConfigError where a round would stay empty.
+    """
+    domains_by_person: dict[str, list[str]] = {}
+    for domain_id in world.domain_ids:
+        domains_by_person.setdefault(world.person(domain_id), []).append(domain_id)
+    persons = sorted(domains_by_person)
+    order = stream("schedule", seed).permutation(len(persons))
+    num_founders = round(config.founders_share * len(persons))
+    parts = [order[:num_founders], *np.array_split(order[num_founders:], rounds)]
+    for index, part in enumerate(parts):
+        if not len(part):
+            raise ConfigError(
+                f"round {index}: got no person ({len(persons)} in the world, {num_founders} "
+                f"of them founders, {rounds} rounds), wanted at least 1 in every round"
+            )
+    return tuple(
+        tuple(domain_id for p in part for domain_id in domains_by_person[persons[p]])
+        for part in parts
+    )
+
+
+def _fixed_block(data: DomainData) -> BoolArray:
+    assert data.split_N is not None
+    is_test_N: BoolArray = data.split_N == 1
+    cut = np.intersect1d(data.group_N[is_test_N], data.group_N[~is_test_N])
+    if len(cut):
+        raise DatasetFormatError(
+            f"domain {data.domain_id}: split: got group {cut[0]} on both sides, wanted whole groups"
+        )
+    return is_test_N
+
+
+def _latest_block(data: DomainData, config: SplitConfig) -> BoolArray:
+    group_of_row_N, counts_GC = _count_groups(data)
+    rows_C = counts_GC.sum(0)
+    train_C = rows_C.copy()
+    is_test_G = np.zeros(len(counts_GC), np.bool_)
+    for label in np.flatnonzero(rows_C):
+        target = config.test_share * rows_C[label]
+        for group in reversed(np.flatnonzero(counts_GC[:, label])):
+            if is_test_G[group]:
+                continue
+            taken = rows_C[label] - train_C[label]
+            rows = counts_GC[group, label]
+            # A class with few long segments still gets a test block, if that leaves it half.
+            first = taken == 0 and 2 * rows <= rows_C[label]
+            if not first and abs(taken + rows - target) >= abs(taken - target):
+                break
+            if _can_leave(counts_GC[group], train_C):
+                is_test_G[group] = True
+                train_C -= counts_GC[group]
+    # Where every block is too long for its class's share, one too long beats no test at all.
+    for group in reversed(range(len(counts_GC))):
+        if not is_test_G.any() and _can_leave(counts_GC[group], train_C):
+            is_test_G[group] = True
+    is_test_N: BoolArray = is_test_G[group_of_row_N]
+    return is_test_N
+
+
+def _can_leave(counts_C: IntArray, train_C: IntArray) -> bool:
+    """Whether every class of a group keeps rows in train once the group is gone."""
+    return bool((counts_C < train_C)[counts_C > 0].all())
+
+
+def _count_groups(data: DomainData) -> tuple[IntArray, IntArray]:
+    """Each row's group as a position in time (N), and the rows of each class in it (G, C)."""
+    _, first_row_G, group_of_row_N = np.unique(data.group_N, return_index=True, return_inverse=True)
+    # Group numbers are names; a group's place in time is that of its first row.
+    place_G = np.empty(len(first_row_G), np.int64)
+    place_G[np.argsort(first_row_G)] = np.arange(len(first_row_G))
+    group_of_row_N = place_G[group_of_row_N]
+    counts_GC = np.zeros((len(place_G), int(data.y_N.max(initial=0)) + 1), np.int64)
+    np.add.at(counts_GC, (group_of_row_N, data.y_N), 1)
+    return group_of_row_N, counts_GC
+
+
+def _draw_labelled(data: DomainData, train_N: IntArray, gamma: float, seed: int) -> IntArray:
+    rng = stream("labelled", seed, data.domain_id)
+    labels, counts = np.unique(data.y_N[train_N], return_counts=True)
+    wanted = gamma * counts
+    quotas = np.maximum(1, np.floor(wanted)).astype(np.int64)
+    # Largest remainders make the total gamma of the block; ties fall by lot, not to class 0.
+    by_remainder = np.lexsort((rng.random(len(labels)), quotas - wanted))
+    spare = max(0, round(gamma * len(train_N)) - int(quotas.sum()))
+    quotas[by_remainder[:spare]] += 1
+    quotas = np.minimum(quotas, counts)
+    drawn = [
+        rng.permutation(train_N[data.y_N[train_N] == label])[:quota]
+        for label, quota in zip(labels, quotas, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))

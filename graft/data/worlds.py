@@ -1,0 +1,65 @@
+"""From a configuration to the world it names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from graft.config import WorldConfig
+from graft.data.digits_world import DigitsWorld
+from graft.data.domain import DomainData, World
+from graft.data.folder import FolderWorld
+from graft.data.imu_world import ImuWorld
+from graft.errors import ConfigError
+from graft.seeding import stream
+from graft.values import Task
+
+
+class PartWorld:
+    """A World that offers some domains of another."""
+
+    def __init__(self, whole: World, domain_ids: Sequence[str]) -> None:
+        self._whole = whole
+        self._domain_ids = tuple(domain_ids)
+
+    @property
+    def task(self) -> Task:
+        return self._whole.task
+
+    @property
+    def domain_ids(self) -> Sequence[str]:
+        return self._domain_ids
+
+    def person(self, domain_id: str) -> str:
+        return self._whole.person(domain_id)
+
+    def load(self, domain_id: str) -> DomainData:
+        return self._whole.load(domain_id)
+
+
+def open_world(config: WorldConfig, seed: int) -> World:
+    """The world of a configuration, embedded or from a folder.
+
+    Where ``max_domains`` is fewer than the world has, the first of an order drawn from the
+    seed are offered, so that a smaller part lies within a larger one. Raises ConfigError for
+    sizes that the world cannot have, DatasetFormatError for a folder that cannot be opened.
+    """
+    world = _open_whole(config, seed)
+    if config.max_domains is None:
+        return world
+    if config.max_domains < 2:
+        raise ConfigError(f"world.max_domains: got {config.max_domains}, wanted at least 2")
+    if config.max_domains >= len(world.domain_ids):
+        return world
+    order = stream("max-domains", seed).permutation(len(world.domain_ids))
+    # Each kept domain stands where it stood in the whole world.
+    kept = np.sort(order[: config.max_domains])
+    return PartWorld(world, [world.domain_ids[place] for place in kept])
+
+
+def _open_whole(config: WorldConfig, seed: int) -> World:
+    if config.kind == "imu":
+        return ImuWorld(config.domains, config.windows_per_domain, seed)
+    if config.kind == "digits":
+        return DigitsWorld(config.domains, config.windows_per_domain, seed)
+    return FolderWorld(Path(config.path))
