@@ -104,11 +104,11 @@ def _deal_rows(
 def _see(x_NP: _Array, rng: np.random.Generator) -> _Array:
     """The images (N, P) as one domain's camera gives them."""
     turn_PP = _rotation_operator(rng.uniform(-0.6, 0.6))
-    blur_PP = _blur_operator(rng.uniform(0.0, 0.8))
-    contrast = rng.uniform(0.5, 1.2)
+    blur_PP = _blur_operator(rng.uniform(0.0, 0.6))
+    contrast = rng.uniform(0.7, 1.3)
     # Most cameras show dark ink on light or light on dark; some fade the difference.
     inversion = rng.choice([0.0, 1.0]) + rng.uniform(-0.2, 0.2)
-    noise = rng.uniform(0.05, 0.2)
+    noise = rng.uniform(0.03, 0.12)
     plain_NP = contrast * (x_NP @ turn_PP.T @ blur_PP.T)
     inverted_NP = (1 - inversion) * plain_NP + inversion * (1 - plain_NP)
     noisy_NP: _Array = inverted_NP + noise * rng.normal(size=inverted_NP.shape)

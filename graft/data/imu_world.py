@@ -7,7 +7,7 @@ some activities. Any domain is made alone and from (seed, domain id): the last o
 costs what the first does.
 
 Legend: N windows, K channels (acc xyz in g, gyro xyz in units of 200 degrees/s), T steps,
-A activities, S segments, H harmonics, P placements.
+A activities, S segments, H harmonics.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,11 @@ _PASSES = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Signatures:
-    """How a cluster's people move: posture_AP, pace_A (Hz), sine and cosine parts (2, A, H, K)."""
+    """How people move, of all, of a cluster, or one person.
+
+    Gravity's direction in the body's frame (A, 3), the pace in Hz (A), the harmonics' sine and
+    cosine parts (2, A, H, K), and the rotation from the body's frame to the sensor's (3, 3).
+    """
 
     posture_A3: _Array
     pace_hz_A: _Array
