@@ -7,6 +7,7 @@ import dataclasses
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -112,7 +113,7 @@ class TrainingConfig:
     """Local training (A6). Learning rates are per step of Adam."""
 
     epochs: int = 100
-    max_steps: int = 800
+    max_steps: int = 300
     batch_size: int = 32
     learning_rate: float = 1e-3
     source_learning_rate: float = 1e-4
@@ -239,6 +240,19 @@ def with_settings(config: ExpansionConfig, settings: dict[str, Any]) -> Expansio
             _require(isinstance(place, dict), f"setting {dotted!r}", value, "a known key")
         place[leaf] = value
     return config_from_dict(table)
+
+
+def read_run_settings(settings: Mapping[str, Any], run_name: str) -> tuple[ExpansionConfig, Path]:
+    """The configuration and run folder that a Flower run config names.
+
+    Its keys are ``run-folder`` (empty: ``~/.graft/runs/<run_name>``), ``config-file`` (empty:
+    the defaults) and any dotted key of ExpansionConfig, which wins over the file.
+    """
+    table = dict(settings)
+    folder = table.pop("run-folder", "") or Path.home() / ".graft" / "runs" / run_name
+    config_file = table.pop("config-file", "")
+    config = read_config(Path(config_file)) if config_file else ExpansionConfig()
+    return with_settings(config, table), Path(folder).absolute()
 
 
 def _build(cls: type, table: dict[str, Any], prefix: str) -> Any:

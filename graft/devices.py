@@ -1,13 +1,14 @@
 """Device classes: what a machine can hold, and which architecture a domain's device runs."""
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 from graft.config import DeviceConfig
 from graft.errors import ArchitectureError
 from graft.seeding import stream
-from graft.values import Task
+from graft.values import ModelCard, Task
 from graft.zoo import network_cost, offered_architectures
 
 # The rest of a device's memory is for its data, its sources and its runtime.
@@ -63,3 +64,25 @@ def assign_architecture(
     """The architecture of a domain's device, drawn from (seed, domain) among those that fit."""
     fitting = fitting_architectures(task, device, wanted)
     return str(stream("architecture", seed, domain_id).choice(fitting))
+
+
+def affordable_sources(
+    cards: Sequence[ModelCard], architecture: str, task: Task, device: DeviceClass
+) -> tuple[ModelCard, ...]:
+    """As many of the sources, best first, as fit beside the training of the device's own model.
+
+    Raises ArchitectureError where not even the first fits.
+    """
+    room = device.memory_bytes - network_cost(architecture, task).training_memory_bytes
+    kept: list[ModelCard] = []
+    for card in cards:
+        room -= card.payload_bytes
+        if room < 0:
+            break
+        kept.append(card)
+    if cards and not kept:
+        raise ArchitectureError(
+            f"memory of {device.name}: {architecture} and one source of "
+            f"{cards[0].payload_bytes} bytes need more than {device.memory_bytes} bytes"
+        )
+    return tuple(kept)

@@ -193,6 +193,17 @@ class Failure:
 Answer = DomainProfile | Selection | LearnReport | Failure
 
 
+def failure_of(order: Order | LearnReport, error: Exception) -> Failure:
+    """The failure of an order (or of what it reported), named by the error's class."""
+    return Failure(
+        domain_id=order.domain_id,
+        round_index=order.round_index,
+        method="" if isinstance(order, ProfileOrder) else order.method,
+        error=type(error).__name__,
+        message=str(error),
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemState:
     """The catalogue after ``round_index`` rounds; a new state is made, none is changed."""

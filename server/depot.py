@@ -6,7 +6,7 @@ from concurrent import futures
 from typing import NoReturn
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from graft.errors import (
     ArchitectureError,

@@ -24,7 +24,7 @@ def fit_label_only(lesson: Lesson) -> Learned:
     network = fresh_target(lesson)
     train_supervised(network, lesson.x_L, lesson.y_L, lesson)
     return Learned(
-        architecture=lesson.architecture, network=network.eval(), mask_C=lesson.label_mask_C
+        architecture=lesson.architecture, network=network.eval(), mask_C=lesson.label_mask
     )
 
 
@@ -46,14 +46,20 @@ def fit_best_source(lesson: Lesson) -> Learned:
 
 
 def fit_finetuned_source(lesson: Lesson) -> Learned:
-    """The source that is best on L, all its layers trained on L."""
+    """The source that is best on L, all its layers trained on L.
+
+    Where nobody has a model to start from (no source of the own architecture), a person
+    would train on L alone: so does this.
+    """
+    if not lesson.sources:
+        return fit_label_only(lesson)
     best = best_source(lesson)
     network = copy.deepcopy(best.network)
     train_supervised(network, lesson.x_L, lesson.y_L, lesson)
     return Learned(
         architecture=best.architecture,
         network=network.eval(),
-        mask_C=best.mask_C | lesson.label_mask_C,
+        mask_C=best.mask_C | lesson.label_mask,
         used=(best,),
     )
 

@@ -68,8 +68,7 @@ class Mixer(nn.Module):
         self.tau = nn.Parameter(torch.full((num_replicas, 1, 1), config.mixer_temperature))
         self.head_maps = nn.ParameterList([replicate(s.network.head.weight.T) for s in sources])
         self.head_biases = nn.ParameterList([replicate(s.network.head.bias) for s in sources])
-        masks_SC = np.stack([s.mask_C for s in sources])
-        self.register_buffer("masks_SC", torch.from_numpy(masks_SC))
+        self.masks = [torch.from_numpy(s.mask_C) for s in sources]
 
     def own_parameters(self) -> list[nn.Parameter]:
         """What the mixer brings itself: projections and temperature."""
@@ -92,7 +91,7 @@ class Mixer(nn.Module):
             [
                 masked_probabilities(features_BF @ head + bias[:, None], mask_C)
                 for features_BF, head, bias, mask_C in zip(
-                    sources_SBF, self.head_maps, self.head_biases, self.masks_SC, strict=True
+                    sources_SBF, self.head_maps, self.head_biases, self.masks, strict=True
                 )
             ],
             dim=2,

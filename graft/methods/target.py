@@ -44,7 +44,7 @@ def train_supervised(network: Network, x: Tensor, y_N: Tensor, lesson: Lesson) -
         return F.cross_entropy(network(x[labelled_B]), y_N[labelled_B])
 
     groups = [parameter_group(network, training.learning_rate)]
-    minimise(loss_of, groups, len(x), rows - len(lesson.x_L), training, lesson.seed)
+    minimise(loss_of, groups, len(x), rows - len(x), training, lesson.seed)
 
 
 def source_prediction(source: Source, x: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def best_source(lesson: Lesson) -> Source:
 
 def known_classes(lesson: Lesson) -> BoolArray:
     """The classes that L or any source knows."""
-    mask_C = lesson.label_mask_C
+    mask_C = lesson.label_mask
     for source in lesson.sources:
         mask_C = mask_C | source.mask_C
     return mask_C

@@ -22,7 +22,7 @@ def centroid_similarity(features_NF: FloatArray, centroids_CF: FloatArray | None
     if not known.any():
         return 0.0
     cosine_NC = _unit_rows(features_NF) @ _unit_rows(centroids_CF[known]).T
-    return float(np.mean(cosine_NC.max(1)))
+    return float(np.asarray(cosine_NC).max(1).mean())
 
 
 def smoothed_accuracy(probabilities_LC: FloatArray, y_L: IntArray, mask_C: BoolArray) -> float:

@@ -45,8 +45,8 @@ class Lesson:
     hidden_y_U: Tensor = field(repr=False)
 
     @property
-    def label_mask_C(self) -> BoolArray:
-        """The classes that the domain has labels for."""
+    def label_mask(self) -> BoolArray:
+        """The classes that the domain has labels for, (C,)."""
         mask_C: BoolArray = np.bincount(self.y_L.numpy(), minlength=self.task.num_classes) > 0
         return mask_C
 

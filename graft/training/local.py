@@ -15,13 +15,12 @@ from graft.config import TrainingConfig
 StepLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-def count_steps(num_labelled: int, num_unlabelled: int, config: TrainingConfig) -> tuple[int, int]:
-    """(steps an epoch, steps in all): an epoch passes once over the larger of L and U.
+def count_steps(num_rows: int, config: TrainingConfig) -> tuple[int, int]:
+    """(steps an epoch, steps in all): an epoch passes once over all rows, labelled or not.
 
     Every method of a domain takes the same number of steps, those without U as well.
     """
-    rows = max(num_labelled, num_unlabelled)
-    per_epoch = math.ceil(rows / config.batch_size)
+    per_epoch = math.ceil(num_rows / config.batch_size)
     return per_epoch, min(config.epochs * per_epoch, config.max_steps)
 
 
@@ -39,7 +38,7 @@ def minimise(
     The two arguments are row indices into L and U (U's may be empty). ``groups`` are Adam's:
     each gives its parameters and learning rate.
     """
-    per_epoch, steps = count_steps(num_labelled, num_unlabelled, config)
+    per_epoch, steps = count_steps(num_labelled + num_unlabelled, config)
     optimiser = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
     labelled = _batches(num_labelled, config.batch_size, seed)
     unlabelled = _batches(num_unlabelled, config.batch_size, seed + 1)

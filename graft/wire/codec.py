@@ -7,7 +7,7 @@ is wrong with them, decoding raises MessageError and nothing else.
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from google.protobuf.message import (  # type: ignore[import-untyped]
+from google.protobuf.message import (
     DecodeError,
     EncodeError,
 )
@@ -45,6 +45,9 @@ from graft.wire.records import (
 from graft.wire.stubs import messages_pb2 as pb
 
 VERSION: Final = 1
+# Where the bytes travel in a Flower message: one value of one record, which costs least.
+MESSAGE_RECORD: Final = "graft"
+MESSAGE_BODY: Final = "body"
 # Parsing can cost some thirty times the bytes read, so the cap also bounds a decoder's memory.
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 

@@ -1,0 +1,124 @@
+"""A device's own side of a conversation: its data, its way to the models, its clock.
+
+``open_device`` makes the library's Device from what a machine has; the simulator calls it with
+other parts, a SuperNode's ClientApp with those of its node and run.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr.app import Context
+
+from client.fetch import GrpcLink, growing_wait, open_channel
+from graft.config import ExpansionConfig, read_run_settings
+from graft.data.domain import World
+from graft.data.worlds import open_world
+from graft.devices import assign_architecture, assign_device
+from graft.errors import ConfigError
+from graft.ports import Clock
+from graft.rounds import Device
+from graft.values import Order, ProfileOrder
+from graft.wire.cache import FolderCache, PartCache
+from graft.wire.journal import JournalMeter
+from graft.wire.link import Link
+from graft.wire.transport import DeviceTransport, TransferLabel
+from graft.zoo import parameter_shapes
+
+
+@contextmanager
+def open_device(
+    order: Order,
+    *,
+    config: ExpansionConfig,
+    world: World,
+    run_folder: Path,
+    link: Link,
+    cache: PartCache,
+    clock: Clock,
+    wait_before_retry: Callable[[int], None] = lambda attempts: None,
+) -> Iterator[Device]:
+    """The device that an order is for; its transfers are in the run's journal at once.
+
+    One journal a domain and method: the methods of a domain may run side by side.
+    """
+    domain_id = order.domain_id
+    method = "" if isinstance(order, ProfileOrder) else order.method
+    task = world.task
+    device_class = assign_device(domain_id, config.seed, config.devices)
+    journal = JournalMeter(run_folder / "journal" / f"{domain_id}.{method or 'profile'}.jsonl")
+    try:
+        yield Device(
+            task=task,
+            data=world.load(domain_id),
+            device_class=device_class,
+            architecture=assign_architecture(
+                domain_id, config.seed, task, device_class, config.devices.architectures
+            ),
+            config=config,
+            transport=DeviceTransport(
+                link=link,
+                cache=cache,
+                shapes_of=lambda architecture: parameter_shapes(architecture, task),
+                label=TransferLabel(
+                    run=run_folder.name,
+                    round_index=order.round_index,
+                    method=method,
+                    domain_id=domain_id,
+                ),
+                record=journal.record,
+                clock=clock,
+                wait_before_retry=wait_before_retry,
+            ),
+            clock=clock,
+        )
+    finally:
+        journal.close()
+
+
+def domain_of_partition(world: World, context: Context) -> str:
+    """Which domain a node speaks for, by its partition id; raises ConfigError without one."""
+    partition = context.node_config.get("partition-id")
+    if not isinstance(partition, int) or not 0 <= partition < len(world.domain_ids):
+        raise ConfigError(
+            f"node {context.node_id}: got partition-id {partition!r}, "
+            f"wanted 0 to {len(world.domain_ids) - 1}"
+        )
+    return world.domain_ids[partition]
+
+
+# --- what ``flwr run`` brings: one machine, the depot on loopback ---------------------------
+
+
+def run_settings(context: Context) -> tuple[ExpansionConfig, Path]:
+    """The configuration and run folder that Flower's run config names."""
+    return read_run_settings(context.run_config, f"{context.run_id:x}")
+
+
+def domain_of_node(context: Context) -> str:
+    """The domain of a node that ``flwr run`` started."""
+    config, _ = run_settings(context)
+    return domain_of_partition(open_world(config.world, config.seed), context)
+
+
+@contextmanager
+def node_device(context: Context, order: Order) -> Iterator[Device]:
+    """The device of a node that ``flwr run`` started: models come from the depot over gRPC."""
+    config, run_folder = run_settings(context)
+    method = "profile" if isinstance(order, ProfileOrder) else order.method
+    address = (run_folder / "depot.address").read_text("utf-8")
+    with (
+        open_channel(address, insecure=True) as channel,
+        open_device(
+            order,
+            config=config,
+            world=open_world(config.world, config.seed),
+            run_folder=run_folder,
+            link=GrpcLink(channel),
+            cache=FolderCache(run_folder / "devices" / order.domain_id / method),
+            clock=time.perf_counter,
+            wait_before_retry=growing_wait(time.sleep),
+        ) as device,
+    ):
+        yield device

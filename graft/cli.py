@@ -1,0 +1,322 @@
+"""The ``graft`` command: the only place that wires edges to the library."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from graft.config import ExpansionConfig, read_config, with_settings
+from graft.errors import GraftError
+
+app = typer.Typer(
+    help="Grow a learning system to new domains: simulate, prepare data, report.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+data_app = typer.Typer(
+    help="Public data sets and people's own: fetch, prepare, check.", no_args_is_help=True
+)
+app.add_typer(data_app, name="data")
+# Progress and news go to the error stream, so that --format json stays clean on the other.
+console = Console(stderr=True)
+
+
+class Format(StrEnum):
+    """How a command prints what it found."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="A table to read, or JSON.")]
+
+
+def main() -> None:
+    """Run the command; a GraftError is one clear line and exit code 1."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        app()
+    except GraftError as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(1)
+
+
+@app.command(
+    epilog="Example: graft simulate --domains 80 --rounds 3 --seed 1 --out runs/first --workers 2"
+)
+def simulate(
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default one named by the time.")
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file of ExpansionConfig's keys.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A domain folder; without it the embedded IMU world.")
+    ] = None,
+    domains: Annotated[
+        int | None, typer.Option(help="Domains of an embedded world, or at most of the folder.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of newcomers after round 0.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Labelled share of a newcomer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random stream derives from it.")] = None,
+    method: Annotated[str | None, typer.Option(help="The method whose models join.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any key, e.g. --set selection.num_sources=3; repeatable."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Ray actors; never changes the result.")] = 2,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with an interrupted run's folder.")
+    ] = None,
+    join_timeout_s: Annotated[
+        float, typer.Option(help="Longest wait for all nodes, seconds.")
+    ] = 120.0,
+    stall_timeout_s: Annotated[
+        float, typer.Option(help="Longest wait without any answer, seconds.")
+    ] = 900.0,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Grow a system: founders train, newcomers arrive in rounds and are served.
+
+    Exit code 0 only if every domain was served by every method.
+    """
+    # Flower, Ray and torch take seconds to import; --help and the rest need none of them.
+    from graft.data.worlds import open_world
+    from server.conduct import RunSettings
+    from server.run_folder import RunFolder
+    from simulation.flower import run_flower
+
+    if resume is not None:
+        folder = RunFolder(resume)
+        config = folder.resume()
+    else:
+        config = _configure(config_file, data, domains, rounds, gamma, seed, method, setting)
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        folder = RunFolder(out or Path("runs") / stamp)
+    world = open_world(config.world, config.seed)
+    if resume is None:
+        folder.begin(config, world)
+    console.print(
+        f"{world.task.name}: {len(world.domain_ids)} domains, {config.rounds} rounds, "
+        f"methods {', '.join(config.methods)}; run folder {folder.path}",
+        highlight=False,
+    )
+    try:
+        with _round_progress(config.rounds) as progress:
+            digest = run_flower(
+                RunSettings(
+                    config=config,
+                    world=world,
+                    folder=folder,
+                    join_timeout_s=join_timeout_s,
+                    stall_timeout_s=stall_timeout_s,
+                    progress=progress,
+                ),
+                workers,
+            )
+    except GraftError as error:
+        folder.fail(f"{type(error).__name__}: {error}")
+        if folder.is_written:
+            _show_run(folder.path, output)
+        raise
+    _show_run(folder.path, output)
+    console.print(f"hash {digest}", highlight=False)
+
+
+@app.command(epilog="Example: graft report runs/first")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")], output: FormatOption = Format.TABLE
+) -> None:
+    """Write a run's report.html again and print its table."""
+    _show_run(run, output)
+
+
+@data_app.command(
+    "prepare", epilog="Example: graft data prepare hapt --from downloads/hapt.zip --out hapt"
+)
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")],
+    source: Annotated[Path, typer.Option("--from", help="The originals: a folder or archive.")],
+    out: Annotated[Path, typer.Option(help="The domain folder to write.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace what OUT holds.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Turn a public set's original files into a domain folder; counts are checked."""
+    from graft.data.prepare import prepare_dataset
+
+    with _file_progress() as progress:
+        done = prepare_dataset(name, source, out, progress, overwrite=overwrite)
+    load = done.load
+    facts: dict[str, Any] = {
+        "name": done.name,
+        "folder": str(done.folder),
+        "licence": done.licence,
+        "domains": load.domains,
+        "recordings": load.recordings,
+        "rows": load.rows,
+        "windows": load.windows,
+        "skipped_lines": dict(load.skipped_lines),
+    }
+    _print_facts(facts, output)
+
+
+@data_app.command("fetch", epilog="Example: graft data fetch hapt --out downloads")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")],
+    out: Annotated[Path, typer.Option(help="Folder for the archive.")] = Path("downloads"),
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Download a public set from its official address; resumes, checks, shows the licence."""
+    from graft.data.fetch import fetch_dataset
+
+    with _file_progress() as progress:
+        done = fetch_dataset(name, out, progress)
+    _print_facts(
+        {
+            "archive": str(done.path),
+            "address": done.url,
+            "bytes": done.num_bytes,
+            "sha256": done.sha256,
+            "licence": done.licence,
+        },
+        output,
+    )
+
+
+@data_app.command("check", epilog="Example: graft data check my-folder")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="A domain folder.")],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Read every domain of a folder and say what is wrong; exit code 1 if anything is."""
+    from graft.data.folder import FolderWorld, check_folder
+
+    problems = check_folder(folder)
+    facts: dict[str, Any] = {"folder": str(folder), "problems": len(problems)}
+    if not problems:
+        facts["domains"] = len(FolderWorld(folder).domain_ids)
+    for domain_id, error in problems:
+        facts[domain_id or "dataset"] = f"{type(error).__name__}: {error}"
+    _print_facts(facts, output)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _configure(
+    config_file: Path | None,
+    data: Path | None,
+    domains: int | None,
+    rounds: int | None,
+    gamma: float | None,
+    seed: int | None,
+    method: str | None,
+    settings: list[str] | None,
+) -> ExpansionConfig:
+    """The file's configuration (or the defaults), then --set, then the options of their own."""
+    config = read_config(config_file) if config_file else ExpansionConfig()
+    changes: dict[str, Any] = {}
+    for text in settings or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--set {text}: wanted KEY=VALUE")
+        try:
+            changes[key] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[key] = value  # a bare word is a string
+    if data is not None:
+        changes |= {"world.kind": "folder", "world.path": str(data.absolute())}
+    if domains is not None:
+        changes["world.max_domains" if data is not None else "world.domains"] = domains
+    named = {"rounds": rounds, "split.gamma": gamma, "seed": seed, "method": method}
+    changes |= {key: value for key, value in named.items() if value is not None}
+    if method is not None and "comparisons" not in changes:
+        # The default comparisons include the default method's own variant, not the new one.
+        changes["comparisons"] = [name for name in config.comparisons if name != method]
+    return with_settings(config, changes)
+
+
+def _show_run(path: Path, output: Format) -> None:
+    from graft.report import read_run, rich_table, summarise, summary_dict, write_report
+
+    run = read_run(path)
+    summaries = summarise(run.rows, run.entries, run.config)
+    page = write_report(path)
+    if output is Format.JSON:
+        print(json.dumps({"run": dict(run.run), **summary_dict(summaries)}, indent=2))
+    else:
+        # A piped table keeps its columns instead of being cut at 80 characters.
+        Console(width=None if sys.stdout.isatty() else 160).print(rich_table(summaries))
+    console.print(f"report {page}", highlight=False)
+
+
+def _print_facts(facts: dict[str, Any], output: Format) -> None:
+    if output is Format.JSON:
+        print(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        print(f"{key:14} {value if value != {} else 'none'}")
+
+
+@contextmanager
+def _round_progress(rounds: int) -> Iterator[Callable[[int, str, int, int, int], None]]:
+    """A line a phase while it runs: round, phase, answers, payload bytes of its messages."""
+    columns = (
+        TextColumn("round {task.fields[round]}/" + str(rounds)),
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[traffic]}"),
+        TimeElapsedColumn(),
+    )
+    from graft.report.wording import bytes_text
+
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("start", total=None, round=0, traffic="")
+        latest = ""
+
+        def show(index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
+            nonlocal latest
+            name = f"{index} {phase}"
+            if name != latest:
+                latest = name
+                bars.reset(bar)
+                if not console.is_terminal:
+                    console.print(f"round {index} {phase}: {wanted} asked", highlight=False)
+            bars.update(
+                bar,
+                description=phase,
+                completed=done,
+                total=wanted,
+                round=index,
+                traffic=bytes_text(num_bytes),
+            )
+
+        yield show
+
+
+@contextmanager
+def _file_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for long work on files: (what, done, of)."""
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task("start", total=None)
+
+        def show(what: str, done: int, wanted: int) -> None:
+            bars.update(bar, description=what, completed=done, total=wanted or None)
+
+        yield show
+
+
+if __name__ == "__main__":
+    main()

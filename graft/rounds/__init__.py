@@ -1,0 +1,6 @@
+"""The algorithm, once for the simulator and the field: the cloud half and the device half."""
+
+from graft.rounds.cloud import Admission, Round, expand_system, found_system
+from graft.rounds.device import Device, answer_order
+
+__all__ = ["Admission", "Device", "Round", "answer_order", "expand_system", "found_system"]

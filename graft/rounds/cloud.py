@@ -1,0 +1,179 @@
+"""The cloud half of a round: profiles in, a selection each, orders out, models admitted.
+
+State in, state out; nothing here opens a socket, a file or a clock.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from graft.config import ExpansionConfig
+from graft.errors import EdgeError, GraftError
+from graft.methods import FOUNDER, Method, find_method
+from graft.ports import Edge
+from graft.selection import select_candidates
+from graft.values import (
+    Answer,
+    DomainProfile,
+    Failure,
+    LearnOrder,
+    LearnReport,
+    ModelCard,
+    ProbeOrder,
+    ProfileOrder,
+    Selection,
+    SystemState,
+    failure_of,
+)
+
+Admission = Callable[[ModelCard], ModelCard]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """What one round leaves behind: the next state, and every domain's report or failure."""
+
+    state: SystemState
+    reports: tuple[LearnReport | Failure, ...]
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        return tuple(report for report in self.reports if isinstance(report, Failure))
+
+
+def found_system(domain_ids: Sequence[str], edge: Edge, admit: Admission) -> Round:
+    """Round 0: every founder trains on its own labels and registers its model."""
+    profiles, failures = _ask_profiles(domain_ids, 0, (FOUNDER,), edge)
+    orders = [
+        LearnOrder(domain_id=d, round_index=0, method=FOUNDER, sources=(), register=True)
+        for d in profiles
+    ]
+    reports = [*failures, *_reports(edge.ask(orders))]
+    return _admit_reports(SystemState(), FOUNDER, reports, profiles, admit)
+
+
+def expand_system(
+    state: SystemState,
+    newcomers: Sequence[str],
+    edge: Edge,
+    admit: Admission,
+    config: ExpansionConfig,
+) -> Round:
+    """One round: newcomers are profiled, matched, taught and, by the main method, admitted."""
+    index = state.round_index
+    profiles, failures = _ask_profiles(newcomers, index, config.methods, edge)
+    methods = [find_method(name) for name in config.methods]
+    probes = [
+        _probe_order(profile, method, state, config)
+        for method in methods
+        if method.reach == "selected"
+        for profile in profiles.values()
+    ]
+    chosen: dict[tuple[str, str], tuple[str, ...]] = {}
+    for order, answer in zip(probes, edge.ask(probes), strict=True):
+        if isinstance(answer, Selection):
+            try:
+                chosen[order.domain_id, order.method] = _offered(answer, order)
+            except EdgeError as error:
+                failures.append(failure_of(order, error))
+        else:
+            failures.append(_as_failure(answer))
+    failed = {(failure.domain_id, failure.method) for failure in failures}
+    orders = [
+        LearnOrder(
+            domain_id=domain_id,
+            round_index=index,
+            method=method.name,
+            sources=_sources(method, chosen.get((domain_id, method.name), ()), state),
+            register=method.name == config.method,
+        )
+        for method in methods
+        for domain_id in profiles
+        if (domain_id, method.name) not in failed
+    ]
+    reports = [*failures, *_reports(edge.ask(orders))]
+    return _admit_reports(state, config.method, reports, profiles, admit)
+
+
+def _ask_profiles(
+    domain_ids: Sequence[str], index: int, methods: Sequence[str], edge: Edge
+) -> tuple[dict[str, DomainProfile], list[Failure]]:
+    """Profiles by domain; a domain that gives none fails in every method."""
+    profiles: dict[str, DomainProfile] = {}
+    failures: list[Failure] = []
+    orders = [ProfileOrder(domain_id=d, round_index=index) for d in domain_ids]
+    for answer in edge.ask(orders):
+        if isinstance(answer, DomainProfile):
+            profiles[answer.domain_id] = answer
+        else:
+            failures += [replace(_as_failure(answer), method=method) for method in methods]
+    return profiles, failures
+
+
+def _probe_order(
+    profile: DomainProfile, method: Method, state: SystemState, config: ExpansionConfig
+) -> ProbeOrder:
+    ranked = select_candidates(profile, _visible(method, state), config.selection)
+    return ProbeOrder(
+        domain_id=profile.domain_id,
+        round_index=state.round_index,
+        method=method.name,
+        candidates=tuple(card.for_probe() for card, _ in ranked),
+        coarse_distances=tuple(distance for _, distance in ranked),
+    )
+
+
+def _offered(selection: Selection, order: ProbeOrder) -> tuple[str, ...]:
+    offered = {card.model_id for card in order.candidates}
+    foreign = sorted(set(selection.chosen) - offered)
+    if foreign:
+        raise EdgeError(f"selection of {order.domain_id}: got {foreign[0]}, never offered")
+    return selection.chosen
+
+
+def _visible(method: Method, state: SystemState) -> tuple[ModelCard, ...]:
+    if method.founders_only:
+        return tuple(card for card in state.catalogue if card.round_index == 0)
+    return state.catalogue
+
+
+def _sources(method: Method, chosen: tuple[str, ...], state: SystemState) -> tuple[ModelCard, ...]:
+    """The cards whose models a method's device must fetch."""
+    if method.reach == "none":
+        return ()
+    visible = _visible(method, state)
+    if method.reach == "selected":
+        cards = {card.model_id: card for card in visible}
+        visible = tuple(cards[model_id] for model_id in chosen)
+    return tuple(card.for_fusion() for card in visible)
+
+
+def _admit_reports(
+    state: SystemState,
+    main: str,
+    reports: Sequence[LearnReport | Failure],
+    profiles: dict[str, DomainProfile],
+    admit: Admission,
+) -> Round:
+    """Admit what the main method registered; a model that is refused is a failure."""
+    cards: list[ModelCard] = []
+    final: list[LearnReport | Failure] = []
+    for report in reports:
+        if isinstance(report, LearnReport) and report.method == main:
+            try:
+                if report.card is None:
+                    raise EdgeError(f"report of {report.domain_id}: got no card, wanted one")
+                cards.append(admit(replace(report.card, profile=profiles[report.domain_id])))
+            except GraftError as error:
+                report = failure_of(report, error)
+        final.append(report)
+    return Round(state=state.admit(tuple(cards)), reports=tuple(final))
+
+
+def _reports(answers: Sequence[Answer]) -> list[LearnReport | Failure]:
+    return [a if isinstance(a, LearnReport) else _as_failure(a) for a in answers]
+
+
+def _as_failure(answer: Answer) -> Failure:
+    if isinstance(answer, Failure):
+        return answer
+    raise EdgeError(f"answer of {answer.domain_id}: got {type(answer).__name__}, not asked for")

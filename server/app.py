@@ -1,0 +1,39 @@
+"""The ServerApp: one run of the expansion, with the model depot beside it on loopback."""
+
+import logging
+import os
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from graft.config import read_run_settings
+from graft.data.worlds import open_world
+from graft.errors import GraftError
+from graft.zoo import parameter_shapes
+from server.conduct import RunSettings, conduct
+from server.depot import DepotServer
+from server.run_folder import RunFolder
+from server.store import DirectoryStore
+
+log = logging.getLogger("graft")
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """What ``flwr run`` starts. Its nodes are on this machine, so the depot needs no TLS."""
+    config, path = read_run_settings(context.run_config, f"{context.run_id:x}")
+    world = open_world(config.world, config.seed)
+    folder = RunFolder(path)
+    folder.begin(config, world)
+    store = DirectoryStore(folder.models, shapes_of=lambda name: parameter_shapes(name, world.task))
+    with DepotServer(store, "127.0.0.1:0", insecure=True) as depot:
+        partial = path / "depot.address.partial"
+        partial.write_text(f"127.0.0.1:{depot.port}", "utf-8")
+        os.replace(partial, path / "depot.address")
+        try:
+            digest = conduct(grid, RunSettings(config=config, world=world, folder=folder))
+        except GraftError as error:
+            log.error("run failed: %s", error)
+            raise
+    log.info("run %s finished: hash %s", folder.run_id, digest)

@@ -1,0 +1,87 @@
+"""One run from its first round to its last, whichever way the ServerApp was started."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flwr.serverapp import Grid
+
+from graft.config import ExpansionConfig
+from graft.data.domain import World
+from graft.data.splits import schedule_rounds
+from graft.errors import ExpansionFailedError, PayloadChangedError
+from graft.results import result_row
+from graft.rounds import expand_system, found_system
+from graft.values import LedgerEntry, ModelCard
+from graft.zoo import parameter_shapes
+from server.edge import EdgeSettings, FlowerEdge
+from server.run_folder import RunFolder
+from server.store import DirectoryStore
+
+Progress = Callable[[int, str, int, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """What a run needs besides its Grid. ``progress`` gets (round, phase, done, wanted, bytes)."""
+
+    config: ExpansionConfig
+    world: World
+    folder: RunFolder
+    join_timeout_s: float = 120.0
+    stall_timeout_s: float = 900.0
+    progress: Progress = lambda *_: None
+
+
+def conduct(grid: Grid, settings: RunSettings) -> str:
+    """Run what is left of the rounds; returns the run's hash.
+
+    Each finished round is durable before the next begins. Raises ExpansionFailedError, naming
+    the domains, where any failed: the rest is finished all the same.
+    """
+    config, folder, world = settings.config, settings.folder, settings.world
+    schedule = schedule_rounds(world, config.split, config.rounds, config.seed)
+    state = folder.load_state()
+    store = DirectoryStore(folder.models, shapes_of=lambda name: parameter_shapes(name, world.task))
+    entries: list[LedgerEntry] = []
+    edge = FlowerEdge(
+        grid,
+        EdgeSettings(
+            run=folder.run_id,
+            join_timeout_s=settings.join_timeout_s,
+            stall_timeout_s=settings.stall_timeout_s,
+        ),
+        record=entries.append,
+        progress=lambda *news: settings.progress(state.round_index, *news),
+    )
+    edge.connect(world.domain_ids)
+    if state.round_index:
+        entries.clear()  # the join of the interrupted run stands in its own round 0
+
+    def admit(card: ModelCard) -> ModelCard:
+        """A card is admitted when the store holds exactly what it announces."""
+        held = (
+            len(store.part(card.model_id, "exact")),
+            len(store.part(card.model_id, "base")),
+            len(store.part(card.model_id, "residual")),
+        )
+        announced = (card.payload_bytes, card.base_bytes, card.residual_bytes)
+        if held != announced:
+            raise PayloadChangedError(
+                f"card of {card.domain_id}: announces {announced} bytes, the store holds {held}"
+            )
+        return card
+
+    while state.round_index < len(schedule):
+        arriving = schedule[state.round_index]
+        if state.round_index == 0:
+            done = found_system(arriving, edge, admit)
+        else:
+            done = expand_system(state, arriving, edge, admit, config)
+        rows = [result_row(report) for report in done.reports]
+        folder.save_round(done.state, rows, [*entries, *folder.journal_entries()])
+        entries.clear()
+        state = done.state
+    digest, failures = folder.finish(len(schedule))
+    if failures:
+        raise ExpansionFailedError(f"{len(failures)} failed: " + "; ".join(failures[:10]))
+    return digest

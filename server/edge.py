@@ -1,0 +1,244 @@
+"""The server's way to its domains through Flower's Grid: bounded waits, every byte metered."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.serverapp import Grid
+
+from graft.errors import EdgeError, MessageError, NodesMissingError
+from graft.ledger import SERVER
+from graft.values import (
+    Answer,
+    Failure,
+    LearnOrder,
+    LedgerEntry,
+    Order,
+    Outcome,
+    Phase,
+    ProbeOrder,
+    ProfileOrder,
+    failure_of,
+)
+from graft.wire.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_answer, decode_join, encode_order
+
+_POLL_S = 0.05
+# The phases that an order travels down in and its answer comes up in.
+_ROUTES: dict[type, tuple[str, Phase, Phase]] = {
+    ProfileOrder: ("query.profile", "profile", "profile"),
+    ProbeOrder: ("query.probe", "probe", "probe"),
+    LearnOrder: ("train.learn", "ship", "report"),
+}
+Progress = Callable[[str, int, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EdgeSettings:
+    """Bounds of the conversation, in seconds.
+
+    ``join_timeout_s``: how long to wait for all nodes. ``stall_timeout_s``: how long without
+    any answer at all before the rest count as lost.
+    """
+
+    run: str
+    join_timeout_s: float = 120.0
+    stall_timeout_s: float = 900.0
+
+
+class FlowerEdge:
+    """``Edge`` over Flower. ``record`` gets one ledger entry a message; ``progress`` gets
+    (phase, answers so far, answers wanted, payload bytes of this conversation so far)."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        settings: EdgeSettings,
+        record: Callable[[LedgerEntry], None],
+        progress: Progress,
+    ) -> None:
+        self._grid = grid
+        self._settings = settings
+        self._record = record
+        self._progress = progress
+        self._nodes: dict[str, int] = {}
+
+    def connect(self, expected: Sequence[str]) -> None:
+        """Wait until every expected domain has a node and has said so.
+
+        Raises NodesMissingError, naming what is missing, after ``join_timeout_s``.
+        """
+        deadline_s = time.monotonic() + self._settings.join_timeout_s
+        wanted, asked = set(expected), set[int]()
+        while True:
+            # At the start the list of nodes is short or empty: only names that were heard count.
+            fresh = sorted(set(self._grid.get_node_ids()) - asked)
+            asked.update(fresh)
+            self._join(fresh, deadline_s)
+            missing = sorted(wanted - set(self._nodes))
+            self._progress("join", len(wanted) - len(missing), len(wanted), 0)
+            if not missing:
+                return
+            if time.monotonic() > deadline_s:
+                raise NodesMissingError(
+                    f"nodes: got {len(wanted) - len(missing)} of {len(wanted)} within "
+                    f"{self._settings.join_timeout_s:.0f} s; missing {', '.join(missing[:5])}"
+                )
+            time.sleep(_POLL_S)
+
+    def ask(self, orders: Sequence[Order]) -> list[Answer]:
+        """See ``Edge.ask``: one answer an order, in order; what fails is a ``Failure``."""
+        answers: list[Answer | None] = [None] * len(orders)
+        bodies = [encode_order(order) for order in orders]
+        pending: dict[str, int] = {}
+        started_s: dict[str, float] = {}
+        spent = done = 0
+        for number, (order, body) in enumerate(zip(orders, bodies, strict=True)):
+            if order.domain_id not in self._nodes:
+                answers[number] = failure_of(
+                    order, NodesMissingError(f"domain {order.domain_id}: no node speaks for it")
+                )
+                continue
+            message = _message(body, self._nodes[order.domain_id], _ROUTES[type(order)][0])
+            wire_bytes = message_to_proto(message).ByteSize()
+            message_id = next(iter(self._grid.push_messages([message])), "")
+            outcome: Outcome = "ok"
+            if message_id:
+                pending[message_id] = number
+                started_s[message_id] = time.monotonic()
+            else:
+                outcome = "refused"
+                answers[number] = failure_of(
+                    order, EdgeError(f"domain {order.domain_id}: Flower refused the message")
+                )
+            self._meter(order, len(body), wire_bytes, outcome=outcome, down=True)
+            spent += len(body)
+        last_s = time.monotonic()
+        while pending:
+            for reply in self._grid.pull_messages(list(pending)):
+                message_id = reply.metadata.reply_to_message_id
+                number = pending.pop(message_id)
+                order = orders[number]
+                body = _body(reply)
+                answers[number] = answer = _answer(order, reply, body)
+                last_s = time.monotonic()
+                self._meter(
+                    order,
+                    len(body),
+                    message_to_proto(reply).ByteSize(),
+                    outcome="failed" if isinstance(answer, Failure) else "ok",
+                    down=False,
+                    measured_s=last_s - started_s[message_id],
+                )
+                spent += len(body)
+                done += 1
+                self._progress(_ROUTES[type(order)][2], done, len(orders), spent)
+            if time.monotonic() - last_s > self._settings.stall_timeout_s:
+                break
+            time.sleep(_POLL_S if pending else 0)
+        for number in pending.values():
+            lost = EdgeError(
+                f"domain {orders[number].domain_id}: no answer while nothing came for "
+                f"{self._settings.stall_timeout_s:.0f} s"
+            )
+            answers[number] = failure_of(orders[number], lost)
+            self._meter(orders[number], 0, 0, outcome="lost", down=False)
+        return [answer for answer in answers if answer is not None]
+
+    def _join(self, nodes: Sequence[int], deadline_s: float) -> None:
+        """Ask new nodes for their domain; one that answers nonsense stays unknown."""
+        if not nodes:
+            return
+        messages = {node: _message(b"", node, "query.join") for node in nodes}
+        patience_s = max(1.0, deadline_s - time.monotonic())
+        for reply in self._grid.send_and_receive(messages.values(), timeout=patience_s):
+            body = _body(reply)
+            try:
+                domain_id = decode_join(body)
+            except MessageError:
+                continue
+            if domain_id in self._nodes:
+                raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
+            node_id = reply.metadata.src_node_id
+            self._nodes[domain_id] = node_id
+            for sender, receiver, size, message in (
+                (SERVER, domain_id, 0, messages[node_id]),
+                (domain_id, SERVER, len(body), reply),
+            ):
+                self._record(
+                    LedgerEntry(
+                        run=self._settings.run,
+                        round_index=0,
+                        phase="join",
+                        method="",
+                        domain_id=domain_id,
+                        sender=sender,
+                        receiver=receiver,
+                        message="query.join",
+                        payload_bytes=size,
+                        wire_bytes=message_to_proto(message).ByteSize(),
+                        wire_source="modelled",
+                    )
+                )
+
+    def _meter(
+        self,
+        order: Order,
+        payload_bytes: int,
+        wire_bytes: int,
+        *,
+        outcome: Outcome,
+        down: bool,
+        measured_s: float | None = None,
+    ) -> None:
+        name, down_phase, up_phase = _ROUTES[type(order)]
+        self._record(
+            LedgerEntry(
+                run=self._settings.run,
+                round_index=order.round_index,
+                phase=down_phase if down else up_phase,
+                method="" if isinstance(order, ProfileOrder) else order.method,
+                domain_id=order.domain_id,
+                sender=SERVER if down else order.domain_id,
+                receiver=order.domain_id if down else SERVER,
+                message=name,
+                payload_bytes=payload_bytes,
+                wire_bytes=wire_bytes,
+                wire_source="modelled",
+                measured_s=measured_s,
+                outcome=outcome,
+            )
+        )
+
+
+def _message(body: bytes, node_id: int, message_type: str) -> Message:
+    content = RecordDict({MESSAGE_RECORD: ConfigRecord({MESSAGE_BODY: body})})
+    return Message(content, dst_node_id=node_id, message_type=message_type)
+
+
+def _body(reply: Message) -> bytes:
+    if not reply.has_content():
+        return b""
+    body = reply.content.config_records.get(MESSAGE_RECORD, ConfigRecord()).get(MESSAGE_BODY, b"")
+    return body if isinstance(body, bytes) else b""
+
+
+def _answer(order: Order, reply: Message, body: bytes) -> Answer:
+    """The decoded answer, if it is one to this very order."""
+    if not reply.has_content():
+        reason = f"node of {order.domain_id}: error {reply.error.code}: {reply.error.reason}"
+        return failure_of(order, EdgeError(reason))
+    try:
+        answer = decode_answer(body)
+    except MessageError as error:
+        return failure_of(order, error)
+    wrong_domain = answer.domain_id != order.domain_id
+    method = getattr(order, "method", None)
+    wrong_method = getattr(answer, "method", method) != method and not isinstance(answer, Failure)
+    if wrong_domain or wrong_method:
+        return failure_of(
+            order,
+            EdgeError(f"answer to {order.domain_id}: got one of {answer.domain_id}'s"),
+        )
+    return answer

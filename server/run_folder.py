@@ -1,0 +1,209 @@
+"""A run's folder: durable, atomic steps, one a round, and the whole at the end.
+
+run.toml             configuration, seed, versions, world, outcome
+rounds/<i>/          results.parquet, ledger.parquet, catalogue.parquet of one round
+results.parquet      all rounds; ledger.parquet likewise
+models/              finished models by their SHA-256
+journal/             what the depot shipped, row by row, until its round is over
+"""
+
+import os
+import platform
+import shutil
+import tomllib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+
+from graft.config import ExpansionConfig, config_from_dict, config_to_dict
+from graft.data.domain import World
+from graft.errors import RunError
+from graft.ledger import read_ledger, write_ledger, write_table
+from graft.results import ResultRow, read_results, run_hash, write_results
+from graft.values import LedgerEntry, ModelCard, SystemState
+from graft.wire.codec import decode_card, encode_card
+from graft.wire.journal import read_journal
+
+_PACKAGES = ("graft", "flwr", "ray", "torch", "numpy", "protobuf", "grpcio")
+
+
+class RunFolder:
+    """The files of one run. Every write is whole or not there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def models(self) -> Path:
+        return self.path / "models"
+
+    @property
+    def journals(self) -> Path:
+        return self.path / "journal"
+
+    @property
+    def devices(self) -> Path:
+        return self.path / "devices"
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the whole ledger and results are there."""
+        return all((self.path / f"{name}.parquet").exists() for name in ("results", "ledger"))
+
+    def begin(self, config: ExpansionConfig, world: World) -> None:
+        """Start a new run; raises RunError where the folder already holds one."""
+        if (self.path / "run.toml").exists():
+            raise RunError(
+                f"run folder {self.path}: holds a run already; resume it or name another"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_run(
+            {
+                "run": {
+                    "id": self.run_id,
+                    "seed": config.seed,
+                    "status": "running",
+                    "started": _now(),
+                },
+                "versions": {
+                    "python": platform.python_version(),
+                    **{name: metadata.version(name) for name in _PACKAGES},
+                },
+                "world": {
+                    "name": world.task.name,
+                    "modality": world.task.modality,
+                    "classes": list(world.task.classes),
+                    "sample_shape": list(world.task.sample_shape),
+                    "domains": len(world.domain_ids),
+                },
+                "config": config_to_dict(config),
+            }
+        )
+
+    def resume(self) -> ExpansionConfig:
+        """The configuration of the run that the folder holds; marks it as running again.
+
+        Raises RunError where there is none.
+        """
+        tables = self._read_run()
+        tables["run"] |= {"status": "running"}
+        self._write_run(tables)
+        return config_from_dict(tables["config"])
+
+    def save_round(
+        self, state: SystemState, rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]
+    ) -> None:
+        """Keep one finished round; ``state`` is the state after it."""
+        final = self._round(state.round_index - 1)
+        partial = final.with_name(final.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_results(rows, partial / "results.parquet")
+        write_ledger(entries, partial / "ledger.parquet")
+        write_table(_catalogue_table(state.catalogue), partial / "catalogue.parquet")
+        os.replace(partial, final)
+
+    def load_state(self) -> SystemState:
+        """The state after the last finished round: empty where no round is finished.
+
+        What an interrupted round left in journals and devices is dropped, for it runs again.
+        """
+        finished = 0
+        while self._round(finished).is_dir():
+            finished += 1
+        shutil.rmtree(self.journals, ignore_errors=True)
+        shutil.rmtree(self.devices, ignore_errors=True)
+        if not finished:
+            return SystemState()
+        table = pq.read_table(self._round(finished - 1) / "catalogue.parquet")
+        cards = tuple(decode_card(row) for row in table["card"].to_pylist())
+        return SystemState(round_index=finished, catalogue=cards)
+
+    def journal_entries(self) -> list[LedgerEntry]:
+        """Everything that the depot shipped since the last call, which empties the journals."""
+        entries: list[LedgerEntry] = []
+        for path in sorted(self.journals.glob("*.jsonl")):
+            entries += read_journal(path)
+        shutil.rmtree(self.journals, ignore_errors=True)
+        return entries
+
+    def finish(self, num_rounds: int) -> tuple[str, list[str]]:
+        """Write the whole ledger and results and the outcome.
+
+        Returns the run's hash and a line for each failure.
+        """
+        rows: list[ResultRow] = []
+        entries: list[LedgerEntry] = []
+        for index in range(num_rounds):
+            rows += read_results(self._round(index) / "results.parquet")
+            entries += read_ledger(self._round(index) / "ledger.parquet")
+        write_results(rows, self.path / "results.parquet")
+        write_ledger(entries, self.path / "ledger.parquet")
+        digest = run_hash(rows, entries)
+        failures = [
+            f"{row.domain_id} ({row.method}): {row.error}: {row.error_message}"
+            for row in rows
+            if row.error
+        ]
+        self._close("failed" if failures else "complete", digest)
+        return digest, failures
+
+    def fail(self, reason: str) -> None:
+        """Mark the run as failed before its end."""
+        self._close("failed", "", reason)
+
+    def note(self, **facts: int | str) -> None:
+        """Add facts about how the run went to run.toml's [run]."""
+        tables = self._read_run()
+        tables["run"] |= facts
+        self._write_run(tables)
+
+    def _close(self, status: str, digest: str, reason: str = "") -> None:
+        tables = self._read_run()
+        tables["run"] |= {"status": status, "finished": _now(), "hash": digest, "reason": reason}
+        self._write_run(tables)
+
+    def _round(self, index: int) -> Path:
+        return self.path / "rounds" / str(index)
+
+    def _read_run(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads((self.path / "run.toml").read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(f"run folder {self.path}: got no run.toml, wanted a run's") from error
+        except tomllib.TOMLDecodeError as error:
+            raise RunError(f"{self.path / 'run.toml'}: not TOML: {error}") from error
+
+    def _write_run(self, tables: dict[str, Any]) -> None:
+        partial = self.path / "run.toml.partial"
+        partial.write_text(tomli_w.dumps(tables), "utf-8")
+        os.replace(partial, self.path / "run.toml")
+
+
+def _catalogue_table(cards: Sequence[ModelCard]) -> pa.Table:
+    """Readable columns beside each card's own encoding, which alone is read back."""
+    return pa.table(
+        {
+            "model_id": [card.model_id for card in cards],
+            "domain_id": [card.domain_id for card in cards],
+            "architecture": [card.architecture for card in cards],
+            "round_index": [card.round_index for card in cards],
+            "payload_bytes": [card.payload_bytes for card in cards],
+            "parents": pa.array([list(card.parents) for card in cards], pa.list_(pa.string())),
+            "card": pa.array([encode_card(card) for card in cards], pa.binary()),
+        }
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,122 @@
+"""The Flower engine: every domain a virtual SuperNode of Flower's Ray simulation.
+
+The message path is the deployment's own; only the models' way is shorter, straight from the
+store's folder, with the depot's framing as the modelled wire.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+from client.app import attach
+from client.host import domain_of_partition, open_device
+from graft.config import ExpansionConfig
+from graft.data.worlds import open_world
+from graft.errors import EdgeError, GraftError
+from graft.rounds import Device
+from graft.values import Order, ProfileOrder
+from graft.wire.link import DirectoryLink
+from graft.zoo import parameter_shapes
+from server.conduct import RunSettings, conduct
+from server.store import DirectoryStore
+from simulation.held_parts import HeldParts
+from simulation.memory import MemoryMeter
+
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # One thread a worker: the sums of a matrix product then have one order.
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def run_flower(settings: RunSettings, workers: int) -> str:
+    """Run on Flower's simulation with ``workers`` Ray actors; returns the run's hash.
+
+    Raises what ``conduct`` raises; EdgeError where Flower's engine itself broke.
+    """
+    config, folder = settings.config, settings.folder.path.absolute()
+    hashes: list[str] = []
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        hashes.append(conduct(grid, settings))
+
+    backend = {
+        "init_args": {"num_cpus": workers, "log_to_driver": False, "logging_level": "ERROR"},
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+    }
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    os.environ.update(_QUIET)
+    with _working_directory(folder), MemoryMeter() as memory:
+        try:
+            run_simulation(
+                server_app=server_app,
+                client_app=_client_app(config, folder),
+                num_supernodes=len(settings.world.domain_ids),
+                backend_config=backend,  # type: ignore[arg-type]
+            )
+        except GraftError:
+            raise
+        except Exception as error:
+            raise EdgeError(f"Flower's simulation broke: {error}") from error
+        finally:
+            settings.folder.note(peak_memory_bytes=memory.peak_bytes, workers=workers)
+    if not hashes:
+        raise EdgeError("Flower's simulation ended before the run did")
+    return hashes[0]
+
+
+def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
+    """The ClientApp of every virtual node; what it closes over travels to each Ray actor."""
+    app = ClientApp()
+
+    def domain_of(context: Context) -> str:
+        return domain_of_partition(open_world(config.world, config.seed), context)
+
+    @contextmanager
+    def simulated_device(context: Context, order: Order) -> Iterator[Device]:
+        torch.set_num_threads(1)
+        world = open_world(config.world, config.seed)
+        store = DirectoryStore(
+            folder / "models", shapes_of=lambda name: parameter_shapes(name, world.task)
+        )
+        method = "profile" if isinstance(order, ProfileOrder) else order.method
+        held = folder / "devices" / f"{order.domain_id}.{method}.held"
+        with open_device(
+            order,
+            config=config,
+            world=world,
+            run_folder=folder,
+            link=DirectoryLink(store),
+            cache=HeldParts(held, store),
+            clock=time.thread_time,
+        ) as device:
+            yield device
+
+    attach(app, domain_of, simulated_device)
+    return app
+
+
+@contextmanager
+def _working_directory(folder: Path) -> Iterator[None]:
+    """Ray puts the current directory on its workers' import path: a ``server.py`` that lies
+    where a person happens to stand must not be taken for ours."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
