@@ -52,12 +52,26 @@ def _conv2d(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-class _GlobalPool(nn.Module):
-    """Mean and maximum over every position, concatenated: (B, K, ...) -> (B, 2K)."""
+class _MeanPool(nn.Module):
+    """Mean over every position: (B, K, ...) -> (B, K). With few labels a maximum beside it
+    costs points: it remembers single spikes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        flat_BKT = x.flatten(2)
-        return torch.cat([flat_BKT.mean(2), flat_BKT.amax(2)], dim=1)
+        return x.flatten(2).mean(2)
+
+
+class _Outline(nn.Module):
+    """Mean and mean absolute deviation of each channel in sixteen pieces: (B, K, T) -> (B, 32K).
+
+    What a dense layer can use of a window whose phase is random, as in raw EMG.
+    """
+
+    pieces = 16
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation_BKT = (x - x.mean(2, keepdim=True)).abs()
+        both_BKT = torch.cat([x, deviation_BKT], dim=1)
+        return nn.functional.adaptive_avg_pool1d(both_BKT, self.pieces).flatten(1)
 
 
 class _Residual(nn.Module):
@@ -129,12 +143,15 @@ class _Gru(nn.Module):
 def _cnn(shape: tuple[int, ...], widths: tuple[int, ...]) -> tuple[nn.Module, int]:
     channels = (shape[0], *widths)
     blocks = [_conv(channels[i], channels[i + 1], 5, stride=2) for i in range(len(widths))]
-    return nn.Sequential(*blocks, _GlobalPool()), 2 * widths[-1]
+    return nn.Sequential(*blocks, _MeanPool()), widths[-1]
 
 
 def _mlp(shape: tuple[int, ...]) -> tuple[nn.Module, int]:
-    layers: list[nn.Module] = [nn.Flatten()]
-    width = int(np.prod(shape))
+    if len(shape) == 2:
+        layers: list[nn.Module] = [_Outline()]
+        width = 2 * shape[0] * _Outline.pieces
+    else:
+        layers, width = [nn.Flatten()], int(np.prod(shape))
     for outputs in (128, 64):
         layers += [nn.Linear(width, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
         width = outputs
@@ -146,7 +163,7 @@ def _image_cnn(shape: tuple[int, ...], widths: tuple[int, ...]) -> tuple[nn.Modu
     blocks = [
         _conv2d(channels[i], channels[i + 1], stride=2 if i == 1 else 1) for i in range(len(widths))
     ]
-    return nn.Sequential(*blocks, _GlobalPool()), 2 * widths[-1]
+    return nn.Sequential(*blocks, _MeanPool()), widths[-1]
 
 
 _Encoder = Callable[[tuple[int, ...]], tuple[nn.Module, int]]

@@ -17,7 +17,7 @@ from graft.methods.dictionary import (
     injection_strength,
     prediction_quality,
 )
-from graft.methods.mixer import Mixer, holdout_folds, mixer_loss
+from graft.methods.mixer import Mixer, holdout_folds, mixer_loss, stack_features
 from graft.methods.target import fresh_target, known_classes, require_sources
 from graft.training import (
     Learned,
@@ -49,14 +49,14 @@ def fit_hat(lesson: Lesson) -> Learned:
     dictionary = KnowledgeDictionary(len(lesson.x_U), num_classes, fusion)
     knowledge = _Knowledge(precision_C=torch.zeros(num_classes), accuracy=0.0)
     # Source encoders are frozen and in eval mode, so their features are computed once.
-    features_L = [features_in_batches(s.network, lesson.x_L) for s in lesson.sources]
-    features_U = [features_in_batches(s.network, lesson.x_U) for s in lesson.sources]
+    sources_SLF = stack_features(lesson.sources, lesson.x_L)
+    sources_SUF = stack_features(lesson.sources, lesson.x_U)
 
     @torch.no_grad()
     def check_knowledge() -> None:
         target_LF = features_in_batches(target, lesson.x_L)
         target.train()
-        fused_RLC, _ = mixer(target_LF, features_L)
+        fused_RLC, _ = mixer(target_LF, sources_SLF)
         fused_HC, y_H = fused_RLC[held_RL], lesson.y_L.expand(len(held_RL), -1)[held_RL]
         correct = int((fused_HC.argmax(1) == y_H).sum())
         knowledge.precision_C = class_precision(fused_HC, y_H)
@@ -68,12 +68,11 @@ def fit_hat(lesson: Lesson) -> Learned:
         features_BF = target.features(x)
         logits_BC = target.head(features_BF)
         split = len(labelled_B)
-        fused_RBC, _ = mixer(features_BF[:split], [f[labelled_B] for f in features_L])
-        with torch.no_grad():
-            taught_RBC, _ = mixer(features_BF[split:], [f[unlabelled_B] for f in features_U])
-            taught_BC = taught_RBC.mean(0)
-            quality_B = prediction_quality(taught_BC, knowledge.precision_C)
-            dictionary.update(unlabelled_B, taught_BC, quality_B)
+        sources_SBF = torch.cat([sources_SLF[:, labelled_B], sources_SUF[:, unlabelled_B]], dim=1)
+        fused_RBC, _ = mixer(features_BF, sources_SBF)
+        taught_BC = fused_RBC[:, split:].detach().mean(0)
+        quality_B = prediction_quality(taught_BC, knowledge.precision_C)
+        dictionary.update(unlabelled_B, taught_BC, quality_B)
         y_B = lesson.y_L[labelled_B]
         alpha = injection_strength(knowledge.accuracy, dictionary.share, fusion)
         divergence_B = F.kl_div(
@@ -85,7 +84,7 @@ def fit_hat(lesson: Lesson) -> Learned:
         return (
             F.cross_entropy(logits_BC[:split], y_B)
             + alpha * injected
-            + mixer_loss(fused_RBC, y_B, held_RL[:, labelled_B])
+            + mixer_loss(fused_RBC[:, :split], y_B, held_RL[:, labelled_B])
         )
 
     groups = [

@@ -3,7 +3,7 @@
 Quality must be measured on labelled rows that the mixer did not train on (A4), so there are R
 replicas of mixer and source heads, one a fold; replica r never trains on the rows of fold r.
 
-Legend: R replicas, B samples, S sources, C classes, F features, W mixer width.
+Legend: R replicas, B samples, N rows, S sources, C classes, F features, W mixer width.
 """
 
 import math
@@ -15,25 +15,37 @@ from torch import Tensor, nn
 
 from graft.config import FusionConfig
 from graft.seeding import stream
-from graft.training import Source, masked_probabilities
+from graft.training import Source, features_in_batches, masked_probabilities
 from graft.values import BoolArray, IntArray
+
+MAX_FOLDS = 5
 
 
 def holdout_folds(y_L: IntArray, num_classes: int, share: float, seed: int) -> BoolArray:
     """Which labelled rows each replica keeps out of its training: (R, L).
 
-    One fold of ``share`` of L, at least one row per class that has two, where n_L >= 2C;
-    leave-one-out below that.
+    One fold of ``share`` of L, at least one row of each class that has two, where n_L >= 2C.
+    With fewer labels every row is held out once, over at most five folds: leave-one-out
+    would cost a replica a label and its quality differs little.
     """
-    if len(y_L) < 2 * num_classes:
-        return np.eye(len(y_L), dtype=np.bool_)
-    held_L = np.zeros(len(y_L), np.bool_)
     random = stream("holdout", seed)
+    if len(y_L) < 2 * num_classes:
+        num_folds = min(len(y_L), MAX_FOLDS)
+        fold_L = random.permutation(len(y_L)) % num_folds
+        folds_RL: BoolArray = fold_L == np.arange(num_folds)[:, None]
+        return folds_RL
+    held_L = np.zeros(len(y_L), np.bool_)
     for label in np.unique(y_L):
         rows = random.permutation(np.flatnonzero(y_L == label))
         wanted = max(1, round(share * len(rows)))
         held_L[rows[: min(wanted, len(rows) - 1)]] = True
     return held_L[None]
+
+
+def stack_features(sources: Sequence[Source], x: Tensor) -> Tensor:
+    """Every source's features of x, zero-padded to the widest: (S, N, F)."""
+    widest = max(source.network.num_features for source in sources)
+    return torch.stack([_widened(features_in_batches(s.network, x), widest) for s in sources])
 
 
 class Mixer(nn.Module):
@@ -53,51 +65,46 @@ class Mixer(nn.Module):
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
+        widest = max(source.network.num_features for source in sources)
 
-        def projection(num_features: int) -> nn.Parameter:
-            bound = 1 / math.sqrt(num_features)
+        def projection(num_features: int) -> Tensor:
             plain_FW = torch.empty(num_features, config.mixer_width)
-            plain_FW.uniform_(-bound, bound, generator=generator)
-            return nn.Parameter(plain_FW.repeat(num_replicas, 1, 1))
+            bound = 1 / math.sqrt(num_features)
+            return plain_FW.uniform_(-bound, bound, generator=generator)
 
         def replicate(tensor: Tensor) -> nn.Parameter:
             return nn.Parameter(tensor.detach().repeat(num_replicas, *[1] * tensor.dim()))
 
-        self.query = projection(target_features)
-        self.keys = nn.ParameterList([projection(s.network.num_features) for s in sources])
-        self.tau = nn.Parameter(torch.full((num_replicas, 1, 1), config.mixer_temperature))
-        self.head_maps = nn.ParameterList([replicate(s.network.head.weight.T) for s in sources])
-        self.head_biases = nn.ParameterList([replicate(s.network.head.bias) for s in sources])
-        self.masks = [torch.from_numpy(s.mask_C) for s in sources]
+        self.query_RFW = replicate(projection(target_features))
+        keys = [_widened(projection(s.network.num_features).T, widest).T for s in sources]
+        self.key_RSFW = replicate(torch.stack(keys))
+        self.tau_R11 = replicate(torch.full((1, 1), config.mixer_temperature))
+        heads = [_widened(s.network.head.weight, widest).T for s in sources]
+        self.head_RSFC = replicate(torch.stack(heads))
+        self.bias_RSC = replicate(torch.stack([s.network.head.bias for s in sources]))
+        self.mask_SC = torch.from_numpy(np.stack([s.mask_C for s in sources]))
 
     def own_parameters(self) -> list[nn.Parameter]:
         """What the mixer brings itself: projections and temperature."""
-        return [self.query, *self.keys, self.tau]
+        return [self.query_RFW, self.key_RSFW, self.tau_R11]
 
     def head_parameters(self) -> list[nn.Parameter]:
         """The trainable copies of the source heads."""
-        return [*self.head_maps, *self.head_biases]
+        return [self.head_RSFC, self.bias_RSC]
 
-    def forward(self, target_BF: Tensor, sources_SBF: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, target_BF: Tensor, sources_SBF: Tensor) -> tuple[Tensor, Tensor]:
         """Fused probabilities (R, B, C) and the mixture (R, B, S); no gradient into f_t."""
-        query_RBW = nn.functional.normalize(target_BF.detach() @ self.query, dim=-1)
-        keys = [
-            nn.functional.normalize(features_BF @ key, dim=-1)
-            for features_BF, key in zip(sources_SBF, self.keys, strict=True)
-        ]
-        cosine_RBS = torch.stack([(query_RBW * key_RBW).sum(-1) for key_RBW in keys], dim=-1)
-        mixture_RBS = torch.softmax(self.tau * cosine_RBS, dim=-1)
-        predictions_RBSC = torch.stack(
-            [
-                masked_probabilities(features_BF @ head + bias[:, None], mask_C)
-                for features_BF, head, bias, mask_C in zip(
-                    sources_SBF, self.head_maps, self.head_biases, self.masks, strict=True
-                )
-            ],
-            dim=2,
-        )
-        fused_RBC = torch.einsum("rbs,rbsc->rbc", mixture_RBS, predictions_RBSC)
-        return fused_RBC, mixture_RBS
+        query_RBW = nn.functional.normalize(target_BF.detach() @ self.query_RFW, dim=-1)
+        key_RSBW = nn.functional.normalize(sources_SBF @ self.key_RSFW, dim=-1)
+        cosine_RBS = torch.einsum("rbw,rsbw->rbs", query_RBW, key_RSBW)
+        mixture_RBS = torch.softmax(self.tau_R11 * cosine_RBS, dim=-1)
+        logits_RSBC = sources_SBF @ self.head_RSFC + self.bias_RSC[:, :, None]
+        predictions_RSBC = masked_probabilities(logits_RSBC, self.mask_SC[:, None])
+        return torch.einsum("rbs,rsbc->rbc", mixture_RBS, predictions_RSBC), mixture_RBS
+
+
+def _widened(rows_NF: Tensor, width: int) -> Tensor:
+    return nn.functional.pad(rows_NF, (0, width - rows_NF.shape[1]))
 
 
 def mixer_loss(fused_RBC: Tensor, y_B: Tensor, held_RB: Tensor) -> Tensor:

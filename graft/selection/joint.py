@@ -22,14 +22,14 @@ def centroid_similarity(features_NF: FloatArray, centroids_CF: FloatArray | None
     if not known.any():
         return 0.0
     cosine_NC = _unit_rows(features_NF) @ _unit_rows(centroids_CF[known]).T
-    return float(np.asarray(cosine_NC).max(1).mean())
+    return float(cosine_NC.max(axis=1).mean())
 
 
 def smoothed_accuracy(probabilities_LC: FloatArray, y_L: IntArray, mask_C: BoolArray) -> float:
     """b_s = (correct + 1) / (n_L + C), over the classes that the source knows."""
     masked_LC = np.where(mask_C, probabilities_LC, -1.0)
     correct = int((masked_LC.argmax(1) == y_L).sum())
-    return (correct + 1) / (len(y_L) + probabilities_LC.shape[1])
+    return (correct + 1) / (len(y_L) + len(mask_C))
 
 
 def joint_scores(
