@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import MemoryStore
 
 from graft.errors import ArchitectureError, ModelMissingError, PayloadError, TransportError
 from graft.ports import ModelStore
-from graft.wire.parts import join_parts, split_payload
-from graft.wire.payload import decode_payload, encode_payload, model_id
+from graft.wire.parts import join_parts
+from graft.wire.payload import encode_payload, model_id
 from server.store import DirectoryStore
 
 SHAPES = {"w": (4, 3), "b": (4,)}
@@ -29,35 +30,10 @@ def payload_of(seed: int) -> bytes:
     return encode_payload("net", tensors)
 
 
-class MemoryStore:
-    """The port's smallest honest implementation."""
-
-    def __init__(self) -> None:
-        self.parts: dict[tuple[str, str], bytes] = {}
-
-    def put(self, payload: bytes, architecture: str) -> str:
-        decode_payload(payload, shapes_of(architecture), None)
-        name = model_id(payload)
-        base, residual = split_payload(payload)
-        for part, data in {"base": base, "residual": residual, "exact": payload}.items():
-            self.parts[name, part] = data
-        return name
-
-    def part(self, model_id: str, part: str) -> bytes:
-        if model_id not in self:
-            raise ModelMissingError(model_id)
-        if (model_id, part) not in self.parts:
-            raise TransportError(part)
-        return self.parts[model_id, part]
-
-    def __contains__(self, model_id: str) -> bool:
-        return (model_id, "exact") in self.parts
-
-
 @pytest.fixture(params=["memory", "directory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
     if request.param == "memory":
-        return MemoryStore()
+        return MemoryStore(shapes_of)
     return DirectoryStore(tmp_path / "store", shapes_of=shapes_of)
 
 

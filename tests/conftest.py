@@ -1,0 +1,1 @@
+"""Makes ``fakes`` importable from every room of the tests."""

@@ -1,0 +1,163 @@
+"""Small honest implementations of the ports, for tests: a store, a world's devices, an edge."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
+
+from graft.config import ExpansionConfig
+from graft.data.domain import World
+from graft.devices import assign_architecture, assign_device
+from graft.errors import ModelMissingError, NodesMissingError, TransportError
+from graft.ledger import SERVER
+from graft.ports import Edge, ModelStore
+from graft.rounds import Device, answer_order
+from graft.values import (
+    Answer,
+    LearnOrder,
+    LedgerEntry,
+    Order,
+    Phase,
+    ProbeOrder,
+    ProfileOrder,
+    failure_of,
+)
+from graft.wire.cache import MemoryCache
+from graft.wire.codec import decode_answer, decode_order, encode_answer, encode_order
+from graft.wire.link import DirectoryLink
+from graft.wire.parts import split_payload
+from graft.wire.payload import Shapes, decode_payload, model_id
+from graft.wire.transport import DeviceTransport, TransferLabel
+from graft.zoo import parameter_shapes
+
+RUN = "run"
+Record = Callable[[LedgerEntry], None]
+OpenDevice = Callable[[Order], AbstractContextManager[Device]]
+_ROUTES: dict[type, tuple[str, Phase, Phase]] = {
+    ProfileOrder: ("query.profile", "profile", "profile"),
+    ProbeOrder: ("query.probe", "probe", "probe"),
+    LearnOrder: ("train.learn", "ship", "report"),
+}
+
+
+class MemoryStore:
+    """``ModelStore`` in a dictionary."""
+
+    def __init__(self, shapes_of: Callable[[str], Shapes]) -> None:
+        self.shapes_of = shapes_of
+        self.parts: dict[tuple[str, str], bytes] = {}
+
+    def put(self, payload: bytes, architecture: str) -> str:
+        decode_payload(payload, self.shapes_of(architecture), None)
+        name = model_id(payload)
+        base, residual = split_payload(payload)
+        for part, data in {"base": base, "residual": residual, "exact": payload}.items():
+            self.parts[name, part] = data
+        return name
+
+    def part(self, model_id: str, part: str) -> bytes:
+        if model_id not in self:
+            raise ModelMissingError(model_id)
+        if (model_id, part) not in self.parts:
+            raise TransportError(part)
+        return self.parts[model_id, part]
+
+    def __contains__(self, model_id: str) -> bool:
+        return (model_id, "exact") in self.parts
+
+
+def world_store(world: World) -> MemoryStore:
+    """An empty store that takes the architectures of a world's task."""
+    return MemoryStore(lambda architecture: parameter_shapes(architecture, world.task))
+
+
+def world_devices(
+    world: World, config: ExpansionConfig, store: ModelStore, record: Record
+) -> OpenDevice:
+    """A device a domain, straight to the store; its clock ticks once a look."""
+    caches: dict[tuple[str, str], MemoryCache] = {}
+    ticks = count()
+
+    @contextmanager
+    def open_device(order: Order) -> Iterator[Device]:
+        domain_id, method = order.domain_id, getattr(order, "method", "")
+        device_class = assign_device(domain_id, config.seed, config.devices)
+        yield Device(
+            task=world.task,
+            data=world.load(domain_id),
+            device_class=device_class,
+            architecture=assign_architecture(
+                domain_id, config.seed, world.task, device_class, config.devices.architectures
+            ),
+            config=config,
+            transport=DeviceTransport(
+                link=DirectoryLink(store),
+                cache=caches.setdefault((domain_id, method), MemoryCache()),
+                shapes_of=lambda architecture: parameter_shapes(architecture, world.task),
+                label=TransferLabel(
+                    run=RUN, round_index=order.round_index, method=method, domain_id=domain_id
+                ),
+                record=record,
+                clock=lambda: float(next(ticks)),
+            ),
+            clock=lambda: float(next(ticks)),
+        )
+
+    return open_device
+
+
+class LocalEdge:
+    """``Edge`` inside one process: every order and answer passes through its own bytes."""
+
+    def __init__(
+        self, domain_ids: Collection[str], open_device: OpenDevice, record: Record
+    ) -> None:
+        self._domain_ids = domain_ids
+        self._open_device = open_device
+        self._record = record
+
+    def ask(self, orders: Sequence[Order]) -> list[Answer]:
+        return [self._carry(order) for order in orders]
+
+    def _carry(self, order: Order) -> Answer:
+        if order.domain_id not in self._domain_ids:
+            return failure_of(order, NodesMissingError(f"domain {order.domain_id}: no node"))
+        down = encode_order(order)
+        try:
+            with self._open_device(decode_order(down)) as device:
+                answer = answer_order(order, device)
+        except Exception as error:
+            answer = failure_of(order, error)
+        up = encode_answer(answer)
+        name, down_phase, up_phase = _ROUTES[type(order)]
+        for sender, receiver, phase, body in (
+            (SERVER, order.domain_id, down_phase, down),
+            (order.domain_id, SERVER, up_phase, up),
+        ):
+            self._record(
+                LedgerEntry(
+                    run=RUN,
+                    round_index=order.round_index,
+                    phase=phase,
+                    method=getattr(order, "method", ""),
+                    domain_id=order.domain_id,
+                    sender=sender,
+                    receiver=receiver,
+                    message=name,
+                    payload_bytes=len(body),
+                    wire_bytes=len(body),
+                    wire_source="modelled",
+                )
+            )
+        return decode_answer(up)
+
+
+class SpoiledEdge:
+    """An edge whose answers go through ``change`` on the way up."""
+
+    def __init__(self, edge: Edge, change: Callable[[Order, Answer], Answer]) -> None:
+        self._edge = edge
+        self._change = change
+
+    def ask(self, orders: Sequence[Order]) -> list[Answer]:
+        answers = self._edge.ask(orders)
+        return [self._change(o, a) for o, a in zip(orders, answers, strict=True)]
