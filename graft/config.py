@@ -101,6 +101,12 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         _require(self.num_sources >= 1, "selection.num_sources", self.num_sources, "at least 1")
+        _require(
+            self.num_candidates is None or self.num_candidates >= 1,
+            "selection.num_candidates",
+            self.num_candidates,
+            "at least 1",
+        )
         _require(0 <= self.score_mix <= 1, "selection.score_mix", self.score_mix, "0 to 1")
 
     @property
@@ -151,6 +157,11 @@ class PolicyConfig:
     """The default site policy; a site's own file overrides it."""
 
     min_class_count: int = 10
+
+    def __post_init__(self) -> None:
+        _require(
+            self.min_class_count >= 1, "policy.min_class_count", self.min_class_count, "at least 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -53,7 +53,7 @@ def ordered(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
         entries,
         key=lambda e: (
             e.round_index, e.domain_id, e.method, e.phase, e.message, e.receiver, e.attempt,
-            e.payload_bytes,
+            e.payload_bytes, e.sender, e.wire_bytes, e.cached, e.outcome,
         ),
     )  # fmt: skip
 

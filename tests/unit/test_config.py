@@ -1,0 +1,217 @@
+"""A configuration is what its TOML says, or an error that names the key."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graft.config import (
+    DeviceConfig,
+    ExpansionConfig,
+    FusionConfig,
+    PolicyConfig,
+    SelectionConfig,
+    SplitConfig,
+    TrainingConfig,
+    WorldConfig,
+    config_from_dict,
+    config_to_dict,
+    config_toml,
+    read_config,
+    read_run_settings,
+    with_settings,
+)
+from graft.errors import ConfigError
+
+SHARE = st.floats(0.01, 0.99)
+COUNT = st.integers(1, 10_000)
+NAME = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ExpansionConfig:
+    phone = draw(SHARE)
+    return ExpansionConfig(
+        seed=draw(st.integers(0, 2**63 - 1)),
+        rounds=draw(COUNT),
+        method="hat",
+        comparisons=tuple(draw(st.lists(NAME.filter(lambda name: name != "hat"), max_size=3))),
+        world=WorldConfig(
+            kind=draw(st.sampled_from(["imu", "digits", "folder"])),
+            path=draw(NAME),
+            domains=draw(st.integers(2, 10**6)),
+            max_domains=draw(st.none() | st.integers(2, 99)),
+        ),
+        split=SplitConfig(gamma=draw(SHARE), test_share=draw(SHARE)),
+        devices=DeviceConfig(
+            microcontroller_share=0.0,
+            phone_share=phone,
+            gateway_share=1 - phone,
+            architectures=tuple(draw(st.lists(NAME, max_size=2))),
+        ),
+        selection=SelectionConfig(
+            num_sources=draw(COUNT), num_candidates=draw(st.none() | COUNT), score_mix=draw(SHARE)
+        ),
+        training=TrainingConfig(epochs=draw(COUNT), learning_rate=draw(SHARE)),
+        fusion=FusionConfig(keep_quality=draw(SHARE)),
+        policy=PolicyConfig(min_class_count=draw(COUNT)),
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(configs())
+def test_a_configuration_goes_through_toml_unchanged(
+    tmp_path_factory: pytest.TempPathFactory, config: ExpansionConfig
+) -> None:
+    path = tmp_path_factory.mktemp("config") / "run.toml"
+    path.write_text(config_toml(config), "utf-8")
+    assert read_config(path) == config
+
+
+def test_an_empty_table_is_the_default_configuration() -> None:
+    assert config_from_dict({}) == ExpansionConfig()
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ({"sede": 1}, "'sede'"),
+        ({"split": {"gama": 0.1}}, r"'split\.gama'"),
+        ({"training": {"epochs": 3, "step": 3}}, r"'training\.step'"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_its_full_name(table: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config_from_dict(table)
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ({"seed": "1"}, "seed: got '1', wanted int"),
+        ({"seed": True}, "seed: got True, wanted int"),
+        ({"rounds": 2.0}, r"rounds: got 2\.0, wanted int"),
+        ({"method": 3}, "method: got 3, wanted str"),
+        ({"split": 0.5}, "split: got 0.5, wanted a table"),
+        ({"split": {"gamma": "0.1"}}, r"split\.gamma: got '0\.1', wanted float"),
+        ({"comparisons": "label-only"}, "comparisons: got 'label-only', wanted a list"),
+        ({"comparisons": [1]}, "comparisons: .* wanted a list of names"),
+        ({"world": {"kind": "moon"}}, r"world\.kind: got 'moon', wanted one of"),
+        ({"world": {"max_domains": "all"}}, r"world\.max_domains: got 'all', wanted int"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_what_it_got_and_wanted(
+    table: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config_from_dict(table)
+
+
+def test_a_whole_number_serves_where_a_float_is_wanted() -> None:
+    config = config_from_dict({"training": {"learning_rate": 1}})
+    assert type(config.training.learning_rate) is float
+    assert config.training.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("seed", -1),
+        ("rounds", 0),
+        ("comparisons", ["label-only", "hat"]),  # hat is the main method
+        ("world.domains", 1),
+        ("world.windows_per_domain", 19),
+        ("world.kind", "folder"),  # with no path
+        ("split.gamma", 0.0),
+        ("split.gamma", float("nan")),
+        ("split.test_share", 1.0),
+        ("split.founders_share", -0.1),
+        ("devices.phone_share", 0.6),  # the shares then sum to 1.1
+        ("selection.num_sources", 0),
+        ("selection.num_candidates", -1),
+        ("selection.score_mix", 1.5),
+        ("training.epochs", 0),
+        ("training.max_steps", 0),
+        ("training.batch_size", 0),
+        ("training.learning_rate", 0.0),
+        ("training.source_learning_rate", -1e-4),
+        ("fusion.holdout_share", 1.1),
+        ("fusion.insert_quality", -0.1),
+        ("fusion.dictionary_momentum", 2.0),
+        ("fusion.keep_quality", -1.0),
+        ("policy.min_class_count", 0),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(key: str, bad: object) -> None:
+    named = "devices shares" if key.startswith("devices") else key
+    named = "world.path" if key == "world.kind" else named
+    with pytest.raises(ConfigError, match=named):
+        with_settings(ExpansionConfig(), {key: bad})
+
+
+def test_dotted_settings_replace_what_they_name_and_nothing_else() -> None:
+    before = ExpansionConfig(seed=3)
+    after = with_settings(before, {"split.gamma": 0.05, "rounds": 2, "world.max_domains": 9})
+    assert (after.split.gamma, after.rounds, after.world.max_domains) == (0.05, 2, 9)
+    assert with_settings(after, {"split.gamma": before.split.gamma, "rounds": 3}) == (
+        dataclasses.replace(before, world=dataclasses.replace(before.world, max_domains=9))
+    )
+    assert before == ExpansionConfig(seed=3)
+
+
+@pytest.mark.parametrize("key", ["splitt.gamma", "split.gama", "seed.x", "comparisons.x", ""])
+def test_a_setting_that_names_nothing_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match="key"):
+        with_settings(ExpansionConfig(), {key: 1})
+
+
+def test_candidates_are_twice_the_sources_and_at_least_eight() -> None:
+    assert SelectionConfig(num_sources=3).candidates_wanted == 8
+    assert SelectionConfig(num_sources=5).candidates_wanted == 10
+    assert SelectionConfig(num_sources=5, num_candidates=6).candidates_wanted == 6
+
+
+def test_the_main_method_stands_first() -> None:
+    config = ExpansionConfig(method="hat", comparisons=("label-only", "best-source"))
+    assert config.methods == ("hat", "label-only", "best-source")
+
+
+def test_a_missing_or_malformed_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        read_config(tmp_path / "none.toml")
+    path = tmp_path / "bad.toml"
+    for content in (b"seed = ", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="not TOML"):
+            read_config(path)
+
+
+def test_no_setting_at_all_is_the_default_in_a_folder_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config, folder = read_run_settings({}, "run-7")
+    assert config == ExpansionConfig()
+    assert folder == tmp_path / ".graft" / "runs" / "run-7"
+
+
+def test_a_run_setting_wins_over_the_file_it_names(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("seed = 5\nrounds = 2\n", "utf-8")
+    config, folder = read_run_settings(
+        {"config-file": str(path), "run-folder": str(tmp_path / "out"), "seed": 6}, "x"
+    )
+    assert (config.seed, config.rounds) == (6, 2)
+    assert folder == tmp_path / "out"
+
+
+def test_an_unknown_run_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'sede'"):
+        read_run_settings({"sede": 1}, "x")
+
+
+def test_what_is_unset_is_left_out_of_the_table() -> None:
+    assert "max_domains" not in config_to_dict(ExpansionConfig())["world"]
