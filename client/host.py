@@ -12,7 +12,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from client.fetch import GrpcLink, growing_wait, open_channel
-from graft.config import ExpansionConfig, read_run_settings
+from graft.config import ExpansionConfig, RunSource, read_run_settings
 from graft.data.domain import World
 from graft.data.worlds import open_world
 from graft.devices import assign_architecture, assign_device
@@ -91,21 +91,21 @@ def domain_of_partition(world: World, context: Context) -> str:
 # --- what ``flwr run`` brings: one machine, the depot on loopback ---------------------------
 
 
-def run_settings(context: Context) -> tuple[ExpansionConfig, Path]:
-    """The configuration and run folder that Flower's run config names."""
+def _run_source(context: Context) -> RunSource:
     return read_run_settings(context.run_config, f"{context.run_id:x}")
 
 
 def domain_of_node(context: Context) -> str:
     """The domain of a node that ``flwr run`` started."""
-    config, _ = run_settings(context)
+    config = _run_source(context).config
     return domain_of_partition(open_world(config.world, config.seed), context)
 
 
 @contextmanager
 def node_device(context: Context, order: Order) -> Iterator[Device]:
     """The device of a node that ``flwr run`` started: models come from the depot over gRPC."""
-    config, run_folder = run_settings(context)
+    source = _run_source(context)
+    config, run_folder = source.config, source.folder
     method = "profile" if isinstance(order, ProfileOrder) else order.method
     address = (run_folder / "depot.address").read_text("utf-8")
     with (

@@ -106,32 +106,34 @@ def simulate(
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         folder = RunFolder(out or Path("runs") / stamp)
     world = open_world(config.world, config.seed)
-    if resume is None:
-        folder.begin(config, world)
-    console.print(
-        f"{world.task.name}: {len(world.domain_ids)} domains, {config.rounds} rounds, "
-        f"methods {', '.join(config.methods)}; run folder {folder.path}",
-        highlight=False,
-    )
-    try:
-        with _round_progress(config.rounds) as progress:
-            digest = run_flower(
-                RunSettings(
-                    config=config,
-                    world=world,
-                    folder=folder,
-                    join_timeout_s=join_timeout_s,
-                    stall_timeout_s=stall_timeout_s,
-                    progress=progress,
-                ),
-                workers,
-            )
-    except GraftError as error:
-        folder.fail(f"{type(error).__name__}: {error}")
-        if folder.is_written:
-            _show_run(folder.path, output)
-        raise
-    _show_run(folder.path, output)
+    with _round_progress(config.rounds) as progress:
+        settings = RunSettings(
+            config=config,
+            world=world,
+            folder=folder,
+            join_timeout_s=join_timeout_s,
+            stall_timeout_s=stall_timeout_s,
+            progress=progress,
+        )
+        if resume is None:
+            folder.begin(config, world)
+        console.print(
+            f"{world.task.name}: {len(world.domain_ids)} domains, {config.rounds} rounds, "
+            f"methods {', '.join(config.methods)}; run folder {folder.path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        try:
+            digest = run_flower(settings, workers)
+        except GraftError as error:
+            folder.fail(f"{type(error).__name__}: {error}")
+            failure: GraftError | None = error
+        else:
+            failure = None
+    if folder.is_written:
+        _show_run(folder.path, output)
+    if failure is not None:
+        raise failure
     console.print(f"hash {digest}", highlight=False)
 
 

@@ -253,17 +253,32 @@ def with_settings(config: ExpansionConfig, settings: dict[str, Any]) -> Expansio
     return config_from_dict(table)
 
 
-def read_run_settings(settings: Mapping[str, Any], run_name: str) -> tuple[ExpansionConfig, Path]:
-    """The configuration and run folder that a Flower run config names.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSource:
+    """What a Flower run config names: a configuration, a run folder, the wait for nodes."""
+
+    config: ExpansionConfig
+    folder: Path
+    join_timeout_s: float
+
+
+def read_run_settings(settings: Mapping[str, Any], run_name: str) -> RunSource:
+    """Read a Flower run config.
 
     Its keys are ``run-folder`` (empty: ``~/.graft/runs/<run_name>``), ``config-file`` (empty:
-    the defaults) and any dotted key of ExpansionConfig, which wins over the file.
+    the defaults), ``join-timeout-s``, and any dotted key of ExpansionConfig, which wins over
+    the file. Raises ConfigError for any other.
     """
     table = dict(settings)
     folder = table.pop("run-folder", "") or Path.home() / ".graft" / "runs" / run_name
     config_file = table.pop("config-file", "")
+    join_timeout_s = float(table.pop("join-timeout-s", 120.0))
     config = read_config(Path(config_file)) if config_file else ExpansionConfig()
-    return with_settings(config, table), Path(folder).absolute()
+    return RunSource(
+        config=with_settings(config, table),
+        folder=Path(folder).absolute(),
+        join_timeout_s=join_timeout_s,
+    )
 
 
 def _build(cls: type, table: dict[str, Any], prefix: str) -> Any:

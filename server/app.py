@@ -22,7 +22,8 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """What ``flwr run`` starts. Its nodes are on this machine, so the depot needs no TLS."""
-    config, path = read_run_settings(context.run_config, f"{context.run_id:x}")
+    source = read_run_settings(context.run_config, f"{context.run_id:x}")
+    config, path = source.config, source.folder
     world = open_world(config.world, config.seed)
     folder = RunFolder(path)
     folder.begin(config, world)
@@ -32,8 +33,17 @@ def main(grid: Grid, context: Context) -> None:
         partial.write_text(f"127.0.0.1:{depot.port}", "utf-8")
         os.replace(partial, path / "depot.address")
         try:
-            digest = conduct(grid, RunSettings(config=config, world=world, folder=folder))
+            digest = conduct(
+                grid,
+                RunSettings(
+                    config=config,
+                    world=world,
+                    folder=folder,
+                    join_timeout_s=source.join_timeout_s,
+                ),
+            )
         except GraftError as error:
+            folder.fail(f"{type(error).__name__}: {error}")
             log.error("run failed: %s", error)
             raise
     log.info("run %s finished: hash %s", folder.run_id, digest)

@@ -9,10 +9,11 @@ from graft.config import ExpansionConfig
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.errors import ExpansionFailedError, PayloadChangedError
+from graft.methods import find_method
 from graft.results import result_row
 from graft.rounds import expand_system, found_system
 from graft.values import LedgerEntry, ModelCard
-from graft.zoo import parameter_shapes
+from graft.zoo import offered_architectures, parameter_shapes
 from server.edge import EdgeSettings, FlowerEdge
 from server.run_folder import RunFolder
 from server.store import DirectoryStore
@@ -31,6 +32,21 @@ class RunSettings:
     stall_timeout_s: float = 900.0
     progress: Progress = lambda *_: None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot run before anything starts.
+
+        Raises ConfigError or ArchitectureError.
+        """
+        for name in self.config.methods:
+            find_method(name)
+        offered_architectures(self.world.task, self.config.devices.architectures)
+        self.schedule()
+
+    def schedule(self) -> tuple[tuple[str, ...], ...]:
+        """Domain ids by round."""
+        config = self.config
+        return schedule_rounds(self.world, config.split, config.rounds, config.seed)
+
 
 def conduct(grid: Grid, settings: RunSettings) -> str:
     """Run what is left of the rounds; returns the run's hash.
@@ -39,7 +55,7 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
     the domains, where any failed: the rest is finished all the same.
     """
     config, folder, world = settings.config, settings.folder, settings.world
-    schedule = schedule_rounds(world, config.split, config.rounds, config.seed)
+    schedule = settings.schedule()
     state = folder.load_state()
     store = DirectoryStore(folder.models, shapes_of=lambda name: parameter_shapes(name, world.task))
     entries: list[LedgerEntry] = []

@@ -25,6 +25,7 @@ from graft.values import (
 from graft.wire.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_answer, decode_join, encode_order
 
 _POLL_S = 0.05
+_POLL_S_PER_MESSAGE = 0.002
 # The phases that an order travels down in and its answer comes up in.
 _ROUTES: dict[type, tuple[str, Phase, Phase]] = {
     ProfileOrder: ("query.profile", "profile", "profile"),
@@ -136,7 +137,8 @@ class FlowerEdge:
                 self._progress(_ROUTES[type(order)][2], done, len(orders), spent)
             if time.monotonic() - last_s > self._settings.stall_timeout_s:
                 break
-            time.sleep(_POLL_S if pending else 0)
+            if pending:  # each look costs Flower's store a scan of what is pending
+                time.sleep(_POLL_S + _POLL_S_PER_MESSAGE * len(pending))
         for number in pending.values():
             lost = EdgeError(
                 f"domain {orders[number].domain_id}: no answer while nothing came for "

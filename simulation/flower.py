@@ -58,9 +58,8 @@ def run_flower(settings: RunSettings, workers: int) -> str:
         "init_args": {"num_cpus": workers, "log_to_driver": False, "logging_level": "ERROR"},
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
     }
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     os.environ.update(_QUIET)
-    with _working_directory(folder), MemoryMeter() as memory:
+    with _working_directory(folder), _log_file(folder / "flower.log"), MemoryMeter() as memory:
         try:
             run_simulation(
                 server_app=server_app,
@@ -108,6 +107,21 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
 
     attach(app, domain_of, simulated_device)
     return app
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Flower's own log goes to the run folder: on the terminal it would drown the run's."""
+    logger = logging.getLogger("flwr")
+    before = logger.handlers[:], logger.propagate
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.handlers[:], logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate = before
+        handler.close()
 
 
 @contextmanager

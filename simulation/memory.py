@@ -7,9 +7,12 @@ import psutil
 
 
 class MemoryMeter:
-    """Samples in the background while its ``with`` block runs; ``peak_bytes`` is the highest."""
+    """Samples in the background while its ``with`` block runs; ``peak_bytes`` is the highest.
 
-    def __init__(self, period_s: float = 1.0) -> None:
+    A look walks every page table of a dozen processes, hence seldom.
+    """
+
+    def __init__(self, period_s: float = 5.0) -> None:
         self.peak_bytes = 0
         self._period_s = period_s
         self._stop = threading.Event()
@@ -30,7 +33,9 @@ class MemoryMeter:
 
     def _sample(self) -> None:
         root = psutil.Process()
-        while not self._stop.wait(self._period_s):
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(self._period_s)  # one last look when it stops
             processes = [root, *root.children(recursive=True)]
             self.peak_bytes = max(self.peak_bytes, sum(map(_share_bytes, processes)))
 

@@ -18,6 +18,7 @@ from graft.values import (
     LearnOrder,
     LearnReport,
     ModelCard,
+    Order,
     ProbeOrder,
     ProfileOrder,
     Selection,
@@ -26,6 +27,8 @@ from graft.values import (
 )
 
 Admission = Callable[[ModelCard], ModelCard]
+# What a report must tell for its row of the results.
+_METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +50,7 @@ def found_system(domain_ids: Sequence[str], edge: Edge, admit: Admission) -> Rou
         LearnOrder(domain_id=d, round_index=0, method=FOUNDER, sources=(), register=True)
         for d in profiles
     ]
-    reports = [*failures, *_reports(edge.ask(orders))]
+    reports = [*failures, *_reports(orders, edge)]
     return _admit_reports(SystemState(), FOUNDER, reports, profiles, admit)
 
 
@@ -76,7 +79,7 @@ def expand_system(
             except EdgeError as error:
                 failures.append(failure_of(order, error))
         else:
-            failures.append(_as_failure(answer))
+            failures.append(_as_failure(answer, order))
     failed = {(failure.domain_id, failure.method) for failure in failures}
     orders = [
         LearnOrder(
@@ -90,7 +93,7 @@ def expand_system(
         for domain_id in profiles
         if (domain_id, method.name) not in failed
     ]
-    reports = [*failures, *_reports(edge.ask(orders))]
+    reports = [*failures, *_reports(orders, edge)]
     return _admit_reports(state, config.method, reports, profiles, admit)
 
 
@@ -101,11 +104,12 @@ def _ask_profiles(
     profiles: dict[str, DomainProfile] = {}
     failures: list[Failure] = []
     orders = [ProfileOrder(domain_id=d, round_index=index) for d in domain_ids]
-    for answer in edge.ask(orders):
+    for order, answer in zip(orders, edge.ask(orders), strict=True):
         if isinstance(answer, DomainProfile):
-            profiles[answer.domain_id] = answer
+            profiles[order.domain_id] = answer
         else:
-            failures += [replace(_as_failure(answer), method=method) for method in methods]
+            failure = _as_failure(answer, order)
+            failures += [replace(failure, method=method) for method in methods]
     return profiles, failures
 
 
@@ -162,6 +166,10 @@ def _admit_reports(
             try:
                 if report.card is None:
                     raise EdgeError(f"report of {report.domain_id}: got no card, wanted one")
+                if report.card.domain_id != report.domain_id:
+                    raise EdgeError(
+                        f"report of {report.domain_id}: got a card of {report.card.domain_id}"
+                    )
                 cards.append(admit(replace(report.card, profile=profiles[report.domain_id])))
             except GraftError as error:
                 report = failure_of(report, error)
@@ -169,11 +177,24 @@ def _admit_reports(
     return Round(state=state.admit(tuple(cards)), reports=tuple(final))
 
 
-def _reports(answers: Sequence[Answer]) -> list[LearnReport | Failure]:
-    return [a if isinstance(a, LearnReport) else _as_failure(a) for a in answers]
+def _reports(orders: Sequence[LearnOrder], edge: Edge) -> list[LearnReport | Failure]:
+    reports: list[LearnReport | Failure] = []
+    for order, answer in zip(orders, edge.ask(orders), strict=True):
+        if not isinstance(answer, LearnReport):
+            reports.append(_as_failure(answer, order))
+        elif missing := [name for name in _METRICS if name not in answer.metrics]:
+            error = EdgeError(f"report of {order.domain_id}: got no {', '.join(missing)}")
+            reports.append(failure_of(order, error))
+        else:
+            reports.append(answer)
+    return reports
 
 
-def _as_failure(answer: Answer) -> Failure:
+def _as_failure(answer: Answer, order: Order) -> Failure:
+    """The failure that an answer is: told, or being of another kind than was asked for."""
     if isinstance(answer, Failure):
         return answer
-    raise EdgeError(f"answer of {answer.domain_id}: got {type(answer).__name__}, not asked for")
+    kind = type(answer).__name__
+    return failure_of(
+        order, EdgeError(f"answer of {order.domain_id}: got a {kind}, wanted what was asked for")
+    )

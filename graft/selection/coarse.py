@@ -20,7 +20,13 @@ def select_candidates(
 
     Ties fall to the lower domain id, so that the catalogue's order decides nothing.
     """
-    cards = [card for card in catalogue if card.domain_id != profile.domain_id]
+    # A profile of another length, from another program or forged, cannot be compared.
+    cards = [
+        card
+        for card in catalogue
+        if card.domain_id != profile.domain_id
+        and _statistics(card).size == profile.statistics_D.size
+    ]
     if not cards:
         return []
     statistics_SD = np.stack([_statistics(card) for card in cards])

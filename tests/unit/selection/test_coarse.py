@@ -118,3 +118,9 @@ def test_a_domain_is_no_candidate_of_its_own() -> None:
 def test_a_card_without_a_profile_cannot_be_ranked() -> None:
     with pytest.raises(EdgeError, match="mute"):
         select_candidates(profile("me", 0.0), [card("mute")], SelectionConfig())
+
+
+def test_a_profile_of_another_length_is_not_compared() -> None:
+    catalogue = [card("long", 0.0, 0.0), card("fits", 5.0)]
+    assert ids(select_candidates(profile("me", 0.0), catalogue, SelectionConfig())) == ["fits"]
+    assert select_candidates(profile("me", 0.0, 1.0, 2.0), catalogue, SelectionConfig()) == []

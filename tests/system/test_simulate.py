@@ -1,0 +1,206 @@
+"""``graft simulate`` as a person types it: through Flower, Ray and real files."""
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from commands import GRAFT, LIMIT_S, SMALL, quiet_environment, run_facts, wait_until
+
+from graft.data import ImuWorld, write_dataset, write_domain
+from graft.data.imu_world import CHANNELS, RATE_HZ
+from graft.ledger import is_upload, read_ledger
+from graft.results import read_results, run_hash
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One uninterrupted run with two workers."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    done = subprocess.run(
+        [GRAFT, *SMALL, "--out", folder, "--workers", "2"],
+        cwd=folder.parent,
+        env=quiet_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_a_run_serves_every_newcomer_by_every_method(reference: Path) -> None:
+    rows = read_results(reference / "results.parquet")
+    # Of 11 domains round(0.4 * 11) = 4 are founders; the other 7 are served by 3 methods each.
+    founders = [row for row in rows if row.round_index == 0]
+    assert len(founders) == 4
+    assert len(rows) - len(founders) == 7 * 3
+    assert not [row.error for row in rows if row.error]
+    assert run_facts(reference)["status"] == "complete"
+
+
+def test_the_ledger_holds_what_the_files_weigh(reference: Path) -> None:
+    entries = read_ledger(reference / "ledger.parquet")
+    models = {path.stem for path in (reference / "models").glob("*.safetensors")}
+    sizes = {
+        part: sum((reference / "models" / f"{name}.{part}").stat().st_size for name in models)
+        for part in ("base", "residual")
+    }
+    pushed = [e for e in entries if e.phase == "register" and is_upload(e)]
+    # Every model in the store was pushed once, in two parts, and weighs what was charged.
+    assert len(models) == 11
+    for part, size in sizes.items():
+        assert sum(e.payload_bytes for e in pushed if e.message == f"payload.{part}") == size
+    # No source model travels for label-only.
+    assert not [e for e in entries if e.method == "label-only" and e.sender == "depot"]
+
+
+def test_what_was_probed_is_not_shipped_again(reference: Path) -> None:
+    entries = read_ledger(reference / "ledger.parquet")
+    ship = [e for e in entries if e.method == "hat" and e.phase == "ship" and e.sender == "depot"]
+    bases = [e for e in ship if e.message == "payload.base"]
+    assert bases
+    assert all(e.cached and e.payload_bytes == 0 for e in bases)
+    assert all(e.payload_bytes > 0 for e in ship if e.message == "payload.residual")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_number_of_workers_changes_nothing(
+    workers: int, reference: Path, graft: Run, tmp_path: Path
+) -> None:
+    done = graft(*SMALL, "--out", "again", "--workers", str(workers), "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"]["hash"] == run_facts(reference)["hash"]
+
+
+def test_a_killed_run_resumes_to_the_same_hash(
+    reference: Path, start_graft: Start, graft: Run, tmp_path: Path
+) -> None:
+    process = start_graft(*SMALL, "--out", "run")
+    wait_until((tmp_path / "run" / "rounds" / "0").is_dir, "the end of round 0")
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        member.send_signal(signal.SIGKILL)
+    process.wait()
+    assert run_facts(tmp_path / "run")["status"] == "running"
+    done = graft("simulate", "--resume", "run")
+    assert done.returncode == 0, done.stderr
+    assert run_facts(tmp_path / "run")["hash"] == run_facts(reference)["hash"]
+
+
+def test_a_dead_actor_is_a_named_failure_and_not_a_smaller_mean(
+    start_graft: Start, tmp_path: Path
+) -> None:
+    process = start_graft(*SMALL, "--out", "run", "--workers", "1")
+
+    def actors() -> list[psutil.Process]:
+        children = psutil.Process(process.pid).children(recursive=True)
+        return [c for c in children if "ClientAppActor" in " ".join(c.cmdline())]
+
+    wait_until((tmp_path / "run" / "rounds" / "0").is_dir, "the end of round 0")
+    for actor in actors():
+        actor.kill()
+    output = process.communicate(timeout=240)[0].decode()
+    assert process.returncode == 1, output
+    assert "Error" in output
+    rows = read_results(tmp_path / "run" / "results.parquet")
+    failed = [row for row in rows if row.error]
+    assert failed
+    assert all(row.accuracy is None for row in failed)
+    assert run_facts(tmp_path / "run")["status"] == "failed"
+
+
+def test_a_bad_domain_fails_by_name_and_keeps_its_ledger_rows(graft: Run, tmp_path: Path) -> None:
+    world = ImuWorld(8, 60, 3)
+    folder = tmp_path / "people"
+    write_dataset(
+        folder, world.task, channels=CHANNELS, rate_hz=RATE_HZ, licence="synthetic", persons={}
+    )
+    for domain_id in world.domain_ids:
+        write_domain(folder, world.load(domain_id))
+    bad = folder / "domains" / "user-000002.npz"
+    with np.load(bad) as arrays:
+        spoiled = dict(arrays)
+    spoiled["x"][5, 0, 0] = np.nan
+    np.savez(bad, **spoiled)
+    done = graft(
+        "simulate", "--data", "people", "--rounds", "1", "--out", "run",
+        "--set", "training.max_steps=8", "--set", 'comparisons=["label-only"]',
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "user-000002" in done.stderr
+    assert "DomainValueError" in done.stderr
+    rows = read_results(tmp_path / "run" / "results.parquet")
+    assert {row.domain_id for row in rows if row.error} == {"user-000002"}
+    assert len({row.domain_id for row in rows if not row.error}) == 7
+    entries = read_ledger(tmp_path / "run" / "ledger.parquet")
+    spent = [e for e in entries if e.domain_id == "user-000002" and e.payload_bytes]
+    assert spent
+    assert "user-000002" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_foreign_modules_in_the_current_directory_are_not_imported(
+    graft: Run, reference: Path, tmp_path: Path
+) -> None:
+    for name in ("server", "client", "simulation", "graft"):
+        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('the wrong {name}')\n", "utf-8")
+    done = graft(*SMALL, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert run_facts(tmp_path / "run")["hash"] == run_facts(reference)["hash"]
+
+
+def test_the_report_is_made_again_from_the_folder_alone(
+    reference: Path, graft: Run, tmp_path: Path
+) -> None:
+    copy = tmp_path / "moved"
+    shutil.copytree(reference, copy)
+    before = (copy / "report.html").read_text("utf-8")
+    (copy / "report.html").unlink()
+    done = graft("report", "moved", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert (copy / "report.html").read_text("utf-8") == before
+    rows, entries = read_results(copy / "results.parquet"), read_ledger(copy / "ledger.parquet")
+    assert json.loads(done.stdout)["run"]["hash"] == run_hash(rows, entries)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        (("--set", "selection.num_sorces=3"), "ConfigError", "num_sorces"),
+        (("--set", "split.gamma=2.0"), "ConfigError", "split.gamma"),
+        (("--method", "magic"), "ConfigError", "magic"),
+        (("--set", 'devices.architectures=["vit"]'), "ArchitectureError", "vit"),
+        (("--data", "nowhere"), "DatasetFormatError", "nowhere"),
+        (("--resume", "nowhere"), "RunError", "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(
+    arguments: tuple[str, ...], error: str, named: str, graft: Run
+) -> None:
+    done = graft("simulate", *arguments)
+    assert done.returncode == 1
+    assert error in done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_command_shows_an_example(graft: Run) -> None:
+    for command in (
+        ("simulate",),
+        ("report",),
+        ("data", "prepare"),
+        ("data", "fetch"),
+        ("data", "check"),
+    ):
+        done = graft(*command, "--help")
+        assert done.returncode == 0
+        assert f"Example: graft {' '.join(command)}" in done.stdout
