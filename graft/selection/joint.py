@@ -44,7 +44,7 @@ def joint_scores(
 
 def _zscore(values: Sequence[float]) -> npt.NDArray[np.float64]:
     array = np.asarray(values, np.float64)
-    deviation = array.std()
+    deviation = array.std() if array.size else 0.0
     if deviation < 1e-12:
         return np.zeros_like(array)
     scaled: npt.NDArray[np.float64] = (array - array.mean()) / deviation
