@@ -272,7 +272,7 @@ def read_run_settings(settings: Mapping[str, Any], run_name: str) -> RunSource:
     table = dict(settings)
     folder = table.pop("run-folder", "") or Path.home() / ".graft" / "runs" / run_name
     config_file = table.pop("config-file", "")
-    join_timeout_s = float(table.pop("join-timeout-s", 120.0))
+    join_timeout_s = _convert(float, table.pop("join-timeout-s", 120.0), "join-timeout-s")
     config = read_config(Path(config_file)) if config_file else ExpansionConfig()
     return RunSource(
         config=with_settings(config, table),

@@ -193,24 +193,27 @@ def test_no_setting_at_all_is_the_default_in_a_folder_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    config, folder = read_run_settings({}, "run-7")
-    assert config == ExpansionConfig()
-    assert folder == tmp_path / ".graft" / "runs" / "run-7"
+    source = read_run_settings({}, "run-7")
+    assert source.config == ExpansionConfig()
+    assert source.folder == tmp_path / ".graft" / "runs" / "run-7"
 
 
 def test_a_run_setting_wins_over_the_file_it_names(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("seed = 5\nrounds = 2\n", "utf-8")
-    config, folder = read_run_settings(
-        {"config-file": str(path), "run-folder": str(tmp_path / "out"), "seed": 6}, "x"
-    )
-    assert (config.seed, config.rounds) == (6, 2)
-    assert folder == tmp_path / "out"
+    settings = {"config-file": str(path), "run-folder": str(tmp_path / "out"), "seed": 6}
+    source = read_run_settings({**settings, "join-timeout-s": 7}, "x")
+    assert (source.config.seed, source.config.rounds) == (6, 2)
+    assert source.folder == tmp_path / "out"
+    assert source.join_timeout_s == 7.0
 
 
-def test_an_unknown_run_setting_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'sede'"):
-        read_run_settings({"sede": 1}, "x")
+@pytest.mark.parametrize(
+    ("table", "named"), [({"sede": 1}, "'sede'"), ({"join-timeout-s": "soon"}, "join-timeout-s")]
+)
+def test_an_unknown_or_unusable_run_setting_is_refused(table: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        read_run_settings(table, "x")
 
 
 def test_what_is_unset_is_left_out_of_the_table() -> None:

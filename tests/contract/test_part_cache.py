@@ -1,0 +1,112 @@
+"""What every memory of fetched parts does: in process, in a folder, and by name only."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fakes import MemoryStore
+
+from graft.values import Task
+from graft.wire.cache import FolderCache, MemoryCache, PartCache
+from graft.wire.link import Part
+from graft.wire.payload import encode_payload
+from graft.zoo import build_network, parameter_shapes, parameters_of
+from simulation.held_parts import HeldParts
+
+TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b"))
+PARTS: tuple[Part, ...] = ("base", "residual", "exact")
+OpenCache = Callable[[], PartCache]
+
+
+@pytest.fixture(scope="module")
+def store() -> MemoryStore:
+    return MemoryStore(lambda architecture: parameter_shapes(architecture, TASK))
+
+
+@pytest.fixture(scope="module")
+def models(store: MemoryStore) -> list[str]:
+    """Ids of two models that the store holds."""
+    return [
+        store.put(encode_payload("mlp", parameters_of(build_network("mlp", TASK, seed))), "mlp")
+        for seed in (0, 1)
+    ]
+
+
+@pytest.fixture(params=["memory", "folder", "held"])
+def open_cache(request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStore) -> OpenCache:
+    """Opens a device's cache; what outlives its process is there when it is opened again."""
+    if request.param == "memory":
+        held = MemoryCache()
+        return lambda: held
+    if request.param == "folder":
+        return lambda: FolderCache(tmp_path / "device")
+    return lambda: HeldParts(tmp_path / "devices" / "ann.held", store)
+
+
+def fill(cache: PartCache, store: MemoryStore, *kept: tuple[str, Part]) -> None:
+    for name, part in kept:
+        cache.put(name, part, store.part(name, part))
+
+
+def test_a_new_cache_holds_nothing(open_cache: OpenCache, models: list[str]) -> None:
+    assert [open_cache().get(models[0], part) for part in PARTS] == [None] * 3
+
+
+def test_a_part_comes_back_as_it_was_put_and_no_other_does(
+    open_cache: OpenCache, store: MemoryStore, models: list[str]
+) -> None:
+    cache = open_cache()
+    fill(cache, store, (models[0], "base"), (models[1], "exact"))
+    assert cache.get(models[0], "base") == store.part(models[0], "base")
+    assert cache.get(models[1], "exact") == store.part(models[1], "exact")
+    assert cache.get(models[0], "residual") is None
+    assert cache.get(models[0], "exact") is None
+    assert cache.get(models[1], "base") is None
+
+
+def test_putting_twice_is_putting_once(
+    open_cache: OpenCache, store: MemoryStore, models: list[str]
+) -> None:
+    cache = open_cache()
+    fill(cache, store, (models[0], "base"), (models[0], "base"))
+    assert cache.get(models[0], "base") == store.part(models[0], "base")
+    cache.forget(models[0])
+    assert cache.get(models[0], "base") is None
+
+
+def test_a_cache_opened_again_holds_what_it_held(
+    open_cache: OpenCache, store: MemoryStore, models: list[str]
+) -> None:
+    fill(open_cache(), store, (models[0], "base"))
+    fill(open_cache(), store, (models[1], "residual"))
+    again = open_cache()
+    assert again.get(models[0], "base") == store.part(models[0], "base")
+    assert again.get(models[1], "residual") == store.part(models[1], "residual")
+
+
+def test_forgetting_a_model_forgets_all_its_parts_for_good_and_no_other_model(
+    open_cache: OpenCache, store: MemoryStore, models: list[str]
+) -> None:
+    cache = open_cache()
+    fill(cache, store, *((name, part) for name in models for part in PARTS))
+    cache.forget(models[0])
+    for held in (cache, open_cache()):
+        assert [held.get(models[0], part) for part in PARTS] == [None] * 3
+        assert all(held.get(models[1], part) is not None for part in PARTS)
+
+
+def test_a_forgotten_part_can_be_put_again(
+    open_cache: OpenCache, store: MemoryStore, models: list[str]
+) -> None:
+    cache = open_cache()
+    fill(cache, store, (models[0], "base"))
+    cache.forget(models[0])
+    fill(cache, store, (models[0], "base"))
+    assert open_cache().get(models[0], "base") == store.part(models[0], "base")
+
+
+def test_forgetting_what_was_never_held_is_nothing(
+    open_cache: OpenCache, models: list[str]
+) -> None:
+    open_cache().forget(models[0])
+    assert open_cache().get(models[0], "base") is None

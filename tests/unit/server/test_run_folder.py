@@ -1,0 +1,221 @@
+"""A run folder holds whole rounds or none of them, and goes on where it stopped."""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from graft.config import ExpansionConfig
+from graft.data.imu_world import ImuWorld
+from graft.errors import RunError
+from graft.ledger import read_ledger
+from graft.results import ResultRow, read_results, run_hash
+from graft.values import DomainProfile, LedgerEntry, ModelCard, SystemState
+from graft.wire.codec import encode_card
+from graft.wire.journal import JournalMeter
+from server.run_folder import RunFolder
+
+CONFIG = ExpansionConfig(seed=4, comparisons=("label-only",))
+WORLD = ImuWorld(5, 40, seed=4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "first")
+    folder.begin(CONFIG, WORLD)
+    return folder
+
+
+def facts(folder: RunFolder) -> dict[str, object]:
+    table: dict[str, object] = tomllib.loads((folder.path / "run.toml").read_text("utf-8"))["run"]
+    return table
+
+
+def card(domain_id: str, round_index: int = 0) -> ModelCard:
+    return ModelCard(
+        model_id=domain_id.encode().hex().zfill(64),
+        domain_id=domain_id,
+        architecture="mlp",
+        payload_bytes=30,
+        base_bytes=10,
+        residual_bytes=20,
+        class_mask_C=np.array([True, False, True]),
+        round_index=round_index,
+        parents=("a" * 64,) if round_index else (),
+        profile=DomainProfile(
+            domain_id=domain_id,
+            task="imu-world",
+            num_samples=3,
+            statistics_D=np.array([0.5, -1.5], np.float32),
+            class_counts_C=np.array([1, 0, 2]),
+        ),
+        centroids_CF=np.arange(6, dtype=np.float32).reshape(3, 2),
+        signature=b"s",
+    )
+
+
+def row(domain_id: str, round_index: int = 0, error: str | None = None) -> ResultRow:
+    return ResultRow(
+        domain_id=domain_id,
+        method="hat",
+        round_index=round_index,
+        accuracy=None if error else 0.5,
+        error=error,
+        error_message="spilt" if error else None,
+    )
+
+
+def entry(domain_id: str, payload_bytes: int, round_index: int = 0) -> LedgerEntry:
+    return LedgerEntry(
+        run="first",
+        round_index=round_index,
+        phase="ship",
+        method="hat",
+        domain_id=domain_id,
+        sender="depot",
+        receiver=domain_id,
+        message="payload.base",
+        payload_bytes=payload_bytes,
+        wire_bytes=payload_bytes + 1,
+        wire_source="modelled",
+    )
+
+
+def encoded(state: SystemState) -> tuple[int, list[bytes]]:
+    return state.round_index, [encode_card(each) for each in state.catalogue]
+
+
+def test_a_new_run_says_what_it_is(folder: RunFolder) -> None:
+    table = tomllib.loads((folder.path / "run.toml").read_text("utf-8"))
+    assert (table["run"]["id"], table["run"]["seed"]) == ("first", 4)
+    assert table["run"]["status"] == "running"
+    assert table["world"]["domains"] == 5
+    assert table["world"]["classes"] == list(WORLD.task.classes)
+    assert table["versions"]["torch"]
+    assert folder.resume() == CONFIG
+    assert not folder.is_written
+
+
+def test_a_second_run_does_not_overwrite_the_first(folder: RunFolder) -> None:
+    before = (folder.path / "run.toml").read_bytes()
+    with pytest.raises(RunError, match="holds a run already"):
+        RunFolder(folder.path).begin(ExpansionConfig(), WORLD)
+    assert (folder.path / "run.toml").read_bytes() == before
+
+
+def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run\.toml"):
+        RunFolder(tmp_path).resume()
+    (tmp_path / "run.toml").write_text("run = ", "utf-8")
+    with pytest.raises(RunError, match="not TOML"):
+        RunFolder(tmp_path).resume()
+
+
+def test_a_run_without_a_finished_round_starts_from_nothing(folder: RunFolder) -> None:
+    assert folder.load_state() == SystemState()
+
+
+def test_the_last_round_comes_back_to_the_bit(folder: RunFolder) -> None:
+    first = SystemState().admit((card("ann"), card("ben")))
+    second = first.admit((card("cid", 1),))
+    for state in (first, second):
+        folder.save_round(state, [], [])
+        assert encoded(RunFolder(folder.path).load_state()) == encoded(state)
+
+
+def test_a_round_that_was_cut_off_is_not_there(folder: RunFolder) -> None:
+    state = SystemState().admit((card("ann"),))
+    folder.save_round(state, [row("ann")], [])
+    torn = folder.path / "rounds" / "1.partial"
+    torn.mkdir()
+    (torn / "results.parquet").write_bytes(b"PAR1")
+    assert encoded(folder.load_state()) == encoded(state)
+    again = state.admit((card("ben", 1),))
+    folder.save_round(again, [row("ben", 1)], [])  # and it does not stand in the way
+    assert not torn.exists()
+    assert encoded(folder.load_state()) == encoded(again)
+
+
+def test_what_an_interrupted_round_left_on_devices_and_in_journals_is_dropped(
+    folder: RunFolder,
+) -> None:
+    journal = JournalMeter(folder.journals / "ann.hat.jsonl")
+    journal.record(entry("ann", 7))
+    journal.close()
+    (folder.devices / "ann").mkdir(parents=True)
+    folder.load_state()
+    assert folder.journal_entries() == []
+    assert not folder.devices.exists()
+
+
+def test_journals_are_read_once(folder: RunFolder) -> None:
+    entries = [entry("ann", 7), entry("ann", 8), entry("ben", 9)]
+    for each in entries:
+        journal = JournalMeter(folder.journals / f"{each.domain_id}.hat.jsonl")
+        journal.record(each)
+        journal.close()
+    assert folder.journal_entries() == entries
+    assert folder.journal_entries() == []
+
+
+def test_a_finished_run_is_the_sum_of_its_rounds(folder: RunFolder) -> None:
+    rows = [row("ann"), row("ben", 1), row("cid", 1)]
+    entries = [entry("ann", 1), entry("ben", 2, 1), entry("cid", 3, 1)]
+    state = SystemState()
+    for index in (0, 1):
+        state = state.admit(())
+        folder.save_round(
+            state,
+            [r for r in rows if r.round_index == index],
+            [e for e in entries if e.round_index == index],
+        )
+    digest, failures = folder.finish(2)
+    assert failures == []
+    assert folder.is_written
+    assert read_results(folder.path / "results.parquet") == rows
+    assert read_ledger(folder.path / "ledger.parquet") == entries
+    assert digest == run_hash(rows, entries)
+    told = facts(folder)
+    assert (told["status"], told["hash"], told["seed"]) == ("complete", digest, 4)
+    assert told["finished"]
+
+
+def test_a_failure_is_named_and_the_run_counts_as_failed(folder: RunFolder) -> None:
+    folder.save_round(SystemState(round_index=1), [row("ann"), row("ben", error="DataError")], [])
+    _, failures = folder.finish(1)
+    assert failures == ["ben (hat): DataError: spilt"]
+    assert facts(folder)["status"] == "failed"
+
+
+def test_a_run_with_a_round_missing_cannot_be_finished(folder: RunFolder) -> None:
+    folder.save_round(SystemState(round_index=1), [row("ann")], [])
+    with pytest.raises(RunError, match="results"):
+        folder.finish(2)
+    assert not folder.is_written
+
+
+def test_a_run_that_broke_says_why_and_can_go_on(folder: RunFolder) -> None:
+    folder.fail("EdgeError: gone")
+    assert (facts(folder)["status"], facts(folder)["reason"]) == ("failed", "EdgeError: gone")
+    folder.note(workers=2)
+    assert facts(folder)["workers"] == 2
+    assert folder.resume() == CONFIG
+    assert facts(folder)["status"] == "running"
+
+
+def test_the_catalogue_can_be_read_by_people_too(folder: RunFolder) -> None:
+    state = SystemState().admit((card("ben"), replace(card("ann", 1), architecture="gru")))
+    folder.save_round(state, [], [])
+    table = pq.read_table(folder.path / "rounds" / "0" / "catalogue.parquet")
+    assert table["domain_id"].to_pylist() == ["ann", "ben"]
+    assert table["architecture"].to_pylist() == ["gru", "mlp"]
+    assert table["parents"].to_pylist() == [["a" * 64], []]
+
+
+def test_no_write_leaves_a_partial_file(folder: RunFolder) -> None:
+    folder.save_round(SystemState(round_index=1), [row("ann")], [entry("ann", 1)])
+    folder.finish(1)
+    assert list(folder.path.rglob("*.partial")) == []
