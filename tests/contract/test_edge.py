@@ -1,0 +1,430 @@
+"""What every way from the server to its domains does: in process, and over Flower's messages."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import pytest
+from fakes import LocalEdge, OpenDevice, world_devices, world_store
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import attach
+from graft.config import ExpansionConfig
+from graft.data.imu_world import ImuWorld
+from graft.errors import DataError, EdgeError, NodesMissingError
+from graft.ledger import SERVER
+from graft.ports import Edge
+from graft.rounds import Device
+from graft.values import (
+    Answer,
+    DomainProfile,
+    Failure,
+    LearnOrder,
+    LedgerEntry,
+    Order,
+    ProbeOrder,
+    ProfileOrder,
+)
+from graft.wire.codec import (
+    MESSAGE_BODY,
+    MESSAGE_RECORD,
+    decode_answer,
+    decode_order,
+    encode_answer,
+    encode_join,
+    encode_order,
+)
+from server.edge import EdgeSettings, FlowerEdge
+
+CONFIG = ExpansionConfig()
+WORLD = ImuWorld(4, 40, seed=0)
+DOMAINS = tuple(WORLD.domain_ids)
+STALL_S = 0.3
+
+
+def profile_orders(*domain_ids: str) -> list[Order]:
+    return [ProfileOrder(domain_id=domain_id, round_index=1) for domain_id in domain_ids]
+
+
+@dataclass
+class FakeGrid:
+    """Flower's Grid over handlers in this process: one node a domain, numbered from 100.
+
+    What stands in ``lost`` swallows every order, in ``crashed`` answers with Flower's own
+    error, in ``refused`` takes no message at all; ``bodies`` answers with these bytes.
+    Replies are handed out one a look, the latest question first.
+    """
+
+    app: ClientApp
+    nodes: dict[int, str]
+    lost: set[str] = field(default_factory=set)
+    crashed: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    late_nodes: int = 0
+    waiting: dict[str, Message] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=count)
+    sent: list[bytes] = field(default_factory=list)
+    answered: list[bytes] = field(default_factory=list)
+
+    def get_node_ids(self) -> Iterable[int]:
+        if self.late_nodes:
+            self.late_nodes -= 1
+            return list(self.nodes)[:1]
+        return list(self.nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return [name for message in messages if (name := self._push(message))]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        for message_id in reversed(list(message_ids)):
+            if message_id in self.waiting:
+                return [self.waiting.pop(message_id)]
+        return []
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        ids = self.push_messages(messages)
+        return [self.waiting.pop(name) for name in ids if name in self.waiting]
+
+    def _push(self, message: Message) -> str:
+        domain_id = self.nodes[message.metadata.dst_node_id]
+        joining = message.metadata.message_type == "query.join"
+        if domain_id in self.refused and not joining:
+            return ""
+        name = f"message-{next(self.numbers)}"
+        message.metadata.__dict__["_message_id"] = name
+        self.sent.append(body_of(message))
+        if domain_id not in self.lost or joining:
+            self.waiting[name] = reply = self._reply(message, domain_id, joining)
+            self.answered.append(body_of(reply) if reply.has_content() else b"")
+        return name
+
+    def _reply(self, message: Message, domain_id: str, joining: bool) -> Message:
+        if domain_id in self.crashed and not joining:
+            return Message(Error(code=7, reason="node broke"), reply_to=message)
+        if domain_id in self.bodies and not joining:
+            return reply_with(message, self.bodies[domain_id])
+        context = Context(
+            run_id=1,
+            node_id=message.metadata.dst_node_id,
+            node_config={},
+            state=RecordDict(),
+            run_config={},
+        )
+        try:
+            return self.app(message, context)
+        except Exception as error:  # as Flower's own runtime does
+            return Message(Error(code=2, reason=str(error)), reply_to=message)
+
+
+def body_of(message: Message) -> bytes:
+    body = message.content.config_records[MESSAGE_RECORD][MESSAGE_BODY]
+    assert isinstance(body, bytes)
+    return body
+
+
+def reply_with(message: Message, body: bytes) -> Message:
+    return Message(
+        RecordDict({MESSAGE_RECORD: ConfigRecord({MESSAGE_BODY: body})}), reply_to=message
+    )
+
+
+def failing(domain_id: str) -> OpenDevice:
+    """The world's devices, of which one cannot open its data."""
+    devices = world_devices(WORLD, CONFIG, world_store(WORLD), lambda entry: None)
+
+    @contextmanager
+    def open_device(order: Order) -> Iterator[Device]:
+        if order.domain_id == domain_id:
+            raise DataError("data on fire")
+        with devices(order) as device:
+            yield device
+
+    return open_device
+
+
+def fake_grid(open_device: OpenDevice | None = None, **habits: object) -> FakeGrid:
+    nodes = {100 + place: domain_id for place, domain_id in enumerate(DOMAINS)}
+    app = ClientApp()
+    attach(
+        app,
+        lambda context: nodes[context.node_id],
+        lambda context, order: (open_device or failing(""))(order),
+    )
+    return FakeGrid(app=app, nodes=nodes, **habits)  # type: ignore[arg-type]
+
+
+def flower_edge(
+    grid: FakeGrid, entries: list[LedgerEntry], join_timeout_s: float = 5
+) -> FlowerEdge:
+    settings = EdgeSettings(run="run", join_timeout_s=join_timeout_s, stall_timeout_s=STALL_S)
+    return FlowerEdge(grid, settings, entries.append, lambda *news: None)  # type: ignore[arg-type]
+
+
+OpenEdge = Callable[[OpenDevice], Edge]
+
+
+@pytest.fixture(autouse=True)
+def task_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower's messages are made inside a task of Flower's."""
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+@pytest.fixture
+def entries() -> list[LedgerEntry]:
+    return []
+
+
+@pytest.fixture(params=["local", "flower"])
+def open_edge(request: pytest.FixtureRequest, entries: list[LedgerEntry]) -> OpenEdge:
+    """An edge whose ledger is empty: what joining cost is taken out."""
+    if request.param == "local":
+        return lambda open_device: LocalEdge(DOMAINS, open_device, entries.append)
+
+    def connect(open_device: OpenDevice) -> Edge:
+        edge = flower_edge(fake_grid(open_device), entries)
+        edge.connect(DOMAINS)
+        entries.clear()
+        return edge
+
+    return connect
+
+
+def test_there_is_one_answer_an_order_in_the_order_of_the_orders(open_edge: OpenEdge) -> None:
+    asked = [DOMAINS[place] for place in (2, 0, 3, 1, 0)]
+    answers = open_edge(failing("")).ask(profile_orders(*asked))
+    assert all(isinstance(answer, DomainProfile) for answer in answers)
+    assert [answer.domain_id for answer in answers] == asked
+
+
+def test_nothing_asked_is_nothing_answered(open_edge: OpenEdge) -> None:
+    assert open_edge(failing("")).ask([]) == []
+
+
+def test_a_domain_that_breaks_is_a_named_failure_and_the_others_answer(
+    open_edge: OpenEdge,
+) -> None:
+    answers = open_edge(failing(DOMAINS[1])).ask(profile_orders(*DOMAINS[:3]))
+    assert [type(answer) for answer in answers] == [DomainProfile, Failure, DomainProfile]
+    assert answers[1] == Failure(
+        domain_id=DOMAINS[1], round_index=1, method="", error="DataError", message="data on fire"
+    )
+
+
+def test_a_domain_that_nobody_speaks_for_is_a_named_failure(open_edge: OpenEdge) -> None:
+    answers = open_edge(failing("")).ask(profile_orders(DOMAINS[0], "stranger"))
+    assert isinstance(answers[0], DomainProfile)
+    assert isinstance(answers[1], Failure)
+    assert (answers[1].domain_id, answers[1].error) == ("stranger", "NodesMissingError")
+
+
+def test_a_failure_keeps_the_method_it_was_asked_for(open_edge: OpenEdge) -> None:
+    probe = ProbeOrder(
+        domain_id=DOMAINS[0], round_index=2, method="hat", candidates=(), coarse_distances=()
+    )
+    learn = LearnOrder(
+        domain_id=DOMAINS[0], round_index=3, method="magic", sources=(), register=False
+    )
+    failures = open_edge(failing(DOMAINS[0])).ask([probe, learn])
+    assert [
+        (f.round_index, getattr(f, "method", None)) for f in failures if isinstance(f, Failure)
+    ] == [
+        (2, "hat"),
+        (3, "magic"),
+    ]
+
+
+def test_the_ledger_has_a_row_a_message_of_the_length_of_its_bytes(
+    open_edge: OpenEdge, entries: list[LedgerEntry]
+) -> None:
+    edge = open_edge(failing(DOMAINS[1]))
+    orders = profile_orders(*DOMAINS[:2])
+    orders.append(
+        LearnOrder(domain_id=DOMAINS[2], round_index=3, method="hat", sources=(), register=True)
+    )
+    answers = edge.ask(orders)
+    assert len(entries) == 2 * len(orders)
+    for order, answer in zip(orders, answers, strict=True):
+        down, up = sorted(
+            (e for e in entries if e.domain_id == order.domain_id), key=lambda e: e.sender != SERVER
+        )
+        assert (down.sender, down.receiver) == (SERVER, order.domain_id)
+        assert (up.sender, up.receiver) == (order.domain_id, SERVER)
+        assert down.payload_bytes == len(encode_order(order))
+        assert up.payload_bytes == len(encode_answer(answer))
+        learning = isinstance(order, LearnOrder)
+        assert (down.phase, up.phase) == (
+            ("ship", "report") if learning else ("profile", "profile")
+        )
+        for entry in (down, up):
+            assert entry.message == ("train.learn" if learning else "query.profile")
+            assert entry.method == ("hat" if learning else "")
+            assert entry.round_index == order.round_index
+            assert entry.wire_bytes >= entry.payload_bytes
+            assert entry.wire_source == "modelled"
+
+
+# --- what only messages between machines can do to an edge ---------------------------------
+
+
+def connected(
+    entries: list[LedgerEntry], open_device: OpenDevice | None = None, **habits: object
+) -> tuple[FlowerEdge, FakeGrid]:
+    grid = fake_grid(open_device, **habits)
+    edge = flower_edge(grid, entries)
+    edge.connect(DOMAINS)
+    entries.clear()
+    grid.sent.clear()
+    grid.answered.clear()
+    return edge, grid
+
+
+def test_joining_costs_what_the_names_weigh(entries: list[LedgerEntry]) -> None:
+    flower_edge(fake_grid(), entries).connect(DOMAINS)
+    assert {entry.phase for entry in entries} == {"join"}
+    assert {e.domain_id: e.payload_bytes for e in entries if e.receiver == SERVER} == {
+        domain_id: len(encode_join(domain_id)) for domain_id in DOMAINS
+    }
+    assert [e.payload_bytes for e in entries if e.sender == SERVER] == [0] * len(DOMAINS)
+    assert all(entry.wire_bytes > entry.payload_bytes for entry in entries)
+
+
+def test_nodes_that_come_late_are_waited_for(entries: list[LedgerEntry]) -> None:
+    grid = fake_grid(late_nodes=3)
+    edge = flower_edge(grid, entries)
+    edge.connect(DOMAINS)
+    assert isinstance(edge.ask(profile_orders(DOMAINS[-1]))[0], DomainProfile)
+
+
+def test_nodes_that_stay_away_are_named_in_time(entries: list[LedgerEntry]) -> None:
+    started_s = time.monotonic()
+    with pytest.raises(NodesMissingError, match=r"4 of 6 .* missing absent, away"):
+        flower_edge(fake_grid(), entries, join_timeout_s=0.2).connect([*DOMAINS, "away", "absent"])
+    assert time.monotonic() - started_s < 0.2 + 1
+
+
+def test_two_nodes_for_one_domain_are_refused(entries: list[LedgerEntry]) -> None:
+    grid = fake_grid()
+    grid.nodes[200] = DOMAINS[0]
+    with pytest.raises(EdgeError, match=f"{DOMAINS[0]}: got two nodes"):
+        flower_edge(grid, entries).connect(DOMAINS)
+
+
+def test_a_node_that_joins_with_nonsense_stays_unknown(entries: list[LedgerEntry]) -> None:
+    grid = fake_grid()
+    grid.nodes[200] = "a domain id may not hold spaces"
+    edge = flower_edge(grid, entries)
+    edge.connect(DOMAINS)
+    assert {entry.domain_id for entry in entries} == set(DOMAINS)
+
+
+def test_a_node_that_never_answers_is_lost_within_the_stall_timeout(
+    entries: list[LedgerEntry],
+) -> None:
+    edge, grid = connected(entries, lost={DOMAINS[1]})
+    started_s = time.monotonic()
+    answers = edge.ask(profile_orders(*DOMAINS[:3]))
+    assert STALL_S < time.monotonic() - started_s < STALL_S + 2
+    assert [type(answer) for answer in answers] == [DomainProfile, Failure, DomainProfile]
+    assert isinstance(answers[1], Failure)
+    assert (answers[1].domain_id, answers[1].error) == (DOMAINS[1], "EdgeError")
+    assert "no answer" in answers[1].message
+    (lost,) = (entry for entry in entries if entry.outcome == "lost")
+    assert (lost.sender, lost.payload_bytes) == (DOMAINS[1], 0)
+    # The order itself was sent, and is charged.
+    down = [e.payload_bytes for e in entries if e.sender == SERVER]
+    assert down == [len(body) for body in grid.sent]
+
+
+def test_what_flower_says_of_a_broken_node_is_in_the_failure(entries: list[LedgerEntry]) -> None:
+    edge, _ = connected(entries, crashed={DOMAINS[0]})
+    answers = edge.ask(profile_orders(*DOMAINS[:2]))
+    assert isinstance(answers[0], Failure)
+    assert answers[0].error == "EdgeError"
+    assert "error 7: node broke" in answers[0].message
+    assert isinstance(answers[1], DomainProfile)
+    (up,) = (e for e in entries if e.sender == DOMAINS[0])
+    assert (up.outcome, up.payload_bytes) == ("failed", 0)
+
+
+def test_a_message_that_flower_does_not_take_is_a_named_failure(
+    entries: list[LedgerEntry],
+) -> None:
+    edge, _ = connected(entries, refused={DOMAINS[0]})
+    answers = edge.ask(profile_orders(*DOMAINS[:2]))
+    assert isinstance(answers[0], Failure)
+    assert "refused" in answers[0].message
+    assert isinstance(answers[1], DomainProfile)
+    assert [e.outcome for e in entries if e.domain_id == DOMAINS[0]] == ["refused"]
+
+
+def another_domains_answer() -> bytes:
+    (answer,) = LocalEdge(DOMAINS, failing(""), lambda e: None).ask(profile_orders(DOMAINS[3]))
+    return encode_answer(answer)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", "MessageError"),
+        (b"\xff" * 40, "MessageError"),
+        (encode_join("ann"), "MessageError"),
+        (encode_order(profile_orders(DOMAINS[0])[0]), "MessageError"),
+        (another_domains_answer(), "EdgeError"),
+    ],
+)
+def test_a_reply_that_is_no_answer_to_the_order_is_a_named_failure_and_is_charged(
+    entries: list[LedgerEntry], body: bytes, error: str
+) -> None:
+    edge, _ = connected(entries, bodies={DOMAINS[0]: body})
+    answers = edge.ask(profile_orders(*DOMAINS[:2]))
+    assert isinstance(answers[0], Failure)
+    assert (answers[0].domain_id, answers[0].error) == (DOMAINS[0], error)
+    assert isinstance(answers[1], DomainProfile)
+    (up,) = (e for e in entries if e.sender == DOMAINS[0])
+    assert (up.outcome, up.payload_bytes) == ("failed", len(body))
+
+
+def test_a_report_of_another_method_is_refused(entries: list[LedgerEntry]) -> None:
+    order = LearnOrder(
+        domain_id=DOMAINS[0], round_index=1, method="label-only", sources=(), register=False
+    )
+    config = replace(CONFIG, training=replace(CONFIG.training, max_steps=1))
+    devices = world_devices(WORLD, config, world_store(WORLD), lambda entry: None)
+    (report,) = LocalEdge(DOMAINS, devices, lambda entry: None).ask([order])
+    body = encode_answer(report)
+    edge, _ = connected(entries, bodies={DOMAINS[0]: body})
+    for method, refused in (("label-only", False), ("hat", True)):
+        (answer,) = edge.ask([replace(order, method=method)])
+        assert isinstance(answer, Failure) == refused
+
+
+def test_progress_counts_answers_and_bytes(entries: list[LedgerEntry]) -> None:
+    grid, news = fake_grid(), []
+    settings = EdgeSettings(run="run", stall_timeout_s=STALL_S)
+    edge = FlowerEdge(grid, settings, entries.append, lambda *told: news.append(told))  # type: ignore[arg-type]
+    edge.connect(DOMAINS)
+    assert news[-1] == ("join", 4, 4, 0)
+    grid.sent.clear()
+    grid.answered.clear()
+    news.clear()
+    edge.ask(profile_orders(*DOMAINS))
+    assert [told[:3] for told in news] == [("profile", done, 4) for done in (1, 2, 3, 4)]
+    assert news[-1][3] == sum(map(len, [*grid.sent, *grid.answered]))
+
+
+def test_what_is_sent_is_what_was_encoded(entries: list[LedgerEntry]) -> None:
+    edge, grid = connected(entries)
+    orders: Sequence[Order] = profile_orders(*DOMAINS[:2])
+    answers: list[Answer] = edge.ask(orders)
+    assert [decode_order(body) for body in grid.sent] == list(orders)
+    told = {a.domain_id: a for a in map(decode_answer, grid.answered)}
+    for answer in answers:
+        assert encode_answer(told[answer.domain_id]) == encode_answer(answer)
