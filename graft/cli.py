@@ -92,19 +92,19 @@ def simulate(
 
     Exit code 0 only if every domain was served by every method.
     """
-    # Flower, Ray and torch take seconds to import; --help and the rest need none of them.
+    if resume is None:
+        config = _configure(config_file, data, domains, rounds, gamma, seed, method, setting)
+    # Flower, Ray and torch take seconds to import; what comes before needs none of them.
     from graft.data.worlds import open_world
     from server.conduct import RunSettings
     from server.run_folder import RunFolder
     from simulation.flower import run_flower
 
-    if resume is not None:
+    if resume is None:
+        folder = RunFolder(out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))
+    else:
         folder = RunFolder(resume)
         config = folder.resume()
-    else:
-        config = _configure(config_file, data, domains, rounds, gamma, seed, method, setting)
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        folder = RunFolder(out or Path("runs") / stamp)
     world = open_world(config.world, config.seed)
     with _round_progress(config.rounds) as progress:
         settings = RunSettings(

@@ -122,7 +122,7 @@ class TrainingConfig:
     max_steps: int = 300
     batch_size: int = 32
     learning_rate: float = 1e-3
-    source_learning_rate: float = 1e-4
+    source_learning_rate: float = 1e-2
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -144,7 +144,8 @@ class FusionConfig:
     insert_quality: float = 0.5
     dictionary_momentum: float = 0.7
     keep_quality: float = 0.9
-    max_injection: float = 1.0
+    max_injection: float = 2.0
+    knowledge_temperature: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("holdout_share", "insert_quality", "dictionary_momentum", "keep_quality"):

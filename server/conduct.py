@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from flwr.serverapp import Grid
 
 from graft.config import ExpansionConfig
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
-from graft.errors import ExpansionFailedError, PayloadChangedError
+from graft.errors import ExpansionFailedError, PayloadChangedError, PayloadLimitError
 from graft.methods import find_method
 from graft.results import result_row
 from graft.rounds import expand_system, found_system
-from graft.values import LedgerEntry, ModelCard
+from graft.values import LedgerEntry, ModelCard, Task
+from graft.wire.payload import read_header
 from graft.zoo import offered_architectures, parameter_shapes
 from server.edge import EdgeSettings, FlowerEdge
 from server.run_folder import RunFolder
@@ -58,6 +60,7 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
     schedule = settings.schedule()
     state = folder.load_state()
     store = DirectoryStore(folder.models, shapes_of=lambda name: parameter_shapes(name, world.task))
+    admit = partial(check_card, store=store, task=world.task)
     entries: list[LedgerEntry] = []
     edge = FlowerEdge(
         grid,
@@ -73,20 +76,6 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
     if state.round_index:
         entries.clear()  # the join of the interrupted run stands in its own round 0
 
-    def admit(card: ModelCard) -> ModelCard:
-        """A card is admitted when the store holds exactly what it announces."""
-        held = (
-            len(store.part(card.model_id, "exact")),
-            len(store.part(card.model_id, "base")),
-            len(store.part(card.model_id, "residual")),
-        )
-        announced = (card.payload_bytes, card.base_bytes, card.residual_bytes)
-        if held != announced:
-            raise PayloadChangedError(
-                f"card of {card.domain_id}: announces {announced} bytes, the store holds {held}"
-            )
-        return card
-
     while state.round_index < len(schedule):
         arriving = schedule[state.round_index]
         if state.round_index == 0:
@@ -101,3 +90,37 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
     if failures:
         raise ExpansionFailedError(f"{len(failures)} failed: " + "; ".join(failures[:10]))
     return digest
+
+
+def check_card(card: ModelCard, *, store: DirectoryStore, task: Task) -> ModelCard:
+    """The card, if it describes what the store holds and fits the task.
+
+    Raises PayloadChangedError where sizes or architecture differ from the stored payload,
+    PayloadLimitError where mask or centroids have another shape than the model.
+    """
+    exact = store.part(card.model_id, "exact")
+    architecture, shapes, _ = read_header(exact)
+    held = (
+        architecture,
+        len(exact),
+        len(store.part(card.model_id, "base")),
+        len(store.part(card.model_id, "residual")),
+    )
+    announced = (card.architecture, card.payload_bytes, card.base_bytes, card.residual_bytes)
+    if held != announced:
+        raise PayloadChangedError(
+            f"card of {card.domain_id}: announces {announced}, the store holds {held}"
+        )
+    num_classes, num_features = shapes["head.weight"]
+    centroids_CF = card.centroids_CF
+    if card.class_mask_C.shape != (num_classes,) or num_classes != task.num_classes:
+        raise PayloadLimitError(
+            f"card of {card.domain_id}: got a mask of {card.class_mask_C.shape}, "
+            f"wanted ({task.num_classes},)"
+        )
+    if centroids_CF is not None and centroids_CF.shape != (num_classes, num_features):
+        raise PayloadLimitError(
+            f"card of {card.domain_id}: got centroids of {centroids_CF.shape}, "
+            f"wanted {(num_classes, num_features)}"
+        )
+    return card

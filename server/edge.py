@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
@@ -14,6 +14,7 @@ from graft.values import (
     Answer,
     Failure,
     LearnOrder,
+    LearnReport,
     LedgerEntry,
     Order,
     Outcome,
@@ -25,6 +26,7 @@ from graft.values import (
 from graft.wire.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_answer, decode_join, encode_order
 
 _POLL_S = 0.05
+_LATECOMER_S = 1.0
 _POLL_S_PER_MESSAGE = 0.002
 # The phases that an order travels down in and its answer comes up in.
 _ROUTES: dict[type, tuple[str, Phase, Phase]] = {
@@ -72,20 +74,30 @@ class FlowerEdge:
         """
         deadline_s = time.monotonic() + self._settings.join_timeout_s
         wanted, asked = set(expected), set[int]()
+        pending: dict[str, Message] = {}
+        complete_s: float | None = None
         while True:
-            # At the start the list of nodes is short or empty: only names that were heard count.
-            fresh = sorted(set(self._grid.get_node_ids()) - asked)
-            asked.update(fresh)
-            self._join(fresh, deadline_s)
             missing = sorted(wanted - set(self._nodes))
-            self._progress("join", len(wanted) - len(missing), len(wanted), 0)
             if not missing:
-                return
-            if time.monotonic() > deadline_s:
+                # A second node for a domain must be heard of, a silent one must not be waited for.
+                complete_s = complete_s or time.monotonic()
+                if not pending or time.monotonic() > complete_s + _LATECOMER_S:
+                    return
+            elif time.monotonic() > deadline_s:
                 raise NodesMissingError(
                     f"nodes: got {len(wanted) - len(missing)} of {len(wanted)} within "
                     f"{self._settings.join_timeout_s:.0f} s; missing {', '.join(missing[:5])}"
                 )
+            # At the start the list of nodes is short or empty, and one that never answers
+            # must not hold up the others: only names that were heard count.
+            fresh = sorted(set(self._grid.get_node_ids()) - asked)
+            asked.update(fresh)
+            for node_id in fresh:
+                message = _message(b"", node_id, "query.join")
+                pending |= dict.fromkeys(self._grid.push_messages([message]), message)
+            for reply in self._grid.pull_messages(list(pending)) if pending else ():
+                self._welcome(pending.pop(reply.metadata.reply_to_message_id), reply)
+            self._progress("join", len(wanted & set(self._nodes)), len(wanted), 0)
             time.sleep(_POLL_S)
 
     def ask(self, orders: Sequence[Order]) -> list[Answer]:
@@ -148,41 +160,35 @@ class FlowerEdge:
             self._meter(orders[number], 0, 0, outcome="lost", down=False)
         return [answer for answer in answers if answer is not None]
 
-    def _join(self, nodes: Sequence[int], deadline_s: float) -> None:
-        """Ask new nodes for their domain; one that answers nonsense stays unknown."""
-        if not nodes:
+    def _welcome(self, request: Message, reply: Message) -> None:
+        """Note which domain a node speaks for; one that answers nonsense stays unknown."""
+        body = _body(reply)
+        try:
+            domain_id = decode_join(body)
+        except MessageError:
             return
-        messages = {node: _message(b"", node, "query.join") for node in nodes}
-        patience_s = max(1.0, deadline_s - time.monotonic())
-        for reply in self._grid.send_and_receive(messages.values(), timeout=patience_s):
-            body = _body(reply)
-            try:
-                domain_id = decode_join(body)
-            except MessageError:
-                continue
-            if domain_id in self._nodes:
-                raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
-            node_id = reply.metadata.src_node_id
-            self._nodes[domain_id] = node_id
-            for sender, receiver, size, message in (
-                (SERVER, domain_id, 0, messages[node_id]),
-                (domain_id, SERVER, len(body), reply),
-            ):
-                self._record(
-                    LedgerEntry(
-                        run=self._settings.run,
-                        round_index=0,
-                        phase="join",
-                        method="",
-                        domain_id=domain_id,
-                        sender=sender,
-                        receiver=receiver,
-                        message="query.join",
-                        payload_bytes=size,
-                        wire_bytes=message_to_proto(message).ByteSize(),
-                        wire_source="modelled",
-                    )
+        if domain_id in self._nodes:
+            raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
+        self._nodes[domain_id] = reply.metadata.src_node_id
+        for sender, receiver, size, message in (
+            (SERVER, domain_id, 0, request),
+            (domain_id, SERVER, len(body), reply),
+        ):
+            self._record(
+                LedgerEntry(
+                    run=self._settings.run,
+                    round_index=0,
+                    phase="join",
+                    method="",
+                    domain_id=domain_id,
+                    sender=sender,
+                    receiver=receiver,
+                    message="query.join",
+                    payload_bytes=size,
+                    wire_bytes=message_to_proto(message).ByteSize(),
+                    wire_source="modelled",
                 )
+            )
 
     def _meter(
         self,
@@ -235,12 +241,18 @@ def _answer(order: Order, reply: Message, body: bytes) -> Answer:
         answer = decode_answer(body)
     except MessageError as error:
         return failure_of(order, error)
-    wrong_domain = answer.domain_id != order.domain_id
-    method = getattr(order, "method", None)
-    wrong_method = getattr(answer, "method", method) != method and not isinstance(answer, Failure)
-    if wrong_domain or wrong_method:
-        return failure_of(
-            order,
-            EdgeError(f"answer to {order.domain_id}: got one of {answer.domain_id}'s"),
-        )
+    method = "" if isinstance(order, ProfileOrder) else order.method
+    if isinstance(answer, Failure) and answer.domain_id == order.domain_id:
+        # A failure is charged to what was asked, whatever a confused node says it was.
+        return replace(answer, round_index=order.round_index, method=method)
+    if _origin(answer) != (order.domain_id, order.round_index, method)[: len(_origin(answer))]:
+        wrong = f"answer to {order.domain_id}: got one to {_origin(answer)}, not to this order"
+        return failure_of(order, EdgeError(wrong))
     return answer
+
+
+def _origin(answer: Answer) -> tuple[str] | tuple[str, int, str]:
+    """What an answer says it answers: its domain, and where it tells, its round and method."""
+    if isinstance(answer, LearnReport | Failure):
+        return answer.domain_id, answer.round_index, answer.method
+    return (answer.domain_id,)

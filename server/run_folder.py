@@ -37,7 +37,7 @@ class RunFolder:
     """The files of one run. Every write is whole or not there."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # the working directory may change under a run
 
     @property
     def run_id(self) -> str:

@@ -86,7 +86,10 @@ def cost_words(main: MethodSummary, run: RunRecord) -> list[str]:
         words.append(f"Measured device time is {seconds_text(main.device_s_total)} in all, "
                      f"{seconds_text(main.device_s_mean)} per newcomer.")  # fmt: skip
     if main.peak_memory_bytes is not None:
-        words.append(f"Measured peak memory is {bytes_text(main.peak_memory_bytes)}.")
+        words.append(
+            f"Training a model took at most {bytes_text(main.peak_memory_bytes)} of memory, "
+            "counted from networks, activations and sources."
+        )
     return words
 
 

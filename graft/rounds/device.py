@@ -13,7 +13,7 @@ from graft.config import ExpansionConfig
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass, affordable_sources
-from graft.errors import GraftError
+from graft.errors import DomainEmptyError, GraftError
 from graft.methods import find_method
 from graft.ports import Clock, WeightTransport
 from graft.profiling import class_centroids, profile_domain
@@ -127,6 +127,10 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
 def _learn(order: LearnOrder, device: Device) -> LearnReport:
     """Fetch the sources, run the method, test the result, register it where asked."""
     rows, data, config = _rows(order, device), device.data, device.config
+    if len(rows.labelled_N) < 2:
+        raise DomainEmptyError(
+            f"domain {order.domain_id}: got {len(rows.labelled_N)} labelled rows, wanted 2 or more"
+        )
     method = find_method(order.method)
     cards = [
         card

@@ -17,7 +17,6 @@ from graft.data.imu_world import CHANNELS, RATE_HZ
 from graft.ledger import is_upload, read_ledger
 from graft.results import read_results, run_hash
 
-
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
