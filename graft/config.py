@@ -139,9 +139,9 @@ class FusionConfig:
     """Mixer, dictionary and injection (A3-A5)."""
 
     mixer_width: int = 64
-    mixer_temperature: float = 5.0
+    mixer_temperature: float = 1.0
     holdout_share: float = 0.2
-    insert_quality: float = 0.5
+    insert_quality: float = 0.2
     dictionary_momentum: float = 0.7
     keep_quality: float = 0.9
     max_injection: float = 2.0

@@ -60,3 +60,9 @@ def prediction_quality(fused_BC: Tensor, precision_C: Tensor) -> Tensor:
 def injection_strength(held_out_accuracy: float, share: float, config: FusionConfig) -> float:
     """alpha = alpha_max (fused held-out accuracy) (|dictionary| / |U|)."""
     return config.max_injection * held_out_accuracy * share
+
+
+def sharpened(fused_BC: Tensor, temperature: float) -> Tensor:
+    """p^(1/T), renormalised; rows of zeros (samples that the dictionary lacks) stay zero."""
+    powered_BC = fused_BC ** (1 / temperature)
+    return powered_BC / powered_BC.sum(1, keepdim=True).clamp_min(1e-12)

@@ -1,6 +1,12 @@
 """HaT-style expansion on the device (A3-A6): mixer, dictionary and target learn together.
 
-The structure is published (arXiv 2412.04060); the equations are ours, see methods.md.
+The structure is published (arXiv 2412.04060); the equations are ours:
+
+    L_t = CE on L + alpha sum_i q_i KL(s(p~_i) || p_t(x_i)) / sum_i q_i,  s(p) ~ p^(1/T)
+    total = L_t + L_mix + L_heads
+
+Quality q weighs samples against each other, alpha alone says how much is injected. The sources'
+encoders are frozen but for their batch-norm statistics; their heads learn with the mixer.
 
 Legend: L labelled, U unlabelled samples, B a batch, R replicas, C classes, F features.
 """
@@ -11,13 +17,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
+from graft.methods.adaptation import adapt_source
 from graft.methods.dictionary import (
     KnowledgeDictionary,
     class_precision,
     injection_strength,
     prediction_quality,
+    sharpened,
 )
-from graft.methods.mixer import Mixer, holdout_folds, mixer_loss, stack_features
+from graft.methods.mixer import Mixer, heads_loss, holdout_folds, mixer_loss, stack_features
 from graft.methods.target import fresh_target, known_classes, require_sources
 from graft.training import (
     Learned,
@@ -42,15 +50,15 @@ def fit_hat(lesson: Lesson) -> Learned:
     fusion, training = lesson.config.fusion, lesson.config.training
     num_classes = lesson.task.num_classes
     target = fresh_target(lesson)
-    held_RL = torch.from_numpy(
-        holdout_folds(lesson.y_L.numpy(), num_classes, fusion.holdout_share, lesson.seed)
-    )
-    mixer = Mixer(lesson.sources, target.num_features, len(held_RL), fusion, lesson.seed)
+    held_RL = torch.from_numpy(holdout_folds(lesson.y_L.numpy(), fusion.holdout_share, lesson.seed))
+    x_N = torch.cat([lesson.x_L, lesson.x_U])
+    sources = [adapt_source(source, x_N, lesson.label_mask) for source in lesson.sources]
+    mixer = Mixer(sources, target.num_features, len(held_RL), fusion, lesson.seed)
     dictionary = KnowledgeDictionary(len(lesson.x_U), num_classes, fusion)
     knowledge = _Knowledge(precision_C=torch.zeros(num_classes), accuracy=0.0)
     # Source encoders are frozen and in eval mode, so their features are computed once.
-    sources_SLF = stack_features(lesson.sources, lesson.x_L)
-    sources_SUF = stack_features(lesson.sources, lesson.x_U)
+    sources_SLF = stack_features(sources, lesson.x_L)
+    sources_SUF = stack_features(sources, lesson.x_U)
 
     @torch.no_grad()
     def check_knowledge() -> None:
@@ -77,14 +85,18 @@ def fit_hat(lesson: Lesson) -> Learned:
         alpha = injection_strength(knowledge.accuracy, dictionary.share, fusion)
         divergence_B = F.kl_div(
             F.log_softmax(logits_BC[split:], dim=1),
-            dictionary.fused_UC[unlabelled_B],
+            sharpened(dictionary.fused_UC[unlabelled_B], fusion.knowledge_temperature),
             reduction="none",
         ).sum(1)
-        injected = (dictionary.quality_U[unlabelled_B] * divergence_B).mean()
+        held_quality_B = dictionary.quality_U[unlabelled_B]
+        injected = (held_quality_B * divergence_B).sum() / held_quality_B.sum().clamp_min(1e-6)
+        held_RB = held_RL[:, labelled_B]
+        predictions_RSBC = mixer.predictions(sources_SLF[:, labelled_B])
         return (
             F.cross_entropy(logits_BC[:split], y_B)
             + alpha * injected
-            + mixer_loss(fused_RBC[:, :split], y_B, held_RL[:, labelled_B])
+            + mixer_loss(fused_RBC[:, :split], y_B, held_RB)
+            + heads_loss(predictions_RSBC, y_B, held_RB)
         )
 
     groups = [

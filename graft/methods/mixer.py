@@ -18,28 +18,20 @@ from graft.seeding import stream
 from graft.training import Source, features_in_batches, masked_probabilities
 from graft.values import BoolArray, IntArray
 
-MAX_FOLDS = 5
 
-
-def holdout_folds(y_L: IntArray, num_classes: int, share: float, seed: int) -> BoolArray:
+def holdout_folds(y_L: IntArray, share: float, seed: int) -> BoolArray:
     """Which labelled rows each replica keeps out of its training: (R, L).
 
-    One fold of ``share`` of L, at least one row of each class that has two, where n_L >= 2C.
-    With fewer labels every row is held out once, over at most five folds: leave-one-out
-    would cost a replica a label and its quality differs little.
+    Every row is held out once, over 1/share folds that share each class evenly: quality is
+    measured on all of L, and the replicas' mean has learnt from all of it.
     """
-    random = stream("holdout", seed)
-    if len(y_L) < 2 * num_classes:
-        num_folds = min(len(y_L), MAX_FOLDS)
-        fold_L = random.permutation(len(y_L)) % num_folds
-        folds_RL: BoolArray = fold_L == np.arange(num_folds)[:, None]
-        return folds_RL
-    held_L = np.zeros(len(y_L), np.bool_)
-    for label in np.unique(y_L):
-        rows = random.permutation(np.flatnonzero(y_L == label))
-        wanted = max(1, round(share * len(rows)))
-        held_L[rows[: min(wanted, len(rows) - 1)]] = True
-    return held_L[None]
+    num_folds = min(len(y_L), round(1 / share))
+    shuffled_L = stream("holdout", seed).permutation(len(y_L))
+    by_class_L = shuffled_L[np.argsort(y_L[shuffled_L], kind="stable")]
+    fold_L = np.empty(len(y_L), np.int64)
+    fold_L[by_class_L] = np.arange(len(y_L)) % num_folds
+    folds_RL: BoolArray = fold_L == np.arange(num_folds)[:, None]
+    return folds_RL
 
 
 def stack_features(sources: Sequence[Source], x: Tensor) -> Tensor:
@@ -98,9 +90,13 @@ class Mixer(nn.Module):
         key_RSBW = nn.functional.normalize(sources_SBF @ self.key_RSFW, dim=-1)
         cosine_RBS = torch.einsum("rbw,rsbw->rbs", query_RBW, key_RSBW)
         mixture_RBS = torch.softmax(self.tau_R11 * cosine_RBS, dim=-1)
-        logits_RSBC = sources_SBF @ self.head_RSFC + self.bias_RSC[:, :, None]
-        predictions_RSBC = masked_probabilities(logits_RSBC, self.mask_SC[:, None])
+        predictions_RSBC = self.predictions(sources_SBF)
         return torch.einsum("rbs,rsbc->rbc", mixture_RBS, predictions_RSBC), mixture_RBS
+
+    def predictions(self, sources_SBF: Tensor) -> Tensor:
+        """Each source's own probabilities (R, S, B, C), by its trainable head."""
+        logits_RSBC = sources_SBF @ self.head_RSFC + self.bias_RSC[:, :, None]
+        return masked_probabilities(logits_RSBC, self.mask_SC[:, None])
 
 
 def _widened(rows_NF: Tensor, width: int) -> Tensor:
@@ -112,3 +108,13 @@ def mixer_loss(fused_RBC: Tensor, y_B: Tensor, held_RB: Tensor) -> Tensor:
     picked_RB = fused_RBC.gather(2, y_B.expand(len(fused_RBC), -1)[..., None])[..., 0]
     loss_RB = -picked_RB.clamp_min(1e-6).log() * ~held_RB
     return (loss_RB.sum(1) / (~held_RB).sum(1).clamp_min(1)).sum()
+
+
+def heads_loss(predictions_RSBC: Tensor, y_B: Tensor, held_RB: Tensor) -> Tensor:
+    """L_heads: the mixer's loss of every source by itself, mean over the sources.
+
+    Through the mixture alone, a head learns only what the other sources leave over.
+    """
+    num_sources = predictions_RSBC.shape[1]
+    held_RSB = held_RB[:, None].expand(-1, num_sources, -1)
+    return mixer_loss(predictions_RSBC.flatten(0, 1), y_B, held_RSB.flatten(0, 1)) / num_sources
