@@ -7,6 +7,7 @@ other parts, a SuperNode's ClientApp with those of its node and run.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -19,10 +20,11 @@ from graft.devices import assign_architecture, assign_device
 from graft.errors import ConfigError
 from graft.ports import Clock
 from graft.rounds import Device
-from graft.values import Order, ProfileOrder
+from graft.values import ModelCard, Order, ProfileOrder
 from graft.wire.cache import FolderCache, PartCache
 from graft.wire.journal import JournalMeter
 from graft.wire.link import Link
+from graft.wire.manifest import verify_card
 from graft.wire.transport import DeviceTransport, TransferLabel
 from graft.zoo import parameter_shapes
 
@@ -36,12 +38,14 @@ def open_device(
     run_folder: Path,
     link: Link,
     cache: PartCache,
+    verify: Callable[[ModelCard], None],
     clock: Clock,
     wait_before_retry: Callable[[int], None] = lambda attempts: None,
 ) -> Iterator[Device]:
     """The device that an order is for; its transfers are in the run's journal at once.
 
-    One journal a domain and method: the methods of a domain may run side by side.
+    One journal a domain and method: the methods of a domain may run side by side. ``verify``
+    refuses a card that the run's server did not sign (``verify_card`` with its public key).
     """
     domain_id = order.domain_id
     method = "" if isinstance(order, ProfileOrder) else order.method
@@ -60,6 +64,7 @@ def open_device(
             transport=DeviceTransport(
                 link=link,
                 cache=cache,
+                verify=verify,
                 shapes_of=lambda architecture: parameter_shapes(architecture, task),
                 label=TransferLabel(
                     run=run_folder.name,
@@ -108,6 +113,7 @@ def node_device(context: Context, order: Order) -> Iterator[Device]:
     config, run_folder = source.config, source.folder
     method = "profile" if isinstance(order, ProfileOrder) else order.method
     address = (run_folder / "depot.address").read_text("utf-8")
+    public_key = (run_folder / "keys" / "server.pub").read_bytes()
     with (
         open_channel(address, insecure=True) as channel,
         open_device(
@@ -117,6 +123,7 @@ def node_device(context: Context, order: Order) -> Iterator[Device]:
             run_folder=run_folder,
             link=GrpcLink(channel),
             cache=FolderCache(run_folder / "devices" / order.domain_id / method),
+            verify=partial(verify_card, run_folder.name, public_key=public_key),
             clock=time.perf_counter,
             wait_before_retry=growing_wait(time.sleep),
         ) as device,

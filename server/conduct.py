@@ -1,8 +1,7 @@
 """One run from its first round to its last, whichever way the ServerApp was started."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 from flwr.serverapp import Grid
 
@@ -18,6 +17,7 @@ from graft.wire.payload import read_header
 from graft.zoo import offered_architectures, parameter_shapes
 from server.edge import EdgeSettings, FlowerEdge
 from server.run_folder import RunFolder
+from server.signing import open_signer
 from server.store import DirectoryStore
 
 Progress = Callable[[int, str, int, int, int], None]
@@ -60,7 +60,13 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
     schedule = settings.schedule()
     state = folder.load_state()
     store = DirectoryStore(folder.models, shapes_of=lambda name: parameter_shapes(name, world.task))
-    admit = partial(check_card, store=store, task=world.task)
+    signer = open_signer(folder.keys, folder.run_id)
+    # A signature names its run, and a folder may have been renamed since it stopped.
+    state = replace(state, catalogue=tuple(map(signer.sign, state.catalogue)))
+
+    def admit(card: ModelCard) -> ModelCard:
+        return signer.sign(check_card(card, store=store, task=world.task))
+
     entries: list[LedgerEntry] = []
     edge = FlowerEdge(
         grid,

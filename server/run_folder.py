@@ -4,6 +4,7 @@ run.toml             configuration, seed, versions, world, outcome
 rounds/<i>/          results.parquet, ledger.parquet, catalogue.parquet of one round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
+keys/                server.key signs every admitted card and stays here; server.pub verifies
 journal/             what the depot shipped, row by row, until its round is over
 """
 
@@ -54,6 +55,10 @@ class RunFolder:
     @property
     def devices(self) -> Path:
         return self.path / "devices"
+
+    @property
+    def keys(self) -> Path:
+        return self.path / "keys"
 
     @property
     def is_written(self) -> bool:

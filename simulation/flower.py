@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from graft.errors import EdgeError, GraftError
 from graft.rounds import Device
 from graft.values import Order, ProfileOrder
 from graft.wire.link import DirectoryLink
+from graft.wire.manifest import verify_card
 from graft.zoo import parameter_shapes
 from server.conduct import RunSettings, conduct
 from server.store import DirectoryStore
@@ -94,6 +96,7 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
         )
         method = "profile" if isinstance(order, ProfileOrder) else order.method
         held = folder / "devices" / f"{order.domain_id}.{method}.held"
+        public_key = (folder / "keys" / "server.pub").read_bytes()
         with open_device(
             order,
             config=config,
@@ -101,6 +104,7 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
             run_folder=folder,
             link=DirectoryLink(store),
             cache=HeldParts(held, store),
+            verify=partial(verify_card, folder.name, public_key=public_key),
             clock=time.thread_time,
         ) as device:
             yield device

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import count
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from graft.config import ExpansionConfig
 from graft.data.domain import World
@@ -24,12 +27,15 @@ from graft.values import (
 from graft.wire.cache import MemoryCache
 from graft.wire.codec import decode_answer, decode_order, encode_answer, encode_order
 from graft.wire.link import DirectoryLink
+from graft.wire.manifest import verify_card
 from graft.wire.parts import split_payload
 from graft.wire.payload import Shapes, decode_payload, model_id
 from graft.wire.transport import DeviceTransport, TransferLabel
 from graft.zoo import parameter_shapes
+from server.signing import Signer
 
 RUN = "run"
+SIGNER = Signer(RUN, Ed25519PrivateKey.from_private_bytes(bytes(32)))
 Record = Callable[[LedgerEntry], None]
 OpenDevice = Callable[[Order], AbstractContextManager[Device]]
 _ROUTES: dict[type, tuple[str, Phase, Phase]] = {
@@ -73,7 +79,10 @@ def world_store(world: World) -> MemoryStore:
 def world_devices(
     world: World, config: ExpansionConfig, store: ModelStore, record: Record
 ) -> OpenDevice:
-    """A device a domain, straight to the store; its clock ticks once a look."""
+    """A device a domain, straight to the store; its clock ticks once a look.
+
+    It takes the cards that ``SIGNER`` signed.
+    """
     caches: dict[tuple[str, str], MemoryCache] = {}
     ticks = count()
 
@@ -92,6 +101,7 @@ def world_devices(
             transport=DeviceTransport(
                 link=DirectoryLink(store),
                 cache=caches.setdefault((domain_id, method), MemoryCache()),
+                verify=partial(verify_card, RUN, public_key=SIGNER.public_key),
                 shapes_of=lambda architecture: parameter_shapes(architecture, world.task),
                 label=TransferLabel(
                     run=RUN, round_index=order.round_index, method=method, domain_id=domain_id

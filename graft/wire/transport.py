@@ -1,4 +1,7 @@
-"""A device's way to the model store: cached, verified, resumed, and metered on every attempt."""
+"""A device's way to the model store: cached, verified, resumed, and metered on every attempt.
+
+A card is verified before the first byte is asked for.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +47,7 @@ class TransferLabel:
 class DeviceTransport:
     """``WeightTransport`` over any ``Link``.
 
+    ``verify(card)`` raises PayloadChangedError for a card that the server did not sign.
     ``shapes_of(architecture)`` gives the shapes a named architecture must have and raises
     ArchitectureError for a stranger. ``record`` gets one entry a transfer attempt. A broken
     stream is resumed where it stopped, at most ``max_attempts`` streams a transfer;
@@ -55,6 +59,7 @@ class DeviceTransport:
         *,
         link: Link,
         cache: PartCache,
+        verify: Callable[[ModelCard], None],
         shapes_of: Callable[[str], Shapes],
         label: TransferLabel,
         record: Callable[[LedgerEntry], None],
@@ -64,6 +69,7 @@ class DeviceTransport:
     ) -> None:
         self._link = link
         self._cache = cache
+        self._verify = verify
         self._shapes_of = shapes_of
         self._label = label
         self._record = record
@@ -76,6 +82,7 @@ class DeviceTransport:
 
         So what a probe sees never depends on the cache. Raises as ``WeightTransport.fetch``.
         """
+        self._verify(card)  # outside the try: a forged card may not empty the cache either
         shapes = self._shapes_of(card.architecture)
         try:
             if precision == "base":

@@ -1,6 +1,6 @@
 """What every way from a device to the model store does: in process, and over gRPC."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -67,11 +67,21 @@ def rows() -> list[LedgerEntry]:
     return []
 
 
-def device(link: Link, cache: PartCache, rows: list[LedgerEntry]) -> DeviceTransport:
+def accept(card: ModelCard) -> None:
+    pass
+
+
+def device(
+    link: Link,
+    cache: PartCache,
+    rows: list[LedgerEntry],
+    verify: Callable[[ModelCard], None] = accept,
+) -> DeviceTransport:
     ticks = count()
     return DeviceTransport(
         link=link,
         cache=cache,
+        verify=verify,
         shapes_of=shapes_of,
         label=TransferLabel(run="r", round_index=2, method="hat", domain_id="ward"),
         record=rows.append,
@@ -187,6 +197,23 @@ def test_a_model_of_unknown_architecture_is_never_fetched(
     with pytest.raises(ArchitectureError):
         device(link, cache, rows).fetch(replace(card_of(store), architecture="x"), "base")
     assert rows == []
+
+
+def test_a_card_that_does_not_verify_moves_no_byte_and_costs_the_cache_nothing(
+    store: DirectoryStore, link: Link, cache: PartCache, rows: list[LedgerEntry]
+) -> None:
+    def refuse(card: ModelCard) -> None:
+        raise PayloadChangedError("unsigned")
+
+    held, new = card_of(store, 0), card_of(store, 1)
+    device(link, cache, rows).fetch(held, "base")
+    rows.clear()
+    for card in (held, new):
+        for precision in ("base", "exact"):
+            with pytest.raises(PayloadChangedError, match="unsigned"):
+                device(link, cache, rows, refuse).fetch(card, precision)  # type: ignore[arg-type]
+    assert rows == []
+    assert cache.get(held.model_id, "base") is not None
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def device(
     return DeviceTransport(
         link=link,
         cache=MemoryCache(),
+        verify=lambda card: None,
         shapes_of=shapes_of,
         label=TransferLabel(run="r", round_index=0, method="hat", domain_id="ward"),
         record=rows.append,

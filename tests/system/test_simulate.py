@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from commands import GRAFT, LIMIT_S, SMALL, quiet_environment, run_facts, wait_until
 
@@ -16,6 +17,8 @@ from graft.data import ImuWorld, write_dataset, write_domain
 from graft.data.imu_world import CHANNELS, RATE_HZ
 from graft.ledger import is_upload, read_ledger
 from graft.results import read_results, run_hash
+from graft.wire.codec import decode_card
+from graft.wire.manifest import verify_card
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -61,6 +64,15 @@ def test_the_ledger_holds_what_the_files_weigh(reference: Path) -> None:
         assert sum(e.payload_bytes for e in pushed if e.message == f"payload.{part}") == size
     # No source model travels for label-only.
     assert not [e for e in entries if e.method == "label-only" and e.sender == "depot"]
+
+
+def test_every_admitted_card_is_signed_by_the_run(reference: Path) -> None:
+    table = pq.read_table(reference / "rounds" / "2" / "catalogue.parquet")
+    public_key = (reference / "keys" / "server.pub").read_bytes()
+    cards = [decode_card(row) for row in table["card"].to_pylist()]
+    assert len(cards) == 11
+    for card in cards:
+        verify_card(reference.name, card, public_key)
 
 
 def test_what_was_probed_is_not_shipped_again(reference: Path) -> None:

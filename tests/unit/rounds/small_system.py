@@ -1,9 +1,9 @@
 """Eight people of the embedded IMU world, and a system that is quick to found and expand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from fakes import LocalEdge, MemoryStore, SpoiledEdge, world_devices, world_store
+from fakes import SIGNER, LocalEdge, MemoryStore, SpoiledEdge, world_devices, world_store
 
 from graft.config import (
     DeviceConfig,
@@ -56,7 +56,7 @@ class System:
         return SpoiledEdge(local, heard)
 
     def admit(self, card: ModelCard) -> ModelCard:
-        return replace(card, signature=b"admitted")
+        return SIGNER.sign(card)
 
     def found(self, founders: tuple[str, ...] = FOUNDERS) -> Round:
         return found_system(founders, self.edge(), self.admit)

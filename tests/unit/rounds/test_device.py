@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import world_devices
+from fakes import SIGNER, world_devices
 from small_system import ARRIVING, CONFIG, FOUNDERS, WORLD, Grown
 
 from graft.config import ExpansionConfig
@@ -241,10 +241,22 @@ def test_what_goes_wrong_comes_back_by_name(grown: Grown, method: str, error: st
 
 def test_a_source_that_the_store_does_not_hold_is_a_named_failure(grown: Grown) -> None:
     order = learn_order(grown)
-    lost = replace(order.sources[0], model_id="0" * 64)
+    lost = SIGNER.sign(replace(order.sources[0], model_id="0" * 64))
     failure = carry_out(replace(order, sources=(lost,)), grown)
     assert isinstance(failure, Failure)
     assert failure.error == "ModelMissingError"
+
+
+def test_a_card_changed_on_its_way_fails_by_name_before_a_byte_is_fetched(grown: Grown) -> None:
+    order = probe_order(grown)
+    first, *others = order.candidates
+    swapped = replace(first, model_id=others[0].model_id)
+    entries: list[LedgerEntry] = []
+    failure = carry_out(replace(order, candidates=(swapped, *others)), grown, entries=entries)
+    assert isinstance(failure, Failure)
+    assert (failure.error, failure.method) == ("PayloadChangedError", "hat")
+    assert first.domain_id in failure.message
+    assert entries == []
 
 
 def test_methods_of_one_domain_start_from_one_seed_and_domains_do_not(grown: Grown) -> None:

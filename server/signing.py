@@ -1,0 +1,75 @@
+"""The run's own key, and its signature under every card that is admitted."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from graft.errors import RunError
+from graft.values import ModelCard
+from graft.wire.manifest import manifest_bytes
+
+
+class Signer:
+    """Signs cards for one run. Ed25519 draws nothing: one card, run and key, one signature."""
+
+    def __init__(self, run: str, key: Ed25519PrivateKey) -> None:
+        self._run = run
+        self._key = key
+
+    @property
+    def public_key(self) -> bytes:
+        """What ``verify_card`` needs, as PEM."""
+        return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def sign(self, card: ModelCard) -> ModelCard:
+        """The card with this run's signature, whatever stood there before."""
+        return replace(card, signature=self._key.sign(manifest_bytes(self._run, card)))
+
+
+def open_signer(folder: Path, run: str) -> Signer:
+    """The signer of the key in ``folder``: made at the first use, the same ever after.
+
+    ``server.key`` is for its owner alone, ``server.pub`` for everyone. Raises RunError where
+    ``server.key`` is no Ed25519 key.
+    """
+    path = folder / "server.key"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _write(path, pem, 0o600)
+    signer = Signer(run, _read_key(path))
+    # Always: a kill may have come between the two files.
+    _write(folder / "server.pub", signer.public_key, 0o644)
+    return signer
+
+
+def _read_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise RunError(f"{path}: got no private key, wanted Ed25519 as PEM") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise RunError(f"{path}: got {type(key).__name__}, wanted Ed25519")
+    return key
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """The whole file or none; ``mode`` holds from the first byte on."""
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)  # what a kill left may have another mode
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
