@@ -64,6 +64,10 @@ def read_myo(originals: Originals, *, tally: Tally | None = None) -> Iterator[Do
     line. A line is skipped when it is corrupt, when a value is no signed byte, or when its
     label is neither 0 nor the file's own gesture.
 
+    Rest is learnt from its own file. The five-second pauses inside the other files are left
+    out: they would be more than half of all windows, and their labels follow the prompt, not
+    the arm that is still moving.
+
     Each gesture has a file of its own, recorded one after the other with the same protocol.
     Rows are therefore ordered by block first and gesture second: the earlier part of a
     domain is the earlier part of every gesture's minute.
@@ -77,7 +81,9 @@ def read_myo(originals: Originals, *, tally: Tally | None = None) -> Iterator[Do
         for gesture, name in files.items():
             rows = _read_file(originals, name, gesture, tally)
             parts += [
-                (block, gesture, label, cut) for block, label, cut in _cut_blocks(rows) if len(cut)
+                (block, gesture, label, cut)
+                for block, label, cut in _cut_blocks(rows)
+                if label == gesture and len(cut)
             ]
         # A stable sort keeps the runs of a block in the order of time.
         parts.sort(key=lambda part: part[:2])
