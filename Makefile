@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 demo: $(READY)  ## 66 synthetic people, 3 rounds, HaT-style beside eight other ways
 	rm -rf $(DEMO)
 	$(BIN)/graft simulate --domains 66 --set selection.num_sources=3 \
-		--set training.max_steps=200 --out $(DEMO)
+		--set training.max_steps=150 --out $(DEMO)
 
 lint: $(READY)
 	$(BIN)/ruff check .

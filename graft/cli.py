@@ -273,7 +273,7 @@ def _print_facts(facts: dict[str, Any], output: Format) -> None:
 
 @contextmanager
 def _round_progress(rounds: int) -> Iterator[Callable[[int, str, int, int, int], None]]:
-    """A line a phase while it runs: round, phase, answers, payload bytes of its messages."""
+    """A line a phase while it runs: round, phase, answers, payload bytes so far."""
     columns = (
         TextColumn("round {task.fields[round]}/" + str(rounds)),
         TextColumn("{task.description:8}"),

@@ -9,6 +9,7 @@ from graft.config import ExpansionConfig
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.errors import ExpansionFailedError, PayloadChangedError, PayloadLimitError
+from graft.ledger import total_bytes
 from graft.methods import find_method
 from graft.results import result_row
 from graft.rounds import expand_system, found_system
@@ -25,7 +26,10 @@ Progress = Callable[[int, str, int, int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
-    """What a run needs besides its Grid. ``progress`` gets (round, phase, done, wanted, bytes)."""
+    """What a run needs besides its Grid.
+
+    ``progress`` gets (round, phase, answers so far, answers wanted, payload bytes so far).
+    """
 
     config: ExpansionConfig
     world: World
@@ -68,6 +72,7 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
         return signer.sign(check_card(card, store=store, task=world.task))
 
     entries: list[LedgerEntry] = []
+    finished_bytes = 0
     edge = FlowerEdge(
         grid,
         EdgeSettings(
@@ -76,7 +81,13 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
             stall_timeout_s=settings.stall_timeout_s,
         ),
         record=entries.append,
-        progress=lambda *news: settings.progress(state.round_index, *news),
+        progress=lambda phase, done, wanted: settings.progress(
+            state.round_index,
+            phase,
+            done,
+            wanted,
+            finished_bytes + total_bytes(entries) + folder.journal_bytes(),
+        ),
     )
     edge.connect(world.domain_ids)
     if state.round_index:
@@ -89,7 +100,9 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
         else:
             done = expand_system(state, arriving, edge, admit, config)
         rows = [result_row(report) for report in done.reports]
-        folder.save_round(done.state, rows, [*entries, *folder.journal_entries()])
+        entries += folder.journal_entries()
+        folder.save_round(done.state, rows, entries)
+        finished_bytes += total_bytes(entries)
         entries.clear()
         state = done.state
     digest, failures = folder.finish(len(schedule))

@@ -34,7 +34,7 @@ _ROUTES: dict[type, tuple[str, Phase, Phase]] = {
     ProbeOrder: ("query.probe", "probe", "probe"),
     LearnOrder: ("train.learn", "ship", "report"),
 }
-Progress = Callable[[str, int, int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class EdgeSettings:
 
 class FlowerEdge:
     """``Edge`` over Flower. ``record`` gets one ledger entry a message; ``progress`` gets
-    (phase, answers so far, answers wanted, payload bytes of this conversation so far)."""
+    (phase, answers so far, answers wanted)."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class FlowerEdge:
                 pending |= dict.fromkeys(self._grid.push_messages([message]), message)
             for reply in self._grid.pull_messages(list(pending)) if pending else ():
                 self._welcome(pending.pop(reply.metadata.reply_to_message_id), reply)
-            self._progress("join", len(wanted & set(self._nodes)), len(wanted), 0)
+            self._progress("join", len(wanted & set(self._nodes)), len(wanted))
             time.sleep(_POLL_S)
 
     def ask(self, orders: Sequence[Order]) -> list[Answer]:
@@ -106,7 +106,7 @@ class FlowerEdge:
         bodies = [encode_order(order) for order in orders]
         pending: dict[str, int] = {}
         started_s: dict[str, float] = {}
-        spent = done = 0
+        done = 0
         for number, (order, body) in enumerate(zip(orders, bodies, strict=True)):
             if order.domain_id not in self._nodes:
                 answers[number] = failure_of(
@@ -126,7 +126,6 @@ class FlowerEdge:
                     order, EdgeError(f"domain {order.domain_id}: Flower refused the message")
                 )
             self._meter(order, len(body), wire_bytes, outcome=outcome, down=True)
-            spent += len(body)
         last_s = time.monotonic()
         while pending:
             for reply in self._grid.pull_messages(list(pending)):
@@ -144,9 +143,8 @@ class FlowerEdge:
                     down=False,
                     measured_s=last_s - started_s[message_id],
                 )
-                spent += len(body)
                 done += 1
-                self._progress(_ROUTES[type(order)][2], done, len(orders), spent)
+                self._progress(_ROUTES[type(order)][2], done, len(orders))
             if time.monotonic() - last_s > self._settings.stall_timeout_s:
                 break
             if pending:  # each look costs Flower's store a scan of what is pending

@@ -8,6 +8,7 @@ keys/                server.key signs every admitted card and stays here; server
 journal/             what the depot shipped, row by row, until its round is over
 """
 
+import json
 import os
 import platform
 import shutil
@@ -39,6 +40,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()  # the working directory may change under a run
+        self._seen: dict[Path, tuple[int, int]] = {}
 
     @property
     def run_id(self) -> str:
@@ -134,12 +136,25 @@ class RunFolder:
         cards = tuple(decode_card(row) for row in table["card"].to_pylist())
         return SystemState(round_index=finished, catalogue=cards)
 
+    def journal_bytes(self) -> int:
+        """Payload bytes that the journals hold by now; reads only what was added."""
+        for path in self.journals.glob("*.jsonl"):
+            read, shipped = self._seen.get(path, (0, 0))
+            with path.open("rb") as file:
+                file.seek(read)
+                lines = file.read()
+            whole = lines[: lines.rfind(b"\n") + 1]
+            shipped += sum(json.loads(line)["payload_bytes"] for line in whole.splitlines())
+            self._seen[path] = read + len(whole), shipped
+        return sum(shipped for _, shipped in self._seen.values())
+
     def journal_entries(self) -> list[LedgerEntry]:
         """Everything that the depot shipped since the last call, which empties the journals."""
         entries: list[LedgerEntry] = []
         for path in sorted(self.journals.glob("*.jsonl")):
             entries += read_journal(path)
         shutil.rmtree(self.journals, ignore_errors=True)
+        self._seen.clear()
         return entries
 
     def finish(self, num_rounds: int) -> tuple[str, list[str]]:

@@ -219,3 +219,18 @@ def test_no_write_leaves_a_partial_file(folder: RunFolder) -> None:
     folder.save_round(SystemState(round_index=1), [row("ann")], [entry("ann", 1)])
     folder.finish(1)
     assert list(folder.path.rglob("*.partial")) == []
+
+
+def test_journal_bytes_grow_with_what_is_shipped_and_start_anew_each_round(
+    folder: RunFolder,
+) -> None:
+    journal = JournalMeter(folder.journals / "ann.hat.jsonl")
+    journal.record(entry("ann", 7))
+    assert folder.journal_bytes() == 7
+    journal.record(entry("ann", 30))
+    with (folder.journals / "ann.hat.jsonl").open("ab") as file:
+        file.write(b'{"run":"torn')  # a writer was killed here: no whole line, no bytes
+    assert folder.journal_bytes() == 7 + 30
+    journal.close()
+    folder.journal_entries()
+    assert folder.journal_bytes() == 0
