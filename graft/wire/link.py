@@ -110,6 +110,17 @@ def push_plan(model: StoredModel) -> dict[Part, int]:
     return {"exact": model.payload_bytes}
 
 
+def acknowledgement_bytes(model: StoredModel) -> int:
+    """Encoded length of the store's answer to a push."""
+    stat = pb.ModelStat(
+        model_id=model.model_id,
+        payload_bytes=model.payload_bytes,
+        base_bytes=model.base_bytes,
+        residual_bytes=model.residual_bytes,
+    )
+    return int(stat.ByteSize())
+
+
 def data_message_bytes(num_bytes: int) -> int:
     """Wire bytes of one chunk message with ``num_bytes`` of data: tag, length, data, framing."""
     length_bytes = max(1, (num_bytes.bit_length() + 6) // 7)

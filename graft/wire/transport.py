@@ -19,7 +19,7 @@ from graft.ledger import DEPOT
 from graft.ports import Clock
 from graft.values import LedgerEntry, ModelCard, Outcome, Parameters, Phase, Precision
 from graft.wire.cache import PartCache
-from graft.wire.link import Link, Part, StoredModel
+from graft.wire.link import Link, Part, StoredModel, acknowledgement_bytes, framed_bytes
 from graft.wire.parts import decode_base, join_parts
 from graft.wire.payload import (
     MAX_PAYLOAD_BYTES,
@@ -207,8 +207,10 @@ class DeviceTransport:
             sent[part] = (before[0] + payload_bytes, before[1] + wire_bytes)
 
         outcome: Outcome = "ok"
+        stored: StoredModel | None = None
         try:
-            return self._link.write(payload, architecture, progress)
+            stored = self._link.write(payload, architecture, progress)
+            return stored
         except BaseException as error:
             outcome = _outcome_of(error)
             raise
@@ -227,11 +229,20 @@ class DeviceTransport:
                     outcome=outcome,
                 )
                 measured_s = 0.0
+            if stored is not None:
+                num_bytes = acknowledgement_bytes(stored)
+                self._write_row(
+                    "acknowledge",
+                    "stored",
+                    attempt=attempt,
+                    payload_bytes=num_bytes,
+                    wire_bytes=framed_bytes(num_bytes),
+                )
 
     def _write_row(
         self,
         phase: Phase,
-        part: Part,
+        what: str,
         *,
         attempt: int = 0,
         payload_bytes: int = 0,
@@ -250,7 +261,7 @@ class DeviceTransport:
                 domain_id=label.domain_id,
                 sender=label.domain_id if upwards else DEPOT,
                 receiver=DEPOT if upwards else label.domain_id,
-                message=f"payload.{part}",
+                message=f"payload.{what}",
                 attempt=attempt,
                 payload_bytes=payload_bytes,
                 wire_bytes=wire_bytes,

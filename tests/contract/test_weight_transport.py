@@ -150,7 +150,11 @@ def test_a_pushed_model_can_be_fetched_by_its_hash(
     assert [(row.phase, row.sender, row.message, row.payload_bytes) for row in rows] == [
         ("register", "ward", "payload.base", base),
         ("register", "ward", "payload.residual", residual),
+        # An id of 64 letters (tag, length, letters), three lengths of a tag and the three
+        # seven-bit groups that numbers from 2^14 to 2^21 take.
+        ("acknowledge", "depot", "payload.stored", (1 + 1 + 64) + 3 * (1 + 3)),
     ]
+    assert all(2**14 <= size < 2**21 for size in (exact, base, residual))
 
 
 def test_wire_bytes_exceed_payload_bytes_by_less_than_one_percent(
@@ -159,9 +163,12 @@ def test_wire_bytes_exceed_payload_bytes_by_less_than_one_percent(
     transport = device(link, cache, rows)
     transport.fetch(card_of(store), "exact")
     transport.push("net", model(8))
-    for row in rows:
+    *parts, answer = rows
+    for row in parts:
         assert row.payload_bytes < row.wire_bytes < 1.01 * row.payload_bytes
-        assert row.wire_source == link.wire_source
+    # gRPC's 5-byte prefix and one HTTP/2 frame header of 9 bytes.
+    assert answer.wire_bytes == answer.payload_bytes + 5 + 9
+    assert {row.wire_source for row in rows} == {link.wire_source}
 
 
 def test_the_modelled_wire_weighs_what_the_measured_one_does(
