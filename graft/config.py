@@ -155,7 +155,8 @@ class FusionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig:
-    """The default site policy; a site's own file overrides it."""
+    """What every domain applies before statistics leave it: a class with fewer rows gives
+    neither its centroid nor, with any other class, its count."""
 
     min_class_count: int = 10
 

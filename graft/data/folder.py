@@ -9,22 +9,16 @@ Legend: N rows of a domain.
 """
 
 import io
-import math
-import os
-import re
-import tempfile
-import tomllib
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tomli_w
 
+from graft.data.dataset_table import DOMAIN_ID, DatasetTable, read_dataset, replace_file
 from graft.data.domain import DomainData
 from graft.errors import (
     DataError,
@@ -34,27 +28,13 @@ from graft.errors import (
     DomainShapeError,
     DomainValueError,
 )
-from graft.values import FloatArray, IntArray, Modality, Task
+from graft.values import FloatArray, IntArray, Task
 
 _AnyArray = npt.NDArray[Any]
-_ID = re.compile(r"[A-Za-z0-9._@-]+")
-_REQUIRED_KEYS = ("name", "modality", "classes", "channels", "sample_shape", "licence")
-_OPTIONAL_KEYS = ("rate_hz", "persons")
 _REQUIRED_ARRAYS = ("x", "y")
 _OPTIONAL_ARRAYS = ("group", "split")
 # float32 holds every integer up to here exactly; a larger one would be changed in silence.
 _LARGEST_EXACT = 2**24
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetTable:
-    """What ``dataset.toml`` states. ``rate_hz`` is None for data that has no sampling rate."""
-
-    task: Task
-    channels: tuple[str, ...]
-    rate_hz: float | None
-    licence: str
-    persons: Mapping[str, str]
 
 
 class FolderWorld:
@@ -99,49 +79,6 @@ class FolderWorld:
         return _read_domain(path, domain_id, self._table.task)
 
 
-def read_dataset(folder: Path) -> DatasetTable:
-    """Read ``dataset.toml``; raises DatasetFormatError where it is missing or not acceptable."""
-    path = folder / "dataset.toml"
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise DatasetFormatError(f"{path}: got no such file, wanted the dataset's table") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DatasetFormatError(f"{path}: got {error}, wanted TOML") from error
-    return _parse_table(path, table)
-
-
-def write_dataset(
-    folder: Path,
-    task: Task,
-    *,
-    channels: Sequence[str],
-    rate_hz: float | None,
-    licence: str,
-    persons: Mapping[str, str] | None = None,
-) -> None:
-    """Write ``dataset.toml`` whole or not at all.
-
-    ``persons`` maps domain id to person id where they differ; equal arguments give equal
-    bytes. Raises DatasetFormatError where ``read_dataset`` would refuse the result.
-    """
-    table: dict[str, Any] = {
-        "name": task.name,
-        "modality": task.modality,
-        "classes": list(task.classes),
-        "channels": list(channels),
-        "sample_shape": list(task.sample_shape),
-        "licence": licence,
-    }
-    if rate_hz is not None:
-        table["rate_hz"] = float(rate_hz)
-    if persons:
-        table["persons"] = dict(sorted(persons.items()))
-    path = folder / "dataset.toml"
-    _parse_table(path, table)
-    _replace_file(path, tomli_w.dumps(table).encode())
-
-
 def write_domain(folder: Path, data: DomainData) -> None:
     """Write ``domains/<id>.npz`` whole or not at all; equal data gives equal bytes.
 
@@ -166,7 +103,7 @@ def write_domain(folder: Path, data: DomainData) -> None:
             entry = zipfile.ZipInfo(f"{name}.npy")
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, plain.getvalue())
-    _replace_file(path, packed.getvalue())
+    replace_file(path, packed.getvalue())
 
 
 def check_folder(path: Path) -> list[tuple[str, DataError]]:
@@ -200,72 +137,11 @@ def _list_domains(folder: Path) -> tuple[str, ...]:
 
 
 def _domain_path(folder: Path, domain_id: str) -> Path:
-    # Ids travel in messages and become file names: no separators, spaces or control characters.
-    if not _ID.fullmatch(domain_id):
+    if not DOMAIN_ID.fullmatch(domain_id):
         raise DatasetFormatError(
             f"domain id: got {domain_id!r}, wanted letters, digits and the signs . _ @ - only"
         )
     return folder / "domains" / f"{domain_id}.npz"
-
-
-def _parse_table(path: Path, table: Mapping[str, Any]) -> DatasetTable:
-    def require(condition: bool, key: str, wanted: str) -> None:
-        if not condition:
-            raise DatasetFormatError(f"{path}: {key}: got {table.get(key)!r}, wanted {wanted}")
-
-    unknown = sorted(set(table) - {*_REQUIRED_KEYS, *_OPTIONAL_KEYS})
-    if unknown:
-        raise DatasetFormatError(
-            f"{path}: got the unknown key {unknown[0]!r}, "
-            f"wanted one of {[*_REQUIRED_KEYS, *_OPTIONAL_KEYS]}"
-        )
-    for key in _REQUIRED_KEYS:
-        require(key in table, key, "a value")
-    for key in ("name", "licence"):
-        require(isinstance(table[key], str) and bool(table[key]), key, "a text")
-    modalities = get_args(Modality)
-    require(table["modality"] in modalities, "modality", f"one of {list(modalities)}")
-    for key, least in (("classes", 2), ("channels", 1)):
-        names = table[key]
-        fits = (
-            isinstance(names, list)
-            and all(isinstance(name, str) and name for name in names)
-            and len(set(names)) == len(names) >= least
-        )
-        require(fits, key, f"at least {least} different names")
-    shape = table["sample_shape"]
-    fits = (
-        isinstance(shape, list)
-        and len(shape) in (2, 3)
-        and all(type(size) is int and size >= 1 for size in shape)
-    )
-    require(fits, "sample_shape", "[channels, length] or [channels, height, width]")
-    require(
-        shape[0] == len(table["channels"]),
-        "sample_shape",
-        f"{len(table['channels'])} channels, as many as are named",
-    )
-    rate_hz: Any = table.get("rate_hz")
-    fits = type(rate_hz) in (int, float) and math.isfinite(rate_hz) and rate_hz > 0
-    require("rate_hz" not in table or fits, "rate_hz", "a number above 0, or no such key")
-    persons = table.get("persons", {})
-    fits = isinstance(persons, dict) and all(
-        _ID.fullmatch(domain_id) and isinstance(person, str) and person
-        for domain_id, person in persons.items()
-    )
-    require(fits, "persons", "a table from domain id to person id")
-    return DatasetTable(
-        task=Task(
-            name=table["name"],
-            modality=table["modality"],
-            sample_shape=tuple(shape),
-            classes=tuple(table["classes"]),
-        ),
-        channels=tuple(table["channels"]),
-        rate_hz=None if rate_hz is None else float(rate_hz),
-        licence=table["licence"],
-        persons=persons,
-    )
 
 
 def _read_domain(path: Path, domain_id: str, task: Task) -> DomainData:
@@ -373,18 +249,3 @@ def _integers(path: Path, name: str, array: _AnyArray) -> IntArray:
             f"{path}: {name}: got {array.dtype} of shape {array.shape}, wanted integers (N,)"
         )
     return array.astype(np.int64)
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the data from other users
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

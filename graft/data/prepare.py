@@ -8,8 +8,9 @@ from typing import Protocol
 
 from graft.data import fsdd, hapt, myo, pendigits, spsw
 from graft.data.archive import Originals, open_originals
+from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
-from graft.data.folder import write_dataset, write_domain
+from graft.data.folder import write_domain
 from graft.data.originals import (
     DatasetDescription,
     LoadReport,

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World
-from graft.data.folder import FolderWorld, check_folder, write_dataset, write_domain
+from graft.data.folder import FolderWorld, check_folder, write_domain
 from graft.errors import (
     DatasetFormatError,
     DomainClassError,

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from graft.config import PolicyConfig, SplitConfig, WorldConfig
+from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
-from graft.data.folder import FolderWorld, write_dataset, write_domain
+from graft.data.folder import FolderWorld, write_domain
 from graft.data.imu_world import CHANNELS, NUM_CLUSTERS, RATE_HZ, ImuWorld
 from graft.data.splits import split_rows
 from graft.data.worlds import open_world
