@@ -35,6 +35,7 @@ def figure(
 
 def write_summary(folder: Path, figures: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write (or bring up to date) ``summary.json``; figures of other names stay."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
     known.update(figures)

@@ -116,8 +116,8 @@ def report(
                 100 * float(gains.mean()), "points", target.get(method), command, range(seeds)
             )
     folder = HERE / "results"
-    (folder / f"{name}-gamma{gamma:g}.md").write_text("\n".join(lines) + "\n", "utf-8")
     write_summary(folder, figures)
+    (folder / f"{name}-gamma{gamma:g}.md").write_text("\n".join(lines) + "\n", "utf-8")
     console.print("\n".join(lines), highlight=False)
 
 
