@@ -127,6 +127,8 @@ class FlowerEdge:
                 )
             self._meter(order, len(body), wire_bytes, outcome=outcome, down=True)
         last_s = time.monotonic()
+        if orders:  # long work shows from its start, not from its first answer
+            self._progress(_ROUTES[type(orders[0])][2], 0, len(orders))
         while pending:
             for reply in self._grid.pull_messages(list(pending)):
                 message_id = reply.metadata.reply_to_message_id

@@ -414,7 +414,7 @@ def test_progress_counts_answers(entries: list[LedgerEntry]) -> None:
     assert news[-1] == ("join", 4, 4)
     news.clear()
     edge.ask(profile_orders(*DOMAINS))
-    assert news == [("profile", done, 4) for done in (1, 2, 3, 4)]
+    assert news == [("profile", done, 4) for done in (0, 1, 2, 3, 4)]
 
 
 def test_what_is_sent_is_what_was_encoded(entries: list[LedgerEntry]) -> None:
