@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from graft.files import replace_file
+
 
 def machine() -> str:
     """The machine in words: cores, memory and Python, no names."""
@@ -35,11 +37,8 @@ def figure(
 
 def write_summary(folder: Path, figures: Mapping[str, Mapping[str, Any]]) -> Path:
     """Write (or bring up to date) ``summary.json``; figures of other names stay."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
     known.update(figures)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", "utf-8")
-    os.replace(partial, path)
+    replace_file(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
     return path

@@ -20,7 +20,7 @@ from graft.devices import assign_architecture, assign_device
 from graft.errors import ConfigError
 from graft.ports import Clock
 from graft.rounds import Device
-from graft.values import ModelCard, Order, ProfileOrder
+from graft.values import ModelCard, Order
 from graft.wire.cache import FolderCache, PartCache
 from graft.wire.journal import JournalMeter
 from graft.wire.link import Link
@@ -48,10 +48,11 @@ def open_device(
     refuses a card that the run's server did not sign (``verify_card`` with its public key).
     """
     domain_id = order.domain_id
-    method = "" if isinstance(order, ProfileOrder) else order.method
     task = world.task
     device_class = assign_device(domain_id, config.seed, config.devices)
-    journal = JournalMeter(run_folder / "journal" / f"{domain_id}.{method or 'profile'}.jsonl")
+    journal = JournalMeter(
+        run_folder / "journal" / f"{domain_id}.{order.method or 'profile'}.jsonl"
+    )
     try:
         yield Device(
             task=task,
@@ -69,7 +70,7 @@ def open_device(
                 label=TransferLabel(
                     run=run_folder.name,
                     round_index=order.round_index,
-                    method=method,
+                    method=order.method,
                     domain_id=domain_id,
                 ),
                 record=journal.record,
@@ -111,7 +112,6 @@ def node_device(context: Context, order: Order) -> Iterator[Device]:
     """The device of a node that ``flwr run`` started: models come from the depot over gRPC."""
     source = _run_source(context)
     config, run_folder = source.config, source.folder
-    method = "profile" if isinstance(order, ProfileOrder) else order.method
     address = (run_folder / "depot.address").read_text("utf-8")
     public_key = (run_folder / "keys" / "server.pub").read_bytes()
     with (
@@ -122,7 +122,7 @@ def node_device(context: Context, order: Order) -> Iterator[Device]:
             world=open_world(config.world, config.seed),
             run_folder=run_folder,
             link=GrpcLink(channel),
-            cache=FolderCache(run_folder / "devices" / order.domain_id / method),
+            cache=FolderCache(run_folder / "devices" / order.domain_id / order.method),
             verify=partial(verify_card, run_folder.name, public_key=public_key),
             clock=time.perf_counter,
             wait_before_retry=growing_wait(time.sleep),

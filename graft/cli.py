@@ -318,7 +318,3 @@ def _file_progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(bar, description=what, completed=done, total=wanted or None)
 
         yield show
-
-
-if __name__ == "__main__":
-    main()

@@ -3,6 +3,7 @@
 Legend: C classes, D statistics, F features, N samples, S sources.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -16,6 +17,8 @@ BoolArray = npt.NDArray[np.bool_]
 Parameters = Mapping[str, FloatArray]
 Modality = Literal["imu", "emg", "audio", "pen", "image", "sequence"]
 Precision = Literal["base", "exact"]
+# Domain ids travel in messages and become file names: no separators, spaces or controls.
+DOMAIN_ID = re.compile(r"[A-Za-z0-9._@-]{1,128}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,26 +111,17 @@ class Selection:
     chosen: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Student:
-    """A finished target model, still on its device.
-
-    ``held_out_accuracy`` is measured on labelled data it did not train on;
-    ``knowledge_quality`` is the mean quality of its dictionary, 0 to 1 (0: no dictionary).
-    """
-
-    architecture: str
-    parameters: Parameters
-    held_out_accuracy: float
-    knowledge_quality: float
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProfileOrder:
     """Ask a domain for its profile."""
 
     domain_id: str
     round_index: int
+
+    @property
+    def method(self) -> str:
+        """A profile serves every method and is charged to none."""
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +192,7 @@ def failure_of(order: Order | LearnReport, error: Exception) -> Failure:
     return Failure(
         domain_id=order.domain_id,
         round_index=order.round_index,
-        method="" if isinstance(order, ProfileOrder) else order.method,
+        method=order.method,
         error=type(error).__name__,
         message=str(error),
     )

@@ -1,7 +1,6 @@
 """The ServerApp: one run of the expansion, with the model depot beside it on loopback."""
 
 import logging
-import os
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -9,11 +8,11 @@ from flwr.serverapp import Grid, ServerApp
 from graft.config import read_run_settings
 from graft.data.worlds import open_world
 from graft.errors import GraftError
-from graft.zoo import parameter_shapes
+from graft.files import replace_file
 from server.conduct import RunSettings, conduct
 from server.depot import DepotServer
 from server.run_folder import RunFolder
-from server.store import DirectoryStore
+from server.store import open_store
 
 log = logging.getLogger("graft")
 app = ServerApp()
@@ -27,11 +26,9 @@ def main(grid: Grid, context: Context) -> None:
     world = open_world(config.world, config.seed)
     folder = RunFolder(path)
     folder.begin(config, world)
-    store = DirectoryStore(folder.models, shapes_of=lambda name: parameter_shapes(name, world.task))
+    store = open_store(folder.models, world.task)
     with DepotServer(store, "127.0.0.1:0", insecure=True) as depot:
-        partial = path / "depot.address.partial"
-        partial.write_text(f"127.0.0.1:{depot.port}", "utf-8")
-        os.replace(partial, path / "depot.address")
+        replace_file(path / "depot.address", f"127.0.0.1:{depot.port}".encode())
         try:
             digest = conduct(
                 grid,

@@ -15,11 +15,11 @@ from graft.results import result_row
 from graft.rounds import expand_system, found_system
 from graft.values import LedgerEntry, ModelCard, Task
 from graft.wire.payload import read_header
-from graft.zoo import offered_architectures, parameter_shapes
+from graft.zoo import offered_architectures
 from server.edge import EdgeSettings, FlowerEdge
 from server.run_folder import RunFolder
 from server.signing import open_signer
-from server.store import DirectoryStore
+from server.store import DirectoryStore, open_store
 
 Progress = Callable[[int, str, int, int, int], None]
 
@@ -63,7 +63,7 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
     config, folder, world = settings.config, settings.folder, settings.world
     schedule = settings.schedule()
     state = folder.load_state()
-    store = DirectoryStore(folder.models, shapes_of=lambda name: parameter_shapes(name, world.task))
+    store = open_store(folder.models, world.task)
     signer = open_signer(folder.keys, folder.run_id)
     # A signature names its run, and a folder may have been renamed since it stopped.
     state = replace(state, catalogue=tuple(map(signer.sign, state.catalogue)))

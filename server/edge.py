@@ -206,7 +206,7 @@ class FlowerEdge:
                 run=self._settings.run,
                 round_index=order.round_index,
                 phase=down_phase if down else up_phase,
-                method="" if isinstance(order, ProfileOrder) else order.method,
+                method=order.method,
                 domain_id=order.domain_id,
                 sender=SERVER if down else order.domain_id,
                 receiver=order.domain_id if down else SERVER,
@@ -241,18 +241,15 @@ def _answer(order: Order, reply: Message, body: bytes) -> Answer:
         answer = decode_answer(body)
     except MessageError as error:
         return failure_of(order, error)
-    method = "" if isinstance(order, ProfileOrder) else order.method
     if isinstance(answer, Failure) and answer.domain_id == order.domain_id:
         # A failure is charged to what was asked, whatever a confused node says it was.
-        return replace(answer, round_index=order.round_index, method=method)
-    if _origin(answer) != (order.domain_id, order.round_index, method)[: len(_origin(answer))]:
-        wrong = f"answer to {order.domain_id}: got one to {_origin(answer)}, not to this order"
+        return replace(answer, round_index=order.round_index, method=order.method)
+    told: tuple[object, ...] = (answer.domain_id,)
+    wanted: tuple[object, ...] = (order.domain_id,)
+    if isinstance(answer, LearnReport | Failure):
+        told += (answer.round_index, answer.method)
+        wanted += (order.round_index, order.method)
+    if told != wanted:
+        wrong = f"answer to {order.domain_id}: got one to {told}, not to this order"
         return failure_of(order, EdgeError(wrong))
     return answer
-
-
-def _origin(answer: Answer) -> tuple[str] | tuple[str, int, str]:
-    """What an answer says it answers: its domain, and where it tells, its round and method."""
-    if isinstance(answer, LearnReport | Failure):
-        return answer.domain_id, answer.round_index, answer.method
-    return (answer.domain_id,)

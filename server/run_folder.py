@@ -26,6 +26,7 @@ import tomli_w
 from graft.config import ExpansionConfig, config_from_dict, config_to_dict
 from graft.data.domain import World
 from graft.errors import RunError
+from graft.files import replace_file
 from graft.ledger import read_ledger, write_ledger, write_table
 from graft.results import ResultRow, read_results, run_hash, write_results
 from graft.values import LedgerEntry, ModelCard, SystemState
@@ -81,6 +82,8 @@ class RunFolder:
                     "seed": config.seed,
                     "status": "running",
                     "started": _now(),
+                    "hash": "",
+                    "reason": "",
                 },
                 "versions": {
                     "python": platform.python_version(),
@@ -103,7 +106,7 @@ class RunFolder:
         Raises RunError where there is none.
         """
         tables = self._read_run()
-        tables["run"] |= {"status": "running"}
+        tables["run"] |= {"status": "running", "reason": ""}
         self._write_run(tables)
         return config_from_dict(tables["config"])
 
@@ -175,22 +178,18 @@ class RunFolder:
             for row in rows
             if row.error
         ]
-        self._close("failed" if failures else "complete", digest)
+        status = "failed" if failures else "complete"
+        self.note(status=status, finished=_now(), hash=digest)
         return digest, failures
 
     def fail(self, reason: str) -> None:
         """Mark the run as failed before its end."""
-        self._close("failed", "", reason)
+        self.note(status="failed", finished=_now(), reason=reason)
 
     def note(self, **facts: int | str) -> None:
         """Add facts about how the run went to run.toml's [run]."""
         tables = self._read_run()
         tables["run"] |= facts
-        self._write_run(tables)
-
-    def _close(self, status: str, digest: str, reason: str = "") -> None:
-        tables = self._read_run()
-        tables["run"] |= {"status": status, "finished": _now(), "hash": digest, "reason": reason}
         self._write_run(tables)
 
     def _round(self, index: int) -> Path:
@@ -205,9 +204,7 @@ class RunFolder:
             raise RunError(f"{self.path / 'run.toml'}: not TOML: {error}") from error
 
     def _write_run(self, tables: dict[str, Any]) -> None:
-        partial = self.path / "run.toml.partial"
-        partial.write_text(tomli_w.dumps(tables), "utf-8")
-        os.replace(partial, self.path / "run.toml")
+        replace_file(self.path / "run.toml", tomli_w.dumps(tables).encode())
 
 
 def _catalogue_table(cards: Sequence[ModelCard]) -> pa.Table:

@@ -1,6 +1,5 @@
 """The run's own key, and its signature under every card that is admitted."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from graft.errors import RunError
+from graft.files import replace_file
 from graft.values import ModelCard
 from graft.wire.manifest import manifest_bytes
 
@@ -44,13 +44,12 @@ def open_signer(folder: Path, run: str) -> Signer:
     """
     path = folder / "server.key"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(path, pem, 0o600)
+        replace_file(path, pem, mode=0o600)
     signer = Signer(run, _read_key(path))
     # Always: a kill may have come between the two files.
-    _write(folder / "server.pub", signer.public_key, 0o644)
+    replace_file(folder / "server.pub", signer.public_key)
     return signer
 
 
@@ -62,14 +61,3 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise RunError(f"{path}: got {type(key).__name__}, wanted Ed25519")
     return key
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    """The whole file or none; ``mode`` holds from the first byte on."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)  # what a kill left may have another mode
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -1,14 +1,15 @@
 """The server's durable model store: a folder of payloads named by their own SHA-256."""
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from graft.errors import ModelMissingError, PayloadLimitError, TransportError
+from graft.files import replace_file
+from graft.values import Task
 from graft.wire.checks import is_model_id
 from graft.wire.parts import split_payload
 from graft.wire.payload import Shapes, decode_payload, model_id
+from graft.zoo import parameter_shapes
 
 _SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
 
@@ -74,11 +75,10 @@ class DirectoryStore:
         return self._folder / (model_id + _SUFFIXES[part])
 
     def _write(self, model_id: str, part: str, data: bytes) -> None:
-        with tempfile.NamedTemporaryFile(
-            dir=self._folder, prefix=".partial-", delete=False
-        ) as file:
-            file.write(data)
-            if self._durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(file.name, self._path(model_id, part))
+        # A model is its owner's own; what a device may have, the depot gives it.
+        replace_file(self._path(model_id, part), data, mode=0o600, durable=self._durable)
+
+
+def open_store(folder: Path, task: Task) -> DirectoryStore:
+    """The store in ``folder`` for models of the zoo that do ``task``."""
+    return DirectoryStore(folder, shapes_of=lambda name: parameter_shapes(name, task))

@@ -24,12 +24,11 @@ from graft.config import ExpansionConfig
 from graft.data.worlds import open_world
 from graft.errors import EdgeError, GraftError
 from graft.rounds import Device
-from graft.values import Order, ProfileOrder
+from graft.values import Order
 from graft.wire.link import DirectoryLink
 from graft.wire.manifest import verify_card
-from graft.zoo import parameter_shapes
 from server.conduct import RunSettings, conduct
-from server.store import DirectoryStore
+from server.store import open_store
 from simulation.held_parts import HeldParts
 from simulation.memory import MemoryMeter
 
@@ -91,11 +90,8 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
     def simulated_device(context: Context, order: Order) -> Iterator[Device]:
         torch.set_num_threads(1)
         world = open_world(config.world, config.seed)
-        store = DirectoryStore(
-            folder / "models", shapes_of=lambda name: parameter_shapes(name, world.task)
-        )
-        method = "profile" if isinstance(order, ProfileOrder) else order.method
-        held = folder / "devices" / f"{order.domain_id}.{method}.held"
+        store = open_store(folder / "models", world.task)
+        held = folder / "devices" / f"{order.domain_id}.{order.method}.held"
         public_key = (folder / "keys" / "server.pub").read_bytes()
         with open_device(
             order,

@@ -1,9 +1,6 @@
 """``dataset.toml``: what a domain folder says of itself; every key is checked."""
 
 import math
-import os
-import re
-import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +10,9 @@ from typing import Any, get_args
 import tomli_w
 
 from graft.errors import DatasetFormatError
-from graft.values import Modality, Task
+from graft.files import replace_file
+from graft.values import DOMAIN_ID, Modality, Task
 
-# Ids travel in messages and become file names: no separators, spaces or control characters.
-DOMAIN_ID = re.compile(r"[A-Za-z0-9._@-]+")
 _REQUIRED_KEYS = ("name", "modality", "classes", "channels", "sample_shape", "licence")
 _OPTIONAL_KEYS = ("rate_hz", "persons")
 
@@ -133,19 +129,3 @@ def _parse_table(path: Path, table: Mapping[str, Any]) -> DatasetTable:
         licence=table["licence"],
         persons=persons,
     )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that readers see whole or not at all, and that outlives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the data from other users
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

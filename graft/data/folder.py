@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graft.data.dataset_table import DOMAIN_ID, DatasetTable, read_dataset, replace_file
+from graft.data.dataset_table import DatasetTable, read_dataset
 from graft.data.domain import DomainData
 from graft.errors import (
     DataError,
@@ -28,7 +28,8 @@ from graft.errors import (
     DomainShapeError,
     DomainValueError,
 )
-from graft.values import FloatArray, IntArray, Task
+from graft.files import replace_file
+from graft.values import DOMAIN_ID, FloatArray, IntArray, Task
 
 _AnyArray = npt.NDArray[Any]
 _REQUIRED_ARRAYS = ("x", "y")

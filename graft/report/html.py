@@ -1,6 +1,5 @@
 """The one-file HTML report of a run: no network, no script, every name escaped."""
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.config import config_to_dict
+from graft.files import replace_file
 from graft.ledger import is_upload, total_bytes
 from graft.report.canvas import NARROW, WIDE, Canvas
 from graft.report.figures import accuracy_per_round, domain_gains_figure
@@ -43,9 +43,7 @@ def write_report(run_folder: Path) -> Path:
     """
     page = report_page(read_run(run_folder))
     path = run_folder / REPORT_NAME
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, "utf-8")
-    os.replace(partial, path)
+    replace_file(path, page.encode())
     return path
 
 

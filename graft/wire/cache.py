@@ -1,11 +1,10 @@
 """What a device holds of the models it fetched before."""
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Final, Protocol
 
+from graft.files import replace_file
 from graft.wire.link import Part
 
 _DIGEST_BYTES: Final = 32
@@ -53,12 +52,8 @@ class FolderCache:
         return data if hashlib.sha256(data).digest() == digest else None
 
     def put(self, model_id: str, part: Part, data: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=self._folder, prefix=".partial-", delete=False
-        ) as file:
-            file.write(hashlib.sha256(data).digest() + data)
-        os.replace(file.name, self._path(model_id, part))
+        content = hashlib.sha256(data).digest() + data
+        replace_file(self._path(model_id, part), content, mode=0o600, durable=False)
 
     def forget(self, model_id: str) -> None:
         for path in self._folder.glob(f"{model_id}.*"):

@@ -12,6 +12,7 @@ import numpy as np
 
 from graft.errors import MessageError
 from graft.values import (
+    DOMAIN_ID,
     Answer,
     Candidate,
     DomainProfile,
@@ -34,7 +35,6 @@ MAX_SIGNATURE_BYTES: Final = 1_024
 MAX_UINT32: Final = 2**32 - 1
 MAX_UINT64: Final = 2**64 - 1
 
-_DOMAIN_ID: Final = re.compile(r"[A-Za-z0-9._@-]{1,128}")
 _MODEL_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -45,8 +45,8 @@ def is_model_id(text: str) -> bool:
 
 def check_domain_id(domain_id: str) -> None:
     """Raises MessageError unless the id is 1 to 128 of letters, digits and ``._@-``."""
-    if not isinstance(domain_id, str) or _DOMAIN_ID.fullmatch(domain_id) is None:
-        raise MessageError(f"domain id {domain_id!r:.60}: wanted {_DOMAIN_ID.pattern}")
+    if not isinstance(domain_id, str) or DOMAIN_ID.fullmatch(domain_id) is None:
+        raise MessageError(f"domain id {domain_id!r:.60}: wanted {DOMAIN_ID.pattern}")
 
 
 def check_order(order: Order) -> None:

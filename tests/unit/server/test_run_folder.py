@@ -185,9 +185,10 @@ def test_a_finished_run_is_the_sum_of_its_rounds(folder: RunFolder) -> None:
 
 def test_a_failure_is_named_and_the_run_counts_as_failed(folder: RunFolder) -> None:
     folder.save_round(SystemState(round_index=1), [row("ann"), row("ben", error="DataError")], [])
-    _, failures = folder.finish(1)
+    digest, failures = folder.finish(1)
     assert failures == ["ben (hat): DataError: spilt"]
-    assert facts(folder)["status"] == "failed"
+    folder.fail("ExpansionFailedError: 1 failed")  # as the one who called finish then says
+    assert (facts(folder)["status"], facts(folder)["hash"]) == ("failed", digest)
 
 
 def test_a_run_with_a_round_missing_cannot_be_finished(folder: RunFolder) -> None:

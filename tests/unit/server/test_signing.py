@@ -68,11 +68,10 @@ def test_a_start_cut_off_between_the_two_files_is_made_whole(tmp_path: Path) -> 
     assert (tmp_path / "server.pub").read_bytes() == signer.public_key
 
 
-def test_half_a_key_left_by_a_kill_is_not_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "server.key.partial").write_bytes(b"half a key")
+def test_the_key_is_its_owners_alone_and_lies_there_whole(tmp_path: Path) -> None:
     open_signer(tmp_path, "run")
     assert (tmp_path / "server.key").stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.glob("*.partial")) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["server.key", "server.pub"]
 
 
 def test_two_runs_have_two_keys(tmp_path: Path) -> None:
