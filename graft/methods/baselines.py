@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
+from graft.methods.method import FOUNDER, Method
 from graft.methods.target import (
     best_source,
     fresh_target,
@@ -85,3 +86,30 @@ def fit_average_kd(lesson: Lesson) -> Learned:
         mask_C=known_classes(lesson),
         used=lesson.sources,
     )
+
+
+METHODS = (
+    Method(name=FOUNDER, title="Founder", fit=fit_all_labels, reach="none"),
+    Method(name="label-only", title="Label-only", fit=fit_label_only, reach="none"),
+    Method(name="all-labels", title="All labels (oracle)", fit=fit_all_labels, reach="none"),
+    Method(name="best-source", title="Best source as it stands", fit=fit_best_source, reach="all"),
+    Method(
+        name="finetuned-any",
+        title="Fine-tuned best source, any architecture",
+        fit=fit_finetuned_source,
+        reach="all",
+    ),
+    Method(
+        name="finetuned-same",
+        title="Fine-tuned best source, own architecture",
+        fit=fit_finetuned_source,
+        reach="same-architecture",
+    ),
+    Method(
+        name="average-kd-selected",
+        title="Average KD from selected",
+        fit=fit_average_kd,
+        reach="selected",
+    ),
+    Method(name="average-kd-all", title="Average KD from all", fit=fit_average_kd, reach="all"),
+)

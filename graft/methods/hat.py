@@ -25,6 +25,7 @@ from graft.methods.dictionary import (
     prediction_quality,
     sharpened,
 )
+from graft.methods.method import Method
 from graft.methods.mixer import Mixer, heads_loss, holdout_folds, mixer_loss, stack_features
 from graft.methods.target import fresh_target, known_classes, require_sources
 from graft.training import (
@@ -118,3 +119,15 @@ def fit_hat(lesson: Lesson) -> Learned:
             "dictionary_share": dictionary.share,
         },
     )
+
+
+METHODS = (
+    Method(name="hat", title="HaT-style", fit=fit_hat, reach="selected"),
+    Method(
+        name="hat-founders",
+        title="HaT-style, founders as sources",
+        fit=fit_hat,
+        reach="selected",
+        founders_only=True,
+    ),
+)
