@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +13,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from graft.bench import bench_app
 from graft.config import ExpansionConfig, read_config, with_settings
 from graft.errors import GraftError
+from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
 
 app = typer.Typer(
-    help="Grow a learning system to new domains: simulate, prepare data, report.",
+    help="Grow a learning system to new domains: simulate, prepare data, report, measure.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -27,18 +28,7 @@ data_app = typer.Typer(
     help="Public data sets and people's own: fetch, prepare, check.", no_args_is_help=True
 )
 app.add_typer(data_app, name="data")
-# Progress and news go to the error stream, so that --format json stays clean on the other.
-console = Console(stderr=True)
-
-
-class Format(StrEnum):
-    """How a command prints what it found."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="A table to read, or JSON.")]
+app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:
@@ -72,10 +62,7 @@ def simulate(
     gamma: Annotated[float | None, typer.Option(help="Labelled share of a newcomer.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random stream derives from it.")] = None,
     method: Annotated[str | None, typer.Option(help="The method whose models join.")] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any key, e.g. --set selection.num_sources=3; repeatable."),
-    ] = None,
+    setting: SettingOption = None,
     workers: Annotated[int, typer.Option(help="Ray actors; never changes the result.")] = 2,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with an interrupted run's folder.")
@@ -228,15 +215,7 @@ def _configure(
 ) -> ExpansionConfig:
     """The file's configuration (or the defaults), then --set, then the options of their own."""
     config = read_config(config_file) if config_file else ExpansionConfig()
-    changes: dict[str, Any] = {}
-    for text in settings or []:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--set {text}: wanted KEY=VALUE")
-        try:
-            changes[key] = json.loads(value)
-        except json.JSONDecodeError:
-            changes[key] = value  # a bare word is a string
+    changes = read_settings(settings or ())
     if data is not None:
         changes |= {"world.kind": "folder", "world.path": str(data.absolute())}
     if domains is not None:

@@ -116,7 +116,10 @@ class SelectionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
-    """Local training (A6). Learning rates are per step of Adam."""
+    """Local training (A6). Learning rates are per step of Adam.
+
+    ``group_rounds``: how often FedAvg's founders push and the server averages.
+    """
 
     epochs: int = 100
     max_steps: int = 300
@@ -124,9 +127,10 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     source_learning_rate: float = 1e-2
     weight_decay: float = 1e-4
+    group_rounds: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "max_steps", "batch_size"):
+        for name in ("epochs", "max_steps", "batch_size", "group_rounds"):
             _require(
                 getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1"
             )
@@ -151,6 +155,41 @@ class FusionConfig:
         for name in ("holdout_share", "insert_quality", "dictionary_momentum", "keep_quality"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"fusion.{name}", value, "0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrowthConfig:
+    """The project's own method, ``graft``.
+
+    Heads: Adam's steps and rate on cached features, and the pull towards the head that came.
+    Graph: neighbours a sample, and the share of a prediction that comes from them. Target:
+    the share of the usual steps, the peak learning rate, the weight of what the sources teach
+    and the temperature that sharpens it. Augmentation: deviation of a sensor's turn in degrees,
+    largest shift as a share of a window.
+    """
+
+    head_steps: int = 100
+    head_learning_rate: float = 1e-2
+    head_pull: float = 1e-2
+    num_neighbours: int = 5
+    spread_share: float = 0.8
+    steps_share: float = 1 / 3
+    learning_rate: float = 5e-3
+    teaching: float = 2.0
+    knowledge_temperature: float = 0.5
+    rotation_degrees: float = 10.0
+    shift_share: float = 1 / 16
+
+    def __post_init__(self) -> None:
+        for name in ("head_steps", "num_neighbours"):
+            _require(getattr(self, name) >= 1, f"growth.{name}", getattr(self, name), "at least 1")
+        for name in ("head_learning_rate", "learning_rate", "knowledge_temperature"):
+            _require(getattr(self, name) > 0, f"growth.{name}", getattr(self, name), "above 0")
+        for name in ("head_pull", "teaching", "rotation_degrees"):
+            _require(getattr(self, name) >= 0, f"growth.{name}", getattr(self, name), "0 or above")
+        for name, most in (("spread_share", 0.99), ("steps_share", 1), ("shift_share", 0.5)):
+            value = getattr(self, name)
+            _require(0 <= value <= most, f"growth.{name}", value, f"0 to {most}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,6 +228,7 @@ class ExpansionConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    growth: GrowthConfig = field(default_factory=GrowthConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:

@@ -139,7 +139,8 @@ class ProbeOrder:
 class LearnOrder:
     """Ask a domain to train its own model with ``method`` from ``sources``.
 
-    ``register``: push the finished model and answer with its card.
+    ``register``: push the finished model and answer with its card. ``groups``: average models,
+    one an architecture, of which the device takes that of its own.
     """
 
     domain_id: str
@@ -147,6 +148,7 @@ class LearnOrder:
     method: str
     sources: tuple[ModelCard, ...]
     register: bool
+    groups: tuple[ModelCard, ...] = ()
 
 
 Order = ProfileOrder | ProbeOrder | LearnOrder
@@ -200,15 +202,20 @@ def failure_of(order: Order | LearnReport, error: Exception) -> Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemState:
-    """The catalogue after ``round_index`` rounds; a new state is made, none is changed."""
+    """The catalogue after ``round_index`` rounds; a new state is made, none is changed.
+
+    ``groups`` are the founders' average models, one an architecture; they stand apart from the
+    catalogue, because no domain owns them and no method may select them.
+    """
 
     round_index: int = 0
     catalogue: tuple[ModelCard, ...] = field(default=())
+    groups: tuple[ModelCard, ...] = ()
 
     def admit(self, cards: tuple[ModelCard, ...]) -> "SystemState":
         """The state one round later, with ``cards`` in the catalogue ordered by domain id."""
         ordered = tuple(sorted(cards, key=lambda card: card.domain_id))
-        return SystemState(round_index=self.round_index + 1, catalogue=self.catalogue + ordered)
+        return replace(self, round_index=self.round_index + 1, catalogue=self.catalogue + ordered)
 
 
 Phase = Literal["join", "profile", "probe", "ship", "report", "register", "acknowledge"]

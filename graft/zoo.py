@@ -158,6 +158,16 @@ def _mlp(shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), width
 
 
+def _mlp_500(shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """HMKD's student: three dense layers of 500 on the raw window, dropout before each layer."""
+    layers: list[nn.Module] = [nn.Flatten(), nn.Dropout(0.1)]
+    width = int(np.prod(shape))
+    for dropout in (0.2, 0.2, 0.3):
+        layers += [nn.Linear(width, 500), nn.ReLU(), nn.Dropout(dropout)]
+        width = 500
+    return nn.Sequential(*layers), width
+
+
 def _image_cnn(shape: tuple[int, ...], widths: tuple[int, ...]) -> tuple[nn.Module, int]:
     channels = (shape[0], *widths)
     blocks = [
@@ -174,6 +184,7 @@ WINDOW_ENCODERS: Mapping[str, _Encoder] = {
     "gru": lambda shape: (_Gru(shape[0], 64), 64),
     "cnn-medium": lambda shape: _cnn(shape, (32, 64, 64)),
     "cnn-large": lambda shape: _cnn(shape, (48, 96, 128)),
+    "mlp-500": _mlp_500,
     "resnetlstman": lambda shape: (
         _ResNetLstmAttention(shape[0]),
         _ResNetLstmAttention.num_features,
@@ -184,8 +195,9 @@ IMAGE_ENCODERS: Mapping[str, _Encoder] = {
     "image-cnn-small": lambda shape: _image_cnn(shape, (16, 32)),
     "image-cnn-large": lambda shape: _image_cnn(shape, (32, 64, 64)),
 }
-# ResNetLSTMaN is offered only where it is asked for: one costs as much as forty of the others.
-_ON_REQUEST = ("resnetlstman",)
+# HMKD's pair is offered only where it is asked for: one ResNetLSTMaN costs as much as forty of
+# the others, and the dense student needs windows whose phase is not random.
+_ON_REQUEST = ("mlp-500", "resnetlstman")
 
 
 def _encoders(task: Task) -> Mapping[str, _Encoder]:

@@ -11,15 +11,17 @@ from graft.data.splits import schedule_rounds
 from graft.errors import ExpansionFailedError, PayloadChangedError, PayloadLimitError
 from graft.ledger import total_bytes
 from graft.methods import find_method
+from graft.ports import ModelStore
 from graft.results import result_row
-from graft.rounds import expand_system, found_system
+from graft.rounds import expand_system, found_groups, found_system
 from graft.values import LedgerEntry, ModelCard, Task
 from graft.wire.payload import read_header
 from graft.zoo import offered_architectures
 from server.edge import EdgeSettings, FlowerEdge
+from server.fedavg import GroupAveraging
 from server.run_folder import RunFolder
 from server.signing import open_signer
-from server.store import DirectoryStore, open_store
+from server.store import open_store
 
 Progress = Callable[[int, str, int, int, int], None]
 
@@ -66,7 +68,11 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
     store = open_store(folder.models, world.task)
     signer = open_signer(folder.keys, folder.run_id)
     # A signature names its run, and a folder may have been renamed since it stopped.
-    state = replace(state, catalogue=tuple(map(signer.sign, state.catalogue)))
+    state = replace(
+        state,
+        catalogue=tuple(map(signer.sign, state.catalogue)),
+        groups=tuple(map(signer.sign, state.groups)),
+    )
 
     def admit(card: ModelCard) -> ModelCard:
         return signer.sign(check_card(card, store=store, task=world.task))
@@ -97,6 +103,8 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
         arriving = schedule[state.round_index]
         if state.round_index == 0:
             done = found_system(arriving, edge, admit)
+            averaging = GroupAveraging(store, admit, world.task, config.seed)
+            done = found_groups(done, edge, admit, averaging, config)
         else:
             done = expand_system(state, arriving, edge, admit, config)
         rows = [result_row(report) for report in done.reports]
@@ -111,7 +119,7 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
     return digest
 
 
-def check_card(card: ModelCard, *, store: DirectoryStore, task: Task) -> ModelCard:
+def check_card(card: ModelCard, *, store: ModelStore, task: Task) -> ModelCard:
     """The card, if it describes what the store holds and fits the task.
 
     Raises PayloadChangedError where sizes or architecture differ from the stored payload,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
@@ -10,31 +10,13 @@ from flwr.serverapp import Grid
 
 from graft.errors import EdgeError, MessageError, NodesMissingError
 from graft.ledger import SERVER
-from graft.values import (
-    Answer,
-    Failure,
-    LearnOrder,
-    LearnReport,
-    LedgerEntry,
-    Order,
-    Outcome,
-    Phase,
-    ProbeOrder,
-    ProfileOrder,
-    failure_of,
-)
-from graft.wire.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_answer, decode_join, encode_order
+from graft.values import Answer, Failure, LedgerEntry, Order, Outcome, failure_of
+from graft.wire.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_order
+from server.exchange import Progress, answer_phase, answer_to, exchange_entry, message_name
 
 _POLL_S = 0.05
 _LATECOMER_S = 1.0
 _POLL_S_PER_MESSAGE = 0.002
-# The phases that an order travels down in and its answer comes up in.
-_ROUTES: dict[type, tuple[str, Phase, Phase]] = {
-    ProfileOrder: ("query.profile", "profile", "profile"),
-    ProbeOrder: ("query.probe", "probe", "probe"),
-    LearnOrder: ("train.learn", "ship", "report"),
-}
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +95,7 @@ class FlowerEdge:
                     order, NodesMissingError(f"domain {order.domain_id}: no node speaks for it")
                 )
                 continue
-            message = _message(body, self._nodes[order.domain_id], _ROUTES[type(order)][0])
+            message = _message(body, self._nodes[order.domain_id], message_name(order))
             wire_bytes = message_to_proto(message).ByteSize()
             message_id = next(iter(self._grid.push_messages([message])), "")
             outcome: Outcome = "ok"
@@ -128,7 +110,7 @@ class FlowerEdge:
             self._meter(order, len(body), wire_bytes, outcome=outcome, down=True)
         last_s = time.monotonic()
         if orders:  # long work shows from its start, not from its first answer
-            self._progress(_ROUTES[type(orders[0])][2], 0, len(orders))
+            self._progress(answer_phase(orders[0]), 0, len(orders))
         while pending:
             for reply in self._grid.pull_messages(list(pending)):
                 message_id = reply.metadata.reply_to_message_id
@@ -146,7 +128,7 @@ class FlowerEdge:
                     measured_s=last_s - started_s[message_id],
                 )
                 done += 1
-                self._progress(_ROUTES[type(order)][2], done, len(orders))
+                self._progress(answer_phase(order), done, len(orders))
             if time.monotonic() - last_s > self._settings.stall_timeout_s:
                 break
             if pending:  # each look costs Flower's store a scan of what is pending
@@ -200,22 +182,15 @@ class FlowerEdge:
         down: bool,
         measured_s: float | None = None,
     ) -> None:
-        name, down_phase, up_phase = _ROUTES[type(order)]
         self._record(
-            LedgerEntry(
+            exchange_entry(
+                order,
                 run=self._settings.run,
-                round_index=order.round_index,
-                phase=down_phase if down else up_phase,
-                method=order.method,
-                domain_id=order.domain_id,
-                sender=SERVER if down else order.domain_id,
-                receiver=order.domain_id if down else SERVER,
-                message=name,
+                down=down,
                 payload_bytes=payload_bytes,
                 wire_bytes=wire_bytes,
-                wire_source="modelled",
-                measured_s=measured_s,
                 outcome=outcome,
+                measured_s=measured_s,
             )
         )
 
@@ -233,23 +208,7 @@ def _body(reply: Message) -> bytes:
 
 
 def _answer(order: Order, reply: Message, body: bytes) -> Answer:
-    """The decoded answer, if it is one to this very order."""
-    if not reply.has_content():
-        reason = f"node of {order.domain_id}: error {reply.error.code}: {reply.error.reason}"
-        return failure_of(order, EdgeError(reason))
-    try:
-        answer = decode_answer(body)
-    except MessageError as error:
-        return failure_of(order, error)
-    if isinstance(answer, Failure) and answer.domain_id == order.domain_id:
-        # A failure is charged to what was asked, whatever a confused node says it was.
-        return replace(answer, round_index=order.round_index, method=order.method)
-    told: tuple[object, ...] = (answer.domain_id,)
-    wanted: tuple[object, ...] = (order.domain_id,)
-    if isinstance(answer, LearnReport | Failure):
-        told += (answer.round_index, answer.method)
-        wanted += (order.round_index, order.method)
-    if told != wanted:
-        wrong = f"answer to {order.domain_id}: got one to {told}, not to this order"
-        return failure_of(order, EdgeError(wrong))
-    return answer
+    if reply.has_content():
+        return answer_to(order, body)
+    reason = f"node of {order.domain_id}: error {reply.error.code}: {reply.error.reason}"
+    return failure_of(order, EdgeError(reason))

@@ -1,7 +1,7 @@
 """A run's folder: durable, atomic steps, one a round, and the whole at the end.
 
 run.toml             configuration, seed, versions, world, outcome
-rounds/<i>/          results.parquet, ledger.parquet, catalogue.parquet of one round
+rounds/<i>/          results, ledger, catalogue and groups (.parquet) of one round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
@@ -120,24 +120,31 @@ class RunFolder:
         partial.mkdir(parents=True)
         write_results(rows, partial / "results.parquet")
         write_ledger(entries, partial / "ledger.parquet")
-        write_table(_catalogue_table(state.catalogue), partial / "catalogue.parquet")
+        write_table(_card_table(state.catalogue), partial / "catalogue.parquet")
+        write_table(_card_table(state.groups), partial / "groups.parquet")
         os.replace(partial, final)
 
     def load_state(self) -> SystemState:
-        """The state after the last finished round: empty where no round is finished.
+        """The state to go on from, after the last finished round.
 
         What an interrupted round left in journals and devices is dropped, for it runs again.
         """
+        shutil.rmtree(self.journals, ignore_errors=True)
+        shutil.rmtree(self.devices, ignore_errors=True)
+        return self.read_state()
+
+    def read_state(self) -> SystemState:
+        """The state after the last finished round: empty where no round is finished."""
         finished = 0
         while self._round(finished).is_dir():
             finished += 1
-        shutil.rmtree(self.journals, ignore_errors=True)
-        shutil.rmtree(self.devices, ignore_errors=True)
         if not finished:
             return SystemState()
-        table = pq.read_table(self._round(finished - 1) / "catalogue.parquet")
-        cards = tuple(decode_card(row) for row in table["card"].to_pylist())
-        return SystemState(round_index=finished, catalogue=cards)
+        catalogue, groups = (
+            _read_cards(self._round(finished - 1) / f"{name}.parquet")
+            for name in ("catalogue", "groups")
+        )
+        return SystemState(round_index=finished, catalogue=catalogue, groups=groups)
 
     def journal_bytes(self) -> int:
         """Payload bytes that the journals hold by now; reads only what was added."""
@@ -207,7 +214,11 @@ class RunFolder:
         replace_file(self.path / "run.toml", tomli_w.dumps(tables).encode())
 
 
-def _catalogue_table(cards: Sequence[ModelCard]) -> pa.Table:
+def _read_cards(path: Path) -> tuple[ModelCard, ...]:
+    return tuple(decode_card(row) for row in pq.read_table(path)["card"].to_pylist())
+
+
+def _card_table(cards: Sequence[ModelCard]) -> pa.Table:
     """Readable columns beside each card's own encoding, which alone is read back."""
     return pa.table(
         {

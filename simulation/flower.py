@@ -6,7 +6,6 @@ store's folder, with the depot's framing as the modelled wire.
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,17 +18,16 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from client.app import attach
-from client.host import domain_of_partition, open_device
+from client.host import domain_of_partition
 from graft.config import ExpansionConfig
 from graft.data.worlds import open_world
 from graft.errors import EdgeError, GraftError
 from graft.rounds import Device
 from graft.values import Order
-from graft.wire.link import DirectoryLink
 from graft.wire.manifest import verify_card
 from server.conduct import RunSettings, conduct
 from server.store import open_store
-from simulation.held_parts import HeldParts
+from simulation.devices import open_simulated_device
 from simulation.memory import MemoryMeter
 
 _QUIET = {
@@ -91,17 +89,14 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
         torch.set_num_threads(1)
         world = open_world(config.world, config.seed)
         store = open_store(folder / "models", world.task)
-        held = folder / "devices" / f"{order.domain_id}.{order.method}.held"
         public_key = (folder / "keys" / "server.pub").read_bytes()
-        with open_device(
+        with open_simulated_device(
             order,
             config=config,
             world=world,
-            run_folder=folder,
-            link=DirectoryLink(store),
-            cache=HeldParts(held, store),
+            folder=folder,
+            store=store,
             verify=partial(verify_card, folder.name, public_key=public_key),
-            clock=time.thread_time,
         ) as device:
             yield device
 

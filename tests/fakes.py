@@ -1,7 +1,7 @@
-"""Small honest implementations of the ports, for tests: a store, a world's devices, an edge."""
+"""Small honest implementations of the ports, for tests: a store, a world's devices."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 
@@ -10,22 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from graft.config import ExpansionConfig
 from graft.data.domain import World
 from graft.devices import assign_architecture, assign_device
-from graft.errors import ModelMissingError, NodesMissingError, TransportError
-from graft.ledger import SERVER
+from graft.errors import ModelMissingError, TransportError
 from graft.ports import Edge, ModelStore
-from graft.rounds import Device, answer_order
-from graft.values import (
-    Answer,
-    LearnOrder,
-    LedgerEntry,
-    Order,
-    Phase,
-    ProbeOrder,
-    ProfileOrder,
-    failure_of,
-)
+from graft.rounds import Device
+from graft.values import Answer, LedgerEntry, Order
 from graft.wire.cache import MemoryCache
-from graft.wire.codec import decode_answer, decode_order, encode_answer, encode_order
 from graft.wire.link import DirectoryLink
 from graft.wire.manifest import verify_card
 from graft.wire.parts import split_payload
@@ -33,16 +22,11 @@ from graft.wire.payload import Shapes, decode_payload, model_id
 from graft.wire.transport import DeviceTransport, TransferLabel
 from graft.zoo import parameter_shapes
 from server.signing import Signer
+from simulation.local import OpenDevice
 
 RUN = "run"
 SIGNER = Signer(RUN, Ed25519PrivateKey.from_private_bytes(bytes(32)))
 Record = Callable[[LedgerEntry], None]
-OpenDevice = Callable[[Order], AbstractContextManager[Device]]
-_ROUTES: dict[type, tuple[str, Phase, Phase]] = {
-    ProfileOrder: ("query.profile", "profile", "profile"),
-    ProbeOrder: ("query.probe", "probe", "probe"),
-    LearnOrder: ("train.learn", "ship", "report"),
-}
 
 
 class MemoryStore:
@@ -113,52 +97,6 @@ def world_devices(
         )
 
     return open_device
-
-
-class LocalEdge:
-    """``Edge`` inside one process: every order and answer passes through its own bytes."""
-
-    def __init__(
-        self, domain_ids: Collection[str], open_device: OpenDevice, record: Record
-    ) -> None:
-        self._domain_ids = domain_ids
-        self._open_device = open_device
-        self._record = record
-
-    def ask(self, orders: Sequence[Order]) -> list[Answer]:
-        return [self._carry(order) for order in orders]
-
-    def _carry(self, order: Order) -> Answer:
-        if order.domain_id not in self._domain_ids:
-            return failure_of(order, NodesMissingError(f"domain {order.domain_id}: no node"))
-        down = encode_order(order)
-        try:
-            with self._open_device(decode_order(down)) as device:
-                answer = answer_order(order, device)
-        except Exception as error:
-            answer = failure_of(order, error)
-        up = encode_answer(answer)
-        name, down_phase, up_phase = _ROUTES[type(order)]
-        for sender, receiver, phase, body in (
-            (SERVER, order.domain_id, down_phase, down),
-            (order.domain_id, SERVER, up_phase, up),
-        ):
-            self._record(
-                LedgerEntry(
-                    run=RUN,
-                    round_index=order.round_index,
-                    phase=phase,
-                    method=getattr(order, "method", ""),
-                    domain_id=order.domain_id,
-                    sender=sender,
-                    receiver=receiver,
-                    message=name,
-                    payload_bytes=len(body),
-                    wire_bytes=len(body),
-                    wire_source="modelled",
-                )
-            )
-        return decode_answer(up)
 
 
 class SpoiledEdge:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from graft.data.imu_world import ImuWorld
 from graft.errors import ConfigError
 from graft.seeding import stream
 from graft.values import Task
+
+# The worlds that need no folder.
+EMBEDDED: Final = ("imu", "digits")
 
 
 class PartWorld:

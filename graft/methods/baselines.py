@@ -4,17 +4,15 @@ import copy
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  (torch's own convention)
-from torch import Tensor
 
 from graft.methods.method import FOUNDER, Method
 from graft.methods.target import (
     best_source,
+    distil,
     fresh_target,
     known_classes,
     mean_prediction,
     train_supervised,
-    train_target,
 )
 from graft.training import Learned, Lesson
 from graft.values import BoolArray
@@ -68,18 +66,7 @@ def fit_finetuned_source(lesson: Lesson) -> Learned:
 def fit_average_kd(lesson: Lesson) -> Learned:
     """Distil the plain mean of the sources' predictions on U, beside cross-entropy on L."""
     network = fresh_target(lesson)
-    teacher_UC = mean_prediction(lesson.sources, lesson.x_U)
-
-    def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        x = torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]])
-        logits = network(x)
-        supervised = F.cross_entropy(logits[: len(labelled_B)], lesson.y_L[labelled_B])
-        student_log_BC = F.log_softmax(logits[len(labelled_B) :], dim=1)
-        return supervised + F.kl_div(
-            student_log_BC, teacher_UC[unlabelled_B], reduction="batchmean"
-        )
-
-    train_target(network, loss_of, lesson)
+    distil(network, mean_prediction(lesson.sources, lesson.x_U), lesson)
     return Learned(
         architecture=lesson.architecture,
         network=network.eval(),

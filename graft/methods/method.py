@@ -6,7 +6,7 @@ from typing import Literal
 
 from graft.training import Learned, Lesson
 
-Reach = Literal["none", "selected", "same-architecture", "all"]
+Reach = Literal["none", "selected", "same-architecture", "all", "centroids"]
 FOUNDER = "founder"
 
 
@@ -14,8 +14,12 @@ FOUNDER = "founder"
 class Method:
     """A plug-in. ``reach`` says which source models a device must hold for it:
 
-    none; those that the two-stage selection chose; all of the target's own architecture; all.
+    none; those that the two-stage selection chose; all of the target's own architecture; all;
+    or no model, but the class centroids of those that stage one ranks nearest.
     ``founders_only`` leaves models of later rounds out of its catalogue (A7's comparison).
+    ``warm_start``: one of what is chosen is of the target's own architecture, wherever a
+    candidate is; that one alone must be exact, the others teach as their int8 base.
+    ``group``: it also gets the average model of the founders of its own architecture.
     """
 
     name: str
@@ -23,3 +27,5 @@ class Method:
     fit: Callable[[Lesson], Learned]
     reach: Reach
     founders_only: bool = False
+    warm_start: bool = False
+    group: bool = False

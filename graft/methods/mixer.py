@@ -40,6 +40,14 @@ def stack_features(sources: Sequence[Source], x: Tensor) -> Tensor:
     return torch.stack([_widened(features_in_batches(s.network, x), widest) for s in sources])
 
 
+@torch.no_grad()
+def stack_heads(sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
+    """Every source's head: weights (S, F, C), zero-padded to the widest, and biases (S, C)."""
+    widest = max(source.network.num_features for source in sources)
+    weights = [_widened(source.network.head.weight, widest).T for source in sources]
+    return torch.stack(weights), torch.stack([source.network.head.bias for source in sources])
+
+
 class Mixer(nn.Module):
     """w_i = softmax_s(tau cos(q_i, k_is)); p_i[c] ~ sum_s w_is m_s[c] softmax(h_s(f_s(x_i)))[c].
 
@@ -71,9 +79,8 @@ class Mixer(nn.Module):
         keys = [_widened(projection(s.network.num_features).T, widest).T for s in sources]
         self.key_RSFW = replicate(torch.stack(keys))
         self.tau_R11 = replicate(torch.full((1, 1), config.mixer_temperature))
-        heads = [_widened(s.network.head.weight, widest).T for s in sources]
-        self.head_RSFC = replicate(torch.stack(heads))
-        self.bias_RSC = replicate(torch.stack([s.network.head.bias for s in sources]))
+        weight_SFC, bias_SC = stack_heads(sources)
+        self.head_RSFC, self.bias_RSC = replicate(weight_SFC), replicate(bias_SC)
         self.mask_SC = torch.from_numpy(np.stack([s.mask_C for s in sources]))
 
     def own_parameters(self) -> list[nn.Parameter]:

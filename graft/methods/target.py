@@ -47,10 +47,42 @@ def train_supervised(network: Network, x: Tensor, y_N: Tensor, lesson: Lesson) -
     minimise(loss_of, groups, len(x), rows - len(x), training, lesson.seed)
 
 
+def batch_logits(
+    network: Network, lesson: Lesson, labelled_B: Tensor, unlabelled_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits of the labelled and of the unlabelled rows, in one pass: batch norm sees both."""
+    logits_BC = network(torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]]))
+    return logits_BC[: len(labelled_B)], logits_BC[len(labelled_B) :]
+
+
+def taught_loss(logits_BC: Tensor, taught_BC: Tensor) -> Tensor:
+    """Mean over the rows of KL(taught || student); 0 for no rows."""
+    student_log_BC = F.log_softmax(logits_BC, dim=1)
+    total = F.kl_div(student_log_BC, taught_BC, reduction="sum")
+    return total / max(len(logits_BC), 1)
+
+
+def distil(network: Network, taught_UC: Tensor, lesson: Lesson) -> None:
+    """Train a network on L by cross-entropy and on U by what it is taught there (U, C)."""
+
+    def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
+        logits_LC, logits_UC = batch_logits(network, lesson, labelled_B, unlabelled_B)
+        supervised = F.cross_entropy(logits_LC, lesson.y_L[labelled_B])
+        return supervised + taught_loss(logits_UC, taught_UC[unlabelled_B])
+
+    train_target(network, loss_of, lesson)
+
+
 def source_prediction(source: Source, x: Tensor) -> Tensor:
     """Class probabilities (N, C) of a source over the classes it knows."""
     logits_NC = predict_in_batches(source.network, x)
     return masked_probabilities(logits_NC, torch.from_numpy(source.mask_C))
+
+
+def source_predictions(sources: tuple[Source, ...], x: Tensor) -> Tensor:
+    """Every source's probabilities (S, N, C). Raises TransportError without sources."""
+    require_sources(sources)
+    return torch.stack([source_prediction(source, x) for source in sources])
 
 
 def mean_prediction(sources: tuple[Source, ...], x: Tensor) -> Tensor:

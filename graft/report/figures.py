@@ -67,7 +67,7 @@ def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) ->
         axes.margins(y=0.08)
         ends = [points[-1].accuracy_mean or 0.0 for points in lines.values()]
         words = [str(n + 1) for n in range(len(names))] if canvas.is_narrow else names
-        _end_labels(axes, list(lines), words, ends, main, canvas)
+        end_labels(axes, list(lines), words, ends, main, canvas)
         if canvas.is_narrow:
             for number, (method, name) in enumerate(zip(lines, names, strict=True)):
                 figure.text(8 / canvas.width_px, 1 - (372 + number * 18) / height,
@@ -151,7 +151,7 @@ def _round_line(
                       alpha=1 if is_main else 0.6, zorder=order - 1)  # fmt: skip
 
 
-def _end_labels(
+def end_labels(
     axes: Axes,
     methods: Sequence[str],
     names: Sequence[str],
@@ -159,6 +159,7 @@ def _end_labels(
     main: str,
     canvas: Canvas,
 ) -> None:
+    """Names right of the lines' ``ends``, moved apart where they would cover one another."""
     low, high = axes.get_ylim()
     per_px = (high - low) / axes.get_window_extent().height
     gap = canvas.font_px * 1.35 * per_px

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Protocol, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,16 +23,36 @@ from graft.report.canvas import (
     text_width_px,
 )
 from graft.report.labels import label_places
-from graft.report.summary import MethodSummary
 from graft.report.wording import ALL_LABELS, bytes_text, display_name
 
 
-def accuracy_against_bytes(summaries: Sequence[MethodSummary], canvas: Canvas = WIDE) -> str:
+class CostedMethod(Protocol):
+    """What the figure needs to know of a method; ``complete``: every newcomer finished it."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def accuracy_mean(self) -> float | None: ...
+    @property
+    def bytes_down(self) -> float: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def count_label(self) -> str: ...
+
+
+Costed = TypeVar("Costed", bound=CostedMethod)
+
+
+def accuracy_against_bytes(
+    summaries: Sequence[CostedMethod], canvas: Canvas = WIDE, *, whose: str = "all newcomers"
+) -> str:
     """Each method's mean accuracy against its payload bytes down, on a logarithmic axis.
 
-    Ringed points on the stepped line are the Pareto front: no other method has at least
-    their accuracy for fewer bytes. Only methods that all newcomers finished can be on it, and
-    not the all-labels reference.
+    The first of ``summaries`` is the main method; ``whose`` says whose bytes they are. Ringed
+    points on the stepped line are the Pareto front: no other method has at least their accuracy
+    for fewer bytes. Only methods that all newcomers finished can be on it, and not the
+    all-labels reference.
     """
     shown = [item for item in summaries if item.accuracy_mean is not None]
     main = summaries[0].method if summaries else ""
@@ -42,7 +63,7 @@ def accuracy_against_bytes(summaries: Sequence[MethodSummary], canvas: Canvas = 
         axes = axes_px(figure, left=48, right=14, top=18, bottom=48)
         axes.grid(axis="x", color=RULE, linewidth=0.8)
         percent_axis(axes)
-        axes.set_xlabel("payload bytes down, all newcomers (log scale)")
+        axes.set_xlabel(f"payload bytes down, {whose} (log scale)")
         if not shown:
             return
         _byte_ticks(axes, places, has_zero=any(item.bytes_down == 0 for item in shown), gap_px=64)
@@ -63,7 +84,7 @@ def accuracy_against_bytes(summaries: Sequence[MethodSummary], canvas: Canvas = 
     return draw_svg(draw, canvas=canvas, height_px=440 if canvas.is_narrow else 400, title=title)
 
 
-def pareto_front(summaries: Sequence[MethodSummary]) -> list[MethodSummary]:
+def pareto_front(summaries: Sequence[Costed]) -> list[Costed]:
     """The complete methods that no other beats on bytes down and accuracy at once, by bytes.
 
     The all-labels reference is left out: it learns from labels that a newcomer does not have.
@@ -76,14 +97,14 @@ def pareto_front(summaries: Sequence[MethodSummary]) -> list[MethodSummary]:
         ),
         key=lambda item: (item.bytes_down, -(item.accuracy_mean or 0.0)),
     )
-    front: list[MethodSummary] = []
+    front: list[Costed] = []
     for item in ranked:
         if not front or (item.accuracy_mean or 0.0) > (front[-1].accuracy_mean or 0.0):
             front.append(item)
     return front
 
 
-def _log_places(num_bytes: Sequence[int]) -> list[float]:
+def _log_places(num_bytes: Sequence[float]) -> list[float]:
     """Positions on a log10 axis; nothing sent stands half a decade left of the least sent."""
     sent = [math.log10(count) for count in num_bytes if count > 0]
     nothing = min(sent, default=0.0) - 0.5
@@ -110,7 +131,7 @@ def _byte_ticks(axes: Axes, places: Sequence[float], *, has_zero: bool, gap_px: 
 
 def _label_points(
     axes: Axes,
-    shown: Sequence[MethodSummary],
+    shown: Sequence[CostedMethod],
     points: Sequence[tuple[float, float]],
     path: Sequence[tuple[float, float]],
     main: str,

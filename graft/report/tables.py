@@ -85,12 +85,8 @@ def rich_table(summaries: Sequence[MethodSummary]) -> Table:
 
 def markdown_table(summaries: Sequence[MethodSummary]) -> str:
     """The same table as Markdown, with its notes below."""
-    lines = [
-        _markdown_row(HEADINGS),
-        _markdown_row([":--" if number in (0, 4) else "--:" for number in range(len(HEADINGS))]),
-        *(_markdown_row([_markdown_text(c) for c in table_cells(s)]) for s in summaries),
-    ]
-    return "\n".join(lines) + "\n\n" + notes(summaries).replace("*", "\\*") + "\n"
+    table = markdown_grid(HEADINGS, [table_cells(s) for s in summaries], words=(0, 4))
+    return table + "\n" + notes(summaries).replace("*", "\\*") + "\n"
 
 
 def summary_dict(summaries: Sequence[MethodSummary]) -> dict[str, Any]:
@@ -111,8 +107,13 @@ def summary_dict(summaries: Sequence[MethodSummary]) -> dict[str, Any]:
     }
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def markdown_grid(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = (0,)
+) -> str:
+    """Cells as a Markdown table; columns other than ``words`` are figures and stand right."""
+    marks = [":--" if number in words else "--:" for number in range(len(headings))]
+    lines = [headings, marks, *([_markdown_text(cell) for cell in row] for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def _markdown_text(cell: str) -> str:

@@ -2,5 +2,15 @@
 
 from graft.rounds.cloud import Admission, Round, expand_system, found_system
 from graft.rounds.device import Device, answer_order
+from graft.rounds.groups import Averaging, found_groups
 
-__all__ = ["Admission", "Device", "Round", "answer_order", "expand_system", "found_system"]
+__all__ = [
+    "Admission",
+    "Averaging",
+    "Device",
+    "Round",
+    "answer_order",
+    "expand_system",
+    "found_groups",
+    "found_system",
+]

@@ -50,7 +50,7 @@ def found_system(domain_ids: Sequence[str], edge: Edge, admit: Admission) -> Rou
         LearnOrder(domain_id=d, round_index=0, method=FOUNDER, sources=(), register=True)
         for d in profiles
     ]
-    reports = [*failures, *_reports(orders, edge)]
+    reports = [*failures, *learn_reports(orders, edge)]
     return _admit_reports(SystemState(), FOUNDER, reports, profiles, admit)
 
 
@@ -86,14 +86,19 @@ def expand_system(
             domain_id=domain_id,
             round_index=index,
             method=method.name,
-            sources=_sources(method, chosen.get((domain_id, method.name), ()), state),
+            sources=(
+                _nearest(profile, method, state, config)
+                if method.reach == "centroids"
+                else _sources(method, chosen.get((domain_id, method.name), ()), state)
+            ),
             register=method.name == config.method,
+            groups=tuple(card.for_fusion() for card in state.groups) if method.group else (),
         )
         for method in methods
-        for domain_id in profiles
+        for domain_id, profile in profiles.items()
         if (domain_id, method.name) not in failed
     ]
-    reports = [*failures, *_reports(orders, edge)]
+    reports = [*failures, *learn_reports(orders, edge)]
     return _admit_reports(state, config.method, reports, profiles, admit)
 
 
@@ -140,6 +145,14 @@ def _visible(method: Method, state: SystemState) -> tuple[ModelCard, ...]:
     return state.catalogue
 
 
+def _nearest(
+    profile: DomainProfile, method: Method, state: SystemState, config: ExpansionConfig
+) -> tuple[ModelCard, ...]:
+    """The cards, with centroids, of those that stage one ranks nearest."""
+    ranked = select_candidates(profile, _visible(method, state), config.selection)
+    return tuple(card.for_probe() for card, _ in ranked)
+
+
 def _sources(method: Method, chosen: tuple[str, ...], state: SystemState) -> tuple[ModelCard, ...]:
     """The cards whose models a method's device must fetch."""
     if method.reach == "none":
@@ -164,20 +177,25 @@ def _admit_reports(
     for report in reports:
         if isinstance(report, LearnReport) and report.method == main:
             try:
-                if report.card is None:
-                    raise EdgeError(f"report of {report.domain_id}: got no card, wanted one")
-                if report.card.domain_id != report.domain_id:
-                    raise EdgeError(
-                        f"report of {report.domain_id}: got a card of {report.card.domain_id}"
-                    )
-                cards.append(admit(replace(report.card, profile=profiles[report.domain_id])))
+                card = own_card(report)
+                cards.append(admit(replace(card, profile=profiles[report.domain_id])))
             except GraftError as error:
                 report = failure_of(report, error)
         final.append(report)
     return Round(state=state.admit(tuple(cards)), reports=tuple(final))
 
 
-def _reports(orders: Sequence[LearnOrder], edge: Edge) -> list[LearnReport | Failure]:
+def own_card(report: LearnReport) -> ModelCard:
+    """The card of what a domain registered; raises EdgeError for none or another domain's."""
+    if report.card is None:
+        raise EdgeError(f"report of {report.domain_id}: got no card, wanted one")
+    if report.card.domain_id != report.domain_id:
+        raise EdgeError(f"report of {report.domain_id}: got a card of {report.card.domain_id}")
+    return report.card
+
+
+def learn_reports(orders: Sequence[LearnOrder], edge: Edge) -> list[LearnReport | Failure]:
+    """The answers to the orders, in their order; what cannot be a row of results has failed."""
     reports: list[LearnReport | Failure] = []
     for order, answer in zip(orders, edge.ask(orders), strict=True):
         if not isinstance(answer, LearnReport):

@@ -3,6 +3,7 @@
 Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes, F features.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass, affordable_sources
 from graft.errors import DomainEmptyError, GraftError
-from graft.methods import find_method
+from graft.methods import Method, find_method
 from graft.ports import Clock, WeightTransport
 from graft.profiling import class_centroids, profile_domain
 from graft.seeding import derive_seed
@@ -22,6 +23,7 @@ from graft.selection import centroid_similarity, joint_scores, smoothed_accuracy
 from graft.training import (
     Learned,
     Lesson,
+    Prototypes,
     Source,
     features_in_batches,
     masked_probabilities,
@@ -37,6 +39,7 @@ from graft.values import (
     LearnReport,
     ModelCard,
     Order,
+    Precision,
     ProbeOrder,
     ProfileOrder,
     Selection,
@@ -116,12 +119,25 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
         key=lambda pair: (-(pair[0].joint_score or 0.0), pair[1].domain_id),
     )
     wanted = [card for _, card in ranked[: device.config.selection.num_sources]]
+    if find_method(order.method).warm_start:
+        wanted = _with_a_start(wanted, [card for _, card in ranked], device.architecture)
     kept = affordable_sources(wanted, device.architecture, device.task, device.device_class)
     return Selection(
         domain_id=order.domain_id,
         candidates=candidates,
         chosen=tuple(card.model_id for card in kept),
     )
+
+
+def _with_a_start(
+    wanted: list[ModelCard], ranked: list[ModelCard], architecture: str
+) -> list[ModelCard]:
+    """The wanted cards; where none is of the architecture, the best that is comes first, for
+    the last of them."""
+    kin = [card for card in ranked if card.architecture == architecture]
+    if not kin or any(card.architecture == architecture for card in wanted):
+        return wanted
+    return [kin[0], *wanted[:-1]]
 
 
 def _learn(order: LearnOrder, device: Device) -> LearnReport:
@@ -132,12 +148,12 @@ def _learn(order: LearnOrder, device: Device) -> LearnReport:
             f"domain {order.domain_id}: got {len(rows.labelled_N)} labelled rows, wanted 2 or more"
         )
     method = find_method(order.method)
-    cards = [
-        card
-        for card in order.sources
-        if method.reach != "same-architecture" or card.architecture == device.architecture
-    ]
-    sources = tuple(_fetch_source(card, device) for card in cards)
+    cards = _cards_to_fetch(method, order, device)
+    bases = _bases_enough(method, cards, device.architecture)
+    sources = tuple(
+        _fetch_source(card, device, "base" if card.model_id in bases else "exact") for card in cards
+    )
+    group_cards = [card for card in order.groups if card.architecture == device.architecture]
     unlabelled_N = rows.unlabelled_N
     lesson = Lesson(
         task=device.task,
@@ -149,6 +165,8 @@ def _learn(order: LearnOrder, device: Device) -> LearnReport:
         config=config,
         seed=derive_seed("learn", config.seed, order.domain_id, order.round_index),
         hidden_y_U=torch.from_numpy(data.y_N[unlabelled_N]),
+        group=_fetch_source(group_cards[0], device, "exact") if group_cards else None,
+        prototypes=_prototypes(order) if method.reach == "centroids" else (),
     )
     start_s = device.clock()
     learned = method.fit(lesson)
@@ -160,6 +178,7 @@ def _learn(order: LearnOrder, device: Device) -> LearnReport:
         "num_unlabelled": float(len(lesson.x_U)),
     }
     training_bytes = network_cost(learned.architecture, device.task).training_memory_bytes
+    source_bytes = sum(card.payload_bytes for card in (*cards, *group_cards[:1]))
     return LearnReport(
         domain_id=order.domain_id,
         round_index=order.round_index,
@@ -169,13 +188,38 @@ def _learn(order: LearnOrder, device: Device) -> LearnReport:
         source_domains=tuple(source.domain_id for source in learned.used),
         metrics=metrics,
         compute_s=compute_s,
-        peak_memory_bytes=training_bytes + sum(card.payload_bytes for card in cards),
+        peak_memory_bytes=training_bytes + source_bytes,
         card=_register(order, learned, lesson, device) if order.register else None,
     )
 
 
-def _fetch_source(card: ModelCard, device: Device) -> Source:
-    parameters = device.transport.fetch(card, "exact")
+def _cards_to_fetch(method: Method, order: LearnOrder, device: Device) -> list[ModelCard]:
+    """The sources of which the method needs the model itself."""
+    if method.reach == "centroids":
+        return []
+    same = method.reach == "same-architecture"
+    return [c for c in order.sources if not same or c.architecture == device.architecture]
+
+
+def _prototypes(order: LearnOrder) -> tuple[Prototypes, ...]:
+    """The class centroids that came with the order; a site may withhold its own."""
+    return tuple(
+        Prototypes(model_id=card.model_id, domain_id=card.domain_id, centroids_CF=card.centroids_CF)
+        for card in order.sources
+        if card.centroids_CF is not None
+    )
+
+
+def _bases_enough(method: Method, cards: Sequence[ModelCard], architecture: str) -> set[str]:
+    """The models that teach as their int8 base: with a warm start, all but that to start from."""
+    if not method.warm_start:
+        return set()
+    start = next((card.model_id for card in cards if card.architecture == architecture), None)
+    return {card.model_id for card in cards} - {start}
+
+
+def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Source:
+    parameters = device.transport.fetch(card, precision)
     return Source(
         model_id=card.model_id,
         domain_id=card.domain_id,

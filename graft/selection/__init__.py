@@ -1,12 +1,54 @@
-"""Which sources a newcomer learns from: coarse ranking by profile, joint scores on the device."""
+"""Which sources a newcomer learns from: coarse ranking by profile, joint scores on the device.
+
+Beside them every published score that they are compared with, and how well each one chose.
+"""
 
 from graft.selection.coarse import profile_distances, select_candidates
+from graft.selection.distribution_scores import (
+    frechet_distance,
+    mmd_distance,
+    profile_frechet_distances,
+)
+from graft.selection.feature_scores import (
+    gbc_score,
+    h_score,
+    logme_score,
+    parc_score,
+    transrate_score,
+)
 from graft.selection.joint import centroid_similarity, joint_scores, smoothed_accuracy
+from graft.selection.judge import top_k_regret, top_k_shortfall, weighted_tau
+from graft.selection.label_scores import leep_score, likelihood_score, nce_score
+from graft.selection.linear_probe import linear_probe_score
+from graft.selection.naive import oracle_k, random_k, random_scores, ship_all, top_k
+from graft.selection.scores import SCORES, Probe
 
 __all__ = [
+    "SCORES",
+    "Probe",
     "centroid_similarity",
+    "frechet_distance",
+    "gbc_score",
+    "h_score",
     "joint_scores",
+    "leep_score",
+    "likelihood_score",
+    "linear_probe_score",
+    "logme_score",
+    "mmd_distance",
+    "nce_score",
+    "oracle_k",
+    "parc_score",
     "profile_distances",
+    "profile_frechet_distances",
+    "random_k",
+    "random_scores",
     "select_candidates",
+    "ship_all",
     "smoothed_accuracy",
+    "top_k",
+    "top_k_regret",
+    "top_k_shortfall",
+    "transrate_score",
+    "weighted_tau",
 ]

@@ -3,6 +3,7 @@
 from graft.training.lesson import (
     Learned,
     Lesson,
+    Prototypes,
     Source,
     features_in_batches,
     masked_probabilities,
@@ -13,6 +14,7 @@ from graft.training.local import count_steps, minimise, parameter_group
 __all__ = [
     "Learned",
     "Lesson",
+    "Prototypes",
     "Source",
     "count_steps",
     "features_in_batches",

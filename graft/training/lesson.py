@@ -1,6 +1,6 @@
 """What a device learns from: its own rows and the source models it was sent.
 
-Legend: L labelled, U unlabelled samples, C classes, S sources.
+Legend: L labelled, U unlabelled samples, C classes, F features, S sources.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graft.config import ExpansionConfig
-from graft.values import BoolArray, Task
+from graft.values import BoolArray, FloatArray, Task
 from graft.zoo import Network
 
 
@@ -26,9 +26,24 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prototypes:
+    """One source's class centroids in its own feature space, without the model itself.
+
+    A zero row of ``centroids_CF`` is a class that the source does not know or withholds.
+    """
+
+    model_id: str
+    domain_id: str
+    centroids_CF: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Lesson:
     """Everything a method may use on one device; the test block is not in it.
 
+    ``group`` is the average model of the founders that have this device's architecture, and
+    ``prototypes`` are what a method of reach "centroids" learns from; None and empty where the
+    method asks for neither, or the catalogue has none.
     ``hidden_y_U`` are labels that a real newcomer does not have: only the all-labels oracle
     reads them. ``seed`` is the same for every method of a domain and round, so that methods
     are compared from equal starts on equal batches.
@@ -43,6 +58,8 @@ class Lesson:
     config: ExpansionConfig
     seed: int
     hidden_y_U: Tensor = field(repr=False)
+    group: Source | None = None
+    prototypes: tuple[Prototypes, ...] = ()
 
     @property
     def label_mask(self) -> BoolArray:
@@ -62,7 +79,7 @@ class Learned:
     architecture: str
     network: Network
     mask_C: BoolArray
-    used: tuple[Source, ...] = ()
+    used: tuple[Source | Prototypes, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
 
 

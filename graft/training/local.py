@@ -32,22 +32,27 @@ def minimise(
     config: TrainingConfig,
     seed: int,
     before_epoch: Callable[[], None] | None = None,
+    rate: Callable[[int], float] = lambda step: 1.0,
 ) -> None:
     """Minimise ``loss_of(labelled_B, unlabelled_B)`` over the parameter groups.
 
     The two arguments are row indices into L and U (U's may be empty). ``groups`` are Adam's:
-    each gives its parameters and learning rate.
+    each gives its parameters and learning rate, which ``rate(step)`` scales.
     """
     per_epoch, steps = count_steps(num_labelled + num_unlabelled, config)
     optimiser = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     labelled = _batches(num_labelled, config.batch_size, seed)
     unlabelled = _batches(num_unlabelled, config.batch_size, seed + 1)
-    for step in range(steps):
-        if before_epoch is not None and step % per_epoch == 0:
-            before_epoch()
-        optimiser.zero_grad()
-        loss_of(next(labelled), next(unlabelled)).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # dropout has no generator of its own to give it
+        for step in range(steps):
+            if before_epoch is not None and step % per_epoch == 0:
+                before_epoch()
+            optimiser.zero_grad()
+            loss_of(next(labelled), next(unlabelled)).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
 
 
 def parameter_group(module: nn.Module, learning_rate: float) -> dict[str, Any]:

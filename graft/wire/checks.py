@@ -56,7 +56,7 @@ def check_order(order: Order) -> None:
     if isinstance(order, ProfileOrder):
         return
     _check_name("method", order.method)
-    cards = order.candidates if isinstance(order, ProbeOrder) else order.sources
+    cards = order.candidates if isinstance(order, ProbeOrder) else (*order.sources, *order.groups)
     _check_count("cards", len(cards))
     for card in cards:
         check_card(card)

@@ -75,6 +75,7 @@ def encode_order(order: Order) -> bytes:
         method=order.method,
         sources=[card_message(card) for card in order.sources],
         register=order.register,
+        groups=[card_message(card) for card in order.groups],
     )
     return _seal(pb.Envelope(learn_order=learn))
 
@@ -192,6 +193,7 @@ def _order_record(envelope: pb.Envelope) -> Order:
             method=learn.method,
             sources=tuple(map(card_record, learn.sources)),
             register=learn.register,
+            groups=tuple(map(card_record, learn.groups)),
         )
     raise MessageError(f"message: got {kind}, wanted an order")
 

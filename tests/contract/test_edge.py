@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 import pytest
-from fakes import LocalEdge, OpenDevice, world_devices, world_store
+from fakes import RUN, world_devices, world_store
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
@@ -39,6 +39,7 @@ from graft.wire.codec import (
     encode_order,
 )
 from server.edge import EdgeSettings, FlowerEdge
+from simulation.local import LocalEdge, OpenDevice
 
 CONFIG = ExpansionConfig()
 WORLD = ImuWorld(4, 40, seed=0)
@@ -163,7 +164,7 @@ def fake_grid(open_device: OpenDevice | None = None, **habits: object) -> FakeGr
 def flower_edge(
     grid: FakeGrid, entries: list[LedgerEntry], join_timeout_s: float = 5
 ) -> FlowerEdge:
-    settings = EdgeSettings(run="run", join_timeout_s=join_timeout_s, stall_timeout_s=STALL_S)
+    settings = EdgeSettings(run=RUN, join_timeout_s=join_timeout_s, stall_timeout_s=STALL_S)
     return FlowerEdge(grid, settings, entries.append, lambda *news: None)  # type: ignore[arg-type]
 
 
@@ -186,7 +187,7 @@ def entries() -> list[LedgerEntry]:
 def open_edge(request: pytest.FixtureRequest, entries: list[LedgerEntry]) -> OpenEdge:
     """An edge whose ledger is empty: what joining cost is taken out."""
     if request.param == "local":
-        return lambda open_device: LocalEdge(DOMAINS, open_device, entries.append)
+        return lambda open_device: LocalEdge(RUN, DOMAINS, open_device, entries.append)
 
     def connect(open_device: OpenDevice) -> Edge:
         edge = flower_edge(fake_grid(open_device), entries)
@@ -366,7 +367,7 @@ def test_a_message_that_flower_does_not_take_is_a_named_failure(
 
 
 def another_domains_answer() -> bytes:
-    (answer,) = LocalEdge(DOMAINS, failing(""), lambda e: None).ask(profile_orders(DOMAINS[3]))
+    (answer,) = LocalEdge(RUN, DOMAINS, failing(""), lambda e: None).ask(profile_orders(DOMAINS[3]))
     return encode_answer(answer)
 
 
@@ -398,7 +399,7 @@ def test_a_report_of_another_method_is_refused(entries: list[LedgerEntry]) -> No
     )
     config = replace(CONFIG, training=replace(CONFIG.training, max_steps=1))
     devices = world_devices(WORLD, config, world_store(WORLD), lambda entry: None)
-    (report,) = LocalEdge(DOMAINS, devices, lambda entry: None).ask([order])
+    (report,) = LocalEdge(RUN, DOMAINS, devices, lambda entry: None).ask([order])
     body = encode_answer(report)
     edge, _ = connected(entries, bodies={DOMAINS[0]: body})
     for method, refused in (("label-only", False), ("hat", True)):
@@ -408,7 +409,7 @@ def test_a_report_of_another_method_is_refused(entries: list[LedgerEntry]) -> No
 
 def test_progress_counts_answers(entries: list[LedgerEntry]) -> None:
     grid, news = fake_grid(), []
-    settings = EdgeSettings(run="run", stall_timeout_s=STALL_S)
+    settings = EdgeSettings(run=RUN, stall_timeout_s=STALL_S)
     edge = FlowerEdge(grid, settings, entries.append, lambda *told: news.append(told))  # type: ignore[arg-type]
     edge.connect(DOMAINS)
     assert news[-1] == ("join", 4, 4)

@@ -105,18 +105,20 @@ class ProbeOrder(_message.Message):
     def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., coarse_distances: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class LearnOrder(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "sources", "register")
+    __slots__ = ("domain_id", "round_index", "method", "sources", "register", "groups")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     REGISTER_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
     sources: _containers.RepeatedCompositeFieldContainer[ModelCard]
     register: bool
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[ModelCard]
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ..., groups: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ...) -> None: ...
 
 class Selection(_message.Message):
     __slots__ = ("domain_id", "candidates", "chosen")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fakes import SIGNER, LocalEdge, MemoryStore, SpoiledEdge, world_devices, world_store
+from fakes import RUN, SIGNER, MemoryStore, SpoiledEdge, world_devices, world_store
 
 from graft.config import (
     DeviceConfig,
@@ -17,6 +17,7 @@ from graft.ports import Edge
 from graft.results import result_row, run_hash
 from graft.rounds import Round, expand_system, found_system
 from graft.values import Answer, LedgerEntry, ModelCard, Order, SystemState
+from simulation.local import LocalEdge
 
 WORLD = ImuWorld(8, 40, seed=0)
 FOUNDERS = tuple(WORLD.domain_ids[:3])
@@ -47,7 +48,7 @@ class System:
 
     def edge(self) -> Edge:
         devices = world_devices(WORLD, self.config, self.store, self.entries.append)
-        local = LocalEdge(WORLD.domain_ids, devices, self.entries.append)
+        local = LocalEdge(RUN, WORLD.domain_ids, devices, self.entries.append)
 
         def heard(order: Order, answer: Answer) -> Answer:
             self.orders.append(order)

@@ -102,6 +102,7 @@ orders = st.one_of(
         method=names,
         sources=st.lists(cards(), max_size=3).map(tuple),
         register=st.booleans(),
+        groups=st.lists(cards(), max_size=2).map(tuple),
     ),
 )
 candidates = st.builds(

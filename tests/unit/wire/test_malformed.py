@@ -67,7 +67,12 @@ ORDERS: list[Order] = [
         coarse_distances=(0.5, 1.5),
     ),
     LearnOrder(
-        domain_id="d", round_index=3, method="hat", sources=(CARD.for_fusion(),), register=True
+        domain_id="d",
+        round_index=3,
+        method="hat",
+        sources=(CARD.for_fusion(),),
+        register=True,
+        groups=(CARD.for_fusion(),),
     ),
 ]
 ANSWERS: list[Answer] = [

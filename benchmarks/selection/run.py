@@ -1,0 +1,173 @@
+"""Which score picks the sources that turn out best?
+
+    python benchmarks/selection/run.py --data hapt=FOLDER --data myo=FOLDER --seeds 5
+
+FOLDER is what ``graft data prepare`` wrote; the embedded IMU world runs beside the sets. Founders
+are trained by the system's own round 0, in this process. A finished (set, seed) is kept under
+--work and not measured again.
+"""
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+from measure import AS_IS, RENORMALISED, Offer, measure, open_newcomer, open_offer
+from summary import figure, write_summary
+from tables import METRICS, figure_svg, judge_rows, judged_table, markdown, mean_of, select
+
+from graft.config import ExpansionConfig, TrainingConfig, WorldConfig
+from graft.data.domain import World
+from graft.data.splits import schedule_rounds
+from graft.data.worlds import open_world
+from graft.errors import RunError
+from graft.files import replace_file
+from graft.ledger import write_table
+from graft.rounds import found_system
+from graft.values import Failure
+from graft.wire.manifest import verify_card
+from server.signing import open_signer
+from server.store import open_store
+from simulation.devices import open_simulated_device
+from simulation.local import LocalEdge
+
+IMU_DOMAINS = 30
+console = Console(stderr=True)
+
+
+def main(
+    data: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER; repeatable.")] = None,
+    imu: Annotated[bool, typer.Option(help="Measure the embedded IMU world too.")] = True,
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to SEEDS - 1.")] = 5,
+    newcomers: Annotated[int, typer.Option(help="Newcomers a seed.")] = 5,
+    steps: Annotated[int, typer.Option(help="Training steps of a founder, and of a head.")] = 150,
+    work: Annotated[Path, typer.Option(help="Where finished parts are.")] = Path("runs/selection"),
+) -> None:
+    """Measure every set and seed, then write the tables, the rows, the figure and summary.json."""
+    torch.set_num_threads(1)
+    worlds: dict[str, WorldConfig] = {}
+    for item in data or []:
+        name, equals, folder = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--data {item}: wanted NAME=FOLDER")
+        worlds[name] = WorldConfig(kind="folder", path=folder)
+    if imu:
+        worlds["imu"] = WorldConfig(kind="imu", domains=IMU_DOMAINS)
+    parts: list[pa.Table] = []
+    with Progress(console=console) as progress:
+        task = progress.add_task("", total=len(worlds) * seeds * (newcomers + 1))
+        for done, (name, seed) in enumerate(product(worlds, range(seeds)), start=1):
+            progress.update(task, description=f"{name}, seed {seed}")
+            path = work / f"{name}-seed{seed}-newcomers{newcomers}-steps{steps}.parquet"
+            if not path.exists():
+                training = TrainingConfig(max_steps=steps)
+                config = ExpansionConfig(seed=seed, world=worlds[name], training=training)
+                table = measure_seed(name, config, newcomers, partial(progress.advance, task))
+                work.mkdir(parents=True, exist_ok=True)
+                write_table(table, path)
+            progress.update(task, completed=done * (newcomers + 1))
+            parts.append(pq.read_table(path))
+    command = "python benchmarks/selection/run.py " + "".join(
+        f"--data {name}=FOLDER " for name in worlds if name != "imu"
+    )
+    command += f"--seeds {seeds} --newcomers {newcomers} --steps {steps}"
+    write_results(pa.concat_tables(parts), list(worlds), command, seeds)
+
+
+def measure_seed(
+    name: str, config: ExpansionConfig, newcomers: int, advance: Callable[[], None]
+) -> pa.Table:
+    """Found a system, then score its founders for the first newcomers of the seed's order."""
+    world = open_world(config.world, config.seed)
+    founders, arriving = schedule_rounds(world, config.split, 1, config.seed)
+    offers = found_offers(world, config, founders)
+    advance()
+    rows = []
+    for domain_id in arriving[:newcomers]:
+        newcomer = open_newcomer(domain_id, world, config)
+        scored, probing = measure(newcomer, offers, config)
+        rows += [
+            {
+                "set": name,
+                "seed": config.seed,
+                "newcomer": domain_id,
+                **dataclasses.asdict(row),
+                "probing_s": probing.get(row.probe),
+            }
+            for row in scored
+        ]
+        advance()
+    return pa.Table.from_pylist(rows)
+
+
+def found_offers(world: World, config: ExpansionConfig, founders: Sequence[str]) -> list[Offer]:
+    """Round 0 of the system in this process: the founders' cards, with their models."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        store = open_store(folder / "models", world.task)
+        signer = open_signer(folder / "keys", folder.name)
+        open_device = partial(
+            open_simulated_device,
+            config=config,
+            world=world,
+            folder=folder,
+            store=store,
+            verify=partial(verify_card, folder.name, public_key=signer.public_key),
+        )
+        edge = LocalEdge(folder.name, founders, open_device, lambda entry: None)
+        founding = found_system(founders, edge, signer.sign)
+        failed = [report for report in founding.reports if isinstance(report, Failure)]
+        if failed:
+            raise RunError(f"founder {failed[0].domain_id}: {failed[0].message}")
+        return [open_offer(card, world, store, config) for card in founding.state.catalogue]
+
+
+def write_results(scored: pa.Table, names: Sequence[str], command: str, seeds: int) -> None:
+    """Judge every score and write what the folder ``results`` holds."""
+    rows = scored.to_pylist()
+    judged = judge_rows(rows)
+    probing = {
+        probe: float(np.mean([row["probing_s"] for row in rows if row["probe"] == probe]))
+        for probe in (AS_IS, RENORMALISED)
+    }
+    newcomers = len({(row["set"], row["seed"], row["newcomer"]) for row in judged})
+    title = f"Selection quality: {', '.join(names)}; {seeds} seeds, {newcomers} newcomers"
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
+    write_table(judged_table(judged), folder / "rows.parquet")
+    text = markdown(judged, title, probing)
+    replace_file(folder / "table.md", text.encode())
+    replace_file(folder / "weighted-tau.svg", figure_svg(judged, title).encode())
+    figures = {}
+    for (score, probe), found in select(judged, "taught", None).items():
+        for metric in METRICS:
+            if score == "ship-all" and metric != "shortfall_5":
+                continue
+            tau = metric == "weighted_tau"
+            figures[f"{score}/{probe}/{metric}"] = figure(
+                mean_of(found, metric) * (1 if tau else 100),
+                "tau, -1 to 1" if tau else "points",
+                None,
+                command,
+                range(seeds),
+            )
+    write_summary(folder, figures)
+    console.print(text.split("\n## ")[1], highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

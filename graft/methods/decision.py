@@ -1,0 +1,133 @@
+"""DECISION with labels: all sources adapt together, each by a learnt share (CVPR 2021).
+
+Published: p(x) = sum_s a_s h_s(f_s(x)) with learnt shares a_s that sum to 1, heads h_s fixed;
+L = information loss of p + 0.3 CE of pseudo-labels, which come from the sources' class
+centroids, weighed by a_s. Ours: of each encoder only a linear map behind its features learns
+(the features are computed once, with batch-norm statistics of the new domain); cross-entropy
+on L is added; and the target learns from p as it grows, because a device can keep one model.
+
+Legend: S sources, L labelled, U unlabelled samples, B a batch, C classes, F features.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor, nn
+
+from graft.methods.adaptation import adapt_source
+from graft.methods.method import Method
+from graft.methods.mixer import stack_features
+from graft.methods.shot import PSEUDO_LABEL_SHARE, cluster_labels, information_loss
+from graft.methods.target import (
+    batch_logits,
+    fresh_target,
+    known_classes,
+    require_sources,
+    taught_loss,
+)
+from graft.training import (
+    Learned,
+    Lesson,
+    Source,
+    masked_probabilities,
+    minimise,
+    parameter_group,
+)
+
+_SMALLEST = 1e-6
+
+
+class MovedSources(nn.Module):
+    """p(x) = sum_s a_s m_s softmax(h_s(A_s f_s(x) + b_s)): A_s, b_s and a_s learn, h_s does not.
+
+    A_s starts as the identity, all a_s as 1 / S: at first p is the sources' plain mean.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        super().__init__()
+        widest = max(source.network.num_features for source in sources)
+        num_sources = len(sources)
+        self.map_SFF = nn.Parameter(torch.eye(widest).repeat(num_sources, 1, 1))
+        self.shift_S1F = nn.Parameter(torch.zeros(num_sources, 1, widest))
+        self.leaning_S = nn.Parameter(torch.zeros(num_sources))
+        heads = [source.network.head for source in sources]
+        self.head_SFC = torch.stack(
+            [F.pad(h.weight.detach(), (0, widest - h.in_features)).T for h in heads]
+        )
+        self.bias_S1C = torch.stack([h.bias.detach() for h in heads])[:, None]
+        self.mask_S1C = torch.from_numpy(np.stack([s.mask_C for s in sources]))[:, None]
+
+    @property
+    def mixture_S(self) -> Tensor:  # noqa: N802 - a shape suffix
+        """a_s: shares that sum to 1."""
+        return torch.softmax(self.leaning_S, dim=0)
+
+    def moved(self, features_SBF: Tensor) -> Tensor:
+        """A_s f_s(x) + b_s, (S, B, F)."""
+        return features_SBF @ self.map_SFF + self.shift_S1F
+
+    def predictions(self, moved_SBF: Tensor) -> Tensor:
+        """Each source's probabilities over the classes it knows, (S, B, C)."""
+        return masked_probabilities(moved_SBF @ self.head_SFC + self.bias_S1C, self.mask_S1C)
+
+    def forward(self, features_SBF: Tensor) -> Tensor:
+        """p(x), (B, C)."""
+        predictions_SBC = self.predictions(self.moved(features_SBF))
+        return torch.einsum("s,sbc->bc", self.mixture_S, predictions_SBC)
+
+
+def fit_decision(lesson: Lesson) -> Learned:
+    """Adapt the mixture of sources on L and U, and distil it into the target on U."""
+    require_sources(lesson.sources)
+    training = lesson.config.training
+    x_N = torch.cat([lesson.x_L, lesson.x_U])
+    # Heads are fixed here: a source learns no class of L that it did not know.
+    sources = [adapt_source(source, x_N, source.mask_C) for source in lesson.sources]
+    target, moved_sources = fresh_target(lesson), MovedSources(sources)
+    features_SLF = stack_features(sources, lesson.x_L)
+    features_SUF = stack_features(sources, lesson.x_U)
+    pseudo_U = torch.empty(len(lesson.x_U), dtype=torch.int64)
+
+    @torch.no_grad()
+    def renew_labels() -> None:
+        moved_SUF = moved_sources.moved(features_SUF)
+        predictions_SUC = moved_sources.predictions(moved_SUF)
+        pseudo_U.copy_(cluster_labels(moved_SUF, predictions_SUC, moved_sources.mixture_S))
+
+    def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
+        y_B, split = lesson.y_L[labelled_B], len(labelled_B)
+        features_SBF = torch.cat(
+            [features_SLF[:, labelled_B], features_SUF[:, unlabelled_B]], dim=1
+        )
+        mixed_BC = moved_sources(features_SBF)
+        log_BC = mixed_BC.clamp_min(_SMALLEST).log()
+        adaptation = (
+            F.nll_loss(log_BC[:split], y_B)
+            + information_loss(mixed_BC[split:])
+            + PSEUDO_LABEL_SHARE * F.nll_loss(log_BC[split:], pseudo_U[unlabelled_B])
+        )
+        logits_LC, logits_UC = batch_logits(target, lesson, labelled_B, unlabelled_B)
+        taught_UC = mixed_BC[split:].detach()
+        return adaptation + F.cross_entropy(logits_LC, y_B) + taught_loss(logits_UC, taught_UC)
+
+    groups = [
+        parameter_group(target, training.learning_rate),
+        parameter_group(moved_sources, training.source_learning_rate),
+    ]
+    rows = len(lesson.x_L), len(lesson.x_U)
+    minimise(loss_of, groups, *rows, training, lesson.seed, renew_labels)
+    return Learned(
+        architecture=lesson.architecture,
+        network=target.eval(),
+        mask_C=known_classes(lesson),
+        used=lesson.sources,
+    )
+
+
+METHODS = (
+    Method(
+        name="decision", title="DECISION-style, with labels", fit=fit_decision, reach="selected"
+    ),
+)

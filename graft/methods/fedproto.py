@@ -1,0 +1,82 @@
+"""FedProto: features are pulled towards the class prototypes of others (AAAI 2022).
+
+Published: L = CE + lambda mean_i ||f(x_i) - prototype of y_i||^2 / F, on labelled samples, in one
+feature space that all share. Ours: sources learnt alone have no common space, so the target has
+a learnt linear map into each one's; lambda = 1. No model travels, only centroids.
+
+Legend: S sources, B a batch of labelled samples, C classes, F features, T the target's features.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor, nn
+
+from graft.methods.baselines import fit_label_only
+from graft.methods.method import Method
+from graft.methods.target import fresh_target
+from graft.training import Learned, Lesson, Prototypes, minimise, parameter_group
+
+PULL = 1.0
+
+
+class PrototypeSpace(nn.Module):
+    """The sources' class centroids and the learnt maps from the target's features to theirs."""
+
+    def __init__(self, prototypes: Sequence[Prototypes], num_features: int, seed: int) -> None:
+        super().__init__()
+        widths = [p.centroids_CF.shape[1] for p in prototypes]
+        widest = max(widths)
+        generator = torch.Generator().manual_seed(seed)
+        bound = 1 / math.sqrt(num_features)
+        map_STF = torch.empty(len(prototypes), num_features, widest)
+        self.map_STF = nn.Parameter(map_STF.uniform_(-bound, bound, generator=generator))
+        self.shift_S1F = nn.Parameter(torch.zeros(len(prototypes), 1, widest))
+        padded = [
+            F.pad(torch.from_numpy(p.centroids_CF), (0, widest - width))
+            for p, width in zip(prototypes, widths, strict=True)
+        ]
+        self.centroids_SCF = torch.stack(padded)
+        self.known_SC = (self.centroids_SCF != 0).any(2)
+        self.width_S1 = torch.tensor(widths)[:, None]
+        self.own_S1F = torch.arange(widest) < self.width_S1[:, :, None]
+
+    def forward(self, features_BT: Tensor, y_B: Tensor) -> Tensor:
+        """Mean of ||f(x_i) mapped - prototype of y_i||^2 / F over samples and sources.
+
+        Only sources that have a prototype of y_i count; 0 where none has.
+        """
+        mapped_SBF = features_BT @ self.map_STF + self.shift_S1F
+        gap_SBF = (mapped_SBF - self.centroids_SCF[:, y_B]) * self.own_S1F
+        distance_SB = gap_SBF.square().sum(2) / self.width_S1
+        known_SB = self.known_SC[:, y_B]
+        return (distance_SB * known_SB).sum() / known_SB.sum().clamp_min(1)
+
+
+def fit_fedproto(lesson: Lesson) -> Learned:
+    """Train on L, features pulled to the prototypes; without any, on L alone."""
+    if not lesson.prototypes:
+        return fit_label_only(lesson)
+    training = lesson.config.training
+    network = fresh_target(lesson)
+    space = PrototypeSpace(lesson.prototypes, network.num_features, lesson.seed)
+
+    def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
+        features_BT = network.features(lesson.x_L[labelled_B])
+        y_B = lesson.y_L[labelled_B]
+        pull: Tensor = space(features_BT, y_B)
+        return F.cross_entropy(network.head(features_BT), y_B) + PULL * pull
+
+    groups = [parameter_group(module, training.learning_rate) for module in (network, space)]
+    minimise(loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed)
+    return Learned(
+        architecture=lesson.architecture,
+        network=network.eval(),
+        mask_C=lesson.label_mask,
+        used=lesson.prototypes,
+    )
+
+
+METHODS = (Method(name="fedproto", title="FedProto-style", fit=fit_fedproto, reach="centroids"),)

@@ -1,0 +1,250 @@
+"""Mutual distillation between two networks of unlike structure (HMKD, TNNLS 36(9), 2025).
+
+Teacher and student learn at once, each from the labels, from the other's outputs and from the
+other's intermediate features, which a weighted ensemble makes comparable. That much is
+published; the equations are ours, in the form of the same authors' code:
+
+    u_k = LayerNorm(Linear(pool(v_k))),  F = sum_k softmax(omega)_k u_k
+    L_feat(S) = ||F_S - sg F_T||^2 / 128,  L_out(S) = KL(sg p_T || p_S), and their mirrors
+    L_net = (1 - r) CE + r (L_out + L_feat),  r = 0.1
+
+Legend: N, B samples, C classes, K taps, W width of the ensemble feature.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor, nn
+
+from graft.config import TrainingConfig
+from graft.methods.method import Method
+from graft.methods.target import best_source, fresh_target
+from graft.training import Learned, Lesson, minimise, parameter_group
+from graft.zoo import Network
+
+# Where a network is listened to: the end of each of its stages.
+_STAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "cnn-small": ("encoder.0", "encoder.1"),
+        "cnn-medium": ("encoder.0", "encoder.1", "encoder.2"),
+        "cnn-large": ("encoder.0", "encoder.1", "encoder.2"),
+        "image-cnn-small": ("encoder.0", "encoder.1"),
+        "image-cnn-large": ("encoder.0", "encoder.1", "encoder.2"),
+        "mlp": ("encoder.3", "encoder.6"),
+        "mlp-500": ("encoder.3", "encoder.6", "encoder.9"),
+        "gru": ("encoder.stem", "encoder.gru"),
+        "resnetlstman": (
+            "encoder.residual.0",
+            "encoder.residual.1",
+            "encoder.residual.2",
+            "encoder.attention_1",
+            "encoder.attention_2",
+        ),
+    }
+)
+# Their outputs are (B, steps, channels); every other stage puts its channels first.
+_STEPS_FIRST = ("encoder.gru", "encoder.attention_1", "encoder.attention_2")
+_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MutualConfig:
+    """``exchange`` is r, 0 to 1. A frozen teacher teaches as it is and learns nothing back."""
+
+    exchange: float = 0.1
+    width: int = 128
+    freeze_teacher: bool = False
+
+
+# The optimiser's settings of the paper; epochs and their bound are the caller's.
+PUBLISHED_TRAINING = TrainingConfig(batch_size=64, learning_rate=1e-4, weight_decay=5e-4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class View:
+    """What one network shows the other of a batch: its logits and its ensemble feature F."""
+
+    logits_BC: Tensor
+    feature_BW: Tensor
+
+    def rows(self, rows_B: Tensor) -> "View":
+        """The view of some of its rows."""
+        return View(logits_BC=self.logits_BC[rows_B], feature_BW=self.feature_BW[rows_B])
+
+
+class EnsembleFeature(nn.Module):
+    """F = sum_k softmax(omega)_k LayerNorm(Linear(v_k)) of pooled taps v_k, omega learnt from 0.
+
+    The normalisation has no scale or shift of its own: with them, two networks could agree by
+    shrinking F to nothing.
+    """
+
+    def __init__(self, tap_widths: Sequence[int], width: int, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.projections = nn.ModuleList(nn.Linear(inputs, width) for inputs in tap_widths)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.omega_K = nn.Parameter(torch.zeros(len(tap_widths)))
+
+    def forward(self, taps: Sequence[Tensor]) -> Tensor:
+        """Pooled taps, each (B, its channels), to (B, W)."""
+        projected_KBW = torch.stack(
+            [
+                self.norm(projection(tap))
+                for projection, tap in zip(self.projections, taps, strict=True)
+            ]
+        )
+        return torch.einsum("k,kbw->bw", torch.softmax(self.omega_K, dim=0), projected_KBW)
+
+
+class Learner(nn.Module):
+    """A network of the zoo with the ensemble feature of its stages beside it."""
+
+    def __init__(
+        self, network: Network, architecture: str, x: Tensor, width: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.architecture = architecture
+        taps, _ = tap_stages(copy.deepcopy(network).eval(), architecture, x[:1])
+        self.ensemble = EnsembleFeature([tap.shape[1] for tap in taps], width, seed)
+
+    def forward(self, x: Tensor) -> View:
+        taps, logits_BC = tap_stages(self.network, self.architecture, x)
+        return View(logits_BC=logits_BC, feature_BW=self.ensemble(taps))
+
+    @torch.no_grad()
+    def frozen_view(self, x: Tensor) -> View:
+        """The view of all rows in eval mode, without a gradient."""
+        self.eval()
+        views = [self(x[i : i + _BATCH_SIZE]) for i in range(0, len(x), _BATCH_SIZE)]
+        return View(
+            logits_BC=torch.cat([view.logits_BC for view in views]),
+            feature_BW=torch.cat([view.feature_BW for view in views]),
+        )
+
+
+def tap_stages(network: Network, architecture: str, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """What each stage of a network gave, pooled over its positions (B, channels), and the logits.
+
+    An architecture without listed stages is one stage: its feature.
+    """
+    paths = _STAGES.get(architecture, ("encoder",))
+    taps: dict[str, Tensor] = {}
+
+    def listen(path: str) -> Any:
+        def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+            stage = output if isinstance(output, Tensor) else output[0]
+            if path in _STEPS_FIRST:
+                stage = stage.transpose(1, 2)
+            taps[path] = stage.flatten(2).mean(2) if stage.dim() > 2 else stage
+
+        return keep
+
+    hooks = [network.get_submodule(path).register_forward_hook(listen(path)) for path in paths]
+    try:
+        logits_BC = network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [taps[path] for path in paths], logits_BC
+
+
+def output_loss(own_BC: Tensor, other_BC: Tensor) -> Tensor:
+    """L_out = KL(sg p_other || p_own) of two networks' logits, batch mean."""
+    return F.kl_div(
+        F.log_softmax(own_BC, dim=1),
+        F.log_softmax(other_BC.detach(), dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def feature_loss(own_BW: Tensor, other_BW: Tensor) -> Tensor:
+    """L_feat = ||F_own - sg F_other||^2 / W, batch mean."""
+    return F.mse_loss(own_BW, other_BW.detach())
+
+
+def network_loss(own: View, other: View, y_B: Tensor, exchange: float) -> Tensor:
+    """L_net of one of the two networks; no gradient reaches the other."""
+    exchanged = output_loss(own.logits_BC, other.logits_BC) + feature_loss(
+        own.feature_BW, other.feature_BW
+    )
+    return (1 - exchange) * F.cross_entropy(own.logits_BC, y_B) + exchange * exchanged
+
+
+def learn_mutually(
+    student: Learner,
+    teacher: Learner,
+    x_N: Tensor,
+    y_N: Tensor,
+    training: TrainingConfig,
+    seed: int,
+    config: MutualConfig,
+    num_unlabelled: int = 0,
+) -> None:
+    """Train both learners side by side and leave them in eval mode as the last step made them.
+
+    A frozen teacher is asked once, in eval mode; its ensemble stays the random projection that
+    it began as. ``num_unlabelled`` rows count towards an epoch's length and are not looked at.
+    """
+    fixed = teacher.frozen_view(x_N) if config.freeze_teacher else None
+    learners = (student,) if fixed is not None else (student, teacher)
+    for learner in learners:
+        learner.train()
+
+    def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
+        x_B, y_B = x_N[rows_B], y_N[rows_B]
+        own = student(x_B)
+        if fixed is not None:
+            return network_loss(own, fixed.rows(rows_B), y_B, config.exchange)
+        other = teacher(x_B)
+        # The stops make the sum two separate descents.
+        return network_loss(own, other, y_B, config.exchange) + network_loss(
+            other, own, y_B, config.exchange
+        )
+
+    groups = [parameter_group(learner, training.learning_rate) for learner in learners]
+    minimise(loss_of, groups, len(x_N), num_unlabelled, training, seed)
+    for learner in learners:
+        learner.eval()
+
+
+def fit_hmkd(lesson: Lesson) -> Learned:
+    """The source that is best on L and a fresh target learn mutually on L.
+
+    Rates, batch and number of steps are the lesson's, as for every other method (ours).
+    """
+    best = best_source(lesson)
+    config = MutualConfig()
+    teacher = Learner(
+        copy.deepcopy(best.network), best.architecture, lesson.x_L, config.width, lesson.seed
+    )
+    student = Learner(
+        fresh_target(lesson), lesson.architecture, lesson.x_L, config.width, lesson.seed + 1
+    )
+    learn_mutually(
+        student,
+        teacher,
+        lesson.x_L,
+        lesson.y_L,
+        lesson.config.training,
+        lesson.seed,
+        config,
+        num_unlabelled=len(lesson.x_U),
+    )
+    return Learned(
+        architecture=lesson.architecture,
+        network=student.network,
+        mask_C=lesson.label_mask,
+        used=(best,),
+    )
+
+
+METHODS = (Method(name="hmkd", title="HMKD-style", fit=fit_hmkd, reach="selected"),)

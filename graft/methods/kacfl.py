@@ -1,0 +1,219 @@
+"""Common feature learning without a label (KA-CFL, IJCAI 2019, arXiv 1906.10546).
+
+One student learns the union of the teachers' classes from their soft targets and from features
+that it shares with them in a learnt common space:
+
+    L = L_soft + 10 sum_i (MMD_i + beta MSE(decoded_i, f_i))
+
+Losses, kernel widths and weights are published; the networks are the published ones in vector
+form (ours), as a sequence's feature has no place in space left. No label is read and no
+cross-entropy on L is added, in the expansion either.
+
+Legend: S teachers, N, B samples, C classes, F features, H common features, K kernel widths.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor, nn
+
+from graft.config import TrainingConfig
+from graft.methods.method import Method
+from graft.methods.target import fresh_target, require_sources
+from graft.training import (
+    Learned,
+    Lesson,
+    Source,
+    features_in_batches,
+    masked_probabilities,
+    minimise,
+    parameter_group,
+    predict_in_batches,
+)
+from graft.zoo import Network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommonFeatureConfig:
+    """The published settings: width h of the common space, weights, RBF widths of the MMD."""
+
+    width: int = 128
+    feature_weight: float = 10.0
+    decoding_weight: float = 1.0
+    kernel_widths: tuple[float, ...] = (0.001, 0.01, 0.05, 0.1, 0.2, 1.0, 2.0)
+
+
+PUBLISHED = CommonFeatureConfig()
+
+
+class CommonSpace(nn.Module):
+    """Adapters (student, each teacher) to 2h, one shared extractor to h, a decoder a teacher."""
+
+    def __init__(
+        self, student_features: int, teacher_features: Sequence[int], width: int, seed: int
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.student_adapter = _adapter(student_features, width)
+            self.teacher_adapters = nn.ModuleList(_adapter(f, width) for f in teacher_features)
+            self.extractor = _two_layers(2 * width, width, width)
+            self.decoders = nn.ModuleList(_two_layers(width, f, f) for f in teacher_features)
+
+    def common_loss(
+        self, student_BF: Tensor, teachers: Sequence[Tensor], config: CommonFeatureConfig
+    ) -> Tensor:
+        """sum_i (MMD_i + beta MSE(decoded_i, f_i)); ``teachers`` are f_i (B, F_i), no gradient."""
+        student_BH = self.extractor(self.student_adapter(student_BF))
+        loss = student_BF.new_zeros(())
+        for adapter, decoder, teacher_BF in zip(
+            self.teacher_adapters, self.decoders, teachers, strict=True
+        ):
+            teacher_BH = self.extractor(adapter(teacher_BF))
+            discrepancy = mean_discrepancy(student_BH, teacher_BH, config.kernel_widths)
+            decoding = F.mse_loss(decoder(teacher_BH), teacher_BF)
+            loss = loss + discrepancy + config.decoding_weight * decoding
+        return loss
+
+
+def mean_discrepancy(x_BH: Tensor, y_BH: Tensor, kernel_widths: Sequence[float]) -> Tensor:
+    """MMD^2 of L2-normalised rows: mean k(x,x') + mean k(y,y') - 2 mean k(x,y), 0 or above.
+
+    k is the sum of exp(-d^2 / 2 w^2) over the widths w. A width that is narrow beside the
+    distances between rows adds 2/B and no gradient: losses compare at one batch size only.
+    """
+    dtype = x_BH.dtype
+    # Doubles: a width of 0.001 would see what float32 rounds off 2 - 2 cos.
+    x_BH, y_BH = F.normalize(x_BH.double(), dim=1), F.normalize(y_BH.double(), dim=1)
+    within_x, within_y, across = (
+        _mean_kernel(a_BH, b_BH, kernel_widths)
+        for a_BH, b_BH in ((x_BH, x_BH), (y_BH, y_BH), (x_BH, y_BH))
+    )
+    return (within_x + within_y - 2 * across).to(dtype)
+
+
+def _mean_kernel(a_BH: Tensor, b_BH: Tensor, kernel_widths: Sequence[float]) -> Tensor:
+    squared_BB = 2 - 2 * a_BH @ b_BH.T
+    rates_K11 = 1 / (2 * torch.tensor(kernel_widths, dtype=torch.double) ** 2)[:, None, None]
+    return torch.exp(-rates_K11 * squared_BB).sum(0).mean()
+
+
+def soft_targets(logits_SNC: Tensor, mask_SC: Tensor) -> Tensor:
+    """What the teachers say together, (N, C): distributions over the classes that any knows.
+
+    Disjoint label spaces (published): softmax of the teachers' concatenated logits. Spaces that
+    overlap (ours): each class's mean over the teachers that know it, scaled to sum to 1.
+    """
+    teachers_C = mask_SC.sum(0)
+    if (teachers_C <= 1).all():
+        joined_NC = logits_SNC.masked_fill(~mask_SC[:, None], 0).sum(0)
+        return masked_probabilities(joined_NC, teachers_C > 0)
+    mean_NC = masked_probabilities(logits_SNC, mask_SC[:, None]).sum(0) / teachers_C.clamp_min(1)
+    return mean_NC / mean_NC.sum(1, keepdim=True)
+
+
+def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
+    """L_soft: the batch mean of -sum_c target_c log softmax(logits)_c."""
+    return -(target_BC * F.log_softmax(logits_BC, dim=1)).sum(1).mean()
+
+
+def teach_soft_targets(
+    student: Network, teachers: Sequence[Source], x_N: Tensor, training: TrainingConfig, seed: int
+) -> None:
+    """Train the student on L_soft alone: soft-target distillation, what KA-CFL builds on.
+
+    x_N needs no label. Raises TransportError without teachers.
+    """
+    target_NC = _ask_teachers(teachers, x_N)
+    student.train()
+
+    def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
+        return soft_cross_entropy(student(x_N[rows_B]), target_NC[rows_B])
+
+    groups = [parameter_group(student, training.learning_rate)]
+    minimise(loss_of, groups, len(x_N), 0, training, seed)
+    student.eval()
+
+
+def teach_common_features(
+    student: Network,
+    teachers: Sequence[Source],
+    x_N: Tensor,
+    training: TrainingConfig,
+    seed: int,
+    config: CommonFeatureConfig = PUBLISHED,
+) -> None:
+    """Train the student on the whole loss; x_N needs no label, every batch has one size.
+
+    The student and the common space learn at ``training.learning_rate`` (ours). Teachers are
+    read once and stay as they are. Raises TransportError without teachers.
+    """
+    target_NC = _ask_teachers(teachers, x_N)
+    features = [features_in_batches(teacher.network, x_N) for teacher in teachers]
+    widths = [features_NF.shape[1] for features_NF in features]
+    space = CommonSpace(student.num_features, widths, config.width, seed)
+    student.train()
+
+    def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
+        student_BF = student.features(x_N[rows_B])
+        soft = soft_cross_entropy(student.head(student_BF), target_NC[rows_B])
+        taught = [features_NF[rows_B] for features_NF in features]
+        return soft + config.feature_weight * space.common_loss(student_BF, taught, config)
+
+    groups = [parameter_group(part, training.learning_rate) for part in (student, space)]
+    minimise(loss_of, groups, len(x_N), 0, training, seed)
+    student.eval()
+
+
+def fit_kacfl(lesson: Lesson) -> Learned:
+    """KA-CFL from the selected sources on all of the domain's windows; its labels stay unread."""
+    student = fresh_target(lesson)
+    teach_common_features(
+        student, lesson.sources, _windows(lesson), lesson.config.training, lesson.seed
+    )
+    return _learned(student, lesson)
+
+
+def fit_soft_targets(lesson: Lesson) -> Learned:
+    """Soft-target distillation alone, from the same teachers on the same windows."""
+    student = fresh_target(lesson)
+    teach_soft_targets(
+        student, lesson.sources, _windows(lesson), lesson.config.training, lesson.seed
+    )
+    return _learned(student, lesson)
+
+
+def _ask_teachers(teachers: Sequence[Source], x_N: Tensor) -> Tensor:
+    require_sources(tuple(teachers))
+    logits_SNC = torch.stack([predict_in_batches(t.network, x_N) for t in teachers])
+    return soft_targets(logits_SNC, torch.from_numpy(np.stack([t.mask_C for t in teachers])))
+
+
+def _windows(lesson: Lesson) -> Tensor:
+    return torch.cat([lesson.x_L, lesson.x_U])
+
+
+def _learned(student: Network, lesson: Lesson) -> Learned:
+    return Learned(
+        architecture=lesson.architecture,
+        network=student,
+        mask_C=np.any([source.mask_C for source in lesson.sources], axis=0),
+        used=lesson.sources,
+    )
+
+
+def _adapter(inputs: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, 2 * width), nn.ReLU())
+
+
+def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+METHODS = (
+    Method(name="kacfl", title="KA-CFL-style, label-free", fit=fit_kacfl, reach="selected"),
+    Method(name="soft-kd", title="Soft targets alone", fit=fit_soft_targets, reach="selected"),
+)

@@ -1,0 +1,88 @@
+"""An order and its answer, whichever way they travel: their ledger rows, and whether they match."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from graft.errors import EdgeError, MessageError
+from graft.ledger import SERVER
+from graft.values import (
+    Answer,
+    Failure,
+    LearnOrder,
+    LearnReport,
+    LedgerEntry,
+    Order,
+    Outcome,
+    Phase,
+    ProbeOrder,
+    ProfileOrder,
+    failure_of,
+)
+from graft.wire.codec import decode_answer
+
+Progress = Callable[[str, int, int], None]
+# The phases that an order travels down in and its answer comes up in.
+_ROUTES: dict[type, tuple[str, Phase, Phase]] = {
+    ProfileOrder: ("query.profile", "profile", "profile"),
+    ProbeOrder: ("query.probe", "probe", "probe"),
+    LearnOrder: ("train.learn", "ship", "report"),
+}
+
+
+def message_name(order: Order) -> str:
+    """What kind of message carries the order: Flower's message type, the ledger's message."""
+    return _ROUTES[type(order)][0]
+
+
+def answer_phase(order: Order) -> Phase:
+    """The phase that the order's answer belongs to."""
+    return _ROUTES[type(order)][2]
+
+
+def exchange_entry(
+    order: Order,
+    *,
+    run: str,
+    down: bool,
+    payload_bytes: int,
+    wire_bytes: int,
+    outcome: Outcome,
+    measured_s: float | None = None,
+) -> LedgerEntry:
+    """The ledger's row of an order on its way ``down``, or of its answer on its way up."""
+    name, down_phase, up_phase = _ROUTES[type(order)]
+    return LedgerEntry(
+        run=run,
+        round_index=order.round_index,
+        phase=down_phase if down else up_phase,
+        method=order.method,
+        domain_id=order.domain_id,
+        sender=SERVER if down else order.domain_id,
+        receiver=order.domain_id if down else SERVER,
+        message=name,
+        payload_bytes=payload_bytes,
+        wire_bytes=wire_bytes,
+        wire_source="modelled",
+        measured_s=measured_s,
+        outcome=outcome,
+    )
+
+
+def answer_to(order: Order, body: bytes) -> Answer:
+    """The decoded answer, if it is one to this very order; else the failure that it is."""
+    try:
+        answer = decode_answer(body)
+    except MessageError as error:
+        return failure_of(order, error)
+    if isinstance(answer, Failure) and answer.domain_id == order.domain_id:
+        # A failure is charged to what was asked, whatever a confused node says it was.
+        return replace(answer, round_index=order.round_index, method=order.method)
+    told: tuple[object, ...] = (answer.domain_id,)
+    wanted: tuple[object, ...] = (order.domain_id,)
+    if isinstance(answer, LearnReport | Failure):
+        told += (answer.round_index, answer.method)
+        wanted += (order.round_index, order.method)
+    if told != wanted:
+        wrong = f"answer to {order.domain_id}: got one to {told}, not to this order"
+        return failure_of(order, EdgeError(wrong))
+    return answer

@@ -1,0 +1,44 @@
+"""The simulated device: a domain's own side, with the model store a folder away."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from client.host import open_device
+from graft.config import ExpansionConfig
+from graft.data.domain import World
+from graft.ports import ModelStore
+from graft.rounds import Device
+from graft.values import ModelCard, Order
+from graft.wire.link import DirectoryLink
+from simulation.held_parts import HeldParts
+
+
+@contextmanager
+def open_simulated_device(
+    order: Order,
+    *,
+    config: ExpansionConfig,
+    world: World,
+    folder: Path,
+    store: ModelStore,
+    verify: Callable[[ModelCard], None],
+) -> Iterator[Device]:
+    """The device that an order is for, its models straight from ``store``.
+
+    Its journal and the list of what it holds are under ``folder``. Its clock is the CPU time
+    of this thread, which other devices on the machine do not lengthen.
+    """
+    held = folder / "devices" / f"{order.domain_id}.{order.method}.held"
+    with open_device(
+        order,
+        config=config,
+        world=world,
+        run_folder=folder,
+        link=DirectoryLink(store),
+        cache=HeldParts(held, store),
+        verify=verify,
+        clock=time.thread_time,
+    ) as device:
+        yield device

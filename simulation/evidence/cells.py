@@ -1,0 +1,219 @@
+"""What one worker does: founders of a data set and seed, or one method's cells.
+
+Both run in a process that has done others before: what they read again and again is kept.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
+from pathlib import Path
+
+from graft.config import ExpansionConfig, WorldConfig
+from graft.data.domain import DomainData, World
+from graft.data.worlds import open_world
+from graft.errors import ExpansionFailedError
+from graft.evidence import EvidenceRow
+from graft.ledger import is_upload, total_bytes
+from graft.ports import ModelStore
+from graft.results import result_row
+from graft.rounds import Device, expand_system, found_groups, found_system
+from graft.values import Failure, LearnReport, LedgerEntry, ModelCard, Order, Task
+from graft.wire.manifest import verify_card
+from server.conduct import check_card
+from server.fedavg import GroupAveraging
+from server.run_folder import RunFolder
+from server.signing import open_signer
+from server.store import open_store
+from simulation.devices import open_simulated_device
+from simulation.evidence.plan import Expansion, Founding, Job
+from simulation.local import LocalEdge
+
+
+class RememberedWorld:
+    """A World that loads every domain once: a matrix asks for each of them hundreds of times."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._loaded: dict[str, DomainData] = {}
+
+    @property
+    def task(self) -> Task:
+        return self._world.task
+
+    @property
+    def domain_ids(self) -> Sequence[str]:
+        return self._world.domain_ids
+
+    def person(self, domain_id: str) -> str:
+        return self._world.person(domain_id)
+
+    def load(self, domain_id: str) -> DomainData:
+        if domain_id not in self._loaded:
+            self._loaded[domain_id] = self._world.load(domain_id)
+        return self._loaded[domain_id]
+
+
+class LayeredStore:
+    """``ModelStore`` that keeps new models in ``own`` and finds older ones in ``base``."""
+
+    def __init__(self, own: ModelStore, base: ModelStore) -> None:
+        self._own = own
+        self._base = base
+
+    def put(self, payload: bytes, architecture: str) -> str:
+        return self._own.put(payload, architecture)
+
+    def part(self, model_id: str, part: str) -> bytes:
+        holder = self._own if model_id in self._own else self._base
+        return holder.part(model_id, part)
+
+    def __contains__(self, model_id: str) -> bool:
+        return model_id in self._own or model_id in self._base
+
+
+def carry_out(job: Job) -> list[EvidenceRow]:
+    """Do a job; founders give no rows."""
+    if isinstance(job, Expansion):
+        return expand(job)
+    found(job)
+    return []
+
+
+def found(founding: Founding) -> None:
+    """Train and keep the founders' models; nothing to do where they are kept already.
+
+    Raises ExpansionFailedError where a founder failed: a smaller catalogue would be another
+    experiment.
+    """
+    folder, config = RunFolder(founding.folder), founding.config
+    if folder.read_state().round_index:
+        return
+    world = _world(config.world, config.seed)
+    if (folder.path / "run.toml").exists():
+        folder.resume()
+        folder.load_state()
+    else:
+        folder.begin(config, world)
+    store = open_store(folder.models, world.task)
+    signer = open_signer(folder.keys, folder.run_id)
+    entries: list[LedgerEntry] = []
+    edge = _edge(folder, config, world, store, folder, entries)
+
+    def admit(card: ModelCard) -> ModelCard:
+        return signer.sign(check_card(card, store=store, task=world.task))
+
+    done = found_system(founding.founders, edge, admit)
+    averaging = GroupAveraging(store, admit, world.task, config.seed)
+    done = found_groups(done, edge, admit, averaging, config)
+    if done.failures:
+        told = "; ".join(f"{f.domain_id}: {f.error}: {f.message}" for f in done.failures)
+        raise ExpansionFailedError(f"founders of {founding.data}, seed {config.seed}: {told}")
+    folder.save_round(
+        done.state, [result_row(report) for report in done.reports], _with_journal(entries, folder)
+    )
+
+
+def expand(expansion: Expansion) -> list[EvidenceRow]:
+    """A row for each newcomer of the job; what fails is a row that names its error."""
+    config, founders = expansion.config, RunFolder(expansion.founding.folder)
+    world = _world(config.world, config.seed)
+    entries: list[LedgerEntry] = []
+    expansion.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=expansion.scratch) as name:
+        scratch = RunFolder(Path(name))
+        # The models of newcomers are weighed and checked like any, and not kept.
+        store = LayeredStore(
+            own=open_store(scratch.models, world.task),
+            base=open_store(founders.models, world.task),
+        )
+        done = expand_system(
+            founders.read_state(),
+            expansion.domain_ids,
+            _edge(founders, config, world, store, scratch, entries),
+            partial(check_card, store=store, task=world.task),
+            config,
+        )
+        entries = _with_journal(entries, scratch)
+    return [_row(report, entries, expansion, world) for report in done.reports]
+
+
+def failed_rows(expansion: Expansion, error: BaseException) -> list[EvidenceRow]:
+    """The rows of a job that came to nothing."""
+    config = expansion.config
+    world = open_world(config.world, config.seed)
+    failures = [
+        Failure(
+            domain_id=domain_id,
+            round_index=1,
+            method=config.method,
+            error=type(error).__name__,
+            message=str(error),
+        )
+        for domain_id in expansion.domain_ids
+    ]
+    return [_row(failure, [], expansion, world) for failure in failures]
+
+
+@lru_cache(maxsize=4)
+def _world(config: WorldConfig, seed: int) -> RememberedWorld:
+    return RememberedWorld(open_world(config, seed))
+
+
+def _edge(
+    founders: RunFolder,
+    config: ExpansionConfig,
+    world: World,
+    store: ModelStore,
+    scratch: RunFolder,
+    entries: list[LedgerEntry],
+) -> LocalEdge:
+    """The way to simulated devices that trust the founders' server; journals in ``scratch``."""
+    public_key = (founders.keys / "server.pub").read_bytes()
+
+    def open_device(order: Order) -> AbstractContextManager[Device]:
+        return open_simulated_device(
+            order,
+            config=config,
+            world=world,
+            folder=scratch.path,
+            store=store,
+            verify=partial(verify_card, founders.run_id, public_key=public_key),
+        )
+
+    return LocalEdge(scratch.run_id, world.domain_ids, open_device, entries.append)
+
+
+def _with_journal(entries: list[LedgerEntry], folder: RunFolder) -> list[LedgerEntry]:
+    return entries + folder.journal_entries()
+
+
+def _row(
+    report: LearnReport | Failure, entries: list[LedgerEntry], expansion: Expansion, world: World
+) -> EvidenceRow:
+    key = expansion.key(report.domain_id)
+    told = result_row(report)
+    charged = [
+        entry
+        for entry in entries
+        if (entry.domain_id, entry.method) == (report.domain_id, report.method)
+    ]
+    return EvidenceRow(
+        **key._asdict(),
+        person=world.person(report.domain_id),
+        accuracy=told.accuracy,
+        macro_f1=told.macro_f1,
+        num_labelled=told.num_labelled,
+        num_unlabelled=told.num_unlabelled,
+        num_test=told.num_test,
+        bytes_up=total_bytes(charged, is_upload),
+        bytes_down=total_bytes(charged, lambda entry: not is_upload(entry)),
+        device_s=told.compute_s,
+        peak_memory_bytes=told.peak_memory_bytes,
+        architecture=told.architecture,
+        sources=told.source_domains,
+        error=told.error,
+        error_message=told.error_message,
+        config_digest=expansion.config_digest,
+        data_digest=expansion.data_digest,
+    )

@@ -1,0 +1,143 @@
+"""The project's own method: each step by hand, and the whole on the toy task."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from graft.config import GrowthConfig
+from graft.errors import TransportError
+from graft.methods.graft import (
+    adapt_teachers,
+    agreed_prediction,
+    fit_graft,
+    grafted_start,
+    train_heads,
+)
+from graft.training import Learned, Lesson, Source, predict_in_batches
+from graft.wire.parts import decode_base, split_payload
+from graft.wire.payload import encode_payload
+from graft.zoo import network_from, parameters_of
+
+MakeLesson = Callable[..., Lesson]
+MakeSource = Callable[..., Source]
+Accuracy = Callable[[Learned], float]
+
+
+def all_rows(lesson: Lesson) -> torch.Tensor:
+    return torch.cat([lesson.x_L, lesson.x_U])
+
+
+def test_it_learns_what_its_sources_teach_and_starts_from_its_kin(
+    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+) -> None:
+    kin, other = make_source("right"), make_source("small", architecture="cnn-small")
+    learned = fit_graft(make_lesson([other, kin]))
+    assert accuracy(learned) > 0.9
+    assert learned.used == (other, kin)
+    assert learned.figures["started_from_source"] == 1.0
+    assert fit_graft(make_lesson([other])).figures["started_from_source"] == 0.0
+
+
+def test_a_misled_source_is_set_right_by_the_labels(
+    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+) -> None:
+    lesson = make_lesson([make_source("misled", shift=1)])
+    assert accuracy(fit_graft(lesson)) > 0.9
+    assert accuracy(fit_graft(lesson, without="heads")) < 0.6
+
+
+def test_it_needs_a_source(make_lesson: MakeLesson) -> None:
+    with pytest.raises(TransportError, match="at least one source"):
+        fit_graft(make_lesson())
+
+
+def test_without_unlabelled_rows_it_learns_from_the_labels(
+    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+) -> None:
+    lesson = make_lesson([make_source("right")])
+    learned = fit_graft(replace(lesson, x_U=lesson.x_U[:0], hidden_y_U=lesson.hidden_y_U[:0]))
+    assert accuracy(learned) > 0.9
+
+
+def test_the_start_is_the_adapted_source_with_its_new_head(
+    make_lesson: MakeLesson, make_source: MakeSource
+) -> None:
+    lesson = make_lesson([make_source("small", architecture="cnn-small"), make_source("right")])
+    teachers = adapt_teachers(lesson, all_rows(lesson))
+    start = grafted_start(lesson, teachers)
+    assert start is not None
+    x = all_rows(lesson)
+    weight_FC = teachers.weight_SFC[1, : start.num_features]
+    wanted_NC = start.features(x) @ weight_FC + teachers.bias_SC[1]
+    torch.testing.assert_close(predict_in_batches(start, x), wanted_NC)
+
+
+def test_agreement_is_the_normalised_geometric_mean(
+    make_lesson: MakeLesson, make_source: MakeSource
+) -> None:
+    lesson = make_lesson([make_source("right"), make_source("other")])
+    teachers = adapt_teachers(lesson, all_rows(lesson), without="heads")
+    probabilities = [
+        torch.softmax(predict_in_batches(source.network, all_rows(lesson)), 1)
+        for source in teachers.sources
+    ]
+    mean_NC = (probabilities[0] * probabilities[1]).sqrt()
+    wanted_NC = mean_NC / mean_NC.sum(1, keepdim=True)
+    torch.testing.assert_close(agreed_prediction(teachers), wanted_NC, atol=1e-4, rtol=1e-3)
+
+
+def test_one_source_that_lacks_a_class_has_no_veto(
+    make_lesson: MakeLesson, make_source: MakeSource
+) -> None:
+    right = make_source("right")
+    blind = replace(right, mask_C=np.array([True, True, False]))
+    lesson = make_lesson([right, blind], labels=(0, 1) * 6)
+    agreed_NC = agreed_prediction(adapt_teachers(lesson, all_rows(lesson), without="heads"))
+    assert (agreed_NC[:, 2] > 0).all()
+
+
+def test_heads_descend_to_the_optimum_of_their_loss() -> None:
+    # One source, one feature x = 1, two classes, label 0, weights (0, 0), pull 0.5:
+    # with w = w_0 = -w_1 the loss is log(1 + e^-2(w + b)) + 0.5 * 2 w^2; its bias only grows.
+    config = GrowthConfig(head_steps=4000, head_learning_rate=1e-2, head_pull=0.5)
+    weight, bias = train_heads(
+        torch.ones(1, 1, 1),
+        torch.tensor([0]),
+        torch.zeros(1, 1, 2),
+        torch.zeros(1, 2),
+        torch.ones(1, 2, dtype=torch.bool),
+        config,
+    )
+    w, b = float(weight[0, 0, 0]), float(bias[0, 0])
+    assert float(weight[0, 0, 1]) == pytest.approx(-w, abs=1e-4)
+    # Stationary in w: 2 w = 2 sigmoid(-2 (w + b)), whatever the bias is by now.
+    assert w == pytest.approx(1 / (1 + np.exp(2 * (w + b))), abs=2e-3)
+    assert b > w
+
+
+def test_the_pull_keeps_a_head_near_the_one_that_came(
+    make_lesson: MakeLesson, make_source: MakeSource
+) -> None:
+    lesson = make_lesson([make_source("misled", shift=1)])
+    came = adapt_teachers(lesson, all_rows(lesson), without="heads").weight_SFC
+
+    def moved(pull: float) -> float:
+        growth = replace(lesson.config.growth, head_pull=pull)
+        changed = replace(lesson, config=replace(lesson.config, growth=growth))
+        return float((adapt_teachers(changed, all_rows(lesson)).weight_SFC - came).norm())
+
+    assert moved(10.0) < 0.2 * moved(0.0)
+
+
+def test_sources_teach_well_from_their_int8_bases(
+    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+) -> None:
+    exact = make_source("small", architecture="cnn-small")
+    payload = encode_payload(exact.architecture, parameters_of(exact.network))
+    _, approximate = decode_base(split_payload(payload)[0])
+    task = make_lesson().task
+    base = replace(exact, network=network_from(exact.architecture, task, approximate))
+    assert accuracy(fit_graft(make_lesson([base]))) > 0.9

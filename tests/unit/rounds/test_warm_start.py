@@ -1,0 +1,90 @@
+"""A method with a warm start: a source of the own architecture, and bytes for it alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from small_system import ARRIVING, CONFIG, System
+
+from graft.config import SelectionConfig
+from graft.rounds import Round
+from graft.values import Answer, LearnOrder, LearnReport, Order, SystemState
+
+NEWCOMERS = ARRIVING[0] + ARRIVING[1]
+Expand = Callable[..., tuple[Round, System]]
+
+
+@pytest.fixture
+def expanded(expand_founded: Expand) -> tuple[Round, System]:
+    """Every newcomer taught by one source, by the method with a warm start and by one without."""
+    return expand_founded(
+        newcomers=NEWCOMERS,
+        method="graft",
+        comparisons=("hat",),
+        selection=SelectionConfig(num_sources=1, num_candidates=3),
+    )
+
+
+def sources_of(system: System, method: str, domain_id: str) -> tuple[str, ...]:
+    (order,) = (
+        order
+        for order in system.orders
+        if isinstance(order, LearnOrder) and (order.method, order.domain_id) == (method, domain_id)
+    )
+    return tuple(card.architecture for card in order.sources)
+
+
+def test_the_chosen_include_the_own_architecture_where_a_candidate_is(
+    expanded: tuple[Round, System], founded: SystemState
+) -> None:
+    done, system = expanded
+    offered = {card.architecture for card in founded.catalogue}
+    moved = 0
+    for report in done.reports:
+        assert isinstance(report, LearnReport)
+        if report.method == "graft":
+            assert report.architecture in offered
+            assert sources_of(system, "graft", report.domain_id) == (report.architecture,)
+            moved += sources_of(system, "hat", report.domain_id) != (report.architecture,)
+    assert moved > 0  # otherwise the rule changed nothing
+
+
+def test_only_the_start_comes_exact(expand_founded: Expand) -> None:
+    _, system = expand_founded(newcomers=NEWCOMERS, method="graft", comparisons=("hat",))
+    for domain_id in NEWCOMERS:
+        residuals = {
+            method: [
+                entry
+                for entry in system.entries
+                if (entry.method, entry.receiver, entry.message)
+                == (method, domain_id, "payload.residual")
+            ]
+            for method in ("graft", "hat")
+        }
+        assert len(residuals["hat"]) == CONFIG.selection.num_sources
+        assert len(residuals["graft"]) == 1
+
+
+def test_without_a_candidate_of_its_own_every_source_stays_a_base(
+    expand_founded: Expand, founded: SystemState
+) -> None:
+    mlp_only = replace(
+        founded, catalogue=tuple(c for c in founded.catalogue if c.architecture == "mlp")
+    )
+    reports: list[LearnReport] = []
+
+    def heard(order: Order, answer: Answer) -> Answer:
+        if isinstance(answer, LearnReport):
+            reports.append(answer)
+        return answer
+
+    _, system = expand_founded(
+        heard, newcomers=NEWCOMERS, state=mlp_only, method="graft", comparisons=()
+    )
+    strangers = [report for report in reports if report.architecture != "mlp"]
+    assert strangers
+    for report in strangers:
+        assert report.metrics["started_from_source"] == 0.0
+        shipped = {e.message for e in system.entries if e.receiver == report.domain_id}
+        assert "payload.base" in shipped
+        assert "payload.residual" not in shipped
