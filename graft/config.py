@@ -177,7 +177,7 @@ class GrowthConfig:
     learning_rate: float = 5e-3
     teaching: float = 2.0
     knowledge_temperature: float = 0.5
-    rotation_degrees: float = 10.0
+    rotation_degrees: float = 7.0
     shift_share: float = 1 / 16
 
     def __post_init__(self) -> None:
@@ -211,9 +211,10 @@ class ExpansionConfig:
 
     seed: int = 0
     rounds: int = 3
-    method: str = "hat"
+    method: str = "graft"
     comparisons: tuple[str, ...] = (
-        "hat-founders",
+        "graft-founders",
+        "hat",
         "label-only",
         "all-labels",
         "best-source",

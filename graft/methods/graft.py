@@ -192,15 +192,15 @@ _PARTS: dict[Part, str] = {
     "heads": "heads that learn L",
     "norms": "batch-norm statistics",
 }
+_grown = partial(Method, fit=fit_graft, reach="selected", warm_start=True, reads=("growth",))
 METHODS = (
-    Method(name="graft", title="graft", fit=fit_graft, reach="selected", warm_start=True),
+    _grown(name="graft", title="graft"),
+    _grown(name="graft-founders", title="graft, founders as sources", founders_only=True),
     *(
-        Method(
+        _grown(
             name=f"graft-no-{part}",
             title=f"graft without {words}",
             fit=partial(fit_graft, without=part),
-            reach="selected",
-            warm_start=True,
         )
         for part, words in _PARTS.items()
     ),

@@ -97,7 +97,9 @@ def had_loss(kind: OutputKind, output: Tensor, taught: Tensor, config: HadConfig
         output, taught = _as_picture(output), _as_picture(taught)
     if config.variant == "released":
         balanced = _released_balance(kind, output, taught, config)
-        return balanced if is_vector else balanced + _released_salience(kind, output, taught, config)
+        return (
+            balanced if is_vector else balanced + _released_salience(kind, output, taught, config)
+        )
     loss_BHW = distillation_map(kind, output, taught)
     group_BHW, num_groups = pixel_groups(kind, taught, config.split)
     balanced = balanced_loss(loss_BHW, group_BHW, num_groups)

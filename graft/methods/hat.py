@@ -122,12 +122,13 @@ def fit_hat(lesson: Lesson) -> Learned:
 
 
 METHODS = (
-    Method(name="hat", title="HaT-style", fit=fit_hat, reach="selected"),
+    Method(name="hat", title="HaT-style", fit=fit_hat, reach="selected", reads=("fusion",)),
     Method(
         name="hat-founders",
         title="HaT-style, founders as sources",
         fit=fit_hat,
         reach="selected",
         founders_only=True,
+        reads=("fusion",),
     ),
 )

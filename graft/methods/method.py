@@ -20,6 +20,7 @@ class Method:
     ``warm_start``: one of what is chosen is of the target's own architecture, wherever a
     candidate is; that one alone must be exact, the others teach as their int8 base.
     ``group``: it also gets the average model of the founders of its own architecture.
+    ``reads``: the sections of the configuration that no other kind of method reads.
     """
 
     name: str
@@ -29,3 +30,4 @@ class Method:
     founders_only: bool = False
     warm_start: bool = False
     group: bool = False
+    reads: tuple[str, ...] = ()

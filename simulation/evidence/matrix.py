@@ -79,7 +79,7 @@ def _rows_to_keep(path: Path, plan: EvidencePlan, redo: Sequence[str]) -> list[E
     rows = [row for row in rows if row.method not in redo]
     for row in rows:
         for what, got, wanted in (
-            ("configuration", row.config_digest, plan.config_digest),
+            ("configuration", row.config_digest, plan.config_digest(row.method)),
             ("data", row.data_digest, plan.data_digests.get(row.data, row.data_digest)),
         ):
             if got != wanted:

@@ -126,10 +126,12 @@ class EvidencePlan:
             if name in (FOUNDER, FEDAVG_LOCAL):
                 raise ConfigError(f"methods: got {name!r}, wanted what serves a newcomer")
 
-    @cached_property
-    def config_digest(self) -> str:
-        """What every row's settings must agree on."""
-        return _digest(_without(config_to_dict(self.config), _KEY_SETTINGS))
+    def config_digest(self, method: str) -> str:
+        """What the settings of a method's rows must agree on: all but the key's own, and but
+        the sections that only other methods read."""
+        private = {name for known in methods_by_name().values() for name in known.reads}
+        foreign = private - set(find_method(method).reads)
+        return _digest(_without(config_to_dict(self.config), (*_KEY_SETTINGS, *foreign)))
 
     @cached_property
     def data_digests(self) -> Mapping[str, str]:
@@ -172,7 +174,7 @@ class EvidencePlan:
                                 config=_cell_config(config, gamma, num_sources, method),
                                 domain_ids=arriving[: self.newcomers],
                                 scratch=self.scratch,
-                                config_digest=self.config_digest,
+                                config_digest=self.config_digest(method),
                                 data_digest=self.data_digests[name],
                             )
 

@@ -121,7 +121,7 @@ def test_a_whole_number_serves_where_a_float_is_wanted() -> None:
     [
         ("seed", -1),
         ("rounds", 0),
-        ("comparisons", ["label-only", "hat"]),  # hat is the main method
+        ("comparisons", ["label-only", "graft"]),  # graft is the main method
         ("world.domains", 1),
         ("world.windows_per_domain", 19),
         ("world.kind", "folder"),  # with no path

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from graft.values import (
 )
 from graft.wire.payload import decode_payload
 from server.fedavg import GroupAveraging
+from server.run_folder import RunFolder
 
 GROUP_ROUNDS = 2
 SETTINGS = replace(
@@ -289,3 +291,17 @@ def test_groups_outlast_the_rounds(grouped: Grouped) -> None:
     state = grouped.done.state.admit(())
     assert isinstance(state, SystemState)
     assert state.groups == grouped.done.state.groups
+
+
+def test_a_run_that_stopped_after_the_founders_goes_on_with_their_groups(
+    grouped: Grouped, expanded: tuple[Round, System], tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_round(grouped.done.state, [], [])
+    resumed = System(config=SETTINGS, store=grouped.system.store)
+    again = resumed.expand(folder.load_state())
+
+    def digest(done: Round, system: System) -> str:
+        return run_hash([result_row(report) for report in done.reports], system.entries)
+
+    assert digest(again, resumed) == digest(*expanded)
