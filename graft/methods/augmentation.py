@@ -18,30 +18,31 @@ def augment(
     """A batch (B, K, T) or (B, K, H, W) as it might have been recorded on another day.
 
     A window starts a little earlier or later and an image lies a little aside; an inertial
-    sensor, besides, sits a little turned on the body. A pen's stroke is no window of a stream:
-    it begins where it begins, and stays as it is.
+    sensor, besides, sits a little turned on the body. A pen's sheet lies a little turned, but its
+    stroke is no window of a stream: it begins where it begins.
     """
     if modality == "pen":
-        return x
+        return turned(x, 2, config.rotation_degrees, generator)
     if modality == "imu" and x.dim() == 3:
-        x = turned(x, config.rotation_degrees, generator)
+        x = turned(x, 3, config.rotation_degrees, generator)
     return shifted(x, config.shift_share, generator)
 
 
-def turned(x: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
-    """Each sample's channel triples (x, y, z of one sensor) turned together about a random
-    axis; ``degrees`` is the deviation of the turn about each coordinate axis. Channels past the
-    last whole triple stay."""
-    num_triples = x.shape[1] // 3
-    turn_B3 = torch.randn(len(x), 3, generator=generator) * math.radians(degrees)
-    across_B33 = torch.zeros(len(x), 3, 3)
-    for row, column, axis, sign in ((0, 1, 2, -1), (0, 2, 1, 1), (1, 2, 0, -1)):
-        across_B33[:, row, column] = sign * turn_B3[:, axis]
-        across_B33[:, column, row] = -sign * turn_B3[:, axis]
-    rotation_B33 = torch.matrix_exp(across_B33)
-    triples = x[:, : 3 * num_triples].reshape(len(x), num_triples, 3, x.shape[2])
-    rotated = torch.einsum("bij,bmjt->bmit", rotation_B33, triples).flatten(1, 2)
-    return torch.cat([rotated, x[:, 3 * num_triples :]], dim=1)
+def turned(x: Tensor, axes: int, degrees: float, generator: torch.Generator) -> Tensor:
+    """Each sample (B, K, T) turned at random, all its vectors together.
+
+    A vector is ``axes`` neighbouring channels: 2 turn in their plane, 3 in space. ``degrees`` is
+    the deviation of the turn in every coordinate plane. Channels past the last whole vector stay.
+    """
+    num_vectors = x.shape[1] // axes
+    plane = torch.triu_indices(axes, axes, offset=1)
+    angle_BP = torch.randn(len(x), plane.shape[1], generator=generator) * math.radians(degrees)
+    skew = torch.zeros(len(x), axes, axes)
+    skew[:, plane[0], plane[1]] = angle_BP
+    rotation = torch.matrix_exp(skew - skew.transpose(1, 2))
+    vectors = x[:, : axes * num_vectors].reshape(len(x), num_vectors, axes, x.shape[2])
+    rotated = torch.einsum("bij,bmjt->bmit", rotation, vectors).flatten(1, 2)
+    return torch.cat([rotated, x[:, axes * num_vectors :]], dim=1)
 
 
 def shifted(x: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -21,7 +21,7 @@ def drawn(seed: int = 0) -> torch.Generator:
 
 def test_a_turn_keeps_lengths_and_angles_within_a_sample() -> None:
     x = random(4, 7, 9)  # two triples and one channel more
-    after = turned(x, 20.0, drawn())
+    after = turned(x, 3, 20.0, drawn())
     first, second = x[:, :3], x[:, 3:6]
     for one, other in ((first, first), (first, second)):
         pair = after[:, :3], after[:, :3] if other is first else after[:, 3:6]
@@ -32,16 +32,25 @@ def test_a_turn_keeps_lengths_and_angles_within_a_sample() -> None:
 
 def test_the_angle_of_a_turn_has_the_deviation_asked_for() -> None:
     x = torch.eye(3)[None].repeat(4000, 1, 1)  # the turned axes are the rotation itself
-    after = turned(x, 10.0, drawn())
+    after = turned(x, 3, 10.0, drawn())
     cosine_B = (torch.einsum("bii->b", after) - 1) / 2
     angle_B = torch.rad2deg(torch.arccos(cosine_B.clamp(-1, 1)))
     # Three normal components of 10 degrees: the mean square of the angle is 300.
     assert float((angle_B**2).mean()) == pytest.approx(300, rel=0.05)
 
 
+def test_a_turn_in_the_plane_by_hand() -> None:
+    x = torch.tensor([[[3.0], [4.0], [1.0]]])  # the point (3, 4) and a channel beside it
+    after = turned(x, 2, 30.0, drawn())
+    angle = float(torch.randn(1, 1, generator=drawn())) * math.radians(30)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    wanted = torch.tensor([[[3 * cosine + 4 * sine], [-3 * sine + 4 * cosine], [1.0]]])
+    torch.testing.assert_close(after, wanted)
+
+
 def test_no_turn_is_no_change() -> None:
     x = random(3, 6, 5)
-    torch.testing.assert_close(turned(x, 0.0, drawn()), x)
+    torch.testing.assert_close(turned(x, 3, 0.0, drawn()), x)
 
 
 def test_a_shift_rolls_the_whole_batch_and_no_further_than_asked() -> None:
@@ -72,7 +81,8 @@ def test_each_modality_gets_what_fits_it() -> None:
     shift_only = shifted(window, CONFIG.shift_share, drawn())
     for modality in ("emg", "audio", "sequence"):
         assert torch.equal(augment(window, modality, CONFIG, drawn()), shift_only)
-    assert torch.equal(augment(window, "pen", CONFIG, drawn()), window)
+    in_plane = augment(window, "pen", CONFIG, drawn())
+    assert torch.equal(in_plane, turned(window, 2, CONFIG.rotation_degrees, drawn()))
     assert not torch.allclose(augment(window, "imu", CONFIG, drawn()).sum(2), window.sum(2))
     assert augment(image, "image", CONFIG, drawn()).sum() == pytest.approx(float(image.sum()), 1e-4)
     assert math.isfinite(float(augment(image, "imu", CONFIG, drawn()).sum()))
