@@ -76,27 +76,27 @@ def fit_average_kd(lesson: Lesson) -> Learned:
 
 
 METHODS = (
-    Method(name=FOUNDER, title="Founder", fit=fit_all_labels, reach="none"),
-    Method(name="label-only", title="Label-only", fit=fit_label_only, reach="none"),
-    Method(name="all-labels", title="All labels (oracle)", fit=fit_all_labels, reach="none"),
-    Method(name="best-source", title="Best source as it stands", fit=fit_best_source, reach="all"),
+    Method(name=FOUNDER, title="Founders", fit=fit_all_labels, reach="none"),
+    Method(name="label-only", title="Label only", fit=fit_label_only, reach="none"),
+    Method(name="all-labels", title="All labels (reference)", fit=fit_all_labels, reach="none"),
+    Method(name="best-source", title="Best source", fit=fit_best_source, reach="all"),
     Method(
         name="finetuned-any",
-        title="Fine-tuned best source, any architecture",
+        title="Fine-tuned, any",
         fit=fit_finetuned_source,
         reach="all",
     ),
     Method(
         name="finetuned-same",
-        title="Fine-tuned best source, own architecture",
+        title="Fine-tuned, same",
         fit=fit_finetuned_source,
         reach="same-architecture",
     ),
     Method(
         name="average-kd-selected",
-        title="Average KD from selected",
+        title="Averaged, selected",
         fit=fit_average_kd,
         reach="selected",
     ),
-    Method(name="average-kd-all", title="Average KD from all", fit=fit_average_kd, reach="all"),
+    Method(name="average-kd-all", title="Ship-all (averaged)", fit=fit_average_kd, reach="all"),
 )

@@ -126,8 +126,4 @@ def fit_decision(lesson: Lesson) -> Learned:
     )
 
 
-METHODS = (
-    Method(
-        name="decision", title="DECISION-style, with labels", fit=fit_decision, reach="selected"
-    ),
-)
+METHODS = (Method(name="decision", title="DECISION-style", fit=fit_decision, reach="selected"),)

@@ -46,14 +46,14 @@ def fit_fedavg_local(lesson: Lesson) -> Learned:
 METHODS = (
     Method(
         name=FEDAVG_LOCAL,
-        title="FedAvg, a founder's part",
+        title="FedAvg, founders' part",
         fit=fit_fedavg_local,
         reach="none",
         group=True,
     ),
     Method(
         name="fedavg",
-        title="FedAvg within the architecture, fine-tuned",
+        title="FedAvg",
         fit=fit_fedavg,
         reach="none",
         group=True,

@@ -195,7 +195,7 @@ _PARTS: dict[Part, str] = {
 _grown = partial(Method, fit=fit_graft, reach="selected", warm_start=True, reads=("growth",))
 METHODS = (
     _grown(name="graft", title="graft"),
-    _grown(name="graft-founders", title="graft, founders as sources", founders_only=True),
+    _grown(name="graft-founders", title="graft, founders only", founders_only=True),
     *(
         _grown(
             name=f"graft-no-{part}",

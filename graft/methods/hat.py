@@ -125,7 +125,7 @@ METHODS = (
     Method(name="hat", title="HaT-style", fit=fit_hat, reach="selected", reads=("fusion",)),
     Method(
         name="hat-founders",
-        title="HaT-style, founders as sources",
+        title="HaT-style, founders only",
         fit=fit_hat,
         reach="selected",
         founders_only=True,

@@ -214,6 +214,6 @@ def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 METHODS = (
-    Method(name="kacfl", title="KA-CFL-style, label-free", fit=fit_kacfl, reach="selected"),
-    Method(name="soft-kd", title="Soft targets alone", fit=fit_soft_targets, reach="selected"),
+    Method(name="kacfl", title="KA-CFL-style", fit=fit_kacfl, reach="selected"),
+    Method(name="soft-kd", title="Soft targets", fit=fit_soft_targets, reach="selected"),
 )

@@ -12,7 +12,9 @@ FOUNDER = "founder"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """A plug-in. ``reach`` says which source models a device must hold for it:
+    """A plug-in. ``title`` is what a reader of a report sees; it ends in "-style" where the method
+    is written from a paper's text and reproduces no published number. ``reach`` says which
+    source models a device must hold for it:
 
     none; those that the two-stage selection chose; all of the target's own architecture; all;
     or no model, but the class centroids of those that stage one ranks nearest.

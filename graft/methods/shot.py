@@ -97,4 +97,4 @@ def fit_shot(lesson: Lesson) -> Learned:
     )
 
 
-METHODS = (Method(name="shot", title="SHOT-style, with labels", fit=fit_shot, reach="selected"),)
+METHODS = (Method(name="shot", title="SHOT-style", fit=fit_shot, reach="selected"),)

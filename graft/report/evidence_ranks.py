@@ -60,12 +60,13 @@ def rank_methods(
     order = np.argsort(ranks_M, kind="stable")
     ranked = tuple(float(ranks_M[place]) for place in order)
     difference = critical_difference(len(methods), len(blocks))
-    p_value = float(friedmanchisquare(*accuracies_BM.T).pvalue)
+    differs = bool((np.ptp(accuracies_BM, axis=1) > 0).any())
+    p_value = float(friedmanchisquare(*accuracies_BM.T).pvalue) if differs else 1.0
     return Ranking(
         methods=tuple(methods[place] for place in order),
         mean_ranks=ranked,
         num_blocks=len(blocks),
-        p_value=1.0 if math.isnan(p_value) else p_value,  # every method tied in every block
+        p_value=p_value,
         critical_difference=difference,
         alike=alike_groups(ranked, difference),
         left_out=tuple(sorted(set(found) - set(methods))),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graft.ledger import is_upload, total_bytes
+from graft.methods import FOUNDER
 from graft.report.run_folder import RunRecord
 from graft.report.summary import DomainGain, MethodSummary, domain_gains
 from graft.report.wording import (
-    FOUNDER,
     SHIP_ALL,
     bytes_text,
     count_text,

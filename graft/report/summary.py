@@ -13,7 +13,8 @@ from scipy.special import stdtrit
 
 from graft.config import ExpansionConfig
 from graft.ledger import is_upload, total_bytes
-from graft.report.wording import FOUNDER, LABEL_ONLY, SHIP_ALL
+from graft.methods import FOUNDER
+from graft.report.wording import LABEL_ONLY, SHIP_ALL
 from graft.results import ResultRow
 from graft.values import LedgerEntry
 

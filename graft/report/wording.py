@@ -1,9 +1,7 @@
 """How the report words what it shows: display names of methods, and numbers with their units."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from graft.methods import methods_by_name
 
-FOUNDER = "founder"
 LABEL_ONLY = "label-only"
 SHIP_ALL = "average-kd-all"
 ALL_LABELS = "all-labels"  # trains on labels that a newcomer does not have: no rival
@@ -11,38 +9,13 @@ NOT_RUN = "not run"
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
-# "-style" because these are written from a paper's text and reproduce no published number.
-DISPLAY_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        FOUNDER: "Founders",
-        "hat": "HaT-style",
-        "hat-founders": "HaT-style, founders only",
-        "hmkd": "HMKD-style",
-        "kacfl": "KACFL-style",
-        "had": "HAD-style",
-        "aekd": "AE-KD-style",
-        "camkd": "CA-MKD-style",
-        "decision": "DECISION-style",
-        "shot": "SHOT-style",
-        "fedavg": "FedAvg",
-        "feddf": "FedDF-style",
-        "fedproto": "FedProto-style",
-        "soft-kd": "Soft targets",
-        LABEL_ONLY: "Label only",
-        ALL_LABELS: "All labels (reference)",
-        "best-source": "Best source",
-        "finetuned-any": "Fine-tuned, any",
-        "finetuned-same": "Fine-tuned, same",
-        "average-kd-selected": "Averaged, selected",
-        SHIP_ALL: "Ship-all (averaged)",
-        "": "System's own",
-    }
-)
-
 
 def display_name(method: str) -> str:
-    """The name a reader sees; a method the report has no name for shows its identifier."""
-    return DISPLAY_NAMES.get(method, method)
+    """The name a reader sees: the method's title; of one that is not installed, its identifier."""
+    if not method:
+        return "System's own"
+    known = methods_by_name().get(method)
+    return known.title if known else method
 
 
 def bytes_text(num_bytes: float | None) -> str:
