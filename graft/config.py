@@ -162,7 +162,8 @@ class GrowthConfig:
     """The project's own method, ``graft``.
 
     Heads: Adam's steps and rate on cached features, and the pull towards the head that came.
-    Graph: neighbours a sample, and the share of a prediction that comes from them. Target:
+    Graph: neighbours a sample, and the share of a prediction that comes from them. Agreement:
+    how often sources are weighed by it, and how much (0: not at all). Target:
     the share of the usual steps, the peak learning rate, the weight of what the sources teach
     and the temperature that sharpens it. Augmentation: deviation of a sensor's turn in degrees,
     largest shift as a share of a window.
@@ -173,6 +174,8 @@ class GrowthConfig:
     head_pull: float = 1e-2
     num_neighbours: int = 5
     spread_share: float = 0.8
+    agreement_rounds: int = 2
+    trust: float = 5.0
     steps_share: float = 1 / 3
     learning_rate: float = 5e-3
     teaching: float = 2.0
@@ -185,7 +188,7 @@ class GrowthConfig:
             _require(getattr(self, name) >= 1, f"growth.{name}", getattr(self, name), "at least 1")
         for name in ("head_learning_rate", "learning_rate", "knowledge_temperature"):
             _require(getattr(self, name) > 0, f"growth.{name}", getattr(self, name), "above 0")
-        for name in ("head_pull", "teaching", "rotation_degrees"):
+        for name in ("agreement_rounds", "head_pull", "trust", "teaching", "rotation_degrees"):
             _require(getattr(self, name) >= 0, f"growth.{name}", getattr(self, name), "0 or above")
         for name, most in (("spread_share", 0.99), ("steps_share", 1), ("shift_share", 0.5)):
             value = getattr(self, name)

@@ -3,7 +3,8 @@
 1. Each selected source takes batch-norm statistics of the new domain, and its head learns L,
    held near the head it came with:  CE(L) + pull ||W - W_s||^2.
 2. The sources' geometric mean on L and U, with the true labels on L, spreads over a graph of
-   neighbours in their features.
+   neighbours in their features; a source then weighs exp(trust agreement), by the share of rows
+   on which it says what came of it, and mean and spreading are done again.
 3. The target starts as the first source of its own architecture, where one was sent, and
    learns  CE(L) + teaching CE(sharpened spread predictions, U)  on augmented batches, for a
    third of the steps that other methods take, at a rate that falls to zero by a half cosine.
@@ -36,7 +37,7 @@ from graft.seeding import derive_seed
 from graft.training import Learned, Lesson, Source, count_steps, minimise, parameter_group
 from graft.zoo import Network
 
-Part = Literal["heads", "norms", "propagation", "sharpening", "start", "augmentation"]
+Part = Literal["heads", "norms", "agreement", "propagation", "sharpening", "start", "augmentation"]
 _UNKNOWN = -30.0  # the logit of a class that a source does not know
 
 
@@ -57,15 +58,9 @@ def fit_graft(lesson: Lesson, without: Part | None = None) -> Learned:
     growth = lesson.config.growth
     x_N = torch.cat([lesson.x_L, lesson.x_U])
     teachers = adapt_teachers(lesson, x_N, without)
-    y_LC = F.one_hot(lesson.y_L, lesson.task.num_classes).float()
-    taught_NC = agreed_prediction(teachers)
-    taught_NC[: len(y_LC)] = y_LC
-    if without != "propagation":
-        taught_NC = propagate(
-            taught_NC, teachers.features_SNF, growth.num_neighbours, growth.spread_share
-        )
+    taught_NC = agreed_prediction(teachers, lesson, without)
     temperature = 1.0 if without == "sharpening" else growth.knowledge_temperature
-    taught_UC = sharpened(taught_NC[len(y_LC) :], temperature)
+    taught_UC = sharpened(taught_NC[len(lesson.x_L) :], temperature)
     start = None if without == "start" else grafted_start(lesson, teachers)
     target = start or fresh_target(lesson)
     _train(target, taught_UC, lesson, augmented=without != "augmentation")
@@ -120,15 +115,39 @@ def train_heads(
     return weight.detach(), bias.detach()
 
 
-def agreed_prediction(teachers: _Teachers) -> Tensor:
-    """Step 2: the normalised geometric mean of the teachers' probabilities (N, C).
+def agreed_prediction(teachers: _Teachers, lesson: Lesson, without: Part | None = None) -> Tensor:
+    """Step 2: what the teachers agree on, for L and U (N, C).
 
-    One that is sure that a class is wrong weighs more than in a plain mean."""
+    A dozen labels say too little of which source to trust; all rows together say more.
+    """
+    growth = lesson.config.growth
     logits_SNC = _logits(
         teachers.features_SNF, teachers.weight_SFC, teachers.bias_SC, teachers.mask_SC
     )
-    log_SNC = torch.log_softmax(logits_SNC, dim=-1).clamp_min(-14.0)  # no veto: e^-14 at least
-    return torch.softmax(log_SNC.mean(0), dim=-1)
+    log_SNC = torch.log_softmax(logits_SNC, dim=-1)
+    y_LC = F.one_hot(lesson.y_L, lesson.task.num_classes).float()
+    trust_S = torch.full((len(log_SNC),), 1 / len(log_SNC))
+    rounds = 0 if without == "agreement" else growth.agreement_rounds
+    for step in range(rounds + 1):
+        agreed_NC = geometric_mean(log_SNC, trust_S)
+        agreed_NC[: len(y_LC)] = y_LC
+        if without != "propagation":
+            agreed_NC = propagate(
+                agreed_NC, teachers.features_SNF, growth.num_neighbours, growth.spread_share
+            )
+        if step < rounds:
+            agrees_SN = log_SNC.argmax(2) == agreed_NC.argmax(1)
+            trust_S = torch.softmax(growth.trust * agrees_SN.float().mean(1), dim=0)
+    return agreed_NC
+
+
+def geometric_mean(log_SNC: Tensor, weight_S: Tensor) -> Tensor:
+    """softmax over classes of sum_s weight_s log p_s, from log probabilities: (N, C).
+
+    One that is sure that a class is wrong says more than in a plain mean; none has a veto: a
+    probability counts as e^-14 at least.
+    """
+    return torch.softmax((weight_S[:, None, None] * log_SNC.clamp_min(-14.0)).sum(0), dim=-1)
 
 
 def grafted_start(lesson: Lesson, teachers: _Teachers) -> Network | None:
@@ -188,6 +207,7 @@ _PARTS: dict[Part, str] = {
     "start": "start from a source",
     "augmentation": "augmentation",
     "propagation": "spreading over neighbours",
+    "agreement": "trust by agreement",
     "sharpening": "sharpening",
     "heads": "heads that learn L",
     "norms": "batch-norm statistics",

@@ -13,6 +13,7 @@ from graft.methods.graft import (
     adapt_teachers,
     agreed_prediction,
     fit_graft,
+    geometric_mean,
     grafted_start,
     train_heads,
 )
@@ -75,28 +76,45 @@ def test_the_start_is_the_adapted_source_with_its_new_head(
     torch.testing.assert_close(predict_in_batches(start, x), wanted_NC)
 
 
-def test_agreement_is_the_normalised_geometric_mean(
+def test_a_geometric_mean_by_hand() -> None:
+    log_SNC = torch.tensor([[[0.8, 0.2]], [[0.5, 0.5]]]).log()
+    equal = geometric_mean(log_SNC, torch.tensor([0.5, 0.5]))
+    # sqrt(0.4) and sqrt(0.1) are as 2 to 1.
+    torch.testing.assert_close(equal, torch.tensor([[2 / 3, 1 / 3]]))
+    alone = geometric_mean(log_SNC, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(alone, torch.tensor([[0.8, 0.2]]))
+
+
+def test_a_source_that_lacks_a_class_has_no_veto() -> None:
+    log_SNC = torch.tensor([[[0.1, 0.9]], [[1.0, 0.0]]]).log()
+    mean_NC = geometric_mean(log_SNC, torch.tensor([0.5, 0.5]))
+    assert float(mean_NC[0, 1]) > 0
+
+
+def test_what_is_agreed_keeps_the_true_labels_before_it_spreads(
     make_lesson: MakeLesson, make_source: MakeSource
 ) -> None:
-    lesson = make_lesson([make_source("right"), make_source("other")])
+    lesson = make_lesson([make_source("misled", shift=1)])
     teachers = adapt_teachers(lesson, all_rows(lesson), without="heads")
-    probabilities = [
-        torch.softmax(predict_in_batches(source.network, all_rows(lesson)), 1)
-        for source in teachers.sources
-    ]
-    mean_NC = (probabilities[0] * probabilities[1]).sqrt()
-    wanted_NC = mean_NC / mean_NC.sum(1, keepdim=True)
-    torch.testing.assert_close(agreed_prediction(teachers), wanted_NC, atol=1e-4, rtol=1e-3)
+    agreed_NC = agreed_prediction(teachers, lesson, without="propagation")
+    assert agreed_NC[: len(lesson.y_L)].argmax(1).tolist() == lesson.y_L.tolist()
+    assert (agreed_NC[len(lesson.y_L) :].argmax(1) == lesson.hidden_y_U).double().mean() < 0.1
 
 
-def test_one_source_that_lacks_a_class_has_no_veto(
-    make_lesson: MakeLesson, make_source: MakeSource
-) -> None:
-    right = make_source("right")
-    blind = replace(right, mask_C=np.array([True, True, False]))
-    lesson = make_lesson([right, blind], labels=(0, 1) * 6)
-    agreed_NC = agreed_prediction(adapt_teachers(lesson, all_rows(lesson), without="heads"))
-    assert (agreed_NC[:, 2] > 0).all()
+def test_the_odd_one_out_is_not_trusted(make_lesson: MakeLesson, make_source: MakeSource) -> None:
+    right, other, misled = (
+        make_source("right"), make_source("other"), make_source("misled", shift=1),
+    )  # fmt: skip
+    lesson = make_lesson([right, other, misled])
+    teachers = adapt_teachers(lesson, all_rows(lesson), without="heads")
+
+    def sure(without: str | None) -> float:
+        """Mean probability of the true class of U."""
+        agreed_NC = agreed_prediction(teachers, lesson, without)  # type: ignore[arg-type]
+        agreed_UC = agreed_NC[len(lesson.y_L) :]
+        return float(agreed_UC.gather(1, lesson.hidden_y_U[:, None]).mean())
+
+    assert sure(None) > sure("agreement") + 0.01
 
 
 def test_heads_descend_to_the_optimum_of_their_loss() -> None:
