@@ -166,7 +166,7 @@ def write_results(scored: pa.Table, names: Sequence[str], command: str, seeds: i
                 range(seeds),
             )
     write_summary(folder, figures)
-    console.print(text.split("\n## ")[1], highlight=False, soft_wrap=True)
+    console.print(text.split("\n## ")[2], highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

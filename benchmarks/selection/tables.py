@@ -11,6 +11,7 @@ from graft.report.summary import mean_interval
 from graft.selection import top_k_regret, top_k_shortfall, weighted_tau
 
 REGRET_AT = (1, 3, 5)
+REFERENCE_KEY = ("joint (A2)", "as-is")
 METRICS = ("weighted_tau", *(f"regret_{k}" for k in REGRET_AT), "shortfall_5")
 JUDGED_SCHEMA = pa.schema(
     [
@@ -103,10 +104,12 @@ def markdown(judged: Sequence[Row], title: str, probing: Mapping[str, float]) ->
     parts = [
         f"# {title}",
         "",
-        "Mean and half of its 95 % interval over (set, seed, newcomer); regrets and the "
-        "shortfall of the five chosen in points of accuracy, lower is better; CPU ms a source, "
-        f"beyond the probe's own ({forward}).",
+        "Mean over (set, seed, newcomer) and half of its 95 % interval over the means of (set, "
+        "seed), as the newcomers of a seed share their founders. Regrets and the shortfall of the "
+        "five chosen are in points of accuracy, lower is better; CPU ms a source, beyond the "
+        f"probe's own ({forward}).",
     ]
+    parts += ["", f"## Against {REFERENCE_KEY[0]}, truth: taught", "", *_gain_table(judged)]
     parts += ["", "## All sets, truth: taught", "", *_table(select(judged, "taught", None))]
     parts += ["", "## All sets, truth: as-is", "", *_table(select(judged, "as-is", None))]
     for name in names:
@@ -129,11 +132,44 @@ def _table(found: Mapping[Key, Sequence[Row]]) -> list[str]:
     return lines
 
 
-def _cell(rows: Sequence[Row], metric: str, scale: float) -> str:
-    values = [scale * float(row[metric]) for row in rows]
+def _gain_table(judged: Sequence[Row]) -> list[str]:
+    """Each score less the reference, newcomer by newcomer."""
+    found = select(judged, "taught", None)
+    reference = {_newcomer(row): row for row in found.get(REFERENCE_KEY, ())}
+    lines = [
+        "| score | probe | weighted tau | regret@1 | regret@5 | shortfall@5 |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for (score, probe), rows in found.items():
+        if not reference or score == "ship-all" or (score, probe) == REFERENCE_KEY:
+            continue
+        cells = []
+        for metric in ("weighted_tau", "regret_1", "regret_5", "shortfall_5"):
+            gains = [
+                {**row, metric: row[metric] - reference[_newcomer(row)][metric]} for row in rows
+            ]
+            cells.append(_cell(gains, metric, 1 if metric == "weighted_tau" else 100, sign="+"))
+        lines.append(f"| {score} | {probe} | {' | '.join(cells)} |")
+    return lines
+
+
+def _newcomer(row: Row) -> tuple[object, ...]:
+    return row["set"], row["seed"], row["newcomer"]
+
+
+def _cell(rows: Sequence[Row], metric: str, scale: float, sign: str = "") -> str:
+    mean, low, high = (scale * value for value in seed_interval(rows, metric))
     decimals = 2 if scale == 1 else 1
-    low, high = mean_interval(values) or (np.nan, np.nan)
-    return f"{np.mean(values):.{decimals}f} ± {(high - low) / 2:.{decimals}f}"
+    return f"{mean:{sign}.{decimals}f} ± {(high - low) / 2:.{decimals}f}"
+
+
+def seed_interval(rows: Sequence[Row], metric: str) -> tuple[float, float, float]:
+    """Mean, and its 95 % interval over the means of (set, seed); NaN for a single one."""
+    by_seed: dict[tuple[object, ...], list[float]] = {}
+    for row in rows:
+        by_seed.setdefault((row["set"], row["seed"]), []).append(float(row[metric]))
+    interval = mean_interval([float(np.mean(values)) for values in by_seed.values()])
+    return mean_of(rows, metric), *(interval or (np.nan, np.nan))
 
 
 def figure_svg(judged: Sequence[Row], title: str) -> str:
@@ -149,11 +185,10 @@ def figure_svg(judged: Sequence[Row], title: str) -> str:
         axes.grid(axis="x", color="#d4dae1", linewidth=0.8)
         axes.axvline(0, color="#56616e", linewidth=1)
         for (score, probe), rows in found.items():
-            values = [float(row["weighted_tau"]) for row in rows]
-            low, high = mean_interval(values) or (np.nan, np.nan)
+            mean, low, high = seed_interval(rows, "weighted_tau")
             height = scores.index(score) + shifts[probe]
             axes.plot([low, high], [height, height], color=colours[probe], linewidth=1.6)
-            axes.plot([np.mean(values)], [height], "o", color=colours[probe], markersize=6)
+            axes.plot([mean], [height], "o", color=colours[probe], markersize=6)
         axes.set_yticks(range(len(scores)), scores)
         axes.set_ylim(-0.6, len(scores) - 0.4)
         axes.set_xlabel("weighted Kendall tau with the accuracy after the head was taught on L")

@@ -14,6 +14,7 @@ SCORES = st.lists(st.integers(-20, 20), min_size=1, max_size=12)
 def test_the_highest_come_first_and_of_equal_ones_the_earlier() -> None:
     np.testing.assert_array_equal(top_k([1.0, 3.0, 2.0, 3.0], 3), [1, 3, 2])
     np.testing.assert_array_equal(oracle_k([0.2, 0.9, 0.5], 1), [1])
+    np.testing.assert_array_equal(top_k([0.0, 1.0] * 500, 3), [1, 3, 5])
 
 
 @settings(deadline=None)
