@@ -116,6 +116,7 @@ def accuracy(
         f"{count_text(len(plan.methods), 'method')}, {count_text(len(plan.gammas), 'gamma')}, "
         f"{count_text(len(plan.seeds), 'seed')}, {count_text(plan.newcomers, 'newcomer')} each",
         highlight=False,
+        soft_wrap=True,
     )
     with _cell_progress() as progress:
         rows = compute_evidence(
@@ -194,6 +195,7 @@ def _cell_progress() -> Iterator[Callable[[str, int, int], None]]:
             left = "" if left_s is None else f"{seconds_text(left_s)} left"
             bars.update(bar, description=what or "rows", completed=done, total=wanted, left=left)
             if not console.is_terminal:
-                console.print(f"{done} of {wanted} rows  {left}  {what}", highlight=False)
+                line = f"{done} of {wanted} rows  {left}  {what}"
+                console.print(line, highlight=False, soft_wrap=True)
 
         yield show

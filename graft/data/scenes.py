@@ -23,6 +23,8 @@ _Array = npt.NDArray[np.float64]
 
 UNKNOWN = -1
 _AMBIENT = 0.35
+# What spheres, boxes and cylinders are usually painted: a hint, no more, as in real rooms.
+_USUAL_COLOURS = ((0.75, 0.35, 0.3), (0.65, 0.6, 0.3), (0.3, 0.45, 0.7))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -182,13 +184,13 @@ def _draw_solids(
     solids: list[Solid] = []
     taken: list[tuple[float, float, float]] = []
     for _ in range(int(rng.integers(style.crowd[0], style.crowd[1] + 1))):
-        kind, size, slim = rng.integers(3), rng.uniform(0.2, 0.5), rng.uniform(0.5, 1.5)
+        kind, size, slim = rng.integers(3), rng.uniform(0.3, 0.6), rng.uniform(0.5, 1.5)
         ahead = rng.uniform(1.4, 2 * half_3[2] - 0.6)
         aside = rng.uniform(-0.6, 0.6) * ahead
         x, z = (camera.position_3 + yaw_turn(camera.yaw_rad) @ np.array([aside, 0, ahead]))[[0, 2]]
         room_m = half_3[0] - abs(x), 2 * half_3[2] - z, z
         crowded = any(np.hypot(x - a, z - b) < 1.5 * size + c for a, b, c in taken)
-        paints = (_draw_paint(rng, rng.uniform(0.2, 0.9, 3), 0.15),)
+        paints = (_draw_paint(rng, np.array(_USUAL_COLOURS[kind]), 0.25),)
         # A solid that finds no place is left out: trying again would favour small ones.
         if crowded or min(room_m) < 1.5 * size:
             continue

@@ -89,7 +89,7 @@ def found(founding: Founding) -> None:
     folder, config = RunFolder(founding.folder), founding.config
     if folder.read_state().round_index:
         return
-    world = _world(config.world, config.seed)
+    world = _world(config.world, config.seed, founding.data_digest)
     if (folder.path / "run.toml").exists():
         folder.resume()
         folder.load_state()
@@ -117,7 +117,7 @@ def found(founding: Founding) -> None:
 def expand(expansion: Expansion) -> list[EvidenceRow]:
     """A row for each newcomer of the job; what fails is a row that names its error."""
     config, founders = expansion.config, RunFolder(expansion.founding.folder)
-    world = _world(config.world, config.seed)
+    world = _world(config.world, config.seed, expansion.founding.data_digest)
     entries: list[LedgerEntry] = []
     expansion.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=expansion.scratch) as name:
@@ -156,7 +156,8 @@ def failed_rows(expansion: Expansion, error: BaseException) -> list[EvidenceRow]
 
 
 @lru_cache(maxsize=4)
-def _world(config: WorldConfig, seed: int) -> RememberedWorld:
+def _world(config: WorldConfig, seed: int, data_digest: str) -> RememberedWorld:
+    """The world as long as its data stay what ``data_digest`` says."""
     return RememberedWorld(open_world(config, seed))
 
 
@@ -215,5 +216,5 @@ def _row(
         error=told.error,
         error_message=told.error_message,
         config_digest=expansion.config_digest,
-        data_digest=expansion.data_digest,
+        data_digest=expansion.founding.data_digest,
     )

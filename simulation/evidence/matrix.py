@@ -85,8 +85,8 @@ def _rows_to_keep(path: Path, plan: EvidencePlan, redo: Sequence[str]) -> list[E
             if got != wanted:
                 raise RunError(
                     f"{path}: rows of {row.data} by {row.method} were made with another {what}: "
-                    f"got digest {got}, wanted {wanted}; compute them again (--redo all) or "
-                    "name another folder (--out)"
+                    f"got digest {got}, wanted {wanted}; compute them again (--redo "
+                    f"{row.method}, or all) or name another folder (--out)"
                 )
     return rows
 

@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,20 @@ from commands import GRAFT, LIMIT_S, SMALL, quiet_environment, run_facts, wait_u
 
 from graft.data import ImuWorld, write_dataset, write_domain
 from graft.data.imu_world import CHANNELS, RATE_HZ
+from graft.data.splits import schedule_rounds
+from graft.data.worlds import open_world
 from graft.ledger import is_upload, read_ledger
-from graft.results import read_results, run_hash
+from graft.results import read_results, result_row, run_hash
+from graft.rounds import Device, expand_system, found_system
+from graft.values import LedgerEntry, ModelCard, Order
 from graft.wire.codec import decode_card
 from graft.wire.manifest import verify_card
+from server.conduct import check_card
+from server.run_folder import RunFolder
+from server.signing import open_signer
+from server.store import open_store
+from simulation.devices import open_simulated_device
+from simulation.local import LocalEdge
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -48,6 +60,38 @@ def test_a_run_serves_every_newcomer_by_every_method(reference: Path) -> None:
     assert len(rows) - len(founders) == 7 * 3
     assert not [row.error for row in rows if row.error]
     assert run_facts(reference)["status"] == "complete"
+
+
+def test_the_edge_inside_one_process_gives_the_same_rows_and_bytes(
+    reference: Path, tmp_path: Path
+) -> None:
+    held = RunFolder(reference)
+    folder = RunFolder(tmp_path / "run")
+    config = held.resume()
+    world = open_world(config.world, config.seed)
+    store, signer = open_store(folder.models, world.task), open_signer(folder.keys, folder.run_id)
+
+    def admit(card: ModelCard) -> ModelCard:
+        return signer.sign(check_card(card, store=store, task=world.task))
+
+    def open_device(order: Order) -> AbstractContextManager[Device]:
+        verify = partial(verify_card, folder.run_id, public_key=signer.public_key)
+        return open_simulated_device(
+            order, config=config, world=world, folder=folder.path, store=store, verify=verify
+        )
+
+    entries: list[LedgerEntry] = []
+    edge = LocalEdge(folder.run_id, world.domain_ids, open_device, entries.append)
+    founders, *arriving = schedule_rounds(world, config.split, config.rounds, config.seed)
+    rounds = [found_system(founders, edge, admit)]
+    for newcomers in arriving:
+        rounds.append(expand_system(rounds[-1].state, newcomers, edge, admit, config))
+    rows = [result_row(report) for each in rounds for report in each.reports]
+    entries += folder.journal_entries()
+    # Over Flower the domains join first; nobody joins inside one process.
+    spoken = [e for e in read_ledger(reference / "ledger.parquet") if e.phase != "join"]
+    assert len(entries) == len(spoken)
+    assert run_hash(rows, entries) == run_hash(read_results(reference / "results.parquet"), spoken)
 
 
 def test_the_ledger_holds_what_the_files_weigh(reference: Path) -> None:

@@ -326,6 +326,14 @@ def test_a_data_set_that_is_none_is_refused(text: str) -> None:
         name_world(text, CONFIG.world)
 
 
+def test_the_digits_are_dealt_to_few_domains() -> None:
+    assert name_world("digits", WorldConfig(domains=100)) == (
+        "digits",
+        WorldConfig(kind="digits", domains=20),
+    )
+    assert name_world("imu", WorldConfig(domains=100))[1].domains == 100
+
+
 def test_the_default_methods_are_the_main_one_its_ablations_and_what_stands_beside() -> None:
     assert default_methods("hat")[:2] == ("hat", "label-only")
     assert "hat-founders" not in default_methods("hat")  # the same as hat, in this matrix

@@ -1,0 +1,260 @@
+"""What does a dense network gain from learning beside ResNetLSTMaN, on people it has not met?
+
+    python benchmarks/hmkd/run.py --data hapt=FOLDER --seeds 3
+
+FOLDER is what ``graft data prepare`` wrote. A finished (set, seed) is kept under --work and not
+run again.
+
+Legend: N rows, K channels, T samples of a window, P of them averaged.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from scipy.stats import t as student_t
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from summary import figure, write_summary
+
+from graft.config import TrainingConfig
+from graft.data.domain import World
+from graft.data.folder import FolderWorld
+from graft.files import replace_file
+from graft.methods.hmkd import PUBLISHED_TRAINING, Learner, MutualConfig, learn_mutually
+from graft.seeding import stream
+from graft.training import minimise, parameter_group, predict_in_batches
+from graft.values import FloatArray, IntArray, Task
+from graft.zoo import Network, build_network
+
+HERE = Path(__file__).resolve().parent
+COMMAND = "python benchmarks/hmkd/run.py --data {name}=FOLDER --seeds {seeds} --steps {steps}"
+TEACHER, STUDENT = "resnetlstman", "mlp-500"
+TRAIN_SHARE = 0.7  # 21 of HAPT's 30 people, as in the archive's own split
+AVERAGED = 4  # P: 128 samples at 50 Hz become 32 at 12.5 Hz, for every network
+LONGER = 4
+TITLES = {
+    "mlp": "MLP alone",
+    "hmkd": "MLP, HMKD",
+    "hmkd-frozen": "MLP, HMKD with a frozen teacher",
+    "mlp-longer": f"MLP alone, {LONGER} times the steps",
+    "hmkd-frozen-longer": f"MLP, HMKD with a frozen teacher, {LONGER} times the steps",
+    "teacher": "ResNetLSTMaN alone",
+    "hmkd-teacher": "ResNetLSTMaN, HMKD",
+}
+BASES = {"hmkd": "mlp", "hmkd-frozen": "mlp", "hmkd-frozen-longer": "mlp-longer"}
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class People:
+    """Standardised windows of those who train and of those who test."""
+
+    task: Task
+    x: Tensor
+    y_N: Tensor
+    x_test: Tensor
+    y_test_N: Tensor
+
+
+def main(
+    data: Annotated[list[str], typer.Option(help="NAME=FOLDER of a prepared set; repeatable.")],
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to SEEDS - 1.")] = 3,
+    steps: Annotated[int, typer.Option(help="Training steps of every network.")] = 500,
+    work: Annotated[Path, typer.Option(help="Where finished seeds are kept.")] = Path("runs/hmkd"),
+) -> None:
+    """Run every set and seed, then write results/summary.json and a table a set."""
+    torch.set_num_threads(1)
+    worlds: dict[str, Path] = {}
+    for item in data:
+        name, equals, folder = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--data {item}: wanted NAME=FOLDER")
+        worlds[name] = Path(folder)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in worlds}
+    with Progress(console=console) as progress:
+        bar = progress.add_task("", total=len(worlds) * seeds * len(TITLES))
+
+        def advance(text: str) -> None:
+            progress.update(bar, advance=1, description=text)
+
+        for done, (name, seed) in enumerate(product(worlds, range(seeds)), start=1):
+            path = work / f"{name}-seed{seed}-steps{steps}.json"
+            if not path.exists():
+                found = measure(FolderWorld(worlds[name]), seed, steps, advance)
+                replace_file(path, json.dumps(found).encode())
+            rows[name] += json.loads(path.read_text("utf-8"))
+            progress.update(bar, completed=done * len(TITLES))
+    for name in worlds:
+        report(name, seeds, steps, rows[name])
+
+
+def measure(
+    world: World, seed: int, steps: int, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """A row an arm; every student starts equal and sees equal batches."""
+    people = split_people(world, seed)
+    training = replace(PUBLISHED_TRAINING, epochs=LONGER * steps, max_steps=steps)
+    longer = replace(training, max_steps=LONGER * steps)
+    rows = []
+
+    def add(arm: str, network: Network) -> None:
+        rows.append({"seed": seed, "arm": arm, **score(network, people)})
+        progress(f"seed {seed}, {arm}")
+
+    for arm, config in (("mlp", training), ("mlp-longer", longer)):
+        add(arm, train_alone(STUDENT, people, config, seed))
+    student, teacher = learners(people, seed, teacher=None)
+    learn_mutually(student, teacher, people.x, people.y_N, training, seed, MutualConfig())
+    add("hmkd", student.network)
+    add("hmkd-teacher", teacher.network)
+    trained = train_alone(TEACHER, people, training, seed)
+    add("teacher", trained)
+    frozen = MutualConfig(freeze_teacher=True)
+    for arm, config in (("hmkd-frozen", training), ("hmkd-frozen-longer", longer)):
+        student, teacher = learners(people, seed, trained)
+        learn_mutually(student, teacher, people.x, people.y_N, config, seed, frozen)
+        add(arm, student.network)
+    return rows
+
+
+def split_people(world: World, seed: int) -> People:
+    """Draw who trains and who tests; average P neighbouring samples, standardise each channel."""
+    persons = sorted({world.person(domain_id) for domain_id in world.domain_ids})
+    order = stream("hmkd-people", seed).permutation(len(persons))
+    chosen = {persons[place] for place in order[: round(TRAIN_SHARE * len(persons))]}
+    domains = {
+        side: [d for d in world.domain_ids if (world.person(d) in chosen) == side]
+        for side in (True, False)
+    }
+    (x, y_N), (x_test, y_test_N) = (pooled(world, domains[side]) for side in (True, False))
+    mean_K1 = x.mean((0, 2))[:, None]
+    deviation_K1 = x.std((0, 2))[:, None]
+    return People(
+        task=replace(world.task, sample_shape=(x.shape[1], x.shape[2])),
+        x=torch.from_numpy((x - mean_K1) / deviation_K1),
+        y_N=torch.from_numpy(y_N),
+        x_test=torch.from_numpy((x_test - mean_K1) / deviation_K1),
+        y_test_N=torch.from_numpy(y_test_N),
+    )
+
+
+def pooled(world: World, domain_ids: list[str]) -> tuple[FloatArray, IntArray]:
+    """All rows of some domains: windows (N, K, T / P) and labels."""
+    loaded = [world.load(domain_id) for domain_id in domain_ids]
+    x_NKT = np.concatenate([domain.x for domain in loaded])
+    x = x_NKT.reshape(*x_NKT.shape[:2], -1, AVERAGED).mean(3)
+    return x, np.concatenate([domain.y_N for domain in loaded])
+
+
+def learners(people: People, seed: int, teacher: Network | None) -> tuple[Learner, Learner]:
+    """A fresh student and a fresh or given teacher, each with its ensemble feature."""
+    width = MutualConfig().width
+    fresh = teacher or heavy_in_bfloat16(build_network(TEACHER, people.task, seed))
+    student = build_network(STUDENT, people.task, seed)
+    return (
+        Learner(student, STUDENT, people.x, width, seed),
+        Learner(fresh, TEACHER, people.x, width, seed + 1),
+    )
+
+
+def train_alone(architecture: str, people: People, config: TrainingConfig, seed: int) -> Network:
+    """Cross-entropy alone, on the batches and dropout masks of every other arm."""
+    network = build_network(architecture, people.task, seed)
+    if architecture == TEACHER:
+        heavy_in_bfloat16(network)
+    network.train()
+
+    def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
+        return F.cross_entropy(network(people.x[rows_B]), people.y_N[rows_B])
+
+    groups = [parameter_group(network, config.learning_rate)]
+    minimise(loss_of, groups, len(people.x), 0, config, seed)
+    return network.eval()
+
+
+def heavy_in_bfloat16(network: Network) -> Network:
+    """Compute the residual blocks, nine tenths of ResNetLSTMaN's work, in bfloat16."""
+    for block in network.get_submodule("encoder.residual").children():
+        block.forward = partial(_forward_in_bfloat16, block.forward)  # type: ignore[method-assign]
+    return network
+
+
+def _forward_in_bfloat16(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = forward(x)
+    return output.float()
+
+
+def score(network: nn.Module, people: People) -> dict[str, float]:
+    """Accuracy and macro-F1 over all classes on the people who test."""
+    assert isinstance(network, Network)
+    predicted_N = predict_in_batches(network, people.x_test).argmax(1)
+    labels = range(people.task.num_classes)
+    return {
+        "accuracy": float((predicted_N == people.y_test_N).double().mean()),
+        "macro_f1": float(
+            f1_score(people.y_test_N, predicted_N, labels=labels, average="macro", zero_division=0)
+        ),
+    }
+
+
+def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> None:
+    """The set's table and figures; gains are paired over seeds."""
+    scores = {
+        metric: {
+            arm: np.array([row[metric] for row in rows if row["arm"] == arm]) for arm in TITLES
+        }
+        for metric in ("accuracy", "macro_f1")
+    }
+    lines = [
+        f"# {name}, {seeds} seeds, {steps} steps",
+        "",
+        "| network | macro-F1 | worst seed | gain, points | 95 % interval | accuracy |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    command = COMMAND.format(name=name, seeds=seeds, steps=steps)
+    figures = {}
+    for arm, title in TITLES.items():
+        f1, accuracy = scores["macro_f1"][arm], scores["accuracy"][arm]
+        figures[f"{name}/{arm}/macro_f1"] = figure(f1.mean(), "share", None, command, range(seeds))
+        gain_text = "| "
+        if arm in BASES:
+            gains = 100 * (f1 - scores["macro_f1"][BASES[arm]])
+            target = ">= 9" if arm == "hmkd" and name == "hapt" else None
+            figures[f"{name}/{arm}/gain"] = figure(
+                gains.mean(), "points of macro-F1", target, command, range(seeds)
+            )
+            gain_text = f"{gains.mean():+.1f} | {interval_text(gains)}"
+        lines.append(
+            f"| {title} | {f1.mean():.1%} | {f1.min():.1%} | {gain_text} | {accuracy.mean():.1%} |"
+        )
+    folder = HERE / "results"
+    write_summary(folder, figures)
+    replace_file(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())
+    console.print("\n".join(lines), highlight=False)
+
+
+def interval_text(gains: FloatArray) -> str:
+    """Student's t over seeds; nothing to say of fewer than two."""
+    if len(gains) < 2:
+        return ""
+    half = student_t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains))
+    return f"{gains.mean() - half:+.1f} to {gains.mean() + half:+.1f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

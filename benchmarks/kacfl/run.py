@@ -1,0 +1,280 @@
+"""Does common feature learning add to soft targets, where no label is read?
+
+    python benchmarks/kacfl/run.py --data hapt=FOLDER --data pendigits=FOLDER --seeds 5
+
+FOLDER is what ``graft data prepare`` wrote. A finished (set, seed) is kept under --work and not
+run again.
+
+Legend: N rows, C classes, K channels.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from scipy.stats import t as student_t
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from summary import figure, write_summary
+
+from graft.config import SplitConfig, TrainingConfig
+from graft.data.domain import World
+from graft.data.folder import FolderWorld
+from graft.data.splits import split_rows
+from graft.files import replace_file
+from graft.methods.kacfl import (
+    PUBLISHED,
+    VECTOR_FORM,
+    soft_targets,
+    teach_common_features,
+    teach_soft_targets,
+)
+from graft.seeding import derive_seed, stream
+from graft.training import Source, minimise, parameter_group, predict_in_batches
+from graft.values import BoolArray, FloatArray, Task
+from graft.zoo import build_network
+
+HERE = Path(__file__).resolve().parent
+COMMAND = "python benchmarks/kacfl/run.py --data {name}=FOLDER --seeds {seeds} --steps {steps}"
+TEACHERS = ("cnn-medium", "mlp")
+STUDENT = "mlp"
+TEACHER_TRAINING = TrainingConfig(epochs=1_000_000, max_steps=250, batch_size=64)
+SPACES = ("disjoint", "shared")
+BASE = "soft-kd"
+FEATURE_WEIGHTS = {"kacfl": VECTOR_FORM, "kacfl-published": PUBLISHED}
+TITLES = {
+    "teachers": "The teachers together",
+    BASE: "Soft targets alone",
+    "kacfl": f"KA-CFL, weight {VECTOR_FORM.feature_weight:g} (ours)",
+    "kacfl-published": f"KA-CFL, weight {PUBLISHED.feature_weight:g} (published)",
+}
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rows:
+    """Standardised windows, their labels, and the number of the person in each row."""
+
+    x: Tensor
+    y_N: Tensor
+    person_N: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Setting:
+    """Rows of people who trained the teachers; a newcomer's earlier rows, and the later ones."""
+
+    task: Task
+    known: Rows
+    new: Rows
+    test: Rows
+
+
+def main(
+    data: Annotated[list[str], typer.Option(help="NAME=FOLDER of a prepared set; repeatable.")],
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to SEEDS - 1.")] = 5,
+    steps: Annotated[int, typer.Option(help="Training steps of a student.")] = 500,
+    work: Annotated[Path, typer.Option(help="Where finished seeds are kept.")] = Path("runs/kacfl"),
+) -> None:
+    """Run every set and seed, then write results/summary.json and a table a set."""
+    torch.set_num_threads(1)
+    worlds: dict[str, Path] = {}
+    for item in data:
+        name, equals, folder = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--data {item}: wanted NAME=FOLDER")
+        worlds[name] = Path(folder)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in worlds}
+    per_seed = len(SPACES) * len(TITLES)
+    with Progress(console=console) as progress:
+        bar = progress.add_task("", total=len(worlds) * seeds * per_seed)
+
+        def advance(text: str) -> None:
+            progress.update(bar, advance=1, description=text)
+
+        for done, (name, seed) in enumerate(product(worlds, range(seeds)), start=1):
+            path = work / f"{name}-seed{seed}-steps{steps}.json"
+            if not path.exists():
+                found = measure(FolderWorld(worlds[name]), seed, steps, advance)
+                replace_file(path, json.dumps(found).encode())
+            rows[name] += json.loads(path.read_text("utf-8"))
+            progress.update(bar, completed=done * per_seed)
+    for name in worlds:
+        report(name, seeds, steps, rows[name])
+
+
+def measure(
+    world: World, seed: int, steps: int, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """A row a label space and method; every student starts equal and sees equal batches."""
+    setting = open_setting(world, seed)
+    training = TrainingConfig(epochs=1_000_000, max_steps=steps)
+    rows = []
+    for space in SPACES:
+        teachers = train_teachers(setting, space, seed)
+        for arm in TITLES:
+            if arm == "teachers":
+                logits_SNC = torch.stack(
+                    [predict_in_batches(teacher.network, setting.test.x) for teacher in teachers]
+                )
+                mask_SC = torch.from_numpy(np.stack([teacher.mask_C for teacher in teachers]))
+                output_NC = soft_targets(logits_SNC, mask_SC)
+            else:
+                student = build_network(STUDENT, setting.task, seed)
+                if arm == BASE:
+                    teach_soft_targets(student, teachers, setting.new.x, training, seed)
+                else:
+                    config = FEATURE_WEIGHTS[arm]
+                    teach_common_features(student, teachers, setting.new.x, training, seed, config)
+                output_NC = predict_in_batches(student, setting.test.x)
+            rows.append(
+                {"seed": seed, "space": space, "arm": arm, **score(output_NC, setting.test.y_N)}
+            )
+            progress(f"{setting.task.name}, seed {seed}, {space}, {arm}")
+    return rows
+
+
+def open_setting(world: World, seed: int) -> Setting:
+    """Half of the people train teachers; of the others the latest rows of each class test."""
+    persons = sorted({world.person(domain_id) for domain_id in world.domain_ids})
+    order = stream("kacfl-people", seed).permutation(len(persons))
+    number = {persons[place]: index for index, place in enumerate(order)}
+    parts: dict[str, list[tuple[FloatArray, ...]]] = {"known": [], "new": [], "test": []}
+    for domain_id in world.domain_ids:
+        domain = world.load(domain_id)
+        person = number[world.person(domain_id)]
+        person_N = np.full(len(domain.y_N), person)
+        if person < len(persons) // 2:
+            parts["known"].append((domain.x, domain.y_N, person_N))
+            continue
+        split = split_rows(domain, SplitConfig(), seed)
+        for name, chosen in (("new", split.train_N), ("test", split.test_N)):
+            parts[name].append((domain.x[chosen], domain.y_N[chosen], person_N[chosen]))
+    joined = {
+        name: [np.concatenate(arrays) for arrays in zip(*part, strict=True)]
+        for name, part in parts.items()
+    }
+    mean_K1 = joined["known"][0].mean((0, 2))[:, None]
+    deviation_K1 = joined["known"][0].std((0, 2))[:, None]
+    rows = {
+        name: Rows(
+            x=torch.from_numpy(((x - mean_K1) / deviation_K1).astype(np.float32)),
+            y_N=torch.from_numpy(y_N),
+            person_N=torch.from_numpy(person_N),
+        )
+        for name, (x, y_N, person_N) in joined.items()
+    }
+    return Setting(task=world.task, known=rows["known"], new=rows["new"], test=rows["test"])
+
+
+def train_teachers(setting: Setting, space: str, seed: int) -> list[Source]:
+    """Disjoint: each learns half of the classes. Shared: all classes, from half of the people."""
+    rng = stream("kacfl-teachers", seed, space)
+    num_classes = setting.task.num_classes
+    teachers = []
+    if space == "disjoint":
+        first_C = np.isin(np.arange(num_classes), rng.permutation(num_classes)[: num_classes // 2])
+        masks = [first_C, ~first_C]
+        rows = [torch.from_numpy(mask_C)[setting.known.y_N] for mask_C in masks]
+    else:
+        masks = [np.ones(num_classes, np.bool_)] * 2
+        persons = setting.known.person_N.unique()
+        half = persons[rng.permutation(len(persons))[: len(persons) // 2]]
+        first_N = torch.isin(setting.known.person_N, half)
+        rows = [first_N, ~first_N]
+    for architecture, mask_C, rows_N in zip(TEACHERS, masks, rows, strict=True):
+        chosen = (setting.known.x[rows_N], setting.known.y_N[rows_N])
+        teachers.append(train_teacher(architecture, setting.task, *chosen, mask_C, seed))
+    return teachers
+
+
+def train_teacher(
+    architecture: str, task: Task, x: Tensor, y_N: Tensor, mask_C: BoolArray, seed: int
+) -> Source:
+    """Cross-entropy over the classes that the teacher knows."""
+    network = build_network(architecture, task, derive_seed(seed, architecture)).train()
+    unknown_C = torch.from_numpy(~mask_C)
+
+    def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
+        logits_BC = network(x[rows_B]).masked_fill(unknown_C, float("-inf"))
+        return F.cross_entropy(logits_BC, y_N[rows_B])
+
+    groups = [parameter_group(network, TEACHER_TRAINING.learning_rate)]
+    minimise(loss_of, groups, len(x), 0, TEACHER_TRAINING, seed)
+    return Source(
+        model_id=architecture,
+        domain_id=architecture,
+        architecture=architecture,
+        network=network.eval(),
+        mask_C=mask_C,
+    )
+
+
+def score(output_NC: Tensor, y_N: Tensor) -> dict[str, float]:
+    """Accuracy and macro-F1 over all classes."""
+    predicted_N = output_NC.argmax(1)
+    labels = range(output_NC.shape[1])
+    return {
+        "accuracy": float((predicted_N == y_N).double().mean()),
+        "macro_f1": float(
+            f1_score(y_N, predicted_N, labels=labels, average="macro", zero_division=0)
+        ),
+    }
+
+
+def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> None:
+    """The set's table and figures; gains are paired over seeds."""
+    lines = [
+        f"# {name}, {seeds} seeds, {steps} steps, student {STUDENT}",
+        "",
+        "| label spaces | method | accuracy | worst | gain, points | 95 % interval | macro-F1 |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    command = COMMAND.format(name=name, seeds=seeds, steps=steps)
+    figures = {}
+    for space, (arm, title) in product(SPACES, TITLES.items()):
+        accuracy, macro_f1 = (
+            np.array([r[metric] for r in rows if (r["space"], r["arm"]) == (space, arm)])
+            for metric in ("accuracy", "macro_f1")
+        )
+        base = np.array([r["accuracy"] for r in rows if (r["space"], r["arm"]) == (space, BASE)])
+        label = f"{name}/{space}/{arm}"
+        figures[f"{label}/accuracy"] = figure(accuracy.mean(), "share", None, command, range(seeds))
+        gain, interval = "", ""
+        if arm in FEATURE_WEIGHTS:
+            gains = 100 * (accuracy - base)
+            target = "> 0" if arm == "kacfl" else None
+            figures[f"{label}/gain"] = figure(gains.mean(), "points", target, command, range(seeds))
+            gain, interval = f"{gains.mean():+.2f}", interval_text(gains)
+        lines.append(
+            f"| {space} | {title} | {accuracy.mean():.1%} | {accuracy.min():.1%} "
+            f"| {gain} | {interval} | {macro_f1.mean():.1%} |"
+        )
+    folder = HERE / "results"
+    write_summary(folder, figures)
+    replace_file(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def interval_text(gains: FloatArray) -> str:
+    """Student's t over seeds; nothing to say of fewer than two."""
+    if len(gains) < 2:
+        return ""
+    half = student_t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains))
+    return f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
