@@ -90,7 +90,7 @@ def test_a_network_weighs_its_labels_against_the_other_network() -> None:
     own, other = view([[1.0, 1.0]], [[1.0, 2.0]]), view([[3.0, 1.0]], [[0.0, 0.0]])
     exchanged = 0.75 * math.log(1.5) + 0.25 * math.log(0.5) + 2.5
     loss = network_loss(own, other, torch.tensor([1]), exchange=0.1)
-    assert float(loss) == pytest.approx(0.9 * math.log(2) + 0.1 * exchanged)
+    assert loss.item() == pytest.approx(0.9 * math.log(2) + 0.1 * exchanged)
 
 
 def test_no_gradient_reaches_the_other_network() -> None:
