@@ -121,7 +121,7 @@ def test_every_admitted_card_is_signed_by_the_run(reference: Path) -> None:
 
 def test_what_was_probed_is_not_shipped_again(reference: Path) -> None:
     entries = read_ledger(reference / "ledger.parquet")
-    ship = [e for e in entries if e.method == "hat" and e.phase == "ship" and e.sender == "depot"]
+    ship = [e for e in entries if e.method == "graft" and e.phase == "ship" and e.sender == "depot"]
     bases = [e for e in ship if e.message == "payload.base"]
     assert bases
     assert all(e.cached and e.payload_bytes == 0 for e in bases)
