@@ -65,9 +65,8 @@ def test_a_run_serves_every_newcomer_by_every_method(reference: Path) -> None:
 def test_the_edge_inside_one_process_gives_the_same_rows_and_bytes(
     reference: Path, tmp_path: Path
 ) -> None:
-    held = RunFolder(reference)
     folder = RunFolder(tmp_path / "run")
-    config = held.resume()
+    config = RunFolder(shutil.copytree(reference, tmp_path / "held")).resume()
     world = open_world(config.world, config.seed)
     store, signer = open_store(folder.models, world.task), open_signer(folder.keys, folder.run_id)
 

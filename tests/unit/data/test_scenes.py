@@ -164,7 +164,8 @@ def test_normals_are_unit_and_those_of_the_surface_that_the_depth_describes(
     angle_deg = np.degrees(np.arccos(cosine.clip(-1, 1)))
     # Planes agree but for float32; at the limb of a ball a difference over two pixels is coarse.
     assert np.median(angle_deg) < 0.05
-    assert angle_deg.max() < 3
+    assert np.quantile(angle_deg, 0.99) < 0.5
+    assert angle_deg.max() < 6
 
 
 def _smooth(sample: DenseSample) -> npt.NDArray[np.bool_]:
