@@ -175,7 +175,7 @@ class GrowthConfig:
     num_neighbours: int = 5
     spread_share: float = 0.8
     agreement_rounds: int = 2
-    trust: float = 5.0
+    trust: float = 10.0
     steps_share: float = 1 / 3
     learning_rate: float = 5e-3
     teaching: float = 2.0

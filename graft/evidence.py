@@ -115,3 +115,8 @@ def read_evidence(path: Path) -> list[EvidenceRow]:
             f"evidence columns: got {table.schema.names}, wanted {EVIDENCE_SCHEMA.names}"
         )
     return [EvidenceRow(**row) for row in table.to_pylist()]
+
+
+def is_ablation(method: str, main: str) -> bool:
+    """Whether a method is the main one without a part: "hat-founders" after "hat"."""
+    return method.startswith(main + "-")

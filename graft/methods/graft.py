@@ -1,22 +1,22 @@
 """The project's own method (ours): adapted sources agree on U, and a grafted target learns it.
 
-1. Each selected source takes batch-norm statistics of the new domain, and its head learns L,
-   held near the head it came with:  CE(L) + pull ||W - W_s||^2.
-2. The sources' geometric mean on L and U, with the true labels on L, spreads over a graph of
-   neighbours in their features; a source then weighs exp(trust agreement), by the share of rows
-   on which it says what came of it, and mean and spreading are done again.
-3. The target starts as the first source of its own architecture, where one was sent, and
-   learns  CE(L) + teaching CE(sharpened spread predictions, U)  on augmented batches, for a
-   third of the steps that other methods take, at a rate that falls to zero by a half cosine.
+1. Each selected source teaches twice, as it came and with batch-norm statistics of the new
+   domain; both heads learn L, held near the head that came:  CE(L) + pull ||W - W_s||^2.
+2. The teachers' geometric mean on L and U, with the true labels on L, spreads over a graph of
+   neighbours in their features; a teacher then weighs exp(trust agreement), by the share of
+   rows on which it says what came of it, and mean and spreading are done again.
+3. The target starts as the teacher of its own architecture that agrees most, where one was
+   sent, and learns  CE(L) + teaching CE(sharpened spread predictions, U)  on augmented
+   batches, for a third of the steps that other methods take, at a rate that falls to zero by
+   a half cosine.
 
-Only that one source must be exact: the others teach as the int8 base they were probed as.
+The int8 bases that the device probed are all it needs: nothing more is shipped.
 
-Legend: L labelled, U unlabelled, N all rows, B a batch, S sources, F features, C classes.
+Legend: L labelled, U unlabelled, N all rows, B a batch, T teachers, F features, C classes.
 """
 
 import copy
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -43,13 +43,13 @@ _UNKNOWN = -30.0  # the logit of a class that a source does not know
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Teachers:
-    """The adapted sources: their features of all rows and their heads on the new domain."""
+    """The sources in both forms: their features of all rows and their heads on the new domain."""
 
     sources: tuple[Source, ...]
-    features_SNF: Tensor
-    weight_SFC: Tensor
-    bias_SC: Tensor
-    mask_SC: Tensor
+    features_TNF: Tensor
+    weight_TFC: Tensor
+    bias_TC: Tensor
+    mask_TC: Tensor
 
 
 def fit_graft(lesson: Lesson, without: Part | None = None) -> Learned:
@@ -58,10 +58,10 @@ def fit_graft(lesson: Lesson, without: Part | None = None) -> Learned:
     growth = lesson.config.growth
     x_N = torch.cat([lesson.x_L, lesson.x_U])
     teachers = adapt_teachers(lesson, x_N, without)
-    taught_NC = agreed_prediction(teachers, lesson, without)
+    taught_NC, agreement_T = agreed_prediction(teachers, lesson, without)
     temperature = 1.0 if without == "sharpening" else growth.knowledge_temperature
     taught_UC = sharpened(taught_NC[len(lesson.x_L) :], temperature)
-    start = None if without == "start" else grafted_start(lesson, teachers)
+    start = None if without == "start" else grafted_start(lesson, teachers, agreement_T)
     target = start or fresh_target(lesson)
     _train(target, taught_UC, lesson, augmented=without != "augmentation")
     renormalise(target, x_N)
@@ -75,92 +75,96 @@ def fit_graft(lesson: Lesson, without: Part | None = None) -> Learned:
 
 
 def adapt_teachers(lesson: Lesson, x_N: Tensor, without: Part | None = None) -> _Teachers:
-    """Step 1: every source on the new domain; encoders' weights stay as they are."""
-    if without == "norms":
-        sources: Sequence[Source] = [
-            replace(source, mask_C=source.mask_C | lesson.label_mask) for source in lesson.sources
-        ]
-    else:
-        sources = [adapt_source(source, x_N, lesson.label_mask) for source in lesson.sources]
-    features_SNF = stack_features(sources, x_N)
-    weight_SFC, bias_SC = stack_heads(sources)
-    mask_SC = torch.stack([torch.from_numpy(source.mask_C) for source in sources])
+    """Step 1: every source as it came, then every source renormalised; no encoder learns."""
+    sources = [replace(s, mask_C=s.mask_C | lesson.label_mask) for s in lesson.sources]
+    if without != "norms":
+        sources += [adapt_source(source, x_N, lesson.label_mask) for source in lesson.sources]
+    features_TNF = stack_features(sources, x_N)
+    weight_TFC, bias_TC = stack_heads(sources)
+    mask_TC = torch.stack([torch.from_numpy(source.mask_C) for source in sources])
     if without != "heads":
-        labelled_SLF = features_SNF[:, : len(lesson.x_L)]
-        weight_SFC, bias_SC = train_heads(
-            labelled_SLF, lesson.y_L, weight_SFC, bias_SC, mask_SC, lesson.config.growth
+        labelled_TLF = features_TNF[:, : len(lesson.x_L)]
+        weight_TFC, bias_TC = train_heads(
+            labelled_TLF, lesson.y_L, weight_TFC, bias_TC, mask_TC, lesson.config.growth
         )
-    return _Teachers(tuple(sources), features_SNF, weight_SFC, bias_SC, mask_SC)
+    return _Teachers(tuple(sources), features_TNF, weight_TFC, bias_TC, mask_TC)
 
 
 def train_heads(
-    features_SLF: Tensor,
+    features_TLF: Tensor,
     y_L: Tensor,
-    weight_SFC: Tensor,
-    bias_SC: Tensor,
-    mask_SC: Tensor,
+    weight_TFC: Tensor,
+    bias_TC: Tensor,
+    mask_TC: Tensor,
     growth: GrowthConfig,
 ) -> tuple[Tensor, Tensor]:
-    """All heads at once, on cached features: CE on L + pull ||W - W_s||^2, summed over sources."""
-    weight, bias = weight_SFC.clone().requires_grad_(), bias_SC.clone().requires_grad_()
+    """All heads at once, on cached features: CE on L + pull ||W - W_s||^2, summed over teachers."""
+    weight, bias = weight_TFC.clone().requires_grad_(), bias_TC.clone().requires_grad_()
     optimiser = torch.optim.Adam([weight, bias], lr=growth.head_learning_rate, fused=True)
-    y_SL = y_L.expand(len(features_SLF), -1)
+    y_TL = y_L.expand(len(features_TLF), -1)
     for _ in range(growth.head_steps):
         optimiser.zero_grad()
-        logits_SLC = _logits(features_SLF, weight, bias, mask_SC)
-        loss = F.cross_entropy(logits_SLC.flatten(0, 1), y_SL.flatten(), reduction="sum")
-        pulled = growth.head_pull * ((weight - weight_SFC) ** 2).sum()
+        logits_TLC = _logits(features_TLF, weight, bias, mask_TC)
+        loss = F.cross_entropy(logits_TLC.flatten(0, 1), y_TL.flatten(), reduction="sum")
+        pulled = growth.head_pull * ((weight - weight_TFC) ** 2).sum()
         (loss / len(y_L) + pulled).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return weight.detach(), bias.detach()
 
 
-def agreed_prediction(teachers: _Teachers, lesson: Lesson, without: Part | None = None) -> Tensor:
-    """Step 2: what the teachers agree on, for L and U (N, C).
+def agreed_prediction(
+    teachers: _Teachers, lesson: Lesson, without: Part | None = None
+) -> tuple[Tensor, Tensor]:
+    """Step 2: what the teachers agree on, for L and U (N, C), and how far each agrees, (T,).
 
-    A dozen labels say too little of which source to trust; all rows together say more.
+    A dozen labels say too little of which teacher to trust; all rows together say more.
     """
     growth = lesson.config.growth
-    logits_SNC = _logits(
-        teachers.features_SNF, teachers.weight_SFC, teachers.bias_SC, teachers.mask_SC
+    logits_TNC = _logits(
+        teachers.features_TNF, teachers.weight_TFC, teachers.bias_TC, teachers.mask_TC
     )
-    log_SNC = torch.log_softmax(logits_SNC, dim=-1)
+    log_TNC = torch.log_softmax(logits_TNC, dim=-1)
     y_LC = F.one_hot(lesson.y_L, lesson.task.num_classes).float()
-    trust_S = torch.full((len(log_SNC),), 1 / len(log_SNC))
+    trust_T = torch.full((len(log_TNC),), 1 / len(log_TNC))
     rounds = 0 if without == "agreement" else growth.agreement_rounds
-    for step in range(rounds + 1):
-        agreed_NC = geometric_mean(log_SNC, trust_S)
+    for _ in range(rounds + 1):
+        agreed_NC = geometric_mean(log_TNC, trust_T)
         agreed_NC[: len(y_LC)] = y_LC
         if without != "propagation":
             agreed_NC = propagate(
-                agreed_NC, teachers.features_SNF, growth.num_neighbours, growth.spread_share
+                agreed_NC, teachers.features_TNF, growth.num_neighbours, growth.spread_share
             )
-        if step < rounds:
-            agrees_SN = log_SNC.argmax(2) == agreed_NC.argmax(1)
-            trust_S = torch.softmax(growth.trust * agrees_SN.float().mean(1), dim=0)
-    return agreed_NC
+        agreement_T = (log_TNC.argmax(2) == agreed_NC.argmax(1)).float().mean(1)
+        trust_T = torch.softmax(growth.trust * agreement_T, dim=0)
+    return agreed_NC, agreement_T
 
 
-def geometric_mean(log_SNC: Tensor, weight_S: Tensor) -> Tensor:
-    """softmax over classes of sum_s weight_s log p_s, from log probabilities: (N, C).
+def geometric_mean(log_TNC: Tensor, weight_T: Tensor) -> Tensor:
+    """softmax over classes of sum_t weight_t log p_t, from log probabilities: (N, C).
 
     One that is sure that a class is wrong says more than in a plain mean; none has a veto: a
     probability counts as e^-14 at least.
     """
-    return torch.softmax((weight_S[:, None, None] * log_SNC.clamp_min(-14.0)).sum(0), dim=-1)
+    return torch.softmax((weight_T[:, None, None] * log_TNC.clamp_min(-14.0)).sum(0), dim=-1)
 
 
-def grafted_start(lesson: Lesson, teachers: _Teachers) -> Network | None:
-    """Step 3's start: the first source of the target's own architecture, with its new head."""
-    for place, source in enumerate(teachers.sources):
-        if source.architecture == lesson.architecture:
-            network = copy.deepcopy(source.network)
-            with torch.no_grad():
-                weight_FC = teachers.weight_SFC[place, : network.num_features]
-                network.head.weight.copy_(weight_FC.T)
-                network.head.bias.copy_(teachers.bias_SC[place])
-            return network
-    return None
+def grafted_start(lesson: Lesson, teachers: _Teachers, agreement_T: Tensor) -> Network | None:
+    """Step 3's start: of the teachers of the target's own architecture, the one that agrees
+    most, with its new head; None where there is none."""
+    kin = [
+        place
+        for place, source in enumerate(teachers.sources)
+        if source.architecture == lesson.architecture
+    ]
+    if not kin:
+        return None
+    best = max(kin, key=lambda place: float(agreement_T[place]))
+    network = copy.deepcopy(teachers.sources[best].network)
+    with torch.no_grad():
+        weight_FC = teachers.weight_TFC[best, : network.num_features]
+        network.head.weight.copy_(weight_FC.T)
+        network.head.bias.copy_(teachers.bias_TC[best])
+    return network
 
 
 def _train(target: Network, taught_UC: Tensor, lesson: Lesson, *, augmented: bool) -> None:
@@ -198,9 +202,9 @@ def _train(target: Network, taught_UC: Tensor, lesson: Lesson, *, augmented: boo
     )
 
 
-def _logits(features_SNF: Tensor, weight_SFC: Tensor, bias_SC: Tensor, mask_SC: Tensor) -> Tensor:
-    logits_SNC = features_SNF @ weight_SFC + bias_SC[:, None]
-    return logits_SNC.masked_fill(~mask_SC[:, None], _UNKNOWN)
+def _logits(features_TNF: Tensor, weight_TFC: Tensor, bias_TC: Tensor, mask_TC: Tensor) -> Tensor:
+    logits_TNC = features_TNF @ weight_TFC + bias_TC[:, None]
+    return logits_TNC.masked_fill(~mask_TC[:, None], _UNKNOWN)
 
 
 _PARTS: dict[Part, str] = {
@@ -212,7 +216,9 @@ _PARTS: dict[Part, str] = {
     "heads": "heads that learn L",
     "norms": "batch-norm statistics",
 }
-_grown = partial(Method, fit=fit_graft, reach="selected", warm_start=True, reads=("growth",))
+_grown = partial(
+    Method, fit=fit_graft, reach="selected", precision="base", warm_start=True, reads=("growth",)
+)
 METHODS = (
     _grown(name="graft", title="graft"),
     _grown(name="graft-founders", title="graft, founders only", founders_only=True),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graft.training import Learned, Lesson
+from graft.values import Precision
 
 Reach = Literal["none", "selected", "same-architecture", "all", "centroids"]
 FOUNDER = "founder"
@@ -19,8 +20,9 @@ class Method:
     none; those that the two-stage selection chose; all of the target's own architecture; all;
     or no model, but the class centroids of those that stage one ranks nearest.
     ``founders_only`` leaves models of later rounds out of its catalogue (A7's comparison).
+    ``precision``: "base" where the int8 bases that the device probed are enough to teach.
     ``warm_start``: one of what is chosen is of the target's own architecture, wherever a
-    candidate is; that one alone must be exact, the others teach as their int8 base.
+    candidate is.
     ``group``: it also gets the average model of the founders of its own architecture.
     ``reads``: the sections of the configuration that no other kind of method reads.
     """
@@ -30,6 +32,7 @@ class Method:
     fit: Callable[[Lesson], Learned]
     reach: Reach
     founders_only: bool = False
+    precision: Precision = "exact"
     warm_start: bool = False
     group: bool = False
     reads: tuple[str, ...] = ()

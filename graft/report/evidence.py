@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graft.data.worlds import EMBEDDED
-from graft.evidence import EvidenceRow
+from graft.evidence import EvidenceRow, is_ablation
 from graft.files import replace_file
 from graft.report.bench_summary import figure, write_summary
 from graft.report.evidence_figures import (
@@ -126,7 +126,12 @@ def write_evidence_report(evidence: Evidence, folder: Path) -> Path:
 def overview_grids(evidence: Evidence) -> list[Grid]:
     """Methods by sets, a table a gamma."""
     return [
-        overview_grid(each, evidence.rankings[gamma], list(evidence.summaries[gamma]), gamma)
+        overview_grid(
+            [item for item in each if not is_ablation(item.method, evidence.main)],
+            evidence.rankings[gamma],
+            list(evidence.summaries[gamma]),
+            gamma,
+        )
         for gamma, each in evidence.overviews.items()
     ]
 
@@ -176,8 +181,9 @@ def evidence_figures(evidence: Evidence) -> dict[str, str]:
                 ranking, main, f"Methods at gamma {gamma:g}"
             )
     for data, summaries in at_focus.items():
-        drawn[f"accuracy-{data}"] = accuracy_with_gains(summaries, main)
-        drawn[f"bytes-{data}"] = accuracy_against_bytes(summaries, whose="mean of a newcomer")
+        rivals = [item for item in summaries if not is_ablation(item.method, main)]
+        drawn[f"accuracy-{data}"] = accuracy_with_gains(rivals, main)
+        drawn[f"bytes-{data}"] = accuracy_against_bytes(rivals, whose="mean of a newcomer")
         gains = _domain_gains(evidence, data, focus)
         if gains:
             drawn[f"domains-{data}"] = domain_gains_figure(gains)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from graft.evidence import is_ablation
 from graft.report.canvas import (
     INK,
     MAIN,
@@ -85,7 +86,7 @@ def accuracy_by_gamma(summaries: Sequence[EvidenceSummary], main: str, data: str
     others = [
         (-statistics.fmean(item.accuracy_mean or 0.0 for item in items), method)
         for method, items in lines.items()
-        if method not in named and not method.startswith(main + "-") and len(items) == len(gammas)
+        if method not in named and not is_ablation(method, main) and len(items) == len(gammas)
     ]
     drawn = [*(m for m in named if m in lines), *(m for _, m in sorted(others)[:RIVALS])]
     return _lines_svg(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-from graft.evidence import EvidenceRow
+from graft.evidence import EvidenceRow, is_ablation
 from graft.report.evidence_summary import accuracy_of
 from graft.report.wording import ALL_LABELS
 
@@ -42,12 +42,13 @@ def rank_methods(
 ) -> Ranking | None:
     """The ranking at one gamma and N_p, over every block that the main method finished.
 
-    All-labels is no rival and stays out. None where fewer than three methods, or two blocks,
-    can be compared.
+    All-labels and ablations are no rivals and stay out. None where fewer than three methods,
+    or two blocks, can be compared.
     """
     found: dict[str, dict[Block, float]] = defaultdict(dict)
     for row in rows:
-        if (row.gamma, row.num_sources) == (gamma, num_sources) and row.method != ALL_LABELS:
+        rival = row.method != ALL_LABELS and not is_ablation(row.method, main)
+        if rival and (row.gamma, row.num_sources) == (gamma, num_sources):
             found[row.method]  # a method that finished nothing is left out by name
             if row.error is None and row.accuracy is not None:
                 found[row.method][row.data, row.seed, row.domain_id] = accuracy_of(row)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from graft.evidence import is_ablation
 from graft.report.evidence_ranks import Ranking
 from graft.report.evidence_summary import EvidenceSummary, Overview
 from graft.report.tables import markdown_grid
@@ -92,10 +93,7 @@ def overview_grid(
 def ablation_grid(
     summaries: Mapping[str, Sequence[EvidenceSummary]], main: str, gamma: float
 ) -> Grid | None:
-    """What the main method loses without each part, in points on every set; None without any.
-
-    The ablations are the methods named after the main one, e.g. "hat-founders" after "hat".
-    """
+    """What the main method loses without each part, in points on every set; None without any."""
     variants = ablations(summaries, main)
     if not variants:
         return None
@@ -114,7 +112,7 @@ def ablation_grid(
 def ablations(summaries: Mapping[str, Sequence[EvidenceSummary]], main: str) -> tuple[str, ...]:
     """The methods that are the main one without a part."""
     names = {item.method for each in summaries.values() for item in each}
-    return tuple(sorted(name for name in names if name.startswith(main + "-")))
+    return tuple(sorted(name for name in names if is_ablation(name, main)))
 
 
 def _set_row(item: EvidenceSummary) -> tuple[str, ...]:

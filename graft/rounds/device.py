@@ -3,7 +3,6 @@
 Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes, F features.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,10 +148,7 @@ def _learn(order: LearnOrder, device: Device) -> LearnReport:
         )
     method = find_method(order.method)
     cards = _cards_to_fetch(method, order, device)
-    bases = _bases_enough(method, cards, device.architecture)
-    sources = tuple(
-        _fetch_source(card, device, "base" if card.model_id in bases else "exact") for card in cards
-    )
+    sources = tuple(_fetch_source(card, device, method.precision) for card in cards)
     group_cards = [card for card in order.groups if card.architecture == device.architecture]
     unlabelled_N = rows.unlabelled_N
     lesson = Lesson(
@@ -208,14 +204,6 @@ def _prototypes(order: LearnOrder) -> tuple[Prototypes, ...]:
         for card in order.sources
         if card.centroids_CF is not None
     )
-
-
-def _bases_enough(method: Method, cards: Sequence[ModelCard], architecture: str) -> set[str]:
-    """The models that teach as their int8 base: with a warm start, all but that to start from."""
-    if not method.warm_start:
-        return set()
-    start = next((card.model_id for card in cards if card.architecture == architecture), None)
-    return {card.model_id for card in cards} - {start}
 
 
 def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Source:

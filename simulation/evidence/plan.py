@@ -12,7 +12,7 @@ from graft.config import ExpansionConfig, WorldConfig, config_to_dict, with_sett
 from graft.data.splits import schedule_rounds
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError
-from graft.evidence import CellKey, EvidenceRow
+from graft.evidence import CellKey, EvidenceRow, is_ablation
 from graft.methods import FOUNDER, find_method, methods_by_name
 from graft.methods.fedavg import FEDAVG_LOCAL
 from graft.values import DOMAIN_ID
@@ -41,7 +41,7 @@ def default_methods(main: str) -> tuple[str, ...]:
     ablations = sorted(
         name
         for name, method in methods_by_name().items()
-        if name.startswith(main + "-") and not method.founders_only
+        if is_ablation(name, main) and not method.founders_only
     )
     return tuple(dict.fromkeys((main, *COMPARISONS, *ablations)))
 

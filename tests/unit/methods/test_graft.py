@@ -17,7 +17,13 @@ from graft.methods.graft import (
     grafted_start,
     train_heads,
 )
-from graft.training import Learned, Lesson, Source, predict_in_batches
+from graft.training import (
+    Learned,
+    Lesson,
+    Source,
+    features_in_batches,
+    predict_in_batches,
+)
 from graft.wire.parts import decode_base, split_payload
 from graft.wire.payload import encode_payload
 from graft.zoo import network_from, parameters_of
@@ -63,17 +69,36 @@ def test_without_unlabelled_rows_it_learns_from_the_labels(
     assert accuracy(learned) > 0.9
 
 
-def test_the_start_is_the_adapted_source_with_its_new_head(
+def test_every_source_teaches_as_it_came_and_renormalised(
     make_lesson: MakeLesson, make_source: MakeSource
 ) -> None:
-    lesson = make_lesson([make_source("small", architecture="cnn-small"), make_source("right")])
-    teachers = adapt_teachers(lesson, all_rows(lesson))
-    start = grafted_start(lesson, teachers)
-    assert start is not None
+    source = make_source("right")
+    lesson = make_lesson([source])
     x = all_rows(lesson)
-    weight_FC = teachers.weight_SFC[1, : start.num_features]
-    wanted_NC = start.features(x) @ weight_FC + teachers.bias_SC[1]
-    torch.testing.assert_close(predict_in_batches(start, x), wanted_NC)
+    teachers = adapt_teachers(lesson, x)
+    as_it_came, renormalised = teachers.sources
+    torch.testing.assert_close(teachers.features_TNF[0], features_in_batches(source.network, x))
+    assert as_it_came.network is source.network
+    assert not torch.allclose(teachers.features_TNF[0], teachers.features_TNF[1], atol=1e-3)
+    assert renormalised.domain_id == source.domain_id
+    assert len(adapt_teachers(lesson, x, without="norms").sources) == 1
+
+
+def test_the_start_is_the_kin_that_agrees_most_with_its_new_head(
+    make_lesson: MakeLesson, make_source: MakeSource
+) -> None:
+    small, kin = make_source("small", architecture="cnn-small"), make_source("right")
+    lesson = make_lesson([small, kin])
+    x = all_rows(lesson)
+    teachers = adapt_teachers(lesson, x)  # small, kin, small renormalised, kin renormalised
+    for place, agreement in ((1, [0.9, 0.8, 0.9, 0.7]), (3, [0.9, 0.6, 0.9, 0.7])):
+        start = grafted_start(lesson, teachers, torch.tensor(agreement))
+        assert start is not None
+        weight_FC = teachers.weight_TFC[place, : start.num_features]
+        wanted_NC = start.features(x) @ weight_FC + teachers.bias_TC[place]
+        torch.testing.assert_close(predict_in_batches(start, x), wanted_NC)
+        taught_NF = teachers.features_TNF[place, :, : start.num_features]
+        torch.testing.assert_close(start.features(x), taught_NF, atol=1e-4, rtol=1e-4)
 
 
 def test_a_geometric_mean_by_hand() -> None:
@@ -96,7 +121,7 @@ def test_what_is_agreed_keeps_the_true_labels_before_it_spreads(
 ) -> None:
     lesson = make_lesson([make_source("misled", shift=1)])
     teachers = adapt_teachers(lesson, all_rows(lesson), without="heads")
-    agreed_NC = agreed_prediction(teachers, lesson, without="propagation")
+    agreed_NC, _ = agreed_prediction(teachers, lesson, without="propagation")
     assert agreed_NC[: len(lesson.y_L)].argmax(1).tolist() == lesson.y_L.tolist()
     assert (agreed_NC[len(lesson.y_L) :].argmax(1) == lesson.hidden_y_U).double().mean() < 0.1
 
@@ -110,11 +135,14 @@ def test_the_odd_one_out_is_not_trusted(make_lesson: MakeLesson, make_source: Ma
 
     def sure(without: str | None) -> float:
         """Mean probability of the true class of U."""
-        agreed_NC = agreed_prediction(teachers, lesson, without)  # type: ignore[arg-type]
+        agreed_NC, _ = agreed_prediction(teachers, lesson, without)  # type: ignore[arg-type]
         agreed_UC = agreed_NC[len(lesson.y_L) :]
         return float(agreed_UC.gather(1, lesson.hidden_y_U[:, None]).mean())
 
     assert sure(None) > sure("agreement") + 0.01
+    _, agreement_T = agreed_prediction(teachers, lesson)
+    # Each source twice: as it came, then renormalised.
+    assert agreement_T.reshape(2, 3).argmin(1).tolist() == [2, 2]
 
 
 def test_heads_descend_to_the_optimum_of_their_loss() -> None:
@@ -140,12 +168,12 @@ def test_the_pull_keeps_a_head_near_the_one_that_came(
     make_lesson: MakeLesson, make_source: MakeSource
 ) -> None:
     lesson = make_lesson([make_source("misled", shift=1)])
-    came = adapt_teachers(lesson, all_rows(lesson), without="heads").weight_SFC
+    came = adapt_teachers(lesson, all_rows(lesson), without="heads").weight_TFC
 
     def moved(pull: float) -> float:
         growth = replace(lesson.config.growth, head_pull=pull)
         changed = replace(lesson, config=replace(lesson.config, growth=growth))
-        return float((adapt_teachers(changed, all_rows(lesson)).weight_SFC - came).norm())
+        return float((adapt_teachers(changed, all_rows(lesson)).weight_TFC - came).norm())
 
     assert moved(10.0) < 0.2 * moved(0.0)
 

@@ -61,10 +61,11 @@ def test_ties_everywhere_are_no_difference() -> None:
     assert ranking.alike == ((0, 2),)
 
 
-def test_the_oracle_and_what_lacks_a_block_stay_out() -> None:
+def test_the_oracle_ablations_and_what_lacks_a_block_stay_out() -> None:
     rows = table(
-        main=(0.9, 0.8), one=(0.8, 0.7), two=(0.7, 0.6), all_labels=(1.0, 1.0), short=(0.9,)
-    )
+        main=(0.9, 0.8), one=(0.8, 0.7), two=(0.7, 0.6), all_labels=(1.0, 1.0), short=(0.9,),
+        main_no_heads=(0.8, 0.8),
+    )  # fmt: skip
     ranking = rank_methods(rows, gamma=0.1, main="main", num_sources=5)
     assert ranking is not None
     assert set(ranking.methods) == {"main", "one", "two"}

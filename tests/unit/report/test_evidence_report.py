@@ -91,6 +91,8 @@ def test_every_figure_is_drawn_and_the_same_each_time() -> None:
     }  # fmt: skip
     for svg in drawn.values():
         ElementTree.fromstring(svg)
+    for name, svg in drawn.items():
+        assert ("main-no-heads" in svg) == (name == "ablations"), name
     assert drawn == evidence_figures(weigh(reversed(whole_matrix())))
 
 

@@ -1,5 +1,6 @@
-"""A method with a warm start: a source of the own architecture, and bytes for it alone."""
+"""A method with a warm start: a source of the own architecture, and bases alone."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from small_system import ARRIVING, CONFIG, System
 
 from graft.config import SelectionConfig
 from graft.rounds import Round
-from graft.values import Answer, LearnOrder, LearnReport, Order, SystemState
+from graft.values import LearnOrder, LearnReport, SystemState
 
 NEWCOMERS = ARRIVING[0] + ARRIVING[1]
 Expand = Callable[..., tuple[Round, System]]
@@ -49,42 +50,36 @@ def test_the_chosen_include_the_own_architecture_where_a_candidate_is(
     assert moved > 0  # otherwise the rule changed nothing
 
 
-def test_only_the_start_comes_exact(expand_founded: Expand) -> None:
-    _, system = expand_founded(newcomers=NEWCOMERS, method="graft", comparisons=("hat",))
+def test_bases_that_were_probed_are_all_it_needs(expand_founded: Expand) -> None:
+    done, system = expand_founded(newcomers=NEWCOMERS, method="graft", comparisons=("hat",))
     for domain_id in NEWCOMERS:
-        residuals = {
-            method: [
-                entry
+        shipped = {
+            method: Counter(
+                entry.message
                 for entry in system.entries
-                if (entry.method, entry.receiver, entry.message)
-                == (method, domain_id, "payload.residual")
-            ]
+                if (entry.method, entry.receiver) == (method, domain_id) and not entry.cached
+            )
             for method in ("graft", "hat")
         }
-        assert len(residuals["hat"]) == CONFIG.selection.num_sources
-        assert len(residuals["graft"]) == 1
+        assert shipped["hat"]["payload.residual"] == CONFIG.selection.num_sources
+        assert "payload.residual" not in shipped["graft"]
+    started = [
+        report.metrics["started_from_source"]
+        for report in done.reports
+        if isinstance(report, LearnReport) and report.method == "graft"
+    ]
+    assert 1.0 in started
 
 
-def test_without_a_candidate_of_its_own_every_source_stays_a_base(
+def test_without_a_candidate_of_its_own_it_starts_fresh(
     expand_founded: Expand, founded: SystemState
 ) -> None:
     mlp_only = replace(
         founded, catalogue=tuple(c for c in founded.catalogue if c.architecture == "mlp")
     )
-    reports: list[LearnReport] = []
-
-    def heard(order: Order, answer: Answer) -> Answer:
-        if isinstance(answer, LearnReport):
-            reports.append(answer)
-        return answer
-
-    _, system = expand_founded(
-        heard, newcomers=NEWCOMERS, state=mlp_only, method="graft", comparisons=()
-    )
+    done, _ = expand_founded(newcomers=NEWCOMERS, state=mlp_only, method="graft", comparisons=())
+    reports = [report for report in done.reports if isinstance(report, LearnReport)]
     strangers = [report for report in reports if report.architecture != "mlp"]
     assert strangers
     for report in strangers:
         assert report.metrics["started_from_source"] == 0.0
-        shipped = {e.message for e in system.entries if e.receiver == report.domain_id}
-        assert "payload.base" in shipped
-        assert "payload.residual" not in shipped
