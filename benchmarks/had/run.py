@@ -1,6 +1,7 @@
 """Does HAD keep old outputs better than its baselines when a model learns one after the other?
 
     python benchmarks/had/run.py --seeds 3
+    python benchmarks/had/run.py --grid        # which strength suits each method, on another seed
 
 Rendered rooms: segmentation by day, then depth in the evening, then surface normals in a hall.
 A finished (seed, method) is kept under --work and not run again.
@@ -57,14 +58,24 @@ HEIGHT, WIDTH = 32, 48
 NUM_TRAIN, NUM_TEST = 200, 150
 NETWORK_WIDTH = 16
 TRAINING = replace(LIFELONG_TRAINING, epochs=24, batch_size=16, learning_rate=7e-4)
-# Each strength is the best of the README's grid on a seed that is not reported.
-RETENTIONS: Mapping[str, Callable[[], Retention]] = {
-    "naive": Naive,
-    "lwf": lambda: LearningWithoutForgetting(strength=1.0),
-    "ewc": lambda: ElasticWeights(strength=1000.0),
-    "had-paper": lambda: Distillation(config=HadConfig(strength=3.0)),
-    "had-released": lambda: Distillation(config=HadConfig(strength=3.0, variant="released")),
+RETENTIONS: Mapping[str, Callable[[float], Retention]] = {
+    "naive": lambda _: Naive(),
+    "lwf": lambda strength: LearningWithoutForgetting(strength=strength),
+    "ewc": lambda strength: ElasticWeights(strength=strength),
+    "had-paper": lambda strength: Distillation(config=HadConfig(strength=strength)),
+    "had-released": lambda strength: Distillation(
+        config=HadConfig(strength=strength, variant="released")
+    ),
 }
+# Each the best of its grid (results/grid.md) on a seed that is not reported.
+STRENGTHS = {"naive": 0.0, "lwf": 1.0, "ewc": 1000.0, "had-paper": 3.0, "had-released": 3.0}
+GRID = {
+    "lwf": (0.3, 1.0, 3.0, 10.0),
+    "ewc": (100.0, 1000.0, 10_000.0, 100_000.0),
+    "had-paper": (0.3, 1.0, 3.0, 10.0),
+    "had-released": (0.3, 1.0, 3.0, 10.0),
+}
+GRID_SEED = 100
 JOINT = "joint"
 TITLES = {
     "naive": "naive sequential",
@@ -80,9 +91,13 @@ console = Console(stderr=True)
 def main(
     seeds: Annotated[int, typer.Option(help="Seeds 0 to SEEDS - 1.")] = 3,
     work: Annotated[Path, typer.Option(help="Where finished rows are kept.")] = Path("runs/had"),
+    grid: Annotated[bool, typer.Option(help="Try every strength on one more seed.")] = False,
 ) -> None:
     """Run every seed and method, then write results/: summary.json, a table and a picture."""
     torch.set_num_threads(1)
+    if grid:
+        try_strengths(work)
+        return
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TITLES}
     for seed in range(seeds):
         lesson = Sequence(seed)
@@ -91,6 +106,20 @@ def main(
             console.print(f"seed {seed}, {TITLES[name]}: {_in_short(rows[name][-1])}")
     report(rows, seeds)
     draw(work)
+
+
+def try_strengths(work: Path) -> None:
+    """Write results/grid.md: Delta of every strength on ``GRID_SEED``."""
+    lesson = Sequence(GRID_SEED)
+    naive = run_once(work, lesson, "naive")["scores"][-1]
+    lines = [f"# Delta by strength, seed {GRID_SEED}", ""]
+    for name, strengths in GRID.items():
+        for strength in strengths:
+            final = run_once(work, lesson, name, strength)["scores"][-1]
+            gain = 100 * relative_gain(TASKS, final, naive)
+            lines.append(f"- {TITLES[name]}, {strength:g}: {gain:+.1f} %")
+            console.print(lines[-1], highlight=False)
+    replace_file(HERE / "results" / "grid.md", ("\n".join(lines) + "\n").encode())
 
 
 class Sequence:
@@ -108,28 +137,32 @@ class Sequence:
         start = dense_network(NETWORK_WIDTH, self.seed)
         return learn_stage(start, self.stages[0], Naive(), TRAINING, self.seed)
 
-    def learn(self, name: str) -> list[HeadedNetwork]:
+    def learn(self, name: str, strength: float) -> list[HeadedNetwork]:
         """The network after every stage; of joint training the one network."""
         if name == JOINT:
             start = dense_network(NETWORK_WIDTH, self.seed)
             return [learn_jointly(start, self.stages, TRAINING, self.seed)]
-        retention, networks = RETENTIONS[name](), [self.first]
+        retention, networks = RETENTIONS[name](strength), [self.first]
         retention.after_stage(self.first, self.stages[0])
         for stage in self.stages[1:]:
             networks.append(learn_stage(networks[-1], stage, retention, TRAINING, self.seed))
         return networks
 
 
-def run_once(work: Path, sequence: Sequence, name: str) -> dict[str, Any]:
+def run_once(
+    work: Path, sequence: Sequence, name: str, strength: float | None = None
+) -> dict[str, Any]:
     """One seed's row of a method, from an earlier run where there is one of the same settings."""
-    path = work / f"seed{sequence.seed}-{name}.json"
-    settings = _settings(name)
+    tried = "" if strength is None else f"-{strength:g}"
+    strength = STRENGTHS.get(name, 0.0) if strength is None else strength
+    path = work / f"seed{sequence.seed}-{name}{tried}.json"
+    settings = _settings(name, strength)
     if path.exists():
         kept: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if kept["settings"] == settings:
             return kept
     started_s = time.process_time()
-    networks = sequence.learn(name)
+    networks = sequence.learn(name, strength)
     row = {
         "settings": settings,
         "cpu_s": time.process_time() - started_s,
@@ -268,11 +301,11 @@ def _drawable(network: HeadedNetwork, x: torch.Tensor, name: str) -> Any:
     return shown[TASKS[name].kind].numpy()
 
 
-def _settings(name: str) -> dict[str, Any]:
+def _settings(name: str, strength: float) -> dict[str, Any]:
     """Everything that decides a row but the code itself, as JSON gives it back."""
     retention: Any = None
     if name != JOINT:
-        made = RETENTIONS[name]()
+        made = RETENTIONS[name](strength)
         retention = {
             key: str(getattr(made, key, None)) for key in ("strength", "temperature", "config")
         }
