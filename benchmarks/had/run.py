@@ -61,6 +61,7 @@ TRAINING = replace(LIFELONG_TRAINING, epochs=24, batch_size=16, learning_rate=7e
 RETENTIONS: Mapping[str, Callable[[float], Retention]] = {
     "naive": lambda _: Naive(),
     "lwf": lambda strength: LearningWithoutForgetting(strength=strength),
+    "lwf-hard": lambda strength: LearningWithoutForgetting(strength=strength, temperature=0.0),
     "ewc": lambda strength: ElasticWeights(strength=strength),
     "had-paper": lambda strength: Distillation(config=HadConfig(strength=strength)),
     "had-released": lambda strength: Distillation(
@@ -68,18 +69,23 @@ RETENTIONS: Mapping[str, Callable[[float], Retention]] = {
     ),
 }
 # Each the best of its grid (results/grid.md) on a seed that is not reported.
-STRENGTHS = {"naive": 0.0, "lwf": 1.0, "ewc": 1000.0, "had-paper": 3.0, "had-released": 3.0}
+STRENGTHS = {
+    "naive": 0.0, "lwf": 0.3, "lwf-hard": 0.1, "ewc": 1000.0, "had-paper": 0.1, "had-released": 10.0
+}  # fmt: skip
+TRIED = (0.1, 0.3, 1.0, 3.0, 10.0)
 GRID = {
-    "lwf": (0.3, 1.0, 3.0, 10.0),
+    "lwf": TRIED,
+    "lwf-hard": TRIED,
     "ewc": (100.0, 1000.0, 10_000.0, 100_000.0),
-    "had-paper": (0.3, 1.0, 3.0, 10.0),
-    "had-released": (0.3, 1.0, 3.0, 10.0),
+    "had-paper": TRIED,
+    "had-released": (*TRIED, 30.0),
 }
 GRID_SEED = 100
 JOINT = "joint"
 TITLES = {
     "naive": "naive sequential",
     "lwf": "LwF",
+    "lwf-hard": "LwF on hard labels",
     "ewc": "EWC",
     "had-paper": "HAD, paper",
     "had-released": "HAD, released code",

@@ -17,6 +17,7 @@ Legend: L labelled, U unlabelled, N all rows, B a batch, T teachers, F features,
 
 import copy
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -52,18 +53,18 @@ class _Teachers:
     mask_TC: Tensor
 
 
-def fit_graft(lesson: Lesson, without: Part | None = None) -> Learned:
-    """Grow the target. ``without`` leaves one part out, for the ablation."""
+def fit_graft(lesson: Lesson, without: Collection[Part] = ()) -> Learned:
+    """Grow the target. ``without`` leaves parts out, for the ablation."""
     require_sources(lesson.sources)
     growth = lesson.config.growth
     x_N = torch.cat([lesson.x_L, lesson.x_U])
     teachers = adapt_teachers(lesson, x_N, without)
     taught_NC, agreement_T = agreed_prediction(teachers, lesson, without)
-    temperature = 1.0 if without == "sharpening" else growth.knowledge_temperature
+    temperature = 1.0 if "sharpening" in without else growth.knowledge_temperature
     taught_UC = sharpened(taught_NC[len(lesson.x_L) :], temperature)
-    start = None if without == "start" else grafted_start(lesson, teachers, agreement_T)
+    start = None if "start" in without else grafted_start(lesson, teachers, agreement_T)
     target = start or fresh_target(lesson)
-    _train(target, taught_UC, lesson, augmented=without != "augmentation")
+    _train(target, taught_UC, lesson, augmented="augmentation" not in without)
     renormalise(target, x_N)
     return Learned(
         architecture=lesson.architecture,
@@ -74,15 +75,15 @@ def fit_graft(lesson: Lesson, without: Part | None = None) -> Learned:
     )
 
 
-def adapt_teachers(lesson: Lesson, x_N: Tensor, without: Part | None = None) -> _Teachers:
+def adapt_teachers(lesson: Lesson, x_N: Tensor, without: Collection[Part] = ()) -> _Teachers:
     """Step 1: every source as it came, then every source renormalised; no encoder learns."""
     sources = [replace(s, mask_C=s.mask_C | lesson.label_mask) for s in lesson.sources]
-    if without != "norms":
+    if "norms" not in without:
         sources += [adapt_source(source, x_N, lesson.label_mask) for source in lesson.sources]
     features_TNF = stack_features(sources, x_N)
     weight_TFC, bias_TC = stack_heads(sources)
     mask_TC = torch.stack([torch.from_numpy(source.mask_C) for source in sources])
-    if without != "heads":
+    if "heads" not in without:
         labelled_TLF = features_TNF[:, : len(lesson.x_L)]
         weight_TFC, bias_TC = train_heads(
             labelled_TLF, lesson.y_L, weight_TFC, bias_TC, mask_TC, lesson.config.growth
@@ -113,7 +114,7 @@ def train_heads(
 
 
 def agreed_prediction(
-    teachers: _Teachers, lesson: Lesson, without: Part | None = None
+    teachers: _Teachers, lesson: Lesson, without: Collection[Part] = ()
 ) -> tuple[Tensor, Tensor]:
     """Step 2: what the teachers agree on, for L and U (N, C), and how far each agrees, (T,).
 
@@ -126,11 +127,11 @@ def agreed_prediction(
     log_TNC = torch.log_softmax(logits_TNC, dim=-1)
     y_LC = F.one_hot(lesson.y_L, lesson.task.num_classes).float()
     trust_T = torch.full((len(log_TNC),), 1 / len(log_TNC))
-    rounds = 0 if without == "agreement" else growth.agreement_rounds
+    rounds = 0 if "agreement" in without else growth.agreement_rounds
     for _ in range(rounds + 1):
         agreed_NC = geometric_mean(log_TNC, trust_T)
         agreed_NC[: len(y_LC)] = y_LC
-        if without != "propagation":
+        if "propagation" not in without:
             agreed_NC = propagate(
                 agreed_NC, teachers.features_TNF, growth.num_neighbours, growth.spread_share
             )
@@ -216,6 +217,8 @@ _PARTS: dict[Part, str] = {
     "heads": "heads that learn L",
     "norms": "batch-norm statistics",
 }
+# Each of them makes up in part for the others.
+_CONSENSUS: tuple[Part, ...] = ("norms", "propagation", "agreement")
 _grown = partial(
     Method, fit=fit_graft, reach="selected", precision="base", warm_start=True, reads=("growth",)
 )
@@ -226,8 +229,13 @@ METHODS = (
         _grown(
             name=f"graft-no-{part}",
             title=f"graft without {words}",
-            fit=partial(fit_graft, without=part),
+            fit=partial(fit_graft, without=(part,)),
         )
         for part, words in _PARTS.items()
+    ),
+    _grown(
+        name="graft-no-consensus",
+        title="graft without statistics, spreading and trust",
+        fit=partial(fit_graft, without=_CONSENSUS),
     ),
 )
