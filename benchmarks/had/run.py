@@ -70,7 +70,7 @@ RETENTIONS: Mapping[str, Callable[[float], Retention]] = {
 }
 # Each the best of its grid (results/grid.md) on a seed that is not reported.
 STRENGTHS = {
-    "naive": 0.0, "lwf": 0.3, "lwf-hard": 0.1, "ewc": 1000.0, "had-paper": 0.1, "had-released": 10.0
+    "naive": 0.0, "lwf": 0.3, "lwf-hard": 0.1, "ewc": 1000.0, "had-paper": 0.1, "had-released": 30.0
 }  # fmt: skip
 TRIED = (0.1, 0.3, 1.0, 3.0, 10.0)
 GRID = {
