@@ -150,7 +150,8 @@ def overview_page(evidence: Evidence, drawn: Sequence[str]) -> str:
     ]
     lines += [
         "Gap closed is the share of the way from label-only to all-labels, averaged over sets. "
-        "Mean ranks are over blocks of set, seed and newcomer.",
+        "Mean ranks are over blocks of set, seed and newcomer. A dash stands where a method lacks "
+        "newcomers that others have.",
         "",
     ]
     for grid, gamma in zip(overview_grids(evidence), evidence.overviews, strict=True):

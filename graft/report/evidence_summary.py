@@ -67,7 +67,8 @@ class EvidenceSummary:
 class Overview:
     """One method at one gamma over all sets: each set's mean accuracy, and means over the sets.
 
-    The means are None where the method lacks a set that the others have.
+    A set of which the method lacks a newcomer that others have counts as lacking: its mean would
+    stand beside means over other people. The means are None where the method lacks a set.
     """
 
     method: str
@@ -161,8 +162,9 @@ def overviews(
     found: dict[str, dict[str, EvidenceSummary]] = defaultdict(dict)
     for data, each in summaries.items():
         for item in each:
-            if item.accuracy_mean is not None:
-                found[item.method][data] = item
+            sets = found[item.method]  # one without a whole set is listed all the same
+            if item.complete:
+                sets[data] = item
     whole = [_overview(method, items, len(summaries)) for method, items in found.items()]
     return tuple(
         sorted(

@@ -69,6 +69,12 @@ def test_the_overview_has_sets_side_by_side_the_gap_and_the_rank() -> None:
     assert cells(grid.markdown(), "main") == ["main", "75.0 %", "75.0 %", "75.0 %", "60 %", NONE]
 
 
+def test_a_mean_over_fewer_newcomers_is_not_shown_beside_others() -> None:
+    evidence = weigh([*whole_matrix(), row(method="short", gamma=0.2)])
+    grid = overview_grids(evidence)[1]
+    assert cells(grid.markdown(), "short") == ["short", NONE, NONE, NONE, NONE, NONE]
+
+
 def test_an_ablation_is_told_as_the_change_it_makes() -> None:
     evidence = weigh(whole_matrix())
     grid = ablation_grid(evidence.summaries[0.1], "main", 0.1)
