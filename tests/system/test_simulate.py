@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -119,12 +120,18 @@ def test_every_admitted_card_is_signed_by_the_run(reference: Path) -> None:
 
 
 def test_what_was_probed_is_not_shipped_again(reference: Path) -> None:
-    entries = read_ledger(reference / "ledger.parquet")
-    ship = [e for e in entries if e.method == "graft" and e.phase == "ship" and e.sender == "depot"]
-    bases = [e for e in ship if e.message == "payload.base"]
-    assert bases
-    assert all(e.cached and e.payload_bytes == 0 for e in bases)
-    assert all(e.payload_bytes > 0 for e in ship if e.message == "payload.residual")
+    """The main method learns from the bases it probed: each is held, and nothing more comes."""
+    entries = [e for e in read_ledger(reference / "ledger.parquet") if e.method == "graft"]
+    from_depot = [e for e in entries if e.sender == "depot"]
+    bases = [e for e in from_depot if e.message == "payload.base"]
+    assert {e.message for e in from_depot} == {"payload.base", "payload.stored"}
+    again = [e for e in bases if e.cached]
+    assert again
+    assert all(e.payload_bytes == 0 for e in again)
+    probed = Counter(e.receiver for e in bases if not e.cached)
+    taught = Counter(e.receiver for e in again)
+    assert probed.keys() == taught.keys()
+    assert all(taught[receiver] <= probed[receiver] for receiver in probed)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
