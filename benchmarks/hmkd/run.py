@@ -8,12 +8,10 @@ run again.
 Legend: N rows, K channels, T samples of a window, P of them averaged.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,17 +20,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 import typer
 from rich.console import Console
-from rich.progress import Progress
-from scipy.stats import t as student_t
-from sklearn.metrics import f1_score
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from by_seed import interval_text, measure_seeds, name_folders, score
 from summary import figure, write_summary
 
 from graft.config import TrainingConfig
 from graft.data.domain import World
-from graft.data.folder import FolderWorld
 from graft.files import replace_file
 from graft.methods.hmkd import PUBLISHED_TRAINING, Learner, MutualConfig, learn_mutually
 from graft.seeding import stream
@@ -78,27 +73,9 @@ def main(
 ) -> None:
     """Run every set and seed, then write results/summary.json and a table a set."""
     torch.set_num_threads(1)
-    worlds: dict[str, Path] = {}
-    for item in data:
-        name, equals, folder = item.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--data {item}: wanted NAME=FOLDER")
-        worlds[name] = Path(folder)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in worlds}
-    with Progress(console=console) as progress:
-        bar = progress.add_task("", total=len(worlds) * seeds * len(TITLES))
-
-        def advance(text: str) -> None:
-            progress.update(bar, advance=1, description=text)
-
-        for done, (name, seed) in enumerate(product(worlds, range(seeds)), start=1):
-            path = work / f"{name}-seed{seed}-steps{steps}.json"
-            if not path.exists():
-                found = measure(FolderWorld(worlds[name]), seed, steps, advance)
-                replace_file(path, json.dumps(found).encode())
-            rows[name] += json.loads(path.read_text("utf-8"))
-            progress.update(bar, completed=done * len(TITLES))
-    for name in worlds:
+    folders = name_folders(data)
+    rows = measure_seeds(folders, seeds, steps, work, len(TITLES), measure, console)
+    for name in folders:
         report(name, seeds, steps, rows[name])
 
 
@@ -112,7 +89,8 @@ def measure(
     rows = []
 
     def add(arm: str, network: Network) -> None:
-        rows.append({"seed": seed, "arm": arm, **score(network, people)})
+        output_NC = predict_in_batches(network, people.x_test)
+        rows.append({"seed": seed, "arm": arm, **score(output_NC, people.y_test_N)})
         progress(f"seed {seed}, {arm}")
 
     for arm, config in (("mlp", training), ("mlp-longer", longer)):
@@ -199,19 +177,6 @@ def _forward_in_bfloat16(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tens
     return output.float()
 
 
-def score(network: nn.Module, people: People) -> dict[str, float]:
-    """Accuracy and macro-F1 over all classes on the people who test."""
-    assert isinstance(network, Network)
-    predicted_N = predict_in_batches(network, people.x_test).argmax(1)
-    labels = range(people.task.num_classes)
-    return {
-        "accuracy": float((predicted_N == people.y_test_N).double().mean()),
-        "macro_f1": float(
-            f1_score(people.y_test_N, predicted_N, labels=labels, average="macro", zero_division=0)
-        ),
-    }
-
-
 def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> None:
     """The set's table and figures; gains are paired over seeds."""
     scores = {
@@ -238,7 +203,7 @@ def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> Non
             figures[f"{name}/{arm}/gain"] = figure(
                 gains.mean(), "points of macro-F1", target, command, range(seeds)
             )
-            gain_text = f"{gains.mean():+.1f} | {interval_text(gains)}"
+            gain_text = f"{gains.mean():+.1f} | {interval_text(gains, 1)}"
         lines.append(
             f"| {title} | {f1.mean():.1%} | {f1.min():.1%} | {gain_text} | {accuracy.mean():.1%} |"
         )
@@ -246,14 +211,6 @@ def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> Non
     write_summary(folder, figures)
     replace_file(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())
     console.print("\n".join(lines), highlight=False)
-
-
-def interval_text(gains: FloatArray) -> str:
-    """Student's t over seeds; nothing to say of fewer than two."""
-    if len(gains) < 2:
-        return ""
-    half = student_t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains))
-    return f"{gains.mean() - half:+.1f} to {gains.mean() + half:+.1f}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ run again.
 Legend: N rows, C classes, K channels.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,17 +20,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 import typer
 from rich.console import Console
-from rich.progress import Progress
-from scipy.stats import t as student_t
-from sklearn.metrics import f1_score
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from by_seed import interval_text, measure_seeds, name_folders, score
 from summary import figure, write_summary
 
 from graft.config import SplitConfig, TrainingConfig
 from graft.data.domain import World
-from graft.data.folder import FolderWorld
 from graft.data.splits import split_rows
 from graft.files import replace_file
 from graft.methods.kacfl import (
@@ -90,28 +86,9 @@ def main(
 ) -> None:
     """Run every set and seed, then write results/summary.json and a table a set."""
     torch.set_num_threads(1)
-    worlds: dict[str, Path] = {}
-    for item in data:
-        name, equals, folder = item.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--data {item}: wanted NAME=FOLDER")
-        worlds[name] = Path(folder)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in worlds}
-    per_seed = len(SPACES) * len(TITLES)
-    with Progress(console=console) as progress:
-        bar = progress.add_task("", total=len(worlds) * seeds * per_seed)
-
-        def advance(text: str) -> None:
-            progress.update(bar, advance=1, description=text)
-
-        for done, (name, seed) in enumerate(product(worlds, range(seeds)), start=1):
-            path = work / f"{name}-seed{seed}-steps{steps}.json"
-            if not path.exists():
-                found = measure(FolderWorld(worlds[name]), seed, steps, advance)
-                replace_file(path, json.dumps(found).encode())
-            rows[name] += json.loads(path.read_text("utf-8"))
-            progress.update(bar, completed=done * per_seed)
-    for name in worlds:
+    folders = name_folders(data)
+    rows = measure_seeds(folders, seeds, steps, work, len(SPACES) * len(TITLES), measure, console)
+    for name in folders:
         report(name, seeds, steps, rows[name])
 
 
@@ -222,18 +199,6 @@ def train_teacher(
     )
 
 
-def score(output_NC: Tensor, y_N: Tensor) -> dict[str, float]:
-    """Accuracy and macro-F1 over all classes."""
-    predicted_N = output_NC.argmax(1)
-    labels = range(output_NC.shape[1])
-    return {
-        "accuracy": float((predicted_N == y_N).double().mean()),
-        "macro_f1": float(
-            f1_score(y_N, predicted_N, labels=labels, average="macro", zero_division=0)
-        ),
-    }
-
-
 def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> None:
     """The set's table and figures; gains are paired over seeds."""
     lines = [
@@ -257,7 +222,7 @@ def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> Non
             gains = 100 * (accuracy - base)
             target = "> 0" if arm == "kacfl" else None
             figures[f"{label}/gain"] = figure(gains.mean(), "points", target, command, range(seeds))
-            gain, interval = f"{gains.mean():+.2f}", interval_text(gains)
+            gain, interval = f"{gains.mean():+.2f}", interval_text(gains, 2)
         lines.append(
             f"| {space} | {title} | {accuracy.mean():.1%} | {accuracy.min():.1%} "
             f"| {gain} | {interval} | {macro_f1.mean():.1%} |"
@@ -266,14 +231,6 @@ def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> Non
     write_summary(folder, figures)
     replace_file(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
-
-
-def interval_text(gains: FloatArray) -> str:
-    """Student's t over seeds; nothing to say of fewer than two."""
-    if len(gains) < 2:
-        return ""
-    half = student_t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains))
-    return f"{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}"
 
 
 if __name__ == "__main__":

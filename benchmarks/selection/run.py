@@ -26,6 +26,7 @@ from rich.progress import Progress
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+from by_seed import name_folders
 from measure import AS_IS, RENORMALISED, Offer, measure, open_newcomer, open_offer
 from summary import figure, write_summary
 from tables import METRICS, figure_svg, judge_rows, judged_table, markdown, mean_of, select
@@ -59,12 +60,10 @@ def main(
 ) -> None:
     """Measure every set and seed, then write the tables, the rows, the figure and summary.json."""
     torch.set_num_threads(1)
-    worlds: dict[str, WorldConfig] = {}
-    for item in data or []:
-        name, equals, folder = item.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--data {item}: wanted NAME=FOLDER")
-        worlds[name] = WorldConfig(kind="folder", path=folder)
+    worlds = {
+        name: WorldConfig(kind="folder", path=str(folder))
+        for name, folder in name_folders(data or []).items()
+    }
     if imu:
         worlds["imu"] = WorldConfig(kind="imu", domains=IMU_DOMAINS)
     parts: list[pa.Table] = []
