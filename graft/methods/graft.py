@@ -32,7 +32,7 @@ from graft.methods.augmentation import augment
 from graft.methods.dictionary import sharpened
 from graft.methods.method import Method
 from graft.methods.mixer import stack_features, stack_heads
-from graft.methods.propagation import propagate
+from graft.methods.propagation import joint_features, neighbour_graph, propagate
 from graft.methods.target import fresh_target, known_classes, require_sources
 from graft.seeding import derive_seed
 from graft.training import Learned, Lesson, Source, count_steps, minimise, parameter_group
@@ -126,15 +126,16 @@ def agreed_prediction(
     )
     log_TNC = torch.log_softmax(logits_TNC, dim=-1)
     y_LC = F.one_hot(lesson.y_L, lesson.task.num_classes).float()
+    graph = None
+    if "propagation" not in without:
+        graph = neighbour_graph(joint_features(teachers.features_TNF), growth.num_neighbours)
     trust_T = torch.full((len(log_TNC),), 1 / len(log_TNC))
     rounds = 0 if "agreement" in without else growth.agreement_rounds
     for _ in range(rounds + 1):
         agreed_NC = geometric_mean(log_TNC, trust_T)
         agreed_NC[: len(y_LC)] = y_LC
-        if "propagation" not in without:
-            agreed_NC = propagate(
-                agreed_NC, teachers.features_TNF, growth.num_neighbours, growth.spread_share
-            )
+        if graph is not None:
+            agreed_NC = propagate(agreed_NC, graph, growth.spread_share)
         agreement_T = (log_TNC.argmax(2) == agreed_NC.argmax(1)).float().mean(1)
         trust_T = torch.softmax(growth.trust * agreement_T, dim=0)
     return agreed_NC, agreement_T

@@ -12,15 +12,12 @@ _SIMILARITY_WIDTH = 0.1
 _ROWS_AT_ONCE = 1024
 
 
-def propagate(
-    predictions_NC: Tensor, features_SNF: Tensor, num_neighbours: int, share: float, steps: int = 30
-) -> Tensor:
+def propagate(predictions_NC: Tensor, graph: csr_matrix, share: float, steps: int = 30) -> Tensor:
     """Z <- share A Z + (1 - share) P, from Z = P; rows of the result sum to 1.
 
-    A is the normalised graph of each sample's nearest neighbours in the sources' features.
-    ``share`` is 0 (nothing spreads) to 1 (exclusive).
+    A is the normalised graph of ``neighbour_graph``. ``share`` is 0 (nothing spreads) to 1
+    (exclusive).
     """
-    graph = neighbour_graph(joint_features(features_SNF), num_neighbours)
     start_NC = predictions_NC.numpy()
     spread_NC = start_NC
     for _ in range(steps):

@@ -23,9 +23,9 @@ def test_spreading_reaches_the_fixed_point() -> None:
     generator = torch.Generator().manual_seed(0)
     features_SNF = torch.randn(2, 12, 5, generator=generator)
     start_NC = torch.softmax(torch.randn(12, 3, generator=generator), 1)
-    spread_NC = propagate(start_NC, features_SNF, num_neighbours=3, share=0.5, steps=200)
-    graph = neighbour_graph(joint_features(features_SNF), 3).toarray()
-    solved_NC = np.linalg.solve(np.eye(12) - 0.5 * graph, 0.5 * start_NC.numpy())
+    graph = neighbour_graph(joint_features(features_SNF), 3)
+    spread_NC = propagate(start_NC, graph, share=0.5, steps=200)
+    solved_NC = np.linalg.solve(np.eye(12) - 0.5 * graph.toarray(), 0.5 * start_NC.numpy())
     solved_NC /= solved_NC.sum(1, keepdims=True)
     np.testing.assert_allclose(spread_NC.numpy(), solved_NC, atol=1e-5)
 
@@ -35,7 +35,7 @@ def test_a_sample_without_a_label_takes_that_of_its_own_cluster() -> None:
     features_SNF += 0.05 * torch.randn(1, 8, 2, generator=torch.Generator().manual_seed(1))
     start_NC = torch.full((8, 2), 0.5)
     start_NC[0], start_NC[4] = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    spread_NC = propagate(start_NC, features_SNF, num_neighbours=3, share=0.8)
+    spread_NC = propagate(start_NC, neighbour_graph(joint_features(features_SNF), 3), share=0.8)
     assert spread_NC.argmax(1).tolist() == [0] * 4 + [1] * 4
 
 
@@ -62,7 +62,8 @@ def test_what_comes_out_is_a_distribution(
     generator = torch.Generator().manual_seed(seed)
     features_SNF = torch.randn(2, num_rows, 3, generator=generator)
     start_NC = torch.softmax(torch.randn(num_rows, 4, generator=generator), 1)
-    spread_NC = propagate(start_NC, features_SNF, num_neighbours, share)
+    graph = neighbour_graph(joint_features(features_SNF), num_neighbours)
+    spread_NC = propagate(start_NC, graph, share)
     assert (spread_NC >= 0).all()
     torch.testing.assert_close(spread_NC.sum(1), torch.ones(num_rows))
     if share == 0:
