@@ -1,6 +1,6 @@
 """A device's own side of a conversation: its data, its way to the models, its clock.
 
-``open_device`` makes the library's Device from what a machine has; the simulator calls it with
+``make_device`` makes the library's Device from what a machine has; the simulator calls it with
 other parts, a SuperNode's ClientApp with those of its node and run.
 """
 
@@ -20,7 +20,7 @@ from graft.devices import assign_architecture, assign_device
 from graft.errors import ConfigError
 from graft.ports import Clock
 from graft.rounds import Device
-from graft.values import ModelCard, Order
+from graft.values import LedgerEntry, ModelCard, Order
 from graft.wire.cache import FolderCache, PartCache
 from graft.wire.journal import JournalMeter
 from graft.wire.link import Link
@@ -29,56 +29,63 @@ from graft.wire.transport import DeviceTransport, TransferLabel
 from graft.zoo import parameter_shapes
 
 
-@contextmanager
-def open_device(
+def make_device(
     order: Order,
     *,
     config: ExpansionConfig,
     world: World,
-    run_folder: Path,
+    run: str,
     link: Link,
     cache: PartCache,
     verify: Callable[[ModelCard], None],
+    record: Callable[[LedgerEntry], None],
     clock: Clock,
     wait_before_retry: Callable[[int], None] = lambda attempts: None,
-) -> Iterator[Device]:
-    """The device that an order is for; its transfers are in the run's journal at once.
+) -> Device:
+    """The device that an order is for; ``record`` gets its transfers.
 
-    One journal a domain and method: the methods of a domain may run side by side. ``verify``
-    refuses a card that the run's server did not sign (``verify_card`` with its public key).
+    ``verify`` refuses a card that the run's server did not sign (``verify_card`` with its
+    public key).
     """
-    domain_id = order.domain_id
-    task = world.task
+    domain_id, task = order.domain_id, world.task
     device_class = assign_device(domain_id, config.seed, config.devices)
-    journal = JournalMeter(
-        run_folder / "journal" / f"{domain_id}.{order.method or 'profile'}.jsonl"
-    )
-    try:
-        yield Device(
-            task=task,
-            data=world.load(domain_id),
-            device_class=device_class,
-            architecture=assign_architecture(
-                domain_id, config.seed, task, device_class, config.devices.architectures
+    return Device(
+        task=task,
+        data=world.load(domain_id),
+        device_class=device_class,
+        architecture=assign_architecture(
+            domain_id, config.seed, task, device_class, config.devices.architectures
+        ),
+        config=config,
+        transport=DeviceTransport(
+            link=link,
+            cache=cache,
+            verify=verify,
+            shapes_of=lambda architecture: parameter_shapes(architecture, task),
+            label=TransferLabel(
+                run=run,
+                round_index=order.round_index,
+                method=order.method,
+                domain_id=domain_id,
             ),
-            config=config,
-            transport=DeviceTransport(
-                link=link,
-                cache=cache,
-                verify=verify,
-                shapes_of=lambda architecture: parameter_shapes(architecture, task),
-                label=TransferLabel(
-                    run=run_folder.name,
-                    round_index=order.round_index,
-                    method=order.method,
-                    domain_id=domain_id,
-                ),
-                record=journal.record,
-                clock=clock,
-                wait_before_retry=wait_before_retry,
-            ),
+            record=record,
             clock=clock,
-        )
+            wait_before_retry=wait_before_retry,
+        ),
+        clock=clock,
+    )
+
+
+@contextmanager
+def open_journal(run_folder: Path, order: Order) -> Iterator[JournalMeter]:
+    """Where a device's transfers are kept at once.
+
+    One journal a domain and method: the methods of a domain may run side by side.
+    """
+    name = f"{order.domain_id}.{order.method or 'profile'}.jsonl"
+    journal = JournalMeter(run_folder / "journal" / name)
+    try:
+        yield journal
     finally:
         journal.close()
 
@@ -116,16 +123,17 @@ def node_device(context: Context, order: Order) -> Iterator[Device]:
     public_key = (run_folder / "keys" / "server.pub").read_bytes()
     with (
         open_channel(address, insecure=True) as channel,
-        open_device(
+        open_journal(run_folder, order) as journal,
+    ):
+        yield make_device(
             order,
             config=config,
             world=open_world(config.world, config.seed),
-            run_folder=run_folder,
+            run=run_folder.name,
             link=GrpcLink(channel),
             cache=FolderCache(run_folder / "devices" / order.domain_id / order.method),
             verify=partial(verify_card, run_folder.name, public_key=public_key),
+            record=journal.record,
             clock=time.perf_counter,
             wait_before_retry=growing_wait(time.sleep),
-        ) as device,
-    ):
-        yield device
+        )

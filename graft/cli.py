@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,14 @@ from graft.bench import bench_app
 from graft.config import ExpansionConfig, read_config, with_settings
 from graft.errors import GraftError
 from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
+
+
+class Engine(StrEnum):
+    """What carries orders to simulated domains."""
+
+    FLOWER = "flower"
+    BLOCK = "block"
+
 
 app = typer.Typer(
     help="Grow a learning system to new domains: simulate, prepare data, report, measure.",
@@ -63,15 +72,31 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="Every random stream derives from it.")] = None,
     method: Annotated[str | None, typer.Option(help="The method whose models join.")] = None,
     setting: SettingOption = None,
-    workers: Annotated[int, typer.Option(help="Ray actors; never changes the result.")] = 2,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="flower: each domain a node of Flower's simulation, the deployment's own way of "
+            "messages. block: many domains a task, their models trained side by side; for scale."
+        ),
+    ] = Engine.FLOWER,
+    workers: Annotated[int, typer.Option(help="Ray workers; never changes the result.")] = 2,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to join (block engine), e.g. host:6379.")
+    ] = None,
+    accelerator: Annotated[
+        str, typer.Option(help="Torch device of the block engine's stacks, e.g. cuda.")
+    ] = "cpu",
+    stacked: Annotated[
+        bool, typer.Option(help="Block engine: train models of one architecture side by side.")
+    ] = True,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with an interrupted run's folder.")
     ] = None,
     join_timeout_s: Annotated[
-        float, typer.Option(help="Longest wait for all nodes, seconds.")
+        float, typer.Option(help="Flower engine: longest wait for all nodes, seconds.")
     ] = 120.0,
     stall_timeout_s: Annotated[
-        float, typer.Option(help="Longest wait without any answer, seconds.")
+        float, typer.Option(help="Flower engine: longest wait without any answer, seconds.")
     ] = 900.0,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -85,6 +110,7 @@ def simulate(
     from graft.data.worlds import open_world
     from server.conduct import RunSettings
     from server.run_folder import RunFolder
+    from simulation.block import BlockSettings, run_blocks
     from simulation.flower import run_flower
 
     if resume is None:
@@ -98,8 +124,6 @@ def simulate(
             config=config,
             world=world,
             folder=folder,
-            join_timeout_s=join_timeout_s,
-            stall_timeout_s=stall_timeout_s,
             progress=progress,
         )
         if resume is None:
@@ -111,7 +135,16 @@ def simulate(
             soft_wrap=True,
         )
         try:
-            digest = run_flower(settings, workers)
+            if engine is Engine.FLOWER:
+                digest = run_flower(settings, workers, join_timeout_s, stall_timeout_s)
+            else:
+                blocks = BlockSettings(
+                    workers=workers,
+                    ray_address=ray_address,
+                    accelerator=accelerator,
+                    stacked=stacked,
+                )
+                digest = run_blocks(settings, blocks)
         except GraftError as error:
             folder.fail(f"{type(error).__name__}: {error}")
             failure: GraftError | None = error

@@ -11,6 +11,7 @@ from graft.errors import GraftError
 from graft.files import replace_file
 from server.conduct import RunSettings, conduct
 from server.depot import DepotServer
+from server.edge import EdgeSettings, connect_flower
 from server.run_folder import RunFolder
 from server.store import open_store
 
@@ -30,14 +31,10 @@ def main(grid: Grid, context: Context) -> None:
     with DepotServer(store, "127.0.0.1:0", insecure=True) as depot:
         replace_file(path / "depot.address", f"127.0.0.1:{depot.port}".encode())
         try:
+            edge = EdgeSettings(run=folder.run_id, join_timeout_s=source.join_timeout_s)
             digest = conduct(
-                grid,
-                RunSettings(
-                    config=config,
-                    world=world,
-                    folder=folder,
-                    join_timeout_s=source.join_timeout_s,
-                ),
+                connect_flower(grid, edge, world.domain_ids),
+                RunSettings(config=config, world=world, folder=folder),
             )
         except GraftError as error:
             folder.fail(f"{type(error).__name__}: {error}")

@@ -3,32 +3,32 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from flwr.serverapp import Grid
-
 from graft.config import ExpansionConfig
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.errors import ExpansionFailedError, PayloadChangedError, PayloadLimitError
 from graft.ledger import total_bytes
 from graft.methods import find_method
-from graft.ports import ModelStore
+from graft.ports import Edge, ModelStore
 from graft.results import result_row
 from graft.rounds import expand_system, found_groups, found_system
 from graft.values import LedgerEntry, ModelCard, Task
 from graft.wire.payload import read_header
 from graft.zoo import offered_architectures
-from server.edge import EdgeSettings, FlowerEdge
+from server.exchange import Progress as EdgeProgress
 from server.fedavg import GroupAveraging
 from server.run_folder import RunFolder
 from server.signing import open_signer
 from server.store import open_store
 
 Progress = Callable[[int, str, int, int, int], None]
+# Opens the way to the domains; it gets where ledger entries go and where progress is told.
+Connect = Callable[[Callable[[LedgerEntry], None], EdgeProgress], Edge]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
-    """What a run needs besides its Grid.
+    """What a run needs besides its way to the domains.
 
     ``progress`` gets (round, phase, answers so far, answers wanted, payload bytes so far).
     """
@@ -36,8 +36,6 @@ class RunSettings:
     config: ExpansionConfig
     world: World
     folder: RunFolder
-    join_timeout_s: float = 120.0
-    stall_timeout_s: float = 900.0
     progress: Progress = lambda *_: None
 
     def __post_init__(self) -> None:
@@ -56,7 +54,7 @@ class RunSettings:
         return schedule_rounds(self.world, config.split, config.rounds, config.seed)
 
 
-def conduct(grid: Grid, settings: RunSettings) -> str:
+def conduct(connect: Connect, settings: RunSettings) -> str:
     """Run what is left of the rounds; returns the run's hash.
 
     Each finished round is durable before the next begins. Raises ExpansionFailedError, naming
@@ -79,15 +77,9 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
 
     entries: list[LedgerEntry] = []
     finished_bytes = 0
-    edge = FlowerEdge(
-        grid,
-        EdgeSettings(
-            run=folder.run_id,
-            join_timeout_s=settings.join_timeout_s,
-            stall_timeout_s=settings.stall_timeout_s,
-        ),
-        record=entries.append,
-        progress=lambda phase, done, wanted: settings.progress(
+    edge = connect(
+        entries.append,
+        lambda phase, done, wanted: settings.progress(
             state.round_index,
             phase,
             done,
@@ -95,7 +87,6 @@ def conduct(grid: Grid, settings: RunSettings) -> str:
             finished_bytes + total_bytes(entries) + folder.journal_bytes(),
         ),
     )
-    edge.connect(world.domain_ids)
     if state.round_index:
         entries.clear()  # the join of the interrupted run stands in its own round 0
 

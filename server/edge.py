@@ -9,10 +9,17 @@ from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 
 from graft.errors import EdgeError, MessageError, NodesMissingError
-from graft.ledger import SERVER
 from graft.values import Answer, Failure, LedgerEntry, Order, Outcome, failure_of
 from graft.wire.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_order
-from server.exchange import Progress, answer_phase, answer_to, exchange_entry, message_name
+from server.conduct import Connect
+from server.exchange import (
+    Progress,
+    answer_phase,
+    answer_to,
+    exchange_entry,
+    join_entries,
+    message_name,
+)
 
 _POLL_S = 0.05
 _LATECOMER_S = 1.0
@@ -30,6 +37,17 @@ class EdgeSettings:
     run: str
     join_timeout_s: float = 120.0
     stall_timeout_s: float = 900.0
+
+
+def connect_flower(grid: Grid, settings: EdgeSettings, domain_ids: Sequence[str]) -> Connect:
+    """The way through a Grid, once every domain has a node (see ``FlowerEdge.connect``)."""
+
+    def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> FlowerEdge:
+        edge = FlowerEdge(grid, settings, record, progress)
+        edge.connect(domain_ids)
+        return edge
+
+    return connect
 
 
 class FlowerEdge:
@@ -152,25 +170,11 @@ class FlowerEdge:
         if domain_id in self._nodes:
             raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
         self._nodes[domain_id] = reply.metadata.src_node_id
-        for sender, receiver, size, message in (
-            (SERVER, domain_id, 0, request),
-            (domain_id, SERVER, len(body), reply),
+        asked_bytes, told_bytes = (message_to_proto(m).ByteSize() for m in (request, reply))
+        for entry in join_entries(
+            domain_id, self._settings.run, len(body), asked_bytes, told_bytes
         ):
-            self._record(
-                LedgerEntry(
-                    run=self._settings.run,
-                    round_index=0,
-                    phase="join",
-                    method="",
-                    domain_id=domain_id,
-                    sender=sender,
-                    receiver=receiver,
-                    message="query.join",
-                    payload_bytes=size,
-                    wire_bytes=message_to_proto(message).ByteSize(),
-                    wire_source="modelled",
-                )
-            )
+            self._record(entry)
 
     def _meter(
         self,

@@ -68,6 +68,33 @@ def exchange_entry(
     )
 
 
+def join_entries(
+    domain_id: str, run: str, payload_bytes: int, asked_wire_bytes: int, told_wire_bytes: int
+) -> tuple[LedgerEntry, LedgerEntry]:
+    """The ledger's rows of a node being asked for its domain, and of what it answers."""
+    asked = LedgerEntry(
+        run=run,
+        round_index=0,
+        phase="join",
+        method="",
+        domain_id=domain_id,
+        sender=SERVER,
+        receiver=domain_id,
+        message="query.join",
+        payload_bytes=0,
+        wire_bytes=asked_wire_bytes,
+        wire_source="modelled",
+    )
+    told = replace(
+        asked,
+        sender=domain_id,
+        receiver=SERVER,
+        payload_bytes=payload_bytes,
+        wire_bytes=told_wire_bytes,
+    )
+    return asked, told
+
+
 def answer_to(order: Order, body: bytes) -> Answer:
     """The decoded answer, if it is one to this very order; else the failure that it is."""
     try:

@@ -5,6 +5,7 @@ rounds/<i>/          results, ledger, catalogue and groups (.parquet) of one rou
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
+steps/               blocks that the block engine finished, until their round is over
 journal/             what the depot shipped, row by row, until its round is over
 """
 
@@ -58,6 +59,10 @@ class RunFolder:
     @property
     def devices(self) -> Path:
         return self.path / "devices"
+
+    @property
+    def steps(self) -> Path:
+        return self.path / "steps"
 
     @property
     def keys(self) -> Path:
@@ -123,6 +128,7 @@ class RunFolder:
         write_table(_card_table(state.catalogue), partial / "catalogue.parquet")
         write_table(_card_table(state.groups), partial / "groups.parquet")
         os.replace(partial, final)
+        shutil.rmtree(self.steps, ignore_errors=True)
 
     def load_state(self) -> SystemState:
         """The state to go on from, after the last finished round.

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from client.host import open_device
+from client.host import make_device, open_journal
 from graft.config import ExpansionConfig
 from graft.data.domain import World
 from graft.ports import ModelStore
 from graft.rounds import Device
 from graft.values import ModelCard, Order
 from graft.wire.link import DirectoryLink
-from simulation.held_parts import HeldParts
+from simulation.held_parts import ListedParts
 
 
 @contextmanager
@@ -31,14 +31,15 @@ def open_simulated_device(
     of this thread, which other devices on the machine do not lengthen.
     """
     held = folder / "devices" / f"{order.domain_id}.{order.method}.held"
-    with open_device(
-        order,
-        config=config,
-        world=world,
-        run_folder=folder,
-        link=DirectoryLink(store),
-        cache=HeldParts(held, store),
-        verify=verify,
-        clock=time.thread_time,
-    ) as device:
-        yield device
+    with open_journal(folder, order) as journal:
+        yield make_device(
+            order,
+            config=config,
+            world=world,
+            run=folder.name,
+            link=DirectoryLink(store),
+            cache=ListedParts(held, store),
+            verify=verify,
+            record=journal.record,
+            clock=time.thread_time,
+        )

@@ -26,39 +26,42 @@ from graft.rounds import Device
 from graft.values import Order
 from graft.wire.manifest import verify_card
 from server.conduct import RunSettings, conduct
+from server.edge import EdgeSettings, connect_flower
 from server.store import open_store
 from simulation.devices import open_simulated_device
 from simulation.memory import MemoryMeter
-
-_QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # One thread a worker: the sums of a matrix product then have one order.
-    "OMP_NUM_THREADS": "1",
-}
+from simulation.surroundings import QUIET, working_directory
 
 
-def run_flower(settings: RunSettings, workers: int) -> str:
+def run_flower(
+    settings: RunSettings,
+    workers: int,
+    join_timeout_s: float = 120.0,
+    stall_timeout_s: float = 900.0,
+) -> str:
     """Run on Flower's simulation with ``workers`` Ray actors; returns the run's hash.
+
+    The timeouts bound the wait for all nodes, and the wait without any answer.
 
     Raises what ``conduct`` raises; EdgeError where Flower's engine itself broke.
     """
     config, folder = settings.config, settings.folder.path.absolute()
+    edge = EdgeSettings(
+        run=settings.folder.run_id, join_timeout_s=join_timeout_s, stall_timeout_s=stall_timeout_s
+    )
     hashes: list[str] = []
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        hashes.append(conduct(grid, settings))
+        hashes.append(conduct(connect_flower(grid, edge, settings.world.domain_ids), settings))
 
     backend = {
         "init_args": {"num_cpus": workers, "log_to_driver": False, "logging_level": "ERROR"},
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
     }
-    os.environ.update(_QUIET)
-    with _working_directory(folder), _log_file(folder / "flower.log"), MemoryMeter() as memory:
+    os.environ.update(QUIET)
+    with working_directory(folder), _log_file(folder / "flower.log"), MemoryMeter() as memory:
         try:
             run_simulation(
                 server_app=server_app,
@@ -117,15 +120,3 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         logger.handlers[:], logger.propagate = before
         handler.close()
-
-
-@contextmanager
-def _working_directory(folder: Path) -> Iterator[None]:
-    """Ray puts the current directory on its workers' import path: a ``server.py`` that lies
-    where a person happens to stand must not be taken for ours."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)

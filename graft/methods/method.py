@@ -1,6 +1,6 @@
 """What a method is: a name, a way to fit, and which source models a device must be sent for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +8,8 @@ from graft.training import Learned, Lesson
 from graft.values import Precision
 
 Reach = Literal["none", "selected", "same-architecture", "all", "centroids"]
+# Lessons of many devices at once, and the torch device to train them on.
+FitMany = Callable[[Sequence[Lesson], str], list[Learned]]
 FOUNDER = "founder"
 
 
@@ -19,6 +21,8 @@ class Method:
 
     none; those that the two-stage selection chose; all of the target's own architecture; all;
     or no model, but the class centroids of those that stage one ranks nearest.
+    ``fit_many`` gives for each lesson what ``fit`` gives for it alone, up to rounding: a simulator
+    trains the models of many devices side by side with it.
     ``founders_only`` leaves models of later rounds out of its catalogue (A7's comparison).
     ``precision``: "base" where the int8 bases that the device probed are enough to teach.
     ``warm_start``: one of what is chosen is of the target's own architecture, wherever a
@@ -31,6 +35,7 @@ class Method:
     title: str
     fit: Callable[[Lesson], Learned]
     reach: Reach
+    fit_many: FitMany | None = None
     founders_only: bool = False
     precision: Precision = "exact"
     warm_start: bool = False

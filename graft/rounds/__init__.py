@@ -1,7 +1,8 @@
 """The algorithm, once for the simulator and the field: the cloud half and the device half."""
 
+from graft.rounds.answers import answer_order, answer_together
 from graft.rounds.cloud import Admission, Round, expand_system, found_system
-from graft.rounds.device import Device, answer_order
+from graft.rounds.device import Device
 from graft.rounds.groups import Averaging, found_groups
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Device",
     "Round",
     "answer_order",
+    "answer_together",
     "expand_system",
     "found_groups",
     "found_system",

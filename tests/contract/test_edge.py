@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 
 import pytest
 from fakes import RUN, world_devices, world_store
@@ -39,6 +40,7 @@ from graft.wire.codec import (
     encode_order,
 )
 from server.edge import EdgeSettings, FlowerEdge
+from simulation.block import Block, BlockEdge, BlockResult, Domains, StepFolder
 from simulation.local import LocalEdge, OpenDevice
 
 CONFIG = ExpansionConfig()
@@ -168,6 +170,27 @@ def flower_edge(
     return FlowerEdge(grid, settings, entries.append, lambda *news: None)  # type: ignore[arg-type]
 
 
+def block_edge(open_device: OpenDevice, entries: list[LedgerEntry], path: Path) -> BlockEdge:
+    """Blocks carried out here, by devices that ``open_device`` makes."""
+
+    def carry(blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
+        for number, block in reversed(list(enumerate(blocks))):
+            local = LocalEdge(RUN, DOMAINS, open_device, lambda entry: None)
+            answers = local.ask([decode_order(body) for body in block.orders])
+            yield (
+                number,
+                BlockResult(
+                    answers=tuple(map(encode_answer, answers)),
+                    held=((),) * len(answers),
+                    entries=(),
+                ),
+            )
+
+    domains = Domains(ids=DOMAINS, architecture_of=lambda domain_id: "cnn-small")
+    steps = StepFolder(path / "steps")
+    return BlockEdge(RUN, domains, carry, steps, entries.append, lambda *news: None)
+
+
 OpenEdge = Callable[[OpenDevice], Edge]
 
 
@@ -183,11 +206,15 @@ def entries() -> list[LedgerEntry]:
     return []
 
 
-@pytest.fixture(params=["local", "flower"])
-def open_edge(request: pytest.FixtureRequest, entries: list[LedgerEntry]) -> OpenEdge:
+@pytest.fixture(params=["local", "flower", "block"])
+def open_edge(
+    request: pytest.FixtureRequest, entries: list[LedgerEntry], tmp_path: Path
+) -> OpenEdge:
     """An edge whose ledger is empty: what joining cost is taken out."""
     if request.param == "local":
         return lambda open_device: LocalEdge(RUN, DOMAINS, open_device, entries.append)
+    if request.param == "block":
+        return lambda open_device: block_edge(open_device, entries, tmp_path)
 
     def connect(open_device: OpenDevice) -> Edge:
         edge = flower_edge(fake_grid(open_device), entries)

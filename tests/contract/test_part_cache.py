@@ -11,7 +11,7 @@ from graft.wire.cache import FolderCache, MemoryCache, PartCache
 from graft.wire.link import Part
 from graft.wire.payload import encode_payload
 from graft.zoo import build_network, parameter_shapes, parameters_of
-from simulation.held_parts import HeldParts
+from simulation.held_parts import HeldParts, ListedParts
 
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b"))
 PARTS: tuple[Part, ...] = ("base", "residual", "exact")
@@ -32,7 +32,7 @@ def models(store: MemoryStore) -> list[str]:
     ]
 
 
-@pytest.fixture(params=["memory", "folder", "held"])
+@pytest.fixture(params=["memory", "folder", "listed", "named"])
 def open_cache(request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStore) -> OpenCache:
     """Opens a device's cache; what outlives its process is there when it is opened again."""
     if request.param == "memory":
@@ -40,7 +40,10 @@ def open_cache(request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStor
         return lambda: held
     if request.param == "folder":
         return lambda: FolderCache(tmp_path / "device")
-    return lambda: HeldParts(tmp_path / "devices" / "ann.held", store)
+    if request.param == "listed":
+        return lambda: ListedParts(tmp_path / "devices" / "ann.held", store)
+    named = HeldParts((), store)
+    return lambda: named
 
 
 def fill(cache: PartCache, store: MemoryStore, *kept: tuple[str, Part]) -> None:

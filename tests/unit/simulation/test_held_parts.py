@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fakes import MemoryStore
 
-from simulation.held_parts import HeldParts
+from simulation.held_parts import ListedParts
 
 
 class OnePartStore(MemoryStore):
@@ -17,15 +17,15 @@ class OnePartStore(MemoryStore):
 
 def test_a_held_part_costs_a_line_and_not_its_bytes(tmp_path: Path) -> None:
     path, store = tmp_path / "ann.held", OnePartStore()
-    HeldParts(path, store).put("a" * 64, "exact", b"x" * 1_000)
+    ListedParts(path, store).put("a" * 64, "exact", b"x" * 1_000)
     # An id of 64 digits, a point, the part's five letters, and a line's end.
     assert path.stat().st_size == 64 + 1 + 5 + 1
-    assert HeldParts(path, store).get("a" * 64, "exact") == b"x" * 1_000
+    assert ListedParts(path, store).get("a" * 64, "exact") == b"x" * 1_000
 
 
 def test_nothing_is_written_before_something_is_held(tmp_path: Path) -> None:
     path = tmp_path / "devices" / "ann.held"
-    held = HeldParts(path, OnePartStore())
+    held = ListedParts(path, OnePartStore())
     assert held.get("a" * 64, "exact") is None
     held.forget("a" * 64)
     assert not path.parent.exists()

@@ -1,0 +1,131 @@
+"""The device half of a round: describe, probe, learn, on the domain's own machine.
+
+Legend: L labelled, N all rows a device may learn from, C classes, F features.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from graft.devices import affordable_sources
+from graft.errors import GraftError
+from graft.methods import find_method
+from graft.profiling import profile_domain
+from graft.rounds.device import Device
+from graft.rounds.learning import Study, begin_study, finish_study, learn
+from graft.selection import centroid_similarity, joint_scores, smoothed_accuracy
+from graft.training import features_in_batches, masked_probabilities
+from graft.values import (
+    Answer,
+    Candidate,
+    DomainProfile,
+    LearnOrder,
+    ModelCard,
+    Order,
+    ProbeOrder,
+    ProfileOrder,
+    Selection,
+    failure_of,
+)
+from graft.zoo import network_from
+
+
+def answer_order(order: Order, device: Device) -> Answer:
+    """Carry out one order; what goes wrong on purpose comes back as a named failure."""
+    try:
+        if isinstance(order, ProfileOrder):
+            return _describe(order, device)
+        if isinstance(order, ProbeOrder):
+            return _probe(order, device)
+        return learn(order, device)
+    except GraftError as error:
+        return failure_of(order, error)
+
+
+def answer_together(
+    orders: Sequence[LearnOrder], devices: Sequence[Device], accelerator: str = "cpu"
+) -> list[Answer]:
+    """Carry out learn orders of one method side by side, their models trained as stacks.
+
+    For a simulator that has many devices in one process, and a method that has ``fit_many``.
+    ``accelerator`` is the torch device of the stacks. ``compute_s`` is an equal share of the
+    time that all of them took.
+    """
+    fit_many = find_method(orders[0].method).fit_many
+    assert fit_many is not None
+    answers: dict[int, Answer] = {}
+    studies: dict[int, Study] = {}
+    for number, (order, device) in enumerate(zip(orders, devices, strict=True)):
+        try:
+            studies[number] = begin_study(order, device)
+        except GraftError as error:
+            answers[number] = failure_of(order, error)
+    start_s = devices[0].clock()
+    learned = fit_many([study.lesson for study in studies.values()], accelerator)
+    compute_s = (devices[0].clock() - start_s) / max(len(studies), 1)
+    for (number, study), model in zip(studies.items(), learned, strict=True):
+        try:
+            answers[number] = finish_study(study, model, compute_s)
+        except GraftError as error:
+            answers[number] = failure_of(study.order, error)
+    return [answers[number] for number in range(len(orders))]
+
+
+def _describe(order: ProfileOrder, device: Device) -> DomainProfile:
+    rows = device.rows(order)
+    return profile_domain(
+        order.domain_id,
+        device.task,
+        device.data.x[rows.train_N],
+        device.data.y_N[rows.labelled_N],
+        device.config.policy,
+    )
+
+
+def _probe(order: ProbeOrder, device: Device) -> Selection:
+    """A2: fetch each candidate's base, score it on the device's own rows, keep the best."""
+    rows = device.rows(order)
+    x_N = torch.from_numpy(device.data.x[rows.train_N])
+    labelled = torch.from_numpy(np.isin(rows.train_N, rows.labelled_N))
+    y_L = device.data.y_N[rows.train_N][labelled.numpy()]
+    similarity, accuracy = [], []
+    for card in order.candidates:
+        network = network_from(card.architecture, device.task, device.transport.fetch(card, "base"))
+        features_NF = features_in_batches(network, x_N)
+        similarity.append(centroid_similarity(features_NF.numpy(), card.centroids_CF))
+        mask_C = torch.from_numpy(card.class_mask_C)
+        with torch.no_grad():
+            probabilities_LC = masked_probabilities(network.head(features_NF[labelled]), mask_C)
+        accuracy.append(smoothed_accuracy(probabilities_LC.numpy(), y_L, card.class_mask_C))
+    scores = joint_scores(similarity, accuracy, device.config.selection.score_mix)
+    candidates = tuple(
+        Candidate(model_id=card.model_id, coarse_distance=distance, joint_score=float(score))
+        for card, distance, score in zip(
+            order.candidates, order.coarse_distances, scores, strict=True
+        )
+    )
+    ranked = sorted(
+        zip(candidates, order.candidates, strict=True),
+        key=lambda pair: (-(pair[0].joint_score or 0.0), pair[1].domain_id),
+    )
+    wanted = [card for _, card in ranked[: device.config.selection.num_sources]]
+    if find_method(order.method).warm_start:
+        wanted = _with_a_start(wanted, [card for _, card in ranked], device.architecture)
+    kept = affordable_sources(wanted, device.architecture, device.task, device.device_class)
+    return Selection(
+        domain_id=order.domain_id,
+        candidates=candidates,
+        chosen=tuple(card.model_id for card in kept),
+    )
+
+
+def _with_a_start(
+    wanted: list[ModelCard], ranked: list[ModelCard], architecture: str
+) -> list[ModelCard]:
+    """The wanted cards; where none is of the architecture, the best that is comes first, for
+    the last of them."""
+    kin = [card for card in ranked if card.architecture == architecture]
+    if not kin or any(card.architecture == architecture for card in wanted):
+        return wanted
+    return [kin[0], *wanted[:-1]]

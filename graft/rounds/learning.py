@@ -1,0 +1,169 @@
+"""Learning on a device: fetch the sources, run the method, test the result, register it.
+
+Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes, F features.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.metrics import f1_score
+
+from graft.errors import DomainEmptyError
+from graft.methods import Method, find_method
+from graft.profiling import class_centroids
+from graft.rounds.device import Device
+from graft.seeding import derive_seed
+from graft.training import (
+    Learned,
+    Lesson,
+    Prototypes,
+    Source,
+    features_in_batches,
+    predict_in_batches,
+)
+from graft.values import FloatArray, IntArray, LearnOrder, LearnReport, ModelCard, Precision
+from graft.zoo import network_cost, network_from, parameters_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Study:
+    """An order that a device has prepared for: the lesson, and the cards it fetched for it."""
+
+    order: LearnOrder
+    device: Device
+    lesson: Lesson
+    fetched: tuple[ModelCard, ...]
+    x_test: FloatArray
+    y_test_N: IntArray
+
+
+def learn(order: LearnOrder, device: Device) -> LearnReport:
+    """Carry out one order by itself; raises GraftError."""
+    study = begin_study(order, device)
+    start_s = device.clock()
+    learned = find_method(order.method).fit(study.lesson)
+    return finish_study(study, learned, device.clock() - start_s)
+
+
+def begin_study(order: LearnOrder, device: Device) -> Study:
+    """Fetch the sources and lay out the rows; raises GraftError where either is not there."""
+    rows, data, config = device.rows(order), device.data, device.config
+    if len(rows.labelled_N) < 2:
+        raise DomainEmptyError(
+            f"domain {order.domain_id}: got {len(rows.labelled_N)} labelled rows, wanted 2 or more"
+        )
+    method = find_method(order.method)
+    cards = _cards_to_fetch(method, order, device)
+    sources = tuple(_fetch_source(card, device, method.precision) for card in cards)
+    group_cards = [card for card in order.groups if card.architecture == device.architecture][:1]
+    groups = [_fetch_source(card, device, "exact") for card in group_cards]
+    unlabelled_N = rows.unlabelled_N
+    lesson = Lesson(
+        task=device.task,
+        architecture=device.architecture,
+        x_L=torch.from_numpy(data.x[rows.labelled_N]),
+        y_L=torch.from_numpy(data.y_N[rows.labelled_N]),
+        x_U=torch.from_numpy(data.x[unlabelled_N]),
+        sources=sources,
+        config=config,
+        seed=derive_seed("learn", config.seed, order.domain_id, order.round_index),
+        hidden_y_U=torch.from_numpy(data.y_N[unlabelled_N]),
+        group=groups[0] if groups else None,
+        prototypes=_prototypes(order) if method.reach == "centroids" else (),
+    )
+    return Study(
+        order=order,
+        device=device,
+        lesson=lesson,
+        fetched=(*cards, *group_cards),
+        x_test=data.x[rows.test_N],
+        y_test_N=data.y_N[rows.test_N],
+    )
+
+
+def finish_study(study: Study, learned: Learned, compute_s: float) -> LearnReport:
+    """Test what was learnt, register it where asked, and report; raises GraftError."""
+    order, device, lesson = study.order, study.device, study.lesson
+    metrics = {
+        **learned.figures,
+        **_test_metrics(learned, study.x_test, study.y_test_N),
+        "num_labelled": float(len(lesson.x_L)),
+        "num_unlabelled": float(len(lesson.x_U)),
+    }
+    training_bytes = network_cost(learned.architecture, device.task).training_memory_bytes
+    return LearnReport(
+        domain_id=order.domain_id,
+        round_index=order.round_index,
+        method=order.method,
+        architecture=learned.architecture,
+        device_class=device.device_class.name,
+        source_domains=tuple(source.domain_id for source in learned.used),
+        metrics=metrics,
+        compute_s=compute_s,
+        peak_memory_bytes=training_bytes + sum(card.payload_bytes for card in study.fetched),
+        card=_register(order, learned, lesson, device) if order.register else None,
+    )
+
+
+def _cards_to_fetch(method: Method, order: LearnOrder, device: Device) -> list[ModelCard]:
+    """The sources of which the method needs the model itself."""
+    if method.reach == "centroids":
+        return []
+    same = method.reach == "same-architecture"
+    return [c for c in order.sources if not same or c.architecture == device.architecture]
+
+
+def _prototypes(order: LearnOrder) -> tuple[Prototypes, ...]:
+    """The class centroids that came with the order; a site may withhold its own."""
+    return tuple(
+        Prototypes(model_id=card.model_id, domain_id=card.domain_id, centroids_CF=card.centroids_CF)
+        for card in order.sources
+        if card.centroids_CF is not None
+    )
+
+
+def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Source:
+    parameters = device.transport.fetch(card, precision)
+    return Source(
+        model_id=card.model_id,
+        domain_id=card.domain_id,
+        architecture=card.architecture,
+        network=network_from(card.architecture, device.task, parameters),
+        mask_C=card.class_mask_C,
+    )
+
+
+def _test_metrics(learned: Learned, x: FloatArray, y_N: IntArray) -> dict[str, float]:
+    logits_NC = predict_in_batches(learned.network, torch.from_numpy(x))
+    mask_C = torch.from_numpy(learned.mask_C)
+    predicted_N = logits_NC.masked_fill(~mask_C, float("-inf")).argmax(1).numpy()
+    return {
+        "accuracy": float((predicted_N == y_N).mean()),
+        "macro_f1": float(f1_score(y_N, predicted_N, average="macro", zero_division=0)),
+        "num_test": float(len(y_N)),
+    }
+
+
+def _register(order: LearnOrder, learned: Learned, lesson: Lesson, device: Device) -> ModelCard:
+    """Push the finished model and describe it. Where labels are few, the class centroids
+    take the model's own predictions on U for labels."""
+    pushed = device.transport.push(learned.architecture, parameters_of(learned.network))
+    x_N = torch.cat([lesson.x_L, lesson.x_U])
+    features_NF = features_in_batches(learned.network, x_N)
+    with torch.no_grad():
+        predicted_U = learned.network.head(features_NF[len(lesson.x_L) :]).argmax(1)
+    y_N = torch.cat([lesson.y_L, predicted_U]).numpy()
+    return ModelCard(
+        model_id=pushed[0],
+        domain_id=order.domain_id,
+        architecture=learned.architecture,
+        payload_bytes=pushed[1],
+        base_bytes=pushed[2],
+        residual_bytes=pushed[3],
+        class_mask_C=learned.mask_C,
+        round_index=order.round_index,
+        parents=tuple(source.model_id for source in learned.used),
+        centroids_CF=class_centroids(
+            features_NF.numpy(), y_N, device.task.num_classes, device.config.policy
+        ),
+    )

@@ -1,0 +1,75 @@
+"""One run through the block engine."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+
+from graft.devices import assign_architecture, assign_device
+from graft.values import LedgerEntry
+from server.conduct import RunSettings, conduct
+from server.exchange import Progress
+from server.signing import open_signer
+from simulation.block.edge import BlockEdge, Domains
+from simulation.block.pool import carry_here, ray_pool
+from simulation.block.steps import StepFolder
+from simulation.block.task import Workplace
+from simulation.memory import MemoryMeter
+from simulation.surroundings import QUIET, working_directory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockSettings:
+    """How the blocks are carried out; only ``stacked`` and ``accelerator`` touch the result,
+    and those within rounding.
+
+    ``workers`` 0: in this process, without Ray. ``ray_address``: a cluster to join.
+    """
+
+    workers: int = 2
+    ray_address: str | None = None
+    accelerator: str = "cpu"
+    stacked: bool = True
+
+
+def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
+    """Run what is left of the rounds; returns the run's hash. Raises what ``conduct`` raises."""
+    config, folder, world = settings.config, settings.folder, settings.world
+    os.environ.update(QUIET)
+    place = Workplace(
+        config=config,
+        run=folder.run_id,
+        models=folder.models,
+        public_key=open_signer(folder.keys, folder.run_id).public_key,
+        accelerator=blocks.accelerator,
+    )
+
+    @cache
+    def architecture_of(domain_id: str) -> str:
+        device = assign_device(domain_id, config.seed, config.devices)
+        wanted = config.devices.architectures
+        return assign_architecture(domain_id, config.seed, world.task, device, wanted)
+
+    steps = StepFolder(folder.steps)
+    with ExitStack() as stack:
+        stack.enter_context(working_directory(folder.path))
+        memory = stack.enter_context(MemoryMeter())
+        if blocks.workers:
+            pool = stack.enter_context(ray_pool(blocks.workers, blocks.ray_address))
+            carry = pool(place)
+        else:
+            carry = carry_here(place)
+
+        def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> BlockEdge:
+            domains = Domains(ids=world.domain_ids, architecture_of=architecture_of)
+            edge = BlockEdge(
+                folder.run_id, domains, carry, steps, record, progress, stacked=blocks.stacked
+            )
+            edge.join()
+            return edge
+
+        try:
+            return conduct(connect, settings)
+        finally:
+            folder.note(peak_memory_bytes=memory.peak_bytes, workers=blocks.workers)

@@ -1,0 +1,27 @@
+"""What Flower, Ray and torch are told about the place they run in."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # One thread a worker: the sums of a matrix product then have one order.
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@contextmanager
+def working_directory(folder: Path) -> Iterator[None]:
+    """Ray puts the current directory on its workers' import path: a ``server.py`` that lies
+    where a person happens to stand must not be taken for ours."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
