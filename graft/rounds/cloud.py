@@ -10,7 +10,7 @@ from graft.config import ExpansionConfig
 from graft.errors import EdgeError, GraftError
 from graft.methods import FOUNDER, Method, find_method
 from graft.ports import Edge
-from graft.selection import select_candidates
+from graft.selection import Ranked, rank_catalogue
 from graft.values import (
     Answer,
     DomainProfile,
@@ -65,11 +65,18 @@ def expand_system(
     index = state.round_index
     profiles, failures = _ask_profiles(newcomers, index, config.methods, edge)
     methods = [find_method(name) for name in config.methods]
+    near = _rank(profiles, methods, state, config)
     probes = [
-        _probe_order(profile, method, state, config)
+        ProbeOrder(
+            domain_id=domain_id,
+            round_index=index,
+            method=method.name,
+            candidates=tuple(card.for_probe() for card, _ in near[method.name][domain_id]),
+            coarse_distances=tuple(distance for _, distance in near[method.name][domain_id]),
+        )
         for method in methods
         if method.reach == "selected"
-        for profile in profiles.values()
+        for domain_id in profiles
     ]
     chosen: dict[tuple[str, str], tuple[str, ...]] = {}
     for order, answer in zip(probes, edge.ask(probes), strict=True):
@@ -81,21 +88,31 @@ def expand_system(
         else:
             failures.append(_as_failure(answer, order))
     failed = {(failure.domain_id, failure.method) for failure in failures}
+    everyone = tuple(card.for_fusion() for card in state.catalogue)
+    groups = tuple(card.for_fusion() for card in state.groups)
+
+    def sources(method: Method, domain_id: str) -> tuple[ModelCard, ...]:
+        if method.reach == "none":
+            return ()
+        if method.reach == "centroids":
+            return tuple(card.for_probe() for card, _ in near[method.name][domain_id])
+        visible = _visible(method, everyone)
+        if method.reach == "selected":
+            by_id = {card.model_id: card for card in visible}
+            return tuple(by_id[model_id] for model_id in chosen[domain_id, method.name])
+        return visible
+
     orders = [
         LearnOrder(
             domain_id=domain_id,
             round_index=index,
             method=method.name,
-            sources=(
-                _nearest(profile, method, state, config)
-                if method.reach == "centroids"
-                else _sources(method, chosen.get((domain_id, method.name), ()), state)
-            ),
+            sources=sources(method, domain_id),
             register=method.name == config.method,
-            groups=tuple(card.for_fusion() for card in state.groups) if method.group else (),
+            groups=groups if method.group else (),
         )
         for method in methods
-        for domain_id, profile in profiles.items()
+        for domain_id in profiles
         if (domain_id, method.name) not in failed
     ]
     reports = [*failures, *learn_reports(orders, edge)]
@@ -118,17 +135,26 @@ def _ask_profiles(
     return profiles, failures
 
 
-def _probe_order(
-    profile: DomainProfile, method: Method, state: SystemState, config: ExpansionConfig
-) -> ProbeOrder:
-    ranked = select_candidates(profile, _visible(method, state), config.selection)
-    return ProbeOrder(
-        domain_id=profile.domain_id,
-        round_index=state.round_index,
-        method=method.name,
-        candidates=tuple(card.for_probe() for card, _ in ranked),
-        coarse_distances=tuple(distance for _, distance in ranked),
-    )
+def _rank(
+    profiles: dict[str, DomainProfile],
+    methods: Sequence[Method],
+    state: SystemState,
+    config: ExpansionConfig,
+) -> dict[str, dict[str, Ranked]]:
+    """By method and newcomer, the cards that stage one ranks nearest; each catalogue once."""
+    ranked: dict[bool, dict[str, Ranked]] = {}
+    for method in methods:
+        if method.reach in ("selected", "centroids") and method.founders_only not in ranked:
+            cards = _visible(method, state.catalogue)
+            nearest = rank_catalogue(list(profiles.values()), cards, config.selection)
+            ranked[method.founders_only] = dict(zip(profiles, nearest, strict=True))
+    return {method.name: ranked.get(method.founders_only, {}) for method in methods}
+
+
+def _visible(method: Method, cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
+    if method.founders_only:
+        return tuple(card for card in cards if card.round_index == 0)
+    return cards
 
 
 def _offered(selection: Selection, order: ProbeOrder) -> tuple[str, ...]:
@@ -137,31 +163,6 @@ def _offered(selection: Selection, order: ProbeOrder) -> tuple[str, ...]:
     if foreign:
         raise EdgeError(f"selection of {order.domain_id}: got {foreign[0]}, never offered")
     return selection.chosen
-
-
-def _visible(method: Method, state: SystemState) -> tuple[ModelCard, ...]:
-    if method.founders_only:
-        return tuple(card for card in state.catalogue if card.round_index == 0)
-    return state.catalogue
-
-
-def _nearest(
-    profile: DomainProfile, method: Method, state: SystemState, config: ExpansionConfig
-) -> tuple[ModelCard, ...]:
-    """The cards, with centroids, of those that stage one ranks nearest."""
-    ranked = select_candidates(profile, _visible(method, state), config.selection)
-    return tuple(card.for_probe() for card, _ in ranked)
-
-
-def _sources(method: Method, chosen: tuple[str, ...], state: SystemState) -> tuple[ModelCard, ...]:
-    """The cards whose models a method's device must fetch."""
-    if method.reach == "none":
-        return ()
-    visible = _visible(method, state)
-    if method.reach == "selected":
-        cards = {card.model_id: card for card in visible}
-        visible = tuple(cards[model_id] for model_id in chosen)
-    return tuple(card.for_fusion() for card in visible)
 
 
 def _admit_reports(

@@ -3,7 +3,13 @@
 Beside them every published score that they are compared with, and how well each one chose.
 """
 
-from graft.selection.coarse import profile_distances, select_candidates
+from graft.selection.coarse import (
+    ProfileRanking,
+    Ranked,
+    profile_distances,
+    rank_catalogue,
+    select_candidates,
+)
 from graft.selection.distribution_scores import (
     frechet_distance,
     mmd_distance,
@@ -26,6 +32,8 @@ from graft.selection.scores import SCORES, Probe
 __all__ = [
     "SCORES",
     "Probe",
+    "ProfileRanking",
+    "Ranked",
     "centroid_similarity",
     "frechet_distance",
     "gbc_score",
@@ -43,6 +51,7 @@ __all__ = [
     "profile_frechet_distances",
     "random_k",
     "random_scores",
+    "rank_catalogue",
     "select_candidates",
     "ship_all",
     "smoothed_accuracy",

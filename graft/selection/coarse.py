@@ -1,9 +1,9 @@
 """Coarse selection (A1, ours): the server ranks its catalogue by profiles alone.
 
-Legend: S sources, D statistics.
+Legend: N newcomers, S sources, D statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,42 +12,99 @@ from graft.config import SelectionConfig
 from graft.errors import EdgeError
 from graft.values import DomainProfile, ModelCard
 
+Ranked = list[tuple[ModelCard, float]]
+_Array = npt.NDArray[np.float64]
+_Places = npt.NDArray[np.intp]
+_ALL = slice(None)
+# Newcomers ranked at once: beside 100,000 sources their distances take 50 MB.
+_ROWS = 64
+
+
+class ProfileRanking:
+    """Sources' statistics laid out once, to be ranked for any number of newcomers.
+
+    dist(s) = ||(z_s - z_t) / sigma|| / sqrt(D), sigma the deviation across the sources.
+    """
+
+    def __init__(self, statistics_SD: npt.ArrayLike) -> None:
+        self._sources_SD = np.asarray(statistics_SD)
+        z_SD = np.asarray(statistics_SD, np.float64)
+        self._mean_D, sigma_D = z_SD.mean(0), z_SD.std(0)
+        # A statistic that is the same at every source tells nothing; dividing by its rounding
+        # noise would let it decide.
+        self._informative_D = sigma_D > 1e-6 * (1 + np.abs(z_SD).mean(0))
+        self._sigma_I = sigma_D[self._informative_D]
+        self._scaled_SI = self._scaled(z_SD)
+        self._square_S = (self._scaled_SI**2).sum(1)
+
+    def distances(self, statistics_D: npt.ArrayLike, sources: slice | _Places = _ALL) -> _Array:
+        """The distance of each of the sources from one newcomer."""
+        z_t = np.asarray(statistics_D, np.float64)
+        z_s = self._sources_SD[sources].astype(np.float64)
+        apart_SI = (z_s - z_t)[:, self._informative_D] / self._sigma_I
+        distance_S: _Array = np.sqrt((apart_SI**2).sum(1) / z_t.size)
+        return distance_S
+
+    def nearest(
+        self, statistics_ND: npt.ArrayLike, count: int
+    ) -> Iterator[list[tuple[int, float]]]:
+        """For each newcomer the ``count`` nearest sources and their distances, and whoever is
+        level with the last of them; by number, not yet in order."""
+        z_ND = np.asarray(statistics_ND, np.float64)
+        last = min(count, len(self._square_S)) - 1
+        for start in range(0, len(z_ND), _ROWS):
+            scaled_BI = self._scaled(z_ND[start : start + _ROWS])
+            square_B = (scaled_BI**2).sum(1)
+            apart_BS = square_B[:, None] + self._square_S - 2 * scaled_BI @ self._scaled_SI.T
+            # The product rounds: whoever is near the edge is measured exactly.
+            slack_B = 1e-9 * (1 + square_B + self._square_S.max())
+            reach_B = np.partition(apart_BS, last, axis=1)[:, last] + slack_B
+            for place, (apart_S, reach) in enumerate(zip(apart_BS, reach_B, strict=True)):
+                near = np.flatnonzero(apart_S <= reach)
+                exact = self.distances(z_ND[start + place], near)
+                yield list(zip(near.tolist(), exact.tolist(), strict=True))
+
+    def _scaled(self, z: _Array) -> _Array:
+        scaled: _Array = (z - self._mean_D)[:, self._informative_D] / self._sigma_I
+        return scaled
+
+
+def rank_catalogue(
+    profiles: Sequence[DomainProfile], catalogue: Sequence[ModelCard], config: SelectionConfig
+) -> list[Ranked]:
+    """For each newcomer the N_c nearest source models with their distances, nearest first.
+
+    Ties fall to the lower domain id, so that the catalogue's order decides nothing. A source of
+    another number of statistics, from another program or forged, cannot be compared.
+    """
+    ranked: list[Ranked] = [[] for _ in profiles]
+    for size in {profile.statistics_D.size for profile in profiles}:
+        cards = [card for card in catalogue if _statistics(card).size == size]
+        places = [p for p, profile in enumerate(profiles) if profile.statistics_D.size == size]
+        if not cards:
+            continue
+        ranking = ProfileRanking(np.stack([_statistics(card) for card in cards]))
+        statistics_ND = np.stack([profiles[place].statistics_D for place in places])
+        # One more than wanted, for the newcomer itself may be among the sources.
+        nearest = ranking.nearest(statistics_ND, config.candidates_wanted + 1)
+        for place, found in zip(places, nearest, strict=True):
+            own = profiles[place].domain_id
+            near = [(cards[s], distance) for s, distance in found if cards[s].domain_id != own]
+            near.sort(key=lambda pair: (pair[1], pair[0].domain_id))
+            ranked[place] = near[: config.candidates_wanted]
+    return ranked
+
 
 def select_candidates(
     profile: DomainProfile, catalogue: Sequence[ModelCard], config: SelectionConfig
-) -> list[tuple[ModelCard, float]]:
-    """The N_c nearest source models with their distances, nearest first.
-
-    Ties fall to the lower domain id, so that the catalogue's order decides nothing.
-    """
-    # A profile of another length, from another program or forged, cannot be compared.
-    cards = [
-        card
-        for card in catalogue
-        if card.domain_id != profile.domain_id
-        and _statistics(card).size == profile.statistics_D.size
-    ]
-    if not cards:
-        return []
-    statistics_SD = np.stack([_statistics(card) for card in cards])
-    distance_S = profile_distances(profile.statistics_D, statistics_SD)
-    ranked = sorted(range(len(cards)), key=lambda s: (float(distance_S[s]), cards[s].domain_id))
-    return [(cards[s], float(distance_S[s])) for s in ranked[: config.candidates_wanted]]
+) -> Ranked:
+    """``rank_catalogue`` for one newcomer."""
+    return rank_catalogue([profile], catalogue, config)[0]
 
 
-def profile_distances(
-    statistics_D: npt.ArrayLike, statistics_SD: npt.ArrayLike
-) -> npt.NDArray[np.float64]:
-    """dist(s) = ||(z_s - z_t) / sigma|| / sqrt(D), sigma the deviation across sources."""
-    z_t = np.asarray(statistics_D, np.float64)
-    z_s = np.asarray(statistics_SD, np.float64)
-    sigma_D = z_s.std(0)
-    # A statistic that is the same at every source tells nothing; dividing by its rounding
-    # noise would let it decide.
-    informative_D = sigma_D > 1e-6 * (1 + np.abs(z_s).mean(0))
-    scaled_SD = (z_s - z_t)[:, informative_D] / sigma_D[informative_D]
-    distance_S: npt.NDArray[np.float64] = np.sqrt((scaled_SD**2).sum(1) / z_t.size)
-    return distance_S
+def profile_distances(statistics_D: npt.ArrayLike, statistics_SD: npt.ArrayLike) -> _Array:
+    """Distance (S,) of one newcomer from every source (see ``ProfileRanking``)."""
+    return ProfileRanking(statistics_SD).distances(statistics_D)
 
 
 def _statistics(card: ModelCard) -> npt.NDArray[np.float32]:

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.config import SelectionConfig
 from graft.errors import EdgeError
-from graft.selection import profile_distances, select_candidates
+from graft.selection import ProfileRanking, profile_distances, select_candidates
 from graft.values import DomainProfile, ModelCard
 
 
@@ -124,3 +124,18 @@ def test_a_profile_of_another_length_is_not_compared() -> None:
     catalogue = [card("long", 0.0, 0.0), card("fits", 5.0)]
     assert ids(select_candidates(profile("me", 0.0), catalogue, SelectionConfig())) == ["fits"]
     assert select_candidates(profile("me", 0.0, 1.0, 2.0), catalogue, SelectionConfig()) == []
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_the_one_product_ranks_as_measuring_each_distance_does(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Values on a coarse grid, so that many sources are level; one statistic tells nothing.
+    sources_SD = rng.integers(-2, 3, (40, 6)).astype(np.float32)
+    sources_SD[:, 3] = 7.0
+    own_ND = rng.integers(-2, 3, (70, 6)).astype(np.float32)
+    ranking = ProfileRanking(sources_SD)
+    for own_D, found in zip(own_ND, ranking.nearest(own_ND, count), strict=True):
+        distance_S = ranking.distances(own_D)
+        brute = sorted((distance, place) for place, distance in enumerate(distance_S.tolist()))
+        assert sorted((distance, place) for place, distance in found)[:count] == brute[:count]
