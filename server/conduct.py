@@ -100,7 +100,7 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
             done = expand_system(state, arriving, edge, admit, config)
         rows = [result_row(report) for report in done.reports]
         entries += folder.journal_entries()
-        folder.save_round(done.state, rows, entries)
+        folder.save_round(done.state, rows, entries, done.profiles)
         finished_bytes += total_bytes(entries)
         entries.clear()
         state = done.state

@@ -1,7 +1,7 @@
 """A run's folder: durable, atomic steps, one a round, and the whole at the end.
 
 run.toml             configuration, seed, versions, world, outcome
-rounds/<i>/          results, ledger, catalogue and groups (.parquet) of one round
+rounds/<i>/          results, ledger, profiles, catalogue, groups (.parquet) of one round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
@@ -20,19 +20,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tomli_w
 
 from graft.config import ExpansionConfig, config_from_dict, config_to_dict
 from graft.data.domain import World
 from graft.errors import RunError
 from graft.files import replace_file
-from graft.ledger import read_ledger, write_ledger, write_table
+from graft.ledger import read_ledger, write_ledger
 from graft.results import ResultRow, read_results, run_hash, write_results
-from graft.values import LedgerEntry, ModelCard, SystemState
-from graft.wire.codec import decode_card, encode_card
+from graft.values import DomainProfile, LedgerEntry, SystemState
 from graft.wire.journal import read_journal
+from server.catalogue import read_cards, write_cards, write_profiles
 
 _PACKAGES = ("graft", "flwr", "ray", "torch", "numpy", "protobuf", "grpcio")
 
@@ -116,17 +114,22 @@ class RunFolder:
         return config_from_dict(tables["config"])
 
     def save_round(
-        self, state: SystemState, rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]
+        self,
+        state: SystemState,
+        rows: Sequence[ResultRow],
+        entries: Sequence[LedgerEntry],
+        profiles: Sequence[DomainProfile] = (),
     ) -> None:
-        """Keep one finished round; ``state`` is the state after it."""
+        """Keep one finished round; ``state`` is the state after it, ``profiles`` who joined."""
         final = self._round(state.round_index - 1)
         partial = final.with_name(final.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_results(rows, partial / "results.parquet")
         write_ledger(entries, partial / "ledger.parquet")
-        write_table(_card_table(state.catalogue), partial / "catalogue.parquet")
-        write_table(_card_table(state.groups), partial / "groups.parquet")
+        write_profiles(profiles, partial / "profiles.parquet")
+        write_cards(state.catalogue, partial / "catalogue.parquet")
+        write_cards(state.groups, partial / "groups.parquet")
         os.replace(partial, final)
         shutil.rmtree(self.steps, ignore_errors=True)
 
@@ -147,7 +150,7 @@ class RunFolder:
         if not finished:
             return SystemState()
         catalogue, groups = (
-            _read_cards(self._round(finished - 1) / f"{name}.parquet")
+            read_cards(self._round(finished - 1) / f"{name}.parquet")
             for name in ("catalogue", "groups")
         )
         return SystemState(round_index=finished, catalogue=catalogue, groups=groups)
@@ -218,25 +221,6 @@ class RunFolder:
 
     def _write_run(self, tables: dict[str, Any]) -> None:
         replace_file(self.path / "run.toml", tomli_w.dumps(tables).encode())
-
-
-def _read_cards(path: Path) -> tuple[ModelCard, ...]:
-    return tuple(decode_card(row) for row in pq.read_table(path)["card"].to_pylist())
-
-
-def _card_table(cards: Sequence[ModelCard]) -> pa.Table:
-    """Readable columns beside each card's own encoding, which alone is read back."""
-    return pa.table(
-        {
-            "model_id": [card.model_id for card in cards],
-            "domain_id": [card.domain_id for card in cards],
-            "architecture": [card.architecture for card in cards],
-            "round_index": [card.round_index for card in cards],
-            "payload_bytes": [card.payload_bytes for card in cards],
-            "parents": pa.array([list(card.parents) for card in cards], pa.list_(pa.string())),
-            "card": pa.array([encode_card(card) for card in cards], pa.binary()),
-        }
-    )
 
 
 def _now() -> str:

@@ -33,10 +33,12 @@ _METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """What one round leaves behind: the next state, and every domain's report or failure."""
+    """What one round leaves behind: the next state, every domain's report or failure, and the
+    profiles of those that gave one."""
 
     state: SystemState
     reports: tuple[LearnReport | Failure, ...]
+    profiles: tuple[DomainProfile, ...] = ()
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -183,7 +185,9 @@ def _admit_reports(
             except GraftError as error:
                 report = failure_of(report, error)
         final.append(report)
-    return Round(state=state.admit(tuple(cards)), reports=tuple(final))
+    return Round(
+        state=state.admit(tuple(cards)), reports=tuple(final), profiles=tuple(profiles.values())
+    )
 
 
 def own_card(report: LearnReport) -> ModelCard:

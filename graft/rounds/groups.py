@@ -63,8 +63,10 @@ def found_groups(
         averages |= {name: averaging.average(name, each) for name, each in pushed.items()}
         members = {d: name for d, name in members.items() if isinstance(told[d], LearnReport)}
     groups = tuple(averages[name] for name in sorted(averages))
-    return Round(
-        state=replace(founded.state, groups=groups), reports=(*founded.reports, *told.values())
+    return replace(
+        founded,
+        state=replace(founded.state, groups=groups),
+        reports=(*founded.reports, *told.values()),
     )
 
 

@@ -1,0 +1,96 @@
+"""Profiles and cards as columns: Parquet in and out, readable by any data frame library."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graft.errors import MessageError, RunError
+from graft.ledger import write_table
+from graft.values import DomainProfile, ModelCard
+from graft.wire.codec import decode_card, encode_card
+
+
+def write_cards(cards: Sequence[ModelCard], path: Path) -> None:
+    """Write a catalogue atomically.
+
+    Readable columns stand beside each card's own encoding, which alone is read back.
+    """
+    columns = {
+        "model_id": [card.model_id for card in cards],
+        "domain_id": [card.domain_id for card in cards],
+        "architecture": [card.architecture for card in cards],
+        "round_index": [card.round_index for card in cards],
+        "payload_bytes": [card.payload_bytes for card in cards],
+        "shipped_bytes": [card.shipped_bytes for card in cards],
+        "class_mask": pa.array(
+            [card.class_mask_C.tolist() for card in cards], pa.list_(pa.bool_())
+        ),
+        "parents": pa.array([list(card.parents) for card in cards], pa.list_(pa.string())),
+        "card": pa.array([encode_card(card) for card in cards], pa.binary()),
+    }
+    write_table(pa.table(columns), path)
+
+
+def read_cards(path: Path) -> tuple[ModelCard, ...]:
+    """The cards of ``write_cards``, profiles included; raises RunError where it cannot be read."""
+    try:
+        return tuple(decode_card(row) for row in pq.read_table(path)["card"].to_pylist())
+    except (FileNotFoundError, KeyError, pa.ArrowInvalid, MessageError) as error:
+        raise RunError(f"catalogue {path}: {error}") from error
+
+
+def write_profiles(profiles: Sequence[DomainProfile], path: Path) -> None:
+    """Write profiles atomically, a row a domain."""
+    columns = {
+        "domain_id": [profile.domain_id for profile in profiles],
+        "task": [profile.task for profile in profiles],
+        "num_samples": pa.array([profile.num_samples for profile in profiles], pa.int64()),
+        "statistics": pa.array(
+            [profile.statistics_D for profile in profiles], pa.list_(pa.float32())
+        ),
+        "class_counts": pa.array(
+            [profile.class_counts_C for profile in profiles], pa.list_(pa.int64())
+        ),
+    }
+    write_table(pa.table(columns), path)
+
+
+def read_profiles(path: Path) -> list[DomainProfile]:
+    """What ``write_profiles`` wrote; statistics are views of one matrix where all are of a length.
+
+    Raises RunError where it cannot be read.
+    """
+    try:
+        table = pq.read_table(path).combine_chunks()
+        columns = {name: table[name].to_pylist() for name in ("domain_id", "task", "num_samples")}
+        statistics, counts = (_rows(table[name]) for name in ("statistics", "class_counts"))
+    except (FileNotFoundError, KeyError, pa.ArrowInvalid) as error:
+        raise RunError(f"profiles {path}: {error}") from error
+    return [
+        DomainProfile(
+            domain_id=domain_id,
+            task=task,
+            num_samples=num_samples,
+            statistics_D=statistics_D,
+            class_counts_C=counts_C,
+        )
+        for domain_id, task, num_samples, statistics_D, counts_C in zip(
+            *columns.values(), statistics, counts, strict=True
+        )
+    ]
+
+
+def _rows(column: pa.ChunkedArray) -> list[Any]:
+    """Each row of a column of lists, a view of all their values; None where there is none."""
+    rows: list[Any] = []
+    for chunk in column.chunks:
+        values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
+        known = chunk.is_valid().to_pylist()
+        rows += [
+            values[offsets[place] : offsets[place + 1]] if known[place] else None
+            for place in range(len(chunk))
+        ]
+    return rows
