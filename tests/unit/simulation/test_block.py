@@ -1,0 +1,127 @@
+"""The block engine in one process: which orders make a block, and that each is a durable step."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from graft.config import ExpansionConfig, with_settings
+from graft.data.imu_world import ImuWorld
+from graft.values import Answer, Failure, LearnOrder, LedgerEntry, Order, ProfileOrder
+from graft.wire.codec import decode_order, encode_answer
+from server.signing import Signer, open_signer
+from simulation.block import (
+    Block,
+    BlockEdge,
+    BlockResult,
+    Domains,
+    StepFolder,
+    Workplace,
+    carry_here,
+)
+
+WORLD = ImuWorld(70, 40, seed=0)
+CONFIG = with_settings(
+    ExpansionConfig(),
+    {"world.domains": 70, "world.windows_per_domain": 40, "training.max_steps": 2},
+)
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    return open_signer(tmp_path / "keys", "run")
+
+
+class Carrier:
+    """Carries blocks out here and remembers them; breaks down before the block ``breaks_at``."""
+
+    def __init__(self, path: Path, signer: Signer, breaks_at: int | None = None) -> None:
+        place = Workplace(
+            config=CONFIG, run="run", models=path / "models", public_key=signer.public_key
+        )
+        self._carry = carry_here(place)
+        self._breaks_at = breaks_at
+        self.blocks: list[list[Order]] = []
+
+    def __call__(self, blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
+        for number, block in enumerate(blocks):
+            if number == self._breaks_at:
+                raise KeyboardInterrupt
+            self.blocks.append([decode_order(body) for body in block.orders])
+            ((_, result),) = self._carry([block])
+            yield number, result
+
+
+def edge_of(
+    path: Path, carrier: Carrier, entries: list[LedgerEntry], architecture: str = "cnn-small"
+) -> BlockEdge:
+    domains = Domains(ids=WORLD.domain_ids, architecture_of=lambda domain_id: architecture)
+    steps = StepFolder(path / "steps")
+    return BlockEdge("run", domains, carrier, steps, entries.append, lambda *news: None)
+
+
+def founders(count: int) -> list[Order]:
+    return [
+        LearnOrder(domain_id=d, round_index=0, method="founder", sources=(), register=True)
+        for d in list(WORLD.domain_ids)[:count]
+    ]
+
+
+def bytes_of(answers: Sequence[Answer]) -> list[bytes]:
+    """The answers without the time they took."""
+    assert not [answer for answer in answers if isinstance(answer, Failure)]
+    return [encode_answer(answer) for answer in answers]
+
+
+def test_profiles_travel_in_blocks_of_one_kind(tmp_path: Path, signer: Signer) -> None:
+    carrier = Carrier(tmp_path, signer)
+    entries: list[LedgerEntry] = []
+    orders: list[Order] = [ProfileOrder(domain_id=d, round_index=0) for d in WORLD.domain_ids]
+    answers = edge_of(tmp_path, carrier, entries).ask(orders)
+    assert [len(block) for block in carrier.blocks] == [64, 6]
+    assert [answer.domain_id for answer in answers] == list(WORLD.domain_ids)
+    assert len(entries) == 2 * 70
+
+
+def test_a_finished_block_is_not_carried_out_again(tmp_path: Path, signer: Signer) -> None:
+    orders = [ProfileOrder(domain_id=d, round_index=0) for d in WORLD.domain_ids]
+    with pytest.raises(KeyboardInterrupt):
+        edge_of(tmp_path, Carrier(tmp_path, signer, breaks_at=1), []).ask(orders)
+    again = Carrier(tmp_path, signer)
+    entries: list[LedgerEntry] = []
+    answers = edge_of(tmp_path, again, entries).ask(orders)
+    assert [len(block) for block in again.blocks] == [6]
+    fresh: list[LedgerEntry] = []
+    untouched = tmp_path / "untouched"
+    wanted = edge_of(untouched, Carrier(untouched, signer), fresh).ask(orders)
+    assert bytes_of(answers) == bytes_of(wanted)
+    assert sorted(map(repr, entries)) == sorted(map(repr, fresh))
+
+
+def test_a_step_keeps_answers_held_parts_and_transfers(tmp_path: Path, signer: Signer) -> None:
+    carrier = Carrier(tmp_path, signer)
+    entries: list[LedgerEntry] = []
+    edge_of(tmp_path, carrier, entries).ask(founders(2))
+    (path,) = (tmp_path / "steps").iterdir()
+    assert {entry.phase for entry in entries} == {"ship", "report", "register", "acknowledge"}
+    steps = StepFolder(tmp_path / "steps")
+    steps.clear()
+    assert not path.exists()
+    block = Block(orders=(b"one", b"two"), held=((), ("a.base",)))
+    result = BlockResult(
+        answers=(b"x", b""), held=(("a.base", "b.base"), ()), entries=tuple(entries)
+    )
+    assert steps.load(block) is None
+    steps.save(block, result)
+    assert steps.load(block) == result
+
+
+def test_what_decides_a_result_decides_its_digest() -> None:
+    block = Block(orders=(b"one", b"two"), held=((), ("a.base",)))
+    others = [
+        Block(orders=(b"onet", b"wo"), held=((), ("a.base",))),
+        Block(orders=(b"one", b"two"), held=(("a.base",), ())),
+        Block(orders=(b"one", b"two"), held=((), ("a.base", "b.base"))),
+        Block(orders=(b"one", b"two"), held=((), ("a.base",)), together=True),
+    ]
+    assert len({block.digest, *(other.digest for other in others)}) == 5
