@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from graft.bench import bench_app
 from graft.config import ExpansionConfig, read_config, with_settings
 from graft.errors import GraftError
+from graft.files import AnyPath, open_path
 from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
 
 
@@ -56,7 +57,11 @@ def main() -> None:
 )
 def simulate(
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; by default one named by the time.")
+        str | None,
+        typer.Option(
+            help="Run folder; by default one named by the time. The block engine takes a URL too, "
+            "of any file system that fsspec knows, e.g. s3://bucket/run."
+        ),
     ] = None,
     config_file: Annotated[
         Path | None, typer.Option("--config", help="A TOML file of ExpansionConfig's keys.")
@@ -90,7 +95,7 @@ def simulate(
         bool, typer.Option(help="Block engine: train models of one architecture side by side.")
     ] = True,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with an interrupted run's folder.")
+        str | None, typer.Option(help="Go on with an interrupted run's folder.")
     ] = None,
     join_timeout_s: Annotated[
         float, typer.Option(help="Flower engine: longest wait for all nodes, seconds.")
@@ -114,9 +119,9 @@ def simulate(
     from simulation.flower import run_flower
 
     if resume is None:
-        folder = RunFolder(out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))
+        folder = RunFolder(open_path(out or f"runs/{datetime.now():%Y%m%d-%H%M%S}"))
     else:
-        folder = RunFolder(resume)
+        folder = RunFolder(open_path(resume))
         config = folder.resume()
     world = open_world(config.world, config.seed)
     with _round_progress(config.rounds) as progress:
@@ -159,10 +164,10 @@ def simulate(
 
 @app.command(epilog="Example: graft report runs/first")
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder.")], output: FormatOption = Format.TABLE
+    run: Annotated[str, typer.Argument(help="A run folder.")], output: FormatOption = Format.TABLE
 ) -> None:
     """Write a run's report.html again and print its table."""
-    _show_run(run, output)
+    _show_run(open_path(run), output)
 
 
 @data_app.command(
@@ -261,7 +266,7 @@ def _configure(
     return with_settings(config, changes)
 
 
-def _show_run(path: Path, output: Format) -> None:
+def _show_run(path: AnyPath, output: Format) -> None:
     from graft.report import read_run, rich_table, summarise, summary_dict, write_report
 
     run = read_run(path)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from graft.errors import RunError
-from graft.ledger import write_table
+from graft.files import read_table, write_table
 
 EVIDENCE_SCHEMA = pa.schema(
     [
@@ -107,7 +106,7 @@ def write_evidence(rows: Iterable[EvidenceRow], path: Path) -> None:
 def read_evidence(path: Path) -> list[EvidenceRow]:
     """Read what ``write_evidence`` wrote; raises RunError where it cannot be read."""
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise RunError(f"evidence {path}: {error}") from error
     if table.schema.names != EVIDENCE_SCHEMA.names:

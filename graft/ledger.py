@@ -1,14 +1,12 @@
 """The traffic ledger: one row a message and attempt, totals, Parquet in and out."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from graft.errors import RunError
+from graft.files import AnyPath, read_table, write_table
 from graft.values import LedgerEntry
 
 LEDGER_SCHEMA = pa.schema(
@@ -70,21 +68,14 @@ def ledger_entries(table: pa.Table) -> list[LedgerEntry]:
     return [LedgerEntry(**row) for row in table.to_pylist()]
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file atomically: a reader sees the old file or the whole new one."""
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(table, partial)
-    os.replace(partial, path)
-
-
-def write_ledger(entries: Iterable[LedgerEntry], path: Path) -> None:
+def write_ledger(entries: Iterable[LedgerEntry], path: AnyPath) -> None:
     """Write the ledger in canonical order."""
     write_table(ledger_table(ordered(entries)), path)
 
 
-def read_ledger(path: Path) -> list[LedgerEntry]:
+def read_ledger(path: AnyPath) -> list[LedgerEntry]:
     """Read a ledger written by ``write_ledger``; raises RunError where it cannot be read."""
     try:
-        return ledger_entries(pq.read_table(path))
+        return ledger_entries(read_table(path))
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise RunError(f"ledger {path}: {error}") from error

@@ -4,13 +4,12 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from graft.errors import RunError
-from graft.ledger import ordered, write_table
+from graft.files import AnyPath, read_table, write_table
+from graft.ledger import ordered
 from graft.values import Failure, LearnReport, LedgerEntry
 
 RESULTS_SCHEMA = pa.schema(
@@ -102,15 +101,15 @@ def results_table(rows: Iterable[ResultRow]) -> pa.Table:
     return pa.Table.from_pylist([dataclasses.asdict(r) for r in arranged], schema=RESULTS_SCHEMA)
 
 
-def write_results(rows: Iterable[ResultRow], path: Path) -> None:
+def write_results(rows: Iterable[ResultRow], path: AnyPath) -> None:
     """Write the results atomically."""
     write_table(results_table(rows), path)
 
 
-def read_results(path: Path) -> list[ResultRow]:
+def read_results(path: AnyPath) -> list[ResultRow]:
     """Read what ``write_results`` wrote; raises RunError where it cannot be read."""
     try:
-        table = pq.read_table(path)
+        table = read_table(path)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise RunError(f"results {path}: {error}") from error
     if table.schema.names != RESULTS_SCHEMA.names:

@@ -1,19 +1,17 @@
 """Profiles and cards as columns: Parquet in and out, readable by any data frame library."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from graft.errors import MessageError, RunError
-from graft.ledger import write_table
+from graft.files import AnyPath, read_table, write_table
 from graft.values import DomainProfile, ModelCard
 from graft.wire.codec import decode_card, encode_card
 
 
-def write_cards(cards: Sequence[ModelCard], path: Path) -> None:
+def write_cards(cards: Sequence[ModelCard], path: AnyPath) -> None:
     """Write a catalogue atomically.
 
     Readable columns stand beside each card's own encoding, which alone is read back.
@@ -34,15 +32,15 @@ def write_cards(cards: Sequence[ModelCard], path: Path) -> None:
     write_table(pa.table(columns), path)
 
 
-def read_cards(path: Path) -> tuple[ModelCard, ...]:
+def read_cards(path: AnyPath) -> tuple[ModelCard, ...]:
     """The cards of ``write_cards``, profiles included; raises RunError where it cannot be read."""
     try:
-        return tuple(decode_card(row) for row in pq.read_table(path)["card"].to_pylist())
+        return tuple(decode_card(row) for row in read_table(path)["card"].to_pylist())
     except (FileNotFoundError, KeyError, pa.ArrowInvalid, MessageError) as error:
         raise RunError(f"catalogue {path}: {error}") from error
 
 
-def write_profiles(profiles: Sequence[DomainProfile], path: Path) -> None:
+def write_profiles(profiles: Sequence[DomainProfile], path: AnyPath) -> None:
     """Write profiles atomically, a row a domain."""
     columns = {
         "domain_id": [profile.domain_id for profile in profiles],
@@ -58,13 +56,13 @@ def write_profiles(profiles: Sequence[DomainProfile], path: Path) -> None:
     write_table(pa.table(columns), path)
 
 
-def read_profiles(path: Path) -> list[DomainProfile]:
+def read_profiles(path: AnyPath) -> list[DomainProfile]:
     """What ``write_profiles`` wrote; statistics are views of one matrix where all are of a length.
 
     Raises RunError where it cannot be read.
     """
     try:
-        table = pq.read_table(path).combine_chunks()
+        table = read_table(path).combine_chunks()
         columns = {name: table[name].to_pylist() for name in ("domain_id", "task", "num_samples")}
         statistics, counts = (_rows(table[name]) for name in ("statistics", "class_counts"))
     except (FileNotFoundError, KeyError, pa.ArrowInvalid) as error:

@@ -10,9 +10,7 @@ journal/             what the depot shipped, row by row, until its round is over
 """
 
 import json
-import os
 import platform
-import shutil
 import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,45 +23,47 @@ import tomli_w
 from graft.config import ExpansionConfig, config_from_dict, config_to_dict
 from graft.data.domain import World
 from graft.errors import RunError
-from graft.files import replace_file
+from graft.files import AnyPath, remove_tree, replace_file
 from graft.ledger import read_ledger, write_ledger
 from graft.results import ResultRow, read_results, run_hash, write_results
 from graft.values import DomainProfile, LedgerEntry, SystemState
 from graft.wire.journal import read_journal
 from server.catalogue import read_cards, write_cards, write_profiles
 
+# A round is finished when its last file is there.
+_LAST_OF_A_ROUND = "results.parquet"
 _PACKAGES = ("graft", "flwr", "ray", "torch", "numpy", "protobuf", "grpcio")
 
 
 class RunFolder:
     """The files of one run. Every write is whole or not there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path = path.absolute()  # the working directory may change under a run
-        self._seen: dict[Path, tuple[int, int]] = {}
+        self._seen: dict[AnyPath, tuple[int, int]] = {}
 
     @property
     def run_id(self) -> str:
         return self.path.name
 
     @property
-    def models(self) -> Path:
+    def models(self) -> AnyPath:
         return self.path / "models"
 
     @property
-    def journals(self) -> Path:
+    def journals(self) -> AnyPath:
         return self.path / "journal"
 
     @property
-    def devices(self) -> Path:
+    def devices(self) -> AnyPath:
         return self.path / "devices"
 
     @property
-    def steps(self) -> Path:
+    def steps(self) -> AnyPath:
         return self.path / "steps"
 
     @property
-    def keys(self) -> Path:
+    def keys(self) -> AnyPath:
         return self.path / "keys"
 
     @property
@@ -121,31 +121,27 @@ class RunFolder:
         profiles: Sequence[DomainProfile] = (),
     ) -> None:
         """Keep one finished round; ``state`` is the state after it, ``profiles`` who joined."""
-        final = self._round(state.round_index - 1)
-        partial = final.with_name(final.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_results(rows, partial / "results.parquet")
-        write_ledger(entries, partial / "ledger.parquet")
-        write_profiles(profiles, partial / "profiles.parquet")
-        write_cards(state.catalogue, partial / "catalogue.parquet")
-        write_cards(state.groups, partial / "groups.parquet")
-        os.replace(partial, final)
-        shutil.rmtree(self.steps, ignore_errors=True)
+        folder = self._round(state.round_index - 1)
+        write_ledger(entries, folder / "ledger.parquet")
+        write_profiles(profiles, folder / "profiles.parquet")
+        write_cards(state.catalogue, folder / "catalogue.parquet")
+        write_cards(state.groups, folder / "groups.parquet")
+        write_results(rows, folder / _LAST_OF_A_ROUND)
+        remove_tree(self.steps)
 
     def load_state(self) -> SystemState:
         """The state to go on from, after the last finished round.
 
         What an interrupted round left in journals and devices is dropped, for it runs again.
         """
-        shutil.rmtree(self.journals, ignore_errors=True)
-        shutil.rmtree(self.devices, ignore_errors=True)
+        remove_tree(self.journals)
+        remove_tree(self.devices)
         return self.read_state()
 
     def read_state(self) -> SystemState:
         """The state after the last finished round: empty where no round is finished."""
         finished = 0
-        while self._round(finished).is_dir():
+        while (self._round(finished) / _LAST_OF_A_ROUND).exists():
             finished += 1
         if not finished:
             return SystemState()
@@ -157,7 +153,7 @@ class RunFolder:
 
     def journal_bytes(self) -> int:
         """Payload bytes that the journals hold by now; reads only what was added."""
-        for path in self.journals.glob("*.jsonl"):
+        for path in self._journals():
             read, shipped = self._seen.get(path, (0, 0))
             with path.open("rb") as file:
                 file.seek(read)
@@ -170,9 +166,9 @@ class RunFolder:
     def journal_entries(self) -> list[LedgerEntry]:
         """Everything that the depot shipped since the last call, which empties the journals."""
         entries: list[LedgerEntry] = []
-        for path in sorted(self.journals.glob("*.jsonl")):
+        for path in self._journals():
             entries += read_journal(path)
-        shutil.rmtree(self.journals, ignore_errors=True)
+        remove_tree(self.journals)
         self._seen.clear()
         return entries
 
@@ -184,7 +180,7 @@ class RunFolder:
         rows: list[ResultRow] = []
         entries: list[LedgerEntry] = []
         for index in range(num_rounds):
-            rows += read_results(self._round(index) / "results.parquet")
+            rows += read_results(self._round(index) / _LAST_OF_A_ROUND)
             entries += read_ledger(self._round(index) / "ledger.parquet")
         write_results(rows, self.path / "results.parquet")
         write_ledger(entries, self.path / "ledger.parquet")
@@ -208,7 +204,13 @@ class RunFolder:
         tables["run"] |= facts
         self._write_run(tables)
 
-    def _round(self, index: int) -> Path:
+    def _journals(self) -> list[Path]:
+        """Devices that share this machine's disk write them; there are none elsewhere."""
+        if not isinstance(self.path, Path):
+            return []
+        return sorted((self.path / "journal").glob("*.jsonl"))
+
+    def _round(self, index: int) -> AnyPath:
         return self.path / "rounds" / str(index)
 
     def _read_run(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The run's own key, and its signature under every card that is admitted."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from graft.errors import RunError
-from graft.files import replace_file
+from graft.files import AnyPath, replace_file
 from graft.values import ModelCard
 from graft.wire.manifest import manifest_bytes
 
@@ -36,7 +35,7 @@ class Signer:
         return replace(card, signature=self._key.sign(manifest_bytes(self._run, card)))
 
 
-def open_signer(folder: Path, run: str) -> Signer:
+def open_signer(folder: AnyPath, run: str) -> Signer:
     """The signer of the key in ``folder``: made at the first use, the same ever after.
 
     ``server.key`` is for its owner alone, ``server.pub`` for everyone. Raises RunError where
@@ -53,7 +52,7 @@ def open_signer(folder: Path, run: str) -> Signer:
     return signer
 
 
-def _read_key(path: Path) -> Ed25519PrivateKey:
+def _read_key(path: AnyPath) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

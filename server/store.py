@@ -1,10 +1,9 @@
 """The server's durable model store: a folder of payloads named by their own SHA-256."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from graft.errors import ModelMissingError, PayloadLimitError, TransportError
-from graft.files import replace_file
+from graft.files import AnyPath, replace_file
 from graft.values import Task
 from graft.wire.checks import is_model_id
 from graft.wire.parts import split_payload
@@ -24,7 +23,7 @@ class DirectoryStore:
     """
 
     def __init__(
-        self, folder: Path, *, shapes_of: Callable[[str], Shapes], durable: bool = False
+        self, folder: AnyPath, *, shapes_of: Callable[[str], Shapes], durable: bool = False
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -55,7 +54,7 @@ class DirectoryStore:
         """
         return self.path(model_id, part).read_bytes()
 
-    def path(self, model_id: str, part: str) -> Path:
+    def path(self, model_id: str, part: str) -> AnyPath:
         """The file that holds a part of a model; raises as ``part`` does."""
         if part not in _SUFFIXES:
             raise TransportError(f"part {part!r}: wanted one of {', '.join(_SUFFIXES)}")
@@ -71,7 +70,7 @@ class DirectoryStore:
     def __contains__(self, model_id: str) -> bool:
         return is_model_id(model_id) and self._path(model_id, "exact").exists()
 
-    def _path(self, model_id: str, part: str) -> Path:
+    def _path(self, model_id: str, part: str) -> AnyPath:
         return self._folder / (model_id + _SUFFIXES[part])
 
     def _write(self, model_id: str, part: str, data: bytes) -> None:
@@ -79,6 +78,6 @@ class DirectoryStore:
         replace_file(self._path(model_id, part), data, mode=0o600, durable=self._durable)
 
 
-def open_store(folder: Path, task: Task) -> DirectoryStore:
+def open_store(folder: AnyPath, task: Task) -> DirectoryStore:
     """The store in ``folder`` for models of the zoo that do ``task``."""
     return DirectoryStore(folder, shapes_of=lambda name: parameter_shapes(name, task))

@@ -21,7 +21,7 @@ from client.app import attach
 from client.host import domain_of_partition
 from graft.config import ExpansionConfig
 from graft.data.worlds import open_world
-from graft.errors import EdgeError, GraftError
+from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
 from graft.values import Order
 from graft.wire.manifest import verify_card
@@ -30,7 +30,7 @@ from server.edge import EdgeSettings, connect_flower
 from server.store import open_store
 from simulation.devices import open_simulated_device
 from simulation.memory import MemoryMeter
-from simulation.surroundings import QUIET, working_directory
+from simulation.surroundings import QUIET, empty_directory
 
 
 def run_flower(
@@ -43,9 +43,12 @@ def run_flower(
 
     The timeouts bound the wait for all nodes, and the wait without any answer.
 
-    Raises what ``conduct`` raises; EdgeError where Flower's engine itself broke.
+    Raises what ``conduct`` raises; ConfigError for a run folder on another machine, EdgeError
+    where Flower's engine itself broke.
     """
-    config, folder = settings.config, settings.folder.path.absolute()
+    config, folder = settings.config, settings.folder.path
+    if not isinstance(folder, Path):
+        raise ConfigError(f"run folder {folder}: Flower's engine wants one on this machine")
     edge = EdgeSettings(
         run=settings.folder.run_id, join_timeout_s=join_timeout_s, stall_timeout_s=stall_timeout_s
     )
@@ -61,7 +64,7 @@ def run_flower(
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
     }
     os.environ.update(QUIET)
-    with working_directory(folder), _log_file(folder / "flower.log"), MemoryMeter() as memory:
+    with empty_directory(), _log_file(folder / "flower.log"), MemoryMeter() as memory:
         try:
             run_simulation(
                 server_app=server_app,

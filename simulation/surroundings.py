@@ -1,6 +1,7 @@
 """What Flower, Ray and torch are told about the place they run in."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,13 @@ QUIET = {
 
 
 @contextmanager
-def working_directory(folder: Path) -> Iterator[None]:
+def empty_directory() -> Iterator[None]:
     """Ray puts the current directory on its workers' import path: a ``server.py`` that lies
     where a person happens to stand must not be taken for ours."""
     before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)

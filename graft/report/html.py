@@ -3,11 +3,10 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from graft.config import config_to_dict
-from graft.files import replace_file
+from graft.files import AnyPath, replace_file
 from graft.ledger import is_upload, total_bytes
 from graft.report.canvas import NARROW, WIDE, Canvas
 from graft.report.figures import accuracy_per_round, domain_gains_figure
@@ -36,7 +35,7 @@ from graft.report.wording import (
 REPORT_NAME = "report.html"
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: AnyPath) -> AnyPath:
     """Write ``report.html`` into the run folder, atomically, and give its path.
 
     Raises RunError where the folder is not a run's.

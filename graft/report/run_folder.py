@@ -3,11 +3,11 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from graft.config import ExpansionConfig, config_from_dict
 from graft.errors import ConfigError, RunError
+from graft.files import AnyPath
 from graft.ledger import read_ledger
 from graft.results import ResultRow, read_results
 from graft.values import LedgerEntry
@@ -25,7 +25,7 @@ class RunRecord:
     entries: tuple[LedgerEntry, ...]
 
 
-def read_run(run_folder: Path) -> RunRecord:
+def read_run(run_folder: AnyPath) -> RunRecord:
     """Read a run folder; raises RunError where a part is missing or cannot be read."""
     path = run_folder / "run.toml"
     try:

@@ -16,7 +16,7 @@ from simulation.block.pool import carry_here, ray_pool
 from simulation.block.steps import StepFolder
 from simulation.block.task import Workplace
 from simulation.memory import MemoryMeter
-from simulation.surroundings import QUIET, working_directory
+from simulation.surroundings import QUIET, empty_directory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
 
     steps = StepFolder(folder.steps)
     with ExitStack() as stack:
-        stack.enter_context(working_directory(folder.path))
+        stack.enter_context(empty_directory())
         memory = stack.enter_context(MemoryMeter())
         if blocks.workers:
             pool = stack.enter_context(ray_pool(blocks.workers, blocks.ray_address))

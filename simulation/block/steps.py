@@ -2,13 +2,11 @@
 
 import hashlib
 import io
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
-from graft.files import replace_file
+from graft.files import AnyPath, remove_tree, replace_file
 from graft.ledger import LEDGER_SCHEMA, ledger_entries, ledger_table
 from graft.values import LedgerEntry
 
@@ -51,7 +49,7 @@ class StepFolder:
     A process that was killed finds here what it had finished; ``clear`` when the round is kept.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self._path = path
 
     def load(self, block: Block) -> BlockResult | None:
@@ -59,9 +57,9 @@ class StepFolder:
         path = self._path / block.digest
         if not path.exists():
             return None
-        with pa.OSFile(str(path)) as file:
-            answers = pa.ipc.open_stream(file).read_all()
-            entries = pa.ipc.open_stream(file).read_all()
+        file = pa.BufferReader(path.read_bytes())
+        answers = pa.ipc.open_stream(file).read_all()
+        entries = pa.ipc.open_stream(file).read_all()
         return BlockResult(
             answers=tuple(answers["answer"].to_pylist()),
             held=tuple(map(tuple, answers["held"].to_pylist())),
@@ -80,4 +78,4 @@ class StepFolder:
 
     def clear(self) -> None:
         """Forget every step."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        remove_tree(self._path)

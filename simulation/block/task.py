@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 
 import torch
 
@@ -12,6 +11,7 @@ from client.host import make_device
 from graft.config import ExpansionConfig, WorldConfig
 from graft.data.domain import World
 from graft.data.worlds import open_world
+from graft.files import AnyPath
 from graft.rounds import Device, answer_order, answer_together
 from graft.values import Answer, LearnOrder, LedgerEntry, Order, ProbeOrder, failure_of
 from graft.wire.codec import decode_order, encode_answer
@@ -31,7 +31,7 @@ class Workplace:
 
     config: ExpansionConfig
     run: str
-    models: Path
+    models: AnyPath
     public_key: bytes
     accelerator: str = "cpu"
 

@@ -4,11 +4,14 @@ Both run in a process that has done others before: what they read again and agai
 """
 
 import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 
+from client.host import make_device
 from graft.config import ExpansionConfig, WorldConfig
 from graft.data.domain import DomainData, World
 from graft.data.worlds import open_world
@@ -19,14 +22,15 @@ from graft.ports import ModelStore
 from graft.results import result_row
 from graft.rounds import Device, expand_system, found_groups, found_system
 from graft.values import Failure, LearnReport, LedgerEntry, ModelCard, Order, Task
+from graft.wire.link import DirectoryLink
 from graft.wire.manifest import verify_card
 from server.conduct import check_card
 from server.fedavg import GroupAveraging
 from server.run_folder import RunFolder
 from server.signing import open_signer
 from server.store import open_store
-from simulation.devices import open_simulated_device
 from simulation.evidence.plan import Expansion, Founding, Job
+from simulation.held_parts import HeldParts
 from simulation.local import LocalEdge
 
 
@@ -98,7 +102,7 @@ def found(founding: Founding) -> None:
     store = open_store(folder.models, world.task)
     signer = open_signer(folder.keys, folder.run_id)
     entries: list[LedgerEntry] = []
-    edge = _edge(folder, config, world, store, folder, entries)
+    edge = _edge(folder, config, world, store, entries)
 
     def admit(card: ModelCard) -> ModelCard:
         return signer.sign(check_card(card, store=store, task=world.task))
@@ -109,9 +113,8 @@ def found(founding: Founding) -> None:
     if done.failures:
         told = "; ".join(f"{f.domain_id}: {f.error}: {f.message}" for f in done.failures)
         raise ExpansionFailedError(f"founders of {founding.data}, seed {config.seed}: {told}")
-    folder.save_round(
-        done.state, [result_row(report) for report in done.reports], _with_journal(entries, folder)
-    )
+    rows = [result_row(report) for report in done.reports]
+    folder.save_round(done.state, rows, entries, done.profiles)
 
 
 def expand(expansion: Expansion) -> list[EvidenceRow]:
@@ -121,20 +124,18 @@ def expand(expansion: Expansion) -> list[EvidenceRow]:
     entries: list[LedgerEntry] = []
     expansion.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=expansion.scratch) as name:
-        scratch = RunFolder(Path(name))
         # The models of newcomers are weighed and checked like any, and not kept.
         store = LayeredStore(
-            own=open_store(scratch.models, world.task),
+            own=open_store(Path(name), world.task),
             base=open_store(founders.models, world.task),
         )
         done = expand_system(
             founders.read_state(),
             expansion.domain_ids,
-            _edge(founders, config, world, store, scratch, entries),
+            _edge(founders, config, world, store, entries),
             partial(check_card, store=store, task=world.task),
             config,
         )
-        entries = _with_journal(entries, scratch)
     return [_row(report, entries, expansion, world) for report in done.reports]
 
 
@@ -166,27 +167,27 @@ def _edge(
     config: ExpansionConfig,
     world: World,
     store: ModelStore,
-    scratch: RunFolder,
     entries: list[LedgerEntry],
 ) -> LocalEdge:
-    """The way to simulated devices that trust the founders' server; journals in ``scratch``."""
+    """The way to simulated devices that trust the founders' server."""
     public_key = (founders.keys / "server.pub").read_bytes()
+    held: defaultdict[tuple[str, str], HeldParts] = defaultdict(lambda: HeldParts((), store))
 
-    def open_device(order: Order) -> AbstractContextManager[Device]:
-        return open_simulated_device(
+    def device_for(order: Order) -> AbstractContextManager[Device]:
+        device = make_device(
             order,
             config=config,
             world=world,
-            folder=scratch.path,
-            store=store,
+            run=founders.run_id,
+            link=DirectoryLink(store),
+            cache=held[order.domain_id, order.method],
             verify=partial(verify_card, founders.run_id, public_key=public_key),
+            record=entries.append,
+            clock=time.thread_time,
         )
+        return nullcontext(device)
 
-    return LocalEdge(scratch.run_id, world.domain_ids, open_device, entries.append)
-
-
-def _with_journal(entries: list[LedgerEntry], folder: RunFolder) -> list[LedgerEntry]:
-    return entries + folder.journal_entries()
+    return LocalEdge(founders.run_id, world.domain_ids, device_for, entries.append)
 
 
 def _row(

@@ -1,0 +1,47 @@
+"""Files that are written whole, here and on a file system that only fsspec reaches."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pyarrow as pa
+import pytest
+
+from graft.files import AnyPath, open_path, read_table, remove_tree, replace_file, write_table
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
+    if request.param == "here":
+        return open_path(str(tmp_path / "run"))
+    return open_path(f"memory://{uuid4().hex}/run")
+
+
+def test_a_name_without_a_scheme_is_a_path_of_this_machine(tmp_path: Path) -> None:
+    assert open_path(str(tmp_path)) == tmp_path
+    assert open_path("runs/first").is_absolute()
+
+
+def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(folder: AnyPath) -> None:
+    path = folder / "deep" / "file"
+    assert not path.exists()
+    for content in (b"first", b"", b"second"):
+        replace_file(path, content)
+        assert path.read_bytes() == content
+    assert [each.name for each in path.parent.iterdir()] == ["file"]
+
+
+def test_a_tree_is_removed_and_its_neighbours_are_not(folder: AnyPath) -> None:
+    for name in ("gone/a", "gone/deep/b", "kept"):
+        replace_file(folder / name, b"x")
+    remove_tree(folder / "gone")
+    remove_tree(folder / "never-there")
+    assert not (folder / "gone").exists()
+    assert (folder / "kept").read_bytes() == b"x"
+
+
+def test_a_table_comes_back(folder: AnyPath) -> None:
+    table = pa.table({"name": ["a", "b"], "size": [1, 2]})
+    write_table(table, folder / "table.parquet")
+    assert read_table(folder / "table.parquet").equals(table)
+    with pytest.raises(FileNotFoundError):
+        read_table(folder / "other.parquet")
