@@ -86,7 +86,9 @@ def kernel_plan(network: Network, sample_shape: tuple[int, ...], batch: int) -> 
         return None
     if gru is not None and (gru.hidden_size % _UNIT or len(sample_shape) != 2):
         return None
-    parameters, statistics, found = [], [], []
+    parameters: list[_Slot] = []
+    statistics: list[_Slot] = []
+    found: list[_Block] = []
     shape = sample_shape
     for (name, module), (norm, _), _ in triples:
         block, slot = _block(name, module, shape, batch, found[-1].outputs if found else None)
@@ -196,9 +198,7 @@ def _block(
     out = [(size[i] + 2 * pad[i] - kernel[i]) // stride[i] + 1 for i in (0, 1)]
     block = _Block(wide, outputs, *size, *kernel, *stride, *pad, *out)
     order = (2, 1, 0) if len(shape) == 2 else (2, 3, 1, 0)
-    slot = _Slot(
-        name=f"{name}.weight", order=order, shape=(*module.kernel_size, wide, outputs)
-    )
+    slot = _Slot(name=f"{name}.weight", order=order, shape=(*module.kernel_size, wide, outputs))
     return block, slot
 
 

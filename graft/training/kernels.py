@@ -17,7 +17,8 @@ from pathlib import Path
 _SOURCES = ("kernels.c", "kernels_products.h")
 # Not -ffast-math: NaN and infinity must come out as PyTorch's loop would give them.
 _FLAGS = (
-    "-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC",
+    "-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared",
+    "-fPIC",
 )  # fmt: skip
 _log = logging.getLogger(__name__)
 
