@@ -11,10 +11,12 @@ from graft.errors import TransportError
 from graft.training import (
     Lesson,
     Source,
+    SupervisedJob,
     masked_probabilities,
     minimise,
     parameter_group,
     predict_in_batches,
+    train_alone,
 )
 from graft.training.local import StepLoss
 from graft.values import BoolArray
@@ -36,15 +38,11 @@ def train_target(network: Network, loss_of: StepLoss, lesson: Lesson) -> None:
 
 def train_supervised(network: Network, x: Tensor, y_N: Tensor, lesson: Lesson) -> None:
     """Cross-entropy on labelled rows, as many steps as every other method takes."""
-    training = lesson.config.training
-    network.train()
-    rows = len(lesson.x_L) + len(lesson.x_U)
-
-    def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
-        return F.cross_entropy(network(x[labelled_B]), y_N[labelled_B])
-
-    groups = [parameter_group(network, training.learning_rate)]
-    minimise(loss_of, groups, len(x), rows - len(x), training, lesson.seed)
+    job = SupervisedJob(
+        network=network, x=x, y_N=y_N, num_rows=len(lesson.x_L) + len(lesson.x_U),
+        config=lesson.config.training, seed=lesson.seed,
+    )  # fmt: skip
+    train_alone(job)
 
 
 def batch_logits(

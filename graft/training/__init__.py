@@ -10,16 +10,20 @@ from graft.training.lesson import (
     predict_in_batches,
 )
 from graft.training.local import count_steps, minimise, parameter_group
+from graft.training.stacked import SupervisedJob, train_alone, train_supervised_many
 
 __all__ = [
     "Learned",
     "Lesson",
     "Prototypes",
     "Source",
+    "SupervisedJob",
     "count_steps",
     "features_in_batches",
     "masked_probabilities",
     "minimise",
     "parameter_group",
     "predict_in_batches",
+    "train_alone",
+    "train_supervised_many",
 ]

@@ -1,10 +1,10 @@
 """One local trainer: Adam over steps of a labelled and an unlabelled batch (A6).
 
-Legend: L labelled, U unlabelled samples, B a batch.
+Legend: L labelled, U unlabelled samples, B a batch, S steps.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,15 +42,15 @@ def minimise(
     per_epoch, steps = count_steps(num_labelled + num_unlabelled, config)
     optimiser = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    labelled = _batches(num_labelled, config.batch_size, seed)
-    unlabelled = _batches(num_unlabelled, config.batch_size, seed + 1)
+    labelled_SB = batch_rows(num_labelled, config.batch_size, seed, steps)
+    unlabelled_SB = batch_rows(num_unlabelled, config.batch_size, seed + 1, steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout has no generator of its own to give it
         for step in range(steps):
             if before_epoch is not None and step % per_epoch == 0:
                 before_epoch()
             optimiser.zero_grad()
-            loss_of(next(labelled), next(unlabelled)).backward()  # type: ignore[no-untyped-call]
+            loss_of(labelled_SB[step], unlabelled_SB[step]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
 
@@ -60,13 +60,14 @@ def parameter_group(module: nn.Module, learning_rate: float) -> dict[str, Any]:
     return {"params": list(module.parameters()), "lr": learning_rate}
 
 
-def _batches(num_rows: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Row indices, batch by batch, through one seeded permutation after another."""
+def batch_rows(num_rows: int, batch_size: int, seed: int, steps: int) -> Tensor:
+    """Row indices of every step (steps, B), through one seeded permutation after another.
+
+    Fewer rows than a batch make batches of all rows, and none make empty ones.
+    """
     generator = torch.Generator().manual_seed(seed)
     size = min(batch_size, num_rows)
-    waiting = torch.empty(0, dtype=torch.int64)
-    while True:
-        if len(waiting) < size:
-            waiting = torch.cat([waiting, torch.randperm(num_rows, generator=generator)])
-        yield waiting[:size]
-        waiting = waiting[size:]
+    passes = math.ceil(steps * size / max(num_rows, 1))
+    orders = [torch.randperm(num_rows, generator=generator) for _ in range(passes)]
+    stream = torch.cat([torch.empty(0, dtype=torch.int64), *orders])
+    return stream[: steps * size].view(steps, size)
