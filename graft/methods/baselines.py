@@ -1,39 +1,36 @@
 """What people would do instead: the baselines that run beside the main method (E)."""
 
 import copy
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from graft.methods.method import FOUNDER, Method
+from graft.methods.supervised import Course, fit_course, on_labels, supervised
 from graft.methods.target import (
     best_source,
     distil,
     fresh_target,
     known_classes,
     mean_prediction,
-    train_supervised,
 )
 from graft.training import Learned, Lesson
 from graft.values import BoolArray
 
 
-def fit_label_only(lesson: Lesson) -> Learned:
+def plan_label_only(lesson: Lesson) -> Course:
     """Train on L alone."""
-    network = fresh_target(lesson)
-    train_supervised(network, lesson.x_L, lesson.y_L, lesson)
-    return Learned(
-        architecture=lesson.architecture, network=network.eval(), mask_C=lesson.label_mask
-    )
+    return on_labels(lesson, fresh_target(lesson), lesson.label_mask)
 
 
-def fit_all_labels(lesson: Lesson) -> Learned:
+def plan_all_labels(lesson: Lesson) -> Course:
     """The oracle: train on every row with its true label. A founder's own training as well."""
-    network = fresh_target(lesson)
-    y = torch.cat([lesson.y_L, lesson.hidden_y_U])
-    train_supervised(network, torch.cat([lesson.x_L, lesson.x_U]), y, lesson)
-    mask_C: BoolArray = np.bincount(y.numpy(), minlength=lesson.task.num_classes) > 0
-    return Learned(architecture=lesson.architecture, network=network.eval(), mask_C=mask_C)
+    y_N = torch.cat([lesson.y_L, lesson.hidden_y_U])
+    mask_C: BoolArray = np.bincount(y_N.numpy(), minlength=lesson.task.num_classes) > 0
+    course = on_labels(lesson, fresh_target(lesson), mask_C)
+    return replace(course, x=torch.cat([lesson.x_L, lesson.x_U]), y_N=y_N)
 
 
 def fit_best_source(lesson: Lesson) -> Learned:
@@ -44,23 +41,18 @@ def fit_best_source(lesson: Lesson) -> Learned:
     )
 
 
-def fit_finetuned_source(lesson: Lesson) -> Learned:
+def plan_finetuned_source(lesson: Lesson) -> Course:
     """The source that is best on L, all its layers trained on L.
 
     Where nobody has a model to start from (no source of the own architecture), a person
     would train on L alone: so does this.
     """
     if not lesson.sources:
-        return fit_label_only(lesson)
+        return plan_label_only(lesson)
     best = best_source(lesson)
-    network = copy.deepcopy(best.network)
-    train_supervised(network, lesson.x_L, lesson.y_L, lesson)
-    return Learned(
-        architecture=best.architecture,
-        network=network.eval(),
-        mask_C=best.mask_C | lesson.label_mask,
-        used=(best,),
-    )
+    mask_C = best.mask_C | lesson.label_mask
+    course = on_labels(lesson, copy.deepcopy(best.network), mask_C, used=(best,))
+    return replace(course, architecture=best.architecture)
 
 
 def fit_average_kd(lesson: Lesson) -> Learned:
@@ -75,21 +67,20 @@ def fit_average_kd(lesson: Lesson) -> Learned:
     )
 
 
+fit_label_only = partial(fit_course, plan_label_only)
+fit_all_labels = partial(fit_course, plan_all_labels)
+fit_finetuned_source = partial(fit_course, plan_finetuned_source)
+
 METHODS = (
-    Method(name=FOUNDER, title="Founders", fit=fit_all_labels, reach="none"),
-    Method(name="label-only", title="Label only", fit=fit_label_only, reach="none"),
-    Method(name="all-labels", title="All labels (reference)", fit=fit_all_labels, reach="none"),
+    supervised(plan_all_labels, name=FOUNDER, title="Founders", reach="none"),
+    supervised(plan_label_only, name="label-only", title="Label only", reach="none"),
+    supervised(plan_all_labels, name="all-labels", title="All labels (reference)", reach="none"),
     Method(name="best-source", title="Best source", fit=fit_best_source, reach="all"),
-    Method(
-        name="finetuned-any",
-        title="Fine-tuned, any",
-        fit=fit_finetuned_source,
-        reach="all",
-    ),
-    Method(
+    supervised(plan_finetuned_source, name="finetuned-any", title="Fine-tuned, any", reach="all"),
+    supervised(
+        plan_finetuned_source,
         name="finetuned-same",
         title="Fine-tuned, same",
-        fit=fit_finetuned_source,
         reach="same-architecture",
     ),
     Method(

@@ -10,52 +10,41 @@ import copy
 import math
 from dataclasses import replace
 
-from graft.methods.method import Method
-from graft.methods.target import fresh_target, train_supervised
+from graft.methods.baselines import plan_label_only
+from graft.methods.supervised import Course, on_labels, supervised
 from graft.seeding import derive_seed
-from graft.training import Learned, Lesson, count_steps
+from graft.training import Lesson, count_steps
 
 FEDAVG_LOCAL = "fedavg-local"
 
 
-def fit_fedavg(lesson: Lesson) -> Learned:
+def plan_fedavg(lesson: Lesson) -> Course:
     """Fine-tune the group's model on L; where the group has none, train on L alone."""
-    network, mask_C = fresh_target(lesson), lesson.label_mask
-    if lesson.group is not None:
-        network = copy.deepcopy(lesson.group.network)
-        mask_C = mask_C | lesson.group.mask_C
-    train_supervised(network, lesson.x_L, lesson.y_L, lesson)
-    return Learned(
-        architecture=lesson.architecture,
-        network=network.eval(),
-        mask_C=mask_C,
-        used=(lesson.group,) if lesson.group is not None else (),
-    )
+    if lesson.group is None:
+        return plan_label_only(lesson)
+    network, mask_C = copy.deepcopy(lesson.group.network), lesson.label_mask | lesson.group.mask_C
+    return on_labels(lesson, network, mask_C, used=(lesson.group,))
 
 
-def fit_fedavg_local(lesson: Lesson) -> Learned:
+def plan_fedavg_local(lesson: Lesson) -> Course:
     """One founder's part of one round: its share of the steps on L, from the group's model."""
     training, rows = lesson.config.training, len(lesson.x_L) + len(lesson.x_U)
     steps = math.ceil(count_steps(rows, training)[1] / training.group_rounds)
-    config = replace(lesson.config, training=replace(training, max_steps=steps))
-    # Other batches in every round, for each starts from another model.
-    seed = derive_seed(lesson.seed, lesson.group.model_id if lesson.group else "")
-    return fit_fedavg(replace(lesson, config=config, seed=seed))
+    return replace(
+        plan_fedavg(lesson),
+        training=replace(training, max_steps=steps),
+        # Other batches in every round, for each starts from another model.
+        seed=derive_seed(lesson.seed, lesson.group.model_id if lesson.group else ""),
+    )
 
 
 METHODS = (
-    Method(
+    supervised(
+        plan_fedavg_local,
         name=FEDAVG_LOCAL,
         title="FedAvg, founders' part",
-        fit=fit_fedavg_local,
         reach="none",
         group=True,
     ),
-    Method(
-        name="fedavg",
-        title="FedAvg",
-        fit=fit_fedavg,
-        reach="none",
-        group=True,
-    ),
+    supervised(plan_fedavg, name="fedavg", title="FedAvg", reach="none", group=True),
 )

@@ -11,12 +11,10 @@ from graft.errors import TransportError
 from graft.training import (
     Lesson,
     Source,
-    SupervisedJob,
     masked_probabilities,
     minimise,
     parameter_group,
     predict_in_batches,
-    train_alone,
 )
 from graft.training.local import StepLoss
 from graft.values import BoolArray
@@ -34,15 +32,6 @@ def train_target(network: Network, loss_of: StepLoss, lesson: Lesson) -> None:
     groups = [parameter_group(network, training.learning_rate)]
     network.train()
     minimise(loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed)
-
-
-def train_supervised(network: Network, x: Tensor, y_N: Tensor, lesson: Lesson) -> None:
-    """Cross-entropy on labelled rows, as many steps as every other method takes."""
-    job = SupervisedJob(
-        network=network, x=x, y_N=y_N, num_rows=len(lesson.x_L) + len(lesson.x_U),
-        config=lesson.config.training, seed=lesson.seed,
-    )  # fmt: skip
-    train_alone(job)
 
 
 def batch_logits(

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graft.methods import find_method
 from graft.methods.baselines import fit_finetuned_source, fit_label_only
-from graft.methods.fedavg import fit_fedavg, fit_fedavg_local
 from graft.seeding import derive_seed
 from graft.training import Learned, Lesson, Source
 from graft.zoo import parameters_of
 
+fit_fedavg, fit_fedavg_local = find_method("fedavg").fit, find_method("fedavg-local").fit
 MakeLesson = Callable[..., Lesson]
 MakeSource = Callable[..., Source]
 
