@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,14 +18,6 @@ from graft.config import ExpansionConfig, read_config, with_settings
 from graft.errors import GraftError
 from graft.files import AnyPath, open_path
 from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
-
-
-class Engine(StrEnum):
-    """What carries orders to simulated domains."""
-
-    FLOWER = "flower"
-    BLOCK = "block"
-
 
 app = typer.Typer(
     help="Grow a learning system to new domains: simulate, prepare data, report, measure.",
@@ -78,12 +69,13 @@ def simulate(
     method: Annotated[str | None, typer.Option(help="The method whose models join.")] = None,
     setting: SettingOption = None,
     engine: Annotated[
-        Engine,
+        Literal["flower", "block"],
         typer.Option(
             help="flower: each domain a node of Flower's simulation, the deployment's own way of "
-            "messages. block: many domains a task, their models trained side by side; for scale."
+            "messages. block: many domains a task, their models trained side by side; for scale. "
+            "A resumed run keeps its own."
         ),
-    ] = Engine.FLOWER,
+    ] = "flower",
     workers: Annotated[int, typer.Option(help="Ray workers; never changes the result.")] = 2,
     ray_address: Annotated[
         str | None, typer.Option(help="A Ray cluster to join (block engine), e.g. host:6379.")
@@ -115,14 +107,23 @@ def simulate(
     from graft.data.worlds import open_world
     from server.conduct import RunSettings
     from server.run_folder import RunFolder
-    from simulation.block import BlockSettings, run_blocks
-    from simulation.flower import run_flower
+    from simulation.engines import Engine, EngineSettings, run_engine
 
+    carrier = EngineSettings(
+        engine=Engine(engine),
+        accelerator=accelerator,
+        stacked=stacked,
+        workers=workers,
+        ray_address=ray_address,
+        join_timeout_s=join_timeout_s,
+        stall_timeout_s=stall_timeout_s,
+    )
     if resume is None:
         folder = RunFolder(open_path(out or f"runs/{datetime.now():%Y%m%d-%H%M%S}"))
     else:
         folder = RunFolder(open_path(resume))
         config = folder.resume()
+        carrier = carrier.as_kept(folder.read_engine())
     world = open_world(config.world, config.seed)
     with _round_progress(config.rounds) as progress:
         settings = RunSettings(
@@ -132,7 +133,7 @@ def simulate(
             progress=progress,
         )
         if resume is None:
-            folder.begin(config, world)
+            folder.begin(config, world, carrier.kept())
         console.print(
             f"{world.task.name}: {len(world.domain_ids)} domains, {config.rounds} rounds, "
             f"methods {', '.join(config.methods)}; run folder {folder.path}",
@@ -140,16 +141,7 @@ def simulate(
             soft_wrap=True,
         )
         try:
-            if engine is Engine.FLOWER:
-                digest = run_flower(settings, workers, join_timeout_s, stall_timeout_s)
-            else:
-                blocks = BlockSettings(
-                    workers=workers,
-                    ray_address=ray_address,
-                    accelerator=accelerator,
-                    stacked=stacked,
-                )
-                digest = run_blocks(settings, blocks)
+            digest = run_engine(settings, carrier)
         except GraftError as error:
             folder.fail(f"{type(error).__name__}: {error}")
             failure: GraftError | None = error

@@ -1,6 +1,6 @@
 """A run's folder: durable, atomic steps, one a round, and the whole at the end.
 
-run.toml             configuration, seed, versions, world, outcome
+run.toml             configuration, seed, versions, world, engine, outcome
 rounds/<i>/          results, ledger, profiles, catalogue, groups (.parquet) of one round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
@@ -12,10 +12,11 @@ journal/             what the depot shipped, row by row, until its round is over
 import json
 import platform
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
@@ -32,6 +33,7 @@ from server.catalogue import read_cards, write_cards, write_profiles
 
 # A round is finished when its last file is there.
 _LAST_OF_A_ROUND = "results.parquet"
+_FLOWER: Mapping[str, str | bool] = MappingProxyType({"name": "flower"})
 _PACKAGES = ("graft", "flwr", "ray", "torch", "numpy", "protobuf", "grpcio")
 
 
@@ -71,8 +73,13 @@ class RunFolder:
         """Whether the whole ledger and results are there."""
         return all((self.path / f"{name}.parquet").exists() for name in ("results", "ledger"))
 
-    def begin(self, config: ExpansionConfig, world: World) -> None:
-        """Start a new run; raises RunError where the folder already holds one."""
+    def begin(
+        self, config: ExpansionConfig, world: World, engine: Mapping[str, str | bool] = _FLOWER
+    ) -> None:
+        """Start a new run; raises RunError where the folder already holds one.
+
+        ``engine`` is what of the engine touches the result: a resumed run needs the same.
+        """
         if (self.path / "run.toml").exists():
             raise RunError(
                 f"run folder {self.path}: holds a run already; resume it or name another"
@@ -99,6 +106,7 @@ class RunFolder:
                     "sample_shape": list(world.task.sample_shape),
                     "domains": len(world.domain_ids),
                 },
+                "engine": dict(engine),
                 "config": config_to_dict(config),
             }
         )
@@ -112,6 +120,11 @@ class RunFolder:
         tables["run"] |= {"status": "running", "reason": ""}
         self._write_run(tables)
         return config_from_dict(tables["config"])
+
+    def read_engine(self) -> Mapping[str, str | bool]:
+        """What ``begin`` was told of the engine; raises RunError where there is no run."""
+        engine: Mapping[str, str | bool] = self._read_run().get("engine", _FLOWER)
+        return engine
 
     def save_round(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import GRAFT, LIMIT_S, quiet_environment
+from commands import GRAFT, LIMIT_S, SMALL, quiet_environment
 
 
 @pytest.fixture
@@ -49,3 +49,19 @@ def start_graft(tmp_path: Path) -> "Iterator[Callable[..., subprocess.Popen[byte
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One uninterrupted run of Flower's engine with two workers; copy it before you resume it."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    done = subprocess.run(
+        [GRAFT, *SMALL, "--out", folder, "--workers", "2"],
+        cwd=folder.parent,
+        env=quiet_environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from commands import GRAFT, LIMIT_S, SMALL, quiet_environment, run_facts, wait_until
+from commands import SMALL, run_facts, wait_until
 
 from graft.data import ImuWorld, write_dataset, write_domain
 from graft.data.imu_world import CHANNELS, RATE_HZ
@@ -35,22 +35,6 @@ from simulation.local import LocalEdge
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One uninterrupted run with two workers."""
-    folder = tmp_path_factory.mktemp("reference") / "run"
-    done = subprocess.run(
-        [GRAFT, *SMALL, "--out", folder, "--workers", "2"],
-        cwd=folder.parent,
-        env=quiet_environment(),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 def test_a_run_serves_every_newcomer_by_every_method(reference: Path) -> None:

@@ -64,7 +64,7 @@ def test_options_win_over_set_and_set_over_the_file(
 ) -> None:
     started: list[ExpansionConfig] = []
 
-    def begin(self: RunFolder, config: ExpansionConfig, world: object) -> None:
+    def begin(self: RunFolder, config: ExpansionConfig, *rest: object) -> None:
         started.append(config)
         raise ConfigError("seen enough")
 
