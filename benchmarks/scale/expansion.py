@@ -1,0 +1,109 @@
+"""A large expansion end to end, and what a domain costs as the system grows.
+
+python benchmarks/scale/expansion.py --sources 2000 --newcomers 200
+python benchmarks/scale/expansion.py --flat 500,1000,2000,4000 --steps 60
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from summary import figure, write_summary
+
+from graft.ledger import is_upload, read_ledger, total_bytes
+from graft.results import read_results
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(
+    sources: Annotated[int, typer.Option(help="Founders.")] = 2000,
+    newcomers: Annotated[int, typer.Option(help="Newcomers, over three rounds.")] = 200,
+    flat: Annotated[
+        str, typer.Option(help="Instead: numbers of domains, one in eleven a newcomer.")
+    ] = "",
+    steps: Annotated[int, typer.Option(help="Training steps a model.")] = 300,
+    workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+    runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs/scale"),
+) -> None:
+    """Founders train, newcomers are served by HaT-style in three rounds, by the block engine."""
+    if not flat:
+        command = (
+            f"python benchmarks/scale/expansion.py --sources {sources} --newcomers {newcomers} "
+            f"--steps {steps}"
+        )
+        name = f"expansion/{sources}-sources-{newcomers}-newcomers"
+        write_summary(
+            HERE / "results", measure(name, sources, newcomers, steps, workers, runs, command)
+        )
+        return
+    command = f"python benchmarks/scale/expansion.py --flat {flat} --steps {steps}"
+    figures = {}
+    cost_s = {}
+    for domains in map(int, flat.split(",")):
+        served = round(domains / 11)
+        name = f"flat/{domains}-domains"
+        found = measure(name, domains - served, served, steps, workers, runs, command)
+        cost_s[domains] = found[f"{name}/time"]["value"] / domains
+        figures |= found
+    spread = max(cost_s.values()) / min(cost_s.values()) - 1
+    figures["flat/spread"] = figure(
+        100 * spread,
+        f"% between the dearest and cheapest domain of {flat}",
+        "at most 15",
+        command,
+        [0],
+    )
+    print(f"flat: {100 * spread:.1f} % apart; seconds a domain: {cost_s}")
+    write_summary(HERE / "results", figures)
+
+
+def measure(
+    name: str, sources: int, newcomers: int, steps: int, workers: int, runs: Path, command: str
+) -> dict[str, dict[str, object]]:
+    """One run; its folder is kept until the next."""
+    out = runs / name.replace("/", "-")
+    shutil.rmtree(out, ignore_errors=True)
+    started_s = time.monotonic()
+    subprocess.run(
+        [
+            Path(sys.executable).with_name("graft"), "simulate", "--engine", "block",
+            "--domains", str(sources + newcomers), "--rounds", "3", "--method", "hat",
+            "--set", f"split.founders_share={sources / (sources + newcomers)}",
+            "--set", f"training.max_steps={steps}", "--set", "comparisons=[]",
+            "--workers", str(workers), "--out", str(out),
+        ],
+        check=True,
+    )  # fmt: skip
+    elapsed_s = time.monotonic() - started_s
+    facts = tomllib.loads((out / "run.toml").read_text("utf-8"))["run"]
+    entries = read_ledger(out / "ledger.parquet")
+    rows = [row for row in read_results(out / "results.parquet") if row.method == "hat"]
+    assert len(rows) == newcomers, f"got {len(rows)} newcomers served, wanted {newcomers}"
+    up = total_bytes(entries, is_upload)
+    accuracy = sum(row.accuracy or 0.0 for row in rows) / len(rows)
+    figures = {
+        "time": (elapsed_s, "s"),
+        "time-a-domain": (1e3 * elapsed_s / (sources + newcomers), "ms"),
+        "peak_memory": (facts["peak_memory_bytes"] / 1e9, "GB (PSS of all processes)"),
+        "payload-up": (up / 1e6, "MB"),
+        "payload-down": ((total_bytes(entries) - up) / 1e6, "MB"),
+        "accuracy": (100 * accuracy, "% mean over newcomers"),
+    }
+    for key, (value, unit) in figures.items():
+        print(f"{name}/{key}: {value:.4g} {unit}", flush=True)
+    return {
+        f"{name}/{key}": figure(value, unit, None, command, [0])
+        for key, (value, unit) in figures.items()
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,112 @@
+"""100,000 domains join, are profiled, stored and ranked: how long, in how much memory?
+
+python benchmarks/scale/profiles.py --domains 100000 --newcomers 100
+"""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.progress import Progress
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from summary import figure, write_summary
+
+from graft.config import ExpansionConfig, with_settings
+from graft.data.worlds import open_world
+from graft.selection import ProfileRanking
+from graft.values import DomainProfile, LedgerEntry, ProfileOrder
+from server.catalogue import read_profiles, write_profiles
+from server.signing import open_signer
+from simulation.block import BlockEdge, Domains, StepFolder, Workplace, ray_pool
+from simulation.memory import MemoryMeter
+from simulation.surroundings import QUIET
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(
+    domains: Annotated[int, typer.Option(help="Synthetic domains.")] = 100_000,
+    newcomers: Annotated[int, typer.Option(help="How many of them are ranked for.")] = 100,
+    workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+    runs: Annotated[Path, typer.Option(help="Where steps and profiles go.")] = Path("runs/scale"),
+) -> None:
+    """Join, profile, store and rank, as a round of the block engine does it."""
+    os.environ.update(QUIET)
+    folder = (runs / f"profiles-{domains}").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    config = with_settings(ExpansionConfig(), {"world.domains": domains})
+    world = open_world(config.world, config.seed)
+    entries: list[LedgerEntry] = []
+    stored = folder / "profiles.parquet"
+    started_s = time.monotonic()
+    with MemoryMeter() as memory, ray_pool(workers) as pool, Progress() as bars:
+        bar = bars.add_task("profile", total=domains)
+        place = Workplace(
+            config=config,
+            run="profiles",
+            models=folder / "models",
+            public_key=open_signer(folder / "keys", "profiles").public_key,
+        )
+        edge = BlockEdge(
+            "profiles",
+            Domains(ids=world.domain_ids, architecture_of=lambda domain_id: ""),
+            pool(place),
+            StepFolder(folder / "steps"),
+            entries.append,
+            lambda phase, done, wanted: bars.update(bar, completed=done),
+        )
+        edge.join()
+        orders = [ProfileOrder(domain_id=d, round_index=0) for d in world.domain_ids]
+        answers = edge.ask(orders)
+        profiles = [answer for answer in answers if isinstance(answer, DomainProfile)]
+        assert len(profiles) == domains, f"got {len(profiles)} profiles, wanted {domains}"
+        write_profiles(profiles, stored)
+        statistics_SD = np.stack([each.statistics_D for each in read_profiles(stored)])
+        sources_SD = statistics_SD[: domains - newcomers]
+        ranking_s = time.monotonic()
+        ranked = list(ProfileRanking(sources_SD).nearest(statistics_SD[-newcomers:], 10))
+        ranking_s = time.monotonic() - ranking_s
+        assert all(len(near) >= 10 for near in ranked)
+    elapsed_s = time.monotonic() - started_s
+    command = f"python benchmarks/scale/profiles.py --domains {domains} --newcomers {newcomers}"
+    name = f"profiles/{domains}-domains"
+    traffic = sum(entry.payload_bytes for entry in entries)
+    figures = {
+        f"{name}/time": figure(elapsed_s, "s", "below 600", command, [0]),
+        f"{name}/peak_memory": figure(
+            memory.peak_bytes / 1e9, "GB (PSS of all processes)", "below 8", command, [0]
+        ),
+        f"{name}/ranking": figure(
+            1e3 * ranking_s, f"ms for {newcomers} newcomers", None, command, [0]
+        ),
+        f"{name}/traffic": figure(traffic / domains, "payload bytes a domain", None, command, [0]),
+        "profiles/ranking-of-10000": figure(
+            _one_ranking_ms(sources_SD[:10_000], statistics_SD[-newcomers:]),
+            "ms for one newcomer", "below 5", command, [0],
+        ),
+    }  # fmt: skip
+    for key, entry in figures.items():
+        print(f"{key}: {entry['value']} {entry['unit']}")
+    write_summary(HERE / "results", figures)
+
+
+def _one_ranking_ms(sources_SD: np.ndarray, newcomers_ND: np.ndarray) -> float:
+    """Median over the newcomers, one at a time, against a catalogue that is laid out."""
+    ranking = ProfileRanking(sources_SD)
+    taken_s = []
+    for newcomer_D in newcomers_ND:
+        start_s = time.perf_counter()
+        list(ranking.nearest(newcomer_D[None], 10))
+        taken_s.append(time.perf_counter() - start_s)
+    return 1e3 * median(taken_s)
+
+
+if __name__ == "__main__":
+    typer.run(main)
