@@ -25,6 +25,7 @@ typedef struct {
 
 typedef struct {
     float *in, *z, *dz, *turned;      /* padded input, normalised, padded gradient, W^T */
+    float *taps, *d_taps, *left, *right;  /* scratch of kernels_pairs.h */
     float *d_out, *scale;             /* gradient of the output; 1 / standard deviation */
     float *weight, *gamma, *beta;     /* views into the parameters, gradients beside them */
     float *d_weight, *d_gamma, *d_beta;
@@ -45,7 +46,7 @@ typedef struct {
     float *head, *bias, *d_head, *d_bias, *turned_head;
     float *features, *d_features, *logits, *last;
     int64_t num_parameters;
-    void *memory[96];
+    void *memory[128];
     int64_t num_memory, failed;
 } State;
 
@@ -58,6 +59,8 @@ static float *claim(State *s, int64_t count) {
     return p;
 }
 
+static int has_pairs(const Block *b, int64_t i);
+static int64_t pairs_group(const Block *b);
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static int prepare(State *s, const Plan *plan, float *parameters, float *gradients) {
@@ -90,6 +93,14 @@ static int prepare(State *s, const Plan *plan, float *parameters, float *gradien
         w->dz = claim(s, w->lines * w->dz_h * w->dz_w * b->outputs);
         w->scale = claim(s, b->outputs);
         if (i > 0) w->turned = claim(s, taps * b->inputs * b->outputs);
+        if (has_pairs(b, i)) {
+            const int64_t wide = b->inputs > b->outputs ? b->inputs : b->outputs;
+            const int64_t rows = pairs_group(b) * b->out_w / 2;
+            w->taps = claim(s, 7 * b->inputs * b->outputs);
+            w->d_taps = claim(s, 7 * b->inputs * b->outputs);
+            w->left = claim(s, rows * 7 * wide);
+            w->right = claim(s, rows * 7 * wide);
+        }
     }
     const Block *last = &plan->blocks[plan->num_blocks - 1];
     const int64_t positions = s->work[plan->num_blocks - 1].count;
@@ -148,6 +159,8 @@ static void turn(const float *from, int64_t from_total, int64_t from_row, int64_
         }
     }
 }
+
+#include "kernels_pairs.h"
 
 static void convolve(const Block *b, const Work *w) {
     const int64_t row = (b->width + 2 * b->pad_w) * b->inputs;
@@ -445,7 +458,8 @@ static float pass(State *s, float *statistics, const int64_t *labels) {
     for (int64_t i = 0; i <= end; i++) {
         const Block *b = &plan->blocks[i], *next = i < end ? b + 1 : NULL;
         const Work *w = &s->work[i];
-        convolve(b, w);
+        if (w->taps) convolve_pairs(b, w);
+        else convolve(b, w);
         const int64_t pad_h = next ? next->pad_h : 0, pad_w = next ? next->pad_w : 0;
         const int64_t row = (b->out_w + 2 * pad_w) * b->outputs;
         float *out = next ? s->work[i + 1].in + pad_h * row + pad_w * b->outputs : s->last;
@@ -472,9 +486,16 @@ static float pass(State *s, float *statistics, const int64_t *labels) {
                     w->d_out[(n * positions + p) * width + c] =
                         s->d_features[n * width + c] / (float)positions;
     for (int64_t i = end; i >= 0; i--) {
-        denormalise(&plan->blocks[i], &s->work[i]);
-        weight_gradient(&plan->blocks[i], &s->work[i]);
-        if (i > 0) input_gradient(&plan->blocks[i], &s->work[i], s->work[i - 1].d_out);
+        const Block *b = &plan->blocks[i];
+        const Work *own = &s->work[i];
+        denormalise(b, own);
+        if (own->taps) {
+            weight_gradient_pairs(b, own);
+            input_gradient_pairs(b, own, s->work[i - 1].d_out);
+        } else {
+            weight_gradient(b, own);
+            if (i > 0) input_gradient(b, own, s->work[i - 1].d_out);
+        }
     }
     return loss;
 }

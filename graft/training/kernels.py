@@ -14,7 +14,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-_SOURCES = ("kernels.c", "kernels_products.h")
+_SOURCES = ("kernels.c", "kernels_products.h", "kernels_pairs.h")
 # Not -ffast-math: NaN and infinity must come out as PyTorch's loop would give them.
 _FLAGS = (
     "-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared",

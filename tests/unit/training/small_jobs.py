@@ -1,5 +1,7 @@
 """Jobs of a few rows, one for every architecture that has a stacked form."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -8,10 +10,13 @@ from graft.training import SupervisedJob
 from graft.values import Task
 from graft.zoo import Network, build_network
 
-WINDOWS = Task(name="windows", modality="imu", sample_shape=(3, 37), classes=tuple("abcde"))
+WINDOWS = Task(name="windows", modality="imu", sample_shape=(3, 40), classes=tuple("abcde"))
+# No length of a layer is a multiple of four here, so that pairs of outputs do not come out even.
+ODD_WINDOWS = replace(WINDOWS, sample_shape=(3, 37))
 IMAGES = Task(name="images", modality="image", sample_shape=(2, 9, 7), classes=tuple("abcde"))
 STACKABLE = [
     *((WINDOWS, name) for name in ("cnn-small", "cnn-medium", "cnn-large", "mlp", "gru")),
+    *((ODD_WINDOWS, name) for name in ("cnn-small", "cnn-large", "gru")),
     *((IMAGES, name) for name in ("mlp", "image-cnn-small", "image-cnn-large")),
 ]
 # 24 rows by 8 are three steps; Adam's first steps are as long as the learning rate however
