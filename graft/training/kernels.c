@@ -26,7 +26,7 @@ typedef struct {
 typedef struct {
     float *in, *z, *dz, *turned;      /* padded input, normalised, padded gradient, W^T */
     float *taps, *d_taps, *left, *right;  /* scratch of kernels_pairs.h */
-    float *d_out, *scale;             /* gradient of the output; 1 / standard deviation */
+    float *d_out, *mean, *scale;      /* gradient of the output; z's mean, 1 / deviation */
     float *weight, *gamma, *beta;     /* views into the parameters, gradients beside them */
     float *d_weight, *d_gamma, *d_beta;
     int64_t lines, line_count, count; /* samples, lines of out_w positions, positions */
@@ -34,7 +34,7 @@ typedef struct {
 } Work;
 
 typedef struct {
-    float *gates, *recurrent, *steps, *d_gates, *d_recurrent, *d_h, *turned_in, *turned;
+    float *x, *d_x, *gates, *recurrent, *steps, *d_h, *more, *turned_in, *turned;
     float *w_in, *w, *b_in, *b, *d_w_in, *d_w, *d_b_in, *d_b;
     int64_t num_steps, inputs;
 } Gru;
@@ -91,6 +91,7 @@ static int prepare(State *s, const Plan *plan, float *parameters, float *gradien
         w->z = claim(s, w->count * b->outputs);
         w->d_out = claim(s, w->count * b->outputs);
         w->dz = claim(s, w->lines * w->dz_h * w->dz_w * b->outputs);
+        w->mean = claim(s, b->outputs);
         w->scale = claim(s, b->outputs);
         if (i > 0) w->turned = claim(s, taps * b->inputs * b->outputs);
         if (has_pairs(b, i)) {
@@ -115,8 +116,9 @@ static int prepare(State *s, const Plan *plan, float *parameters, float *gradien
         g->b = parameters + at, g->d_b = gradients + at, at += three;
         g->gates = claim(s, positions * three);
         g->recurrent = claim(s, positions * three);
-        g->d_gates = claim(s, positions * three);
-        g->d_recurrent = claim(s, positions * three);
+        g->x = claim(s, positions * g->inputs);
+        g->d_x = claim(s, positions * g->inputs);
+        g->more = claim(s, plan->batch * width);
         g->steps = claim(s, (positions + plan->batch) * width);
         g->d_h = claim(s, plan->batch * width);
         g->turned_in = claim(s, g->inputs * three);
@@ -173,87 +175,92 @@ static void convolve(const Block *b, const Work *w) {
                     b->outputs);
 }
 
-/* sums[o] of rows (rows, outputs), sixty-four rows at a time: short sums keep float exact. */
+/* Sums run over sixty-four rows at a time: those stay in the first-level cache, and short sums
+   keep a float's digits. */
 #define CHUNK 64
+
+/* Mean and summed squared deviation of each channel, chunks merged as they come. */
+static void measure(const float *z, int64_t count, int64_t outputs, float *mean, float *square) {
+    memset(mean, 0, sizeof(float) * outputs), memset(square, 0, sizeof(float) * outputs);
+    for (int64_t first = 0; first < count; first += CHUNK) {
+        const int64_t rows = count - first < CHUNK ? count - first : CHUNK;
+        const float share = (float)rows / (float)(first + rows);
+        for (int64_t o = 0; o < outputs; o += LANES) {
+            const float *from = z + first * outputs + o;
+            vec sum = {0}, squares = {0};
+            for (int64_t r = 0; r < rows; r++) sum += load(from + r * outputs);
+            const vec centre = sum / (float)rows, step = centre - load(mean + o);
+            for (int64_t r = 0; r < rows; r++) {
+                const vec x = load(from + r * outputs) - centre;
+                squares += x * x;
+            }
+            store(mean + o, load(mean + o) + step * share);
+            store(square + o, load(square + o) + squares + step * step * ((float)first * share));
+        }
+    }
+}
 
 /* z becomes normalised, the running statistics move, ReLU of it goes to `out` line by line. */
 static void normalise(const Block *b, const Work *w, float *running, float *out,
                       int64_t out_row, int64_t out_sample) {
     const int64_t outputs = b->outputs;
-    for (int64_t o = 0; o < outputs; o += LANES) {
-        vec sum = {0}, squares = {0};
-        for (int64_t first = 0; first < w->count; first += CHUNK) {
-            const int64_t stop = first + CHUNK < w->count ? first + CHUNK : w->count;
-            vec part = {0};
-            for (int64_t r = first; r < stop; r++) part += load(w->z + r * outputs + o);
-            sum += part;
-        }
-        const vec centre = sum / (float)w->count;
-        for (int64_t first = 0; first < w->count; first += CHUNK) {
-            const int64_t stop = first + CHUNK < w->count ? first + CHUNK : w->count;
-            vec part = {0};
-            for (int64_t r = first; r < stop; r++) {
-                const vec x = load(w->z + r * outputs + o) - centre;
-                part += x * x;
-            }
-            squares += part;
-        }
-        const vec variance = squares / (float)w->count;
-        vec scale;
-        for (int l = 0; l < LANES; l++) scale[l] = 1.0f / sqrtf(variance[l] + 1e-5f);
-        store(w->scale + o, scale);
-        float *old_mean = running + o, *old_variance = running + outputs + o;
-        store(old_mean, 0.9f * load(old_mean) + 0.1f * centre);
-        store(old_variance,
-              0.9f * load(old_variance) + 0.1f * (squares / (float)(w->count - 1)));
-        const vec gamma = load(w->gamma + o), beta = load(w->beta + o);
-        for (int64_t n = 0; n < w->lines; n++)
-            for (int64_t h = 0; h < b->out_h; h++) {
-                float *z = w->z + (n * b->out_h + h) * b->out_w * outputs + o;
-                float *to = out + n * out_sample + h * out_row + o;
-                for (int64_t r = 0; r < b->out_w; r++) {
-                    const vec x = (load(z + r * outputs) - centre) * scale;
-                    store(z + r * outputs, x);
-                    const vec y = gamma * x + beta;
-                    store(to + r * outputs, choose(y <= 0.0f, (vec){0}, y));
-                }
-            }
+    measure(w->z, w->count, outputs, w->mean, w->scale);
+    for (int64_t o = 0; o < outputs; o++) {
+        running[o] = 0.9f * running[o] + 0.1f * w->mean[o];
+        running[outputs + o] =
+            0.9f * running[outputs + o] + 0.1f * (w->scale[o] / (float)(w->count - 1));
+        w->scale[o] = 1.0f / sqrtf(w->scale[o] / (float)w->count + 1e-5f);
     }
+    for (int64_t line = 0; line < w->line_count; line++)
+        for (int64_t o = 0; o < outputs; o += LANES) {
+            const vec centre = load(w->mean + o), scale = load(w->scale + o);
+            const vec gamma = load(w->gamma + o), beta = load(w->beta + o);
+            float *z = w->z + line * b->out_w * outputs + o;
+            float *to = out + line / b->out_h * out_sample + line % b->out_h * out_row + o;
+            for (int64_t r = 0; r < b->out_w; r++, z += outputs, to += outputs) {
+                const vec x = (load(z) - centre) * scale, y = gamma * x + beta;
+                store(z, x);
+                store(to, choose(y <= 0.0f, (vec){0}, y));
+            }
+        }
 }
 
 /* From the gradient of the output: those of gamma and beta, and the padded one of z. */
 static void denormalise(const Block *b, const Work *w) {
     const int64_t outputs = b->outputs;
-    for (int64_t o = 0; o < outputs; o += LANES) {
-        const vec gamma = load(w->gamma + o), beta = load(w->beta + o);
-        vec d_beta = {0}, d_gamma = {0};
-        for (int64_t first = 0; first < w->count; first += CHUNK) {
-            const int64_t stop = first + CHUNK < w->count ? first + CHUNK : w->count;
+    memset(w->d_gamma, 0, sizeof(float) * outputs), memset(w->d_beta, 0, sizeof(float) * outputs);
+    for (int64_t first = 0; first < w->count; first += CHUNK) {
+        const int64_t rows = w->count - first < CHUNK ? w->count - first : CHUNK;
+        for (int64_t o = 0; o < outputs; o += LANES) {
+            const vec gamma = load(w->gamma + o), beta = load(w->beta + o);
+            const float *z = w->z + first * outputs + o, *d_out = w->d_out + first * outputs + o;
             vec part = {0}, with = {0};
-            for (int64_t r = first; r < stop; r++) {
-                const vec x = load(w->z + r * outputs + o);
-                vec d = load(w->d_out + r * outputs + o);
-                d = choose(gamma * x + beta <= 0.0f, (vec){0}, d);
-                store(w->d_out + r * outputs + o, d);
+            for (int64_t r = 0; r < rows; r++, z += outputs, d_out += outputs) {
+                const vec x = load(z);
+                const vec d = choose(gamma * x + beta <= 0.0f, (vec){0}, load(d_out));
                 part += d, with += d * x;
             }
-            d_beta += part, d_gamma += with;
+            store(w->d_beta + o, load(w->d_beta + o) + part);
+            store(w->d_gamma + o, load(w->d_gamma + o) + with);
         }
-        store(w->d_beta + o, d_beta), store(w->d_gamma + o, d_gamma);
-        const vec shift = d_beta / (float)w->count, slope = d_gamma / (float)w->count;
-        const vec factor = gamma * load(w->scale + o);
-        for (int64_t n = 0; n < w->lines; n++)
-            for (int64_t h = 0; h < b->out_h; h++) {
-                const int64_t line = (n * b->out_h + h) * b->out_w;
-                float *to = w->dz + o + outputs * (((n * w->dz_h) + w->front_h + h) * w->dz_w +
-                                                   w->front_w);
-                for (int64_t r = 0; r < b->out_w; r++) {
-                    const vec x = load(w->z + (line + r) * outputs + o);
-                    const vec d = load(w->d_out + (line + r) * outputs + o);
-                    store(to + r * outputs, factor * (d - shift - x * slope));
-                }
-            }
     }
+    for (int64_t line = 0; line < w->line_count; line++)
+        for (int64_t o = 0; o < outputs; o += LANES) {
+            const vec gamma = load(w->gamma + o), beta = load(w->beta + o);
+            const vec shift = load(w->d_beta + o) / (float)w->count;
+            const vec slope = load(w->d_gamma + o) / (float)w->count;
+            const vec factor = gamma * load(w->scale + o);
+            const float *z = w->z + line * b->out_w * outputs + o;
+            const float *d_out = w->d_out + line * b->out_w * outputs + o;
+            const int64_t n = line / b->out_h, h = line % b->out_h;
+            float *to = w->dz + o +
+                        outputs * ((n * w->dz_h + w->front_h + h) * w->dz_w + w->front_w);
+            for (int64_t r = 0; r < b->out_w; r++) {
+                const vec x = load(z + r * outputs);
+                const vec d = choose(gamma * x + beta <= 0.0f, (vec){0}, load(d_out + r * outputs));
+                store(to + r * outputs, factor * (d - shift - x * slope));
+            }
+        }
 }
 
 static void weight_gradient(const Block *b, const Work *w) {
@@ -332,12 +339,20 @@ INLINE vec exponential(vec x) {
 INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exponential(-x)); }
 INLINE vec hyperbolic_tangent(vec x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
 
+/* (outer, inner, width) -> (inner, outer, width). */
+static void swap_axes(const float *from, int64_t outer, int64_t inner, int64_t width, float *to) {
+    for (int64_t i = 0; i < inner; i++)
+        for (int64_t o = 0; o < outer; o++)
+            memcpy(to + (i * outer + o) * width, from + (o * inner + i) * width,
+                   sizeof(float) * width);
+}
+
 /* Rows are (step, sample): the whole batch of one step lies together. */
 static void run_gru(const Plan *plan, Gru *g, const float *x, float *features) {
     const int64_t batch = plan->batch, width = plan->gru_width, three = 3 * width;
-    for (int64_t n = 0; n < batch; n++)
-        product(g->num_steps, x + n * g->num_steps * g->inputs, g->inputs, 1, 0, g->inputs,
-                g->w_in, three, g->gates + n * three, batch * three);
+    swap_axes(x, batch, g->num_steps, g->inputs, g->x);
+    product(g->num_steps * batch, g->x, g->inputs, 1, 0, g->inputs, g->w_in, three, g->gates,
+            three);
     memset(features, 0, sizeof(float) * batch * width);
     for (int64_t t = 0; t < g->num_steps; t++) {
         float *gates = g->gates + t * batch * three, *own = g->recurrent + t * batch * three;
@@ -376,51 +391,46 @@ static void add_rows(const float *rows, int64_t count, int64_t width, float *sum
     }
 }
 
-static void gru_gradient(const Plan *plan, Gru *g, const float *x, const float *d_features,
-                         float *d_x) {
+/* Gradients take the place of the gates that they come from: half the memory to pass through. */
+static void gru_gradient(const Plan *plan, Gru *g, const float *d_features, float *d_x) {
     const int64_t batch = plan->batch, width = plan->gru_width, three = 3 * width;
     const int64_t count = g->num_steps * batch;
     turn(g->w, width, 0, width, three, g->turned, three, 0);
     memset(g->d_h, 0, sizeof(float) * batch * width);
+    memset(g->more, 0, sizeof(float) * batch * width);
     for (int64_t t = g->num_steps - 1; t >= 0; t--) {
-        const float *gates = g->gates + t * batch * three, *own = g->recurrent + t * batch * three;
+        float *gates = g->gates + t * batch * three, *own = g->recurrent + t * batch * three;
         const float *old = g->steps + t * batch * width;
-        float *d_gates = g->d_gates + t * batch * three;
-        float *d_own = g->d_recurrent + t * batch * three;
         for (int64_t n = 0; n < batch; n++)
             for (int64_t o = 0; o < width; o += LANES) {
-                const float *a = gates + n * three + o, *c = own + n * three + o;
+                float *a = gates + n * three + o, *c = own + n * three + o;
                 const vec r = load(a), z = load(a + width), v = load(a + 2 * width);
                 float *carried = g->d_h + n * width + o;
-                const vec d = load(carried) + load(d_features + n * width + o) / (float)g->num_steps;
+                const vec d = load(carried) + load(g->more + n * width + o) +
+                              load(d_features + n * width + o) / (float)g->num_steps;
                 const vec d_v = d * (1.0f - z) * (1.0f - v * v);
                 const vec d_z = d * (load(old + n * width + o) - v) * z * (1.0f - z);
                 const vec d_r = d_v * load(c + 2 * width) * r * (1.0f - r);
-                float *to = d_gates + n * three + o, *too = d_own + n * three + o;
-                store(to, d_r), store(to + width, d_z), store(to + 2 * width, d_v);
-                store(too, d_r), store(too + width, d_z), store(too + 2 * width, d_v * r);
+                store(a, d_r), store(a + width, d_z), store(a + 2 * width, d_v);
+                store(c, d_r), store(c + width, d_z), store(c + 2 * width, d_v * r);
                 store(carried, d * z);
             }
-        /* d_own times W^T joins what was carried: `own` is read no more and lends its space. */
-        float *more = g->recurrent + t * batch * three;
-        product(batch, d_own, three, 1, 0, three, g->turned, width, more, width);
-        for (int64_t i = 0; i < batch * width; i += LANES)
-            store(g->d_h + i, load(g->d_h + i) + load(more + i));
+        product(batch, own, three, 1, 0, three, g->turned, width, g->more, width);
     }
     memset(g->d_w, 0, sizeof(float) * width * three);
-    transposed_product(1, count, g->steps, width, 0, width, g->d_recurrent, three, 0, g->d_w, 0,
-                       width, three);
     memset(g->d_w_in, 0, sizeof(float) * g->inputs * three);
-    for (int64_t n = 0; n < batch; n++)
-        transposed_product(1, g->num_steps, x + n * g->num_steps * g->inputs, g->inputs, 0,
-                           g->inputs, g->d_gates + n * three, batch * three, 0, g->d_w_in, 0,
-                           g->inputs, three);
-    add_rows(g->d_gates, count, three, g->d_b_in);
-    add_rows(g->d_recurrent, count, three, g->d_b);
+    for (int64_t r = 0; r < count; r += CHUNK) {
+        const int64_t rows = count - r < CHUNK ? count - r : CHUNK;
+        transposed_product(1, rows, g->steps + r * width, width, 0, width,
+                           g->recurrent + r * three, three, 0, g->d_w, 0, width, three);
+        transposed_product(1, rows, g->x + r * g->inputs, g->inputs, 0, g->inputs,
+                           g->gates + r * three, three, 0, g->d_w_in, 0, g->inputs, three);
+    }
+    add_rows(g->gates, count, three, g->d_b_in);
+    add_rows(g->recurrent, count, three, g->d_b);
     turn(g->w_in, g->inputs, 0, g->inputs, three, g->turned_in, three, 0);
-    for (int64_t n = 0; n < batch; n++)
-        product(g->num_steps, g->d_gates + n * three, batch * three, 1, 0, three, g->turned_in,
-                g->inputs, d_x + n * g->num_steps * g->inputs, g->inputs);
+    product(count, g->gates, three, 1, 0, three, g->turned_in, g->inputs, g->d_x, g->inputs);
+    swap_axes(g->d_x, g->num_steps, batch, g->inputs, d_x);
 }
 
 /* Mean cross-entropy of the batch; leaves d_features and the head's gradients. */
@@ -477,14 +487,15 @@ static float pass(State *s, float *statistics, const int64_t *labels) {
             for (int64_t c = 0; c < width; c++) s->features[n * width + c] /= (float)positions;
         }
     const float loss = learn_head(s, labels);
-    if (plan->gru_width) gru_gradient(plan, &s->gru, s->last, s->d_features, w->d_out);
+    if (plan->gru_width) gru_gradient(plan, &s->gru, s->d_features, w->d_out);
     else if (plan->dense) memcpy(w->d_out, s->d_features, sizeof(float) * plan->batch * width);
     else
-        for (int64_t n = 0; n < plan->batch; n++)
+        for (int64_t n = 0; n < plan->batch; n++) {
+            float *d = s->d_features + n * width, *to = w->d_out + n * positions * width;
+            for (int64_t c = 0; c < width; c++) d[c] /= (float)positions;
             for (int64_t p = 0; p < positions; p++)
-                for (int64_t c = 0; c < width; c++)
-                    w->d_out[(n * positions + p) * width + c] =
-                        s->d_features[n * width + c] / (float)positions;
+                memcpy(to + p * width, d, sizeof(float) * width);
+        }
     for (int64_t i = end; i >= 0; i--) {
         const Block *b = &plan->blocks[i];
         const Work *own = &s->work[i];
@@ -503,11 +514,12 @@ static float pass(State *s, float *statistics, const int64_t *labels) {
 /* Adam with weight decay in the gradient, in the order of PyTorch's fused kernel. */
 static void adam(int64_t count, float *restrict p, const float *restrict g, float *restrict m,
                  float *restrict v, float decay, float rate, float root) {
+    const float over = 1.0f / root;
     for (int64_t i = 0; i < count; i++) {
         const float d = g[i] + decay * p[i];
         m[i] += (1.0f - 0.9f) * (d - m[i]);
         v[i] = 0.999f * v[i] + (float)(1.0 - 0.999) * d * d;
-        p[i] -= rate * m[i] / (sqrtf(v[i]) / root + 1e-8f);
+        p[i] -= rate * m[i] / (sqrtf(v[i]) * over + 1e-8f);
     }
 }
 

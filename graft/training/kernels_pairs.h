@@ -11,7 +11,7 @@
 
    The gradients are the same sums transposed. */
 
-#define PAIR_ROWS 64
+#define PAIR_ROWS 32
 
 static int has_pairs(const Block *b, int64_t i) {
     return i > 0 && b->height == 1 && b->kernel_h == 1 && b->stride_h == 1 && b->pad_h == 0 &&
