@@ -61,7 +61,7 @@ class KernelPlan:
     def rows(self, x: Tensor) -> Tensor:
         """Samples as the first block reads them: dense rows, or padded and channels-last."""
         if self.plan.dense:
-            return torch.cat([self.first(part) for part in x.split(ROWS_AT_ONCE)])
+            return torch.cat([self.first(part) for part in torch.split(x, ROWS_AT_ONCE)])
         block = self.plan.blocks[0]
         pads = [block.pad_w, block.pad_w, block.pad_h, block.pad_h]
         return F.pad(x, pads[: 2 * (x.ndim - 2)]).movedim(1, -1).contiguous()

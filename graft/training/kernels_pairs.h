@@ -11,17 +11,7 @@
 
    The gradients are the same sums transposed. */
 
-#define PAIR_ROWS 32
-
-static int has_pairs(const Block *b, int64_t i) {
-    return i > 0 && b->height == 1 && b->kernel_h == 1 && b->stride_h == 1 && b->pad_h == 0 &&
-           b->kernel_w == 5 && b->stride_w == 2 && b->pad_w == 2 && b->width % 4 == 0;
-}
-
-static int64_t pairs_group(const Block *b) {
-    const int64_t pairs = b->out_w / 2;
-    return pairs < PAIR_ROWS ? PAIR_ROWS / pairs : 1;
-}
+#include "kernels_state.h"
 
 /* The taps w0..w4, each `size` floats: -> first (2), both (2), twist, second (2). */
 INLINE void mix_taps(const float *const w[5], float *const u[7], int64_t size) {

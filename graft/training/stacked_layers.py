@@ -47,7 +47,7 @@ class StackedNetwork:
         """Samples (N, ...) as a forward pass reads them: what learns nothing is done once."""
         if self._rows is None:
             return x
-        return torch.cat([self._rows(part) for part in x.split(ROWS_AT_ONCE)])
+        return torch.cat([self._rows(part) for part in torch.split(x, ROWS_AT_ONCE)])
 
     def __call__(self, x: Tensor) -> Tensor:
         """A batch of ``rows`` of each model (M, B, ...) -> logits (M, B, C), in training mode."""
@@ -129,8 +129,8 @@ def _mean_of_gru(x_MBKT: Tensor, own: Mapping[str, Tensor]) -> Tensor:
     total = torch.zeros_like(hidden)
     for from_input in inputs_TMBG:
         from_hidden = torch.baddbmm(bias, hidden, recurrent)
-        gates, new = from_input.split([2 * width, width], dim=2)
-        own_gates, own_new = from_hidden.split([2 * width, width], dim=2)
+        gates, new = torch.split(from_input, [2 * width, width], dim=2)
+        own_gates, own_new = torch.split(from_hidden, [2 * width, width], dim=2)
         reset, keep = torch.sigmoid(gates + own_gates).chunk(2, dim=2)
         hidden = torch.lerp(torch.tanh(new + reset * own_new), hidden, keep)
         total = total + hidden
