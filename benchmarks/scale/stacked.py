@@ -32,11 +32,16 @@ def main(
     steps: Annotated[int, typer.Option(help="Training steps a network.")] = 40,
     repeats: Annotated[int, typer.Option(help="Alternating measurements.")] = 5,
     only: Annotated[list[str] | None, typer.Option(help="Architectures; all if left out.")] = None,
-    out: Annotated[Path, typer.Option(help="Where summary.json goes.")] = HERE / "results",
+    out: Annotated[
+        Path, typer.Option(help="Where summary.json goes.", show_default="results beside it")
+    ] = HERE / "results",
 ) -> None:
     """The plain loop beside train_supervised_many, one thread, one process, processor time."""
     torch.set_num_threads(1)
-    command = f"python benchmarks/scale/stacked.py --models {models} --steps {steps}"
+    command = (
+        f"python benchmarks/scale/stacked.py --models {models} --windows {windows} "
+        f"--steps {steps} --repeats {repeats}"
+    )
     figures = {}
     for name in only or TARGETS:
         ratios, plain_ms, together_ms = [], [], []

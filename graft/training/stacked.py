@@ -18,7 +18,7 @@ from graft.training.stacked_layers import StackedNetwork
 from graft.training.stages import stages_of
 from graft.zoo import Network
 
-# Of 4, 8, 16 and 32 models a stack; a larger one's activations leave the last-level cache.
+# The quickest of 8, 16 and 32 on a CPU: larger stacks leave the last-level cache.
 STACK_SIZE = 16
 
 
