@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graft.config import TrainingConfig
 from graft.training.kernels import load_kernels
-from graft.training.stages import stages_of
+from graft.training.stages import ROWS_AT_ONCE, stages_of
 from graft.zoo import Network, _MeanPool, _Outline
 
 _UNIT = 16  # floats: every width is padded to whole vectors
@@ -61,8 +61,7 @@ class KernelPlan:
     def rows(self, x: Tensor) -> Tensor:
         """Samples as the first block reads them: dense rows, or padded and channels-last."""
         if self.plan.dense:
-            flat: Tensor = self.first(x)
-            return flat.contiguous()
+            return torch.cat([self.first(part) for part in torch.split(x, ROWS_AT_ONCE)])
         block = self.plan.blocks[0]
         pads = [block.pad_w, block.pad_w, block.pad_h, block.pad_h]
         return F.pad(x, pads[: 2 * (x.ndim - 2)]).movedim(1, -1).contiguous()
@@ -131,31 +130,67 @@ def train_compiled(
 
     Raises MemoryError where the kernel finds no room.
     """
-    kernels = load_kernels()
-    assert kernels is not None
-    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    parameters = _gather(plan.parameters, state)
-    statistics = _gather(plan.statistics, state)
-    gradients, losses = torch.zeros_like(parameters), torch.zeros(len(rows_SB))
-    rows, labels = plan.rows(x), y_N.to(torch.int64).contiguous()
-    rows_SB = rows_SB.contiguous()
-    tensors = (parameters, gradients, statistics, rows, labels, rows_SB)
-    failed = kernels.graft_train(
-        ctypes.addressof(plan.plan), len(parameters), *(each.data_ptr() for each in tensors),
-        len(rows_SB), config.learning_rate, config.weight_decay, losses.data_ptr(),
-    )  # fmt: skip
-    if failed:
-        raise MemoryError(f"training {network.num_features} features: no memory for a step")
+    state = _state(network)
+    run = _run(plan, state, x, y_N, rows_SB, config.learning_rate, config.weight_decay)
     with torch.no_grad():
-        for slots, flat in ((plan.parameters, parameters), (plan.statistics, statistics)):
+        for slots, flat in ((plan.parameters, run.parameters), (plan.statistics, run.statistics)):
             for slot, tensor in _views(slots, flat, state):
                 state[slot.name].copy_(tensor)
-        for slot, tensor in _views(plan.parameters, gradients, state):
-            state[slot.name].grad = tensor.clone()
         for name, buffer in network.named_buffers():
             if name.endswith("num_batches_tracked"):
                 buffer += len(rows_SB)
-    return losses
+    return run.losses_S
+
+
+def compiled_gradients(
+    plan: KernelPlan, network: Network, x: Tensor, y_B: Tensor
+) -> tuple[float, dict[str, Tensor]]:
+    """Mean cross-entropy of one batch and its gradients by name; the network stays as it is."""
+    state = _state(network)
+    run = _run(plan, state, x, y_B, torch.arange(len(x))[None], 0.0, 0.0)
+    views = _views(plan.parameters, run.gradients, state)
+    return float(run.losses_S[0]), {slot.name: tensor for slot, tensor in views}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Run:
+    parameters: Tensor
+    gradients: Tensor
+    statistics: Tensor
+    losses_S: Tensor
+
+
+def _run(
+    plan: KernelPlan,
+    state: dict[str, Tensor],
+    x: Tensor,
+    y_N: Tensor,
+    rows_SB: Tensor,
+    learning_rate: float,
+    weight_decay: float,
+) -> _Run:
+    kernels = load_kernels()
+    assert kernels is not None, "a plan is made only where there are kernels"
+    parameters = _gather(plan.parameters, state)
+    run = _Run(
+        parameters=parameters,
+        gradients=torch.zeros_like(parameters),
+        statistics=_gather(plan.statistics, state),
+        losses_S=torch.zeros(len(rows_SB)),
+    )
+    rows, labels, rows_SB = plan.rows(x), y_N.to(torch.int64).contiguous(), rows_SB.contiguous()
+    tensors = (run.parameters, run.gradients, run.statistics, rows, labels, rows_SB)
+    failed = kernels.graft_train(
+        ctypes.addressof(plan.plan), len(parameters), *(each.data_ptr() for each in tensors),
+        len(rows_SB), learning_rate, weight_decay, run.losses_S.data_ptr(),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError(f"training {len(parameters)} parameters: no memory for a step")
+    return run
+
+
+def _state(network: Network) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
 
 
 def _padded(count: int) -> int:

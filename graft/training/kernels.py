@@ -14,7 +14,10 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-_SOURCES = ("kernels.c", "kernels_products.h")
+_SOURCE = "kernels.c"
+_HEADERS = (
+    "kernels_products.h", "kernels_state.h", "kernels_blocks.h", "kernels_pairs.h", "kernels_gru.h",
+)  # fmt: skip
 # Not -ffast-math: NaN and infinity must come out as PyTorch's loop would give them.
 _FLAGS = (
     "-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared",
@@ -54,7 +57,7 @@ def build_kernels(folder: Path, compiler: str = "cc") -> Path:
     Raises OSError without a compiler or a writable folder, SubprocessError where it fails.
     """
     here = Path(__file__).parent
-    sources = [(here / name).read_bytes() for name in _SOURCES]
+    sources = [(here / name).read_bytes() for name in (_SOURCE, *_HEADERS)]
     key = b"\0".join([*sources, repr(_FLAGS).encode(), _processor().encode()])
     path = folder / f"kernels-{hashlib.sha256(key).hexdigest()[:20]}.so"
     if not path.exists():
@@ -63,7 +66,7 @@ def build_kernels(folder: Path, compiler: str = "cc") -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as own:
             built = Path(own) / "kernels.so"
             subprocess.run(  # noqa: S603  (a fixed command on our own file)
-                [compiler, *_FLAGS, "-o", str(built), str(here / _SOURCES[0]), "-lm"],
+                [compiler, *_FLAGS, "-o", str(built), str(here / _SOURCE), "-lm"],
                 check=True, capture_output=True, timeout=300,
             )  # fmt: skip
             built.replace(path)

@@ -4,6 +4,8 @@
    three units of UNIT floats. A matrix (J, O) is stored panel after panel, so that the
    innermost loop reads one stream and keeps ROWS x width sums in registers. */
 
+#pragma once
+
 #include <stdint.h>
 #include <string.h>
 
@@ -139,5 +141,46 @@ static void transposed_product(int64_t lines, int64_t rows, const float *a, int6
 #define CORRELATE(n, w) correlate(n, w, left, lda, line_a, from, ldd, line_d, lines, rows, g)
             FOR_COUNT(CORRELATE, count)
         }
+    }
+}
+
+/* Row j of panels of (total, outputs): where unit u's run of floats begins. */
+INLINE int64_t panel_at(int64_t u, int64_t units, int64_t total, int64_t j) {
+    return u * UNIT * total + j * units * UNIT;
+}
+
+/* Panels of (length, outputs) -> panels of (outputs, length): both multiples of UNIT. Row o of
+   the result lands at row `row + o` of panels of (total, length). */
+static void turn(const float *from, int64_t from_total, int64_t from_row, int64_t length,
+                 int64_t outputs, float *to, int64_t total, int64_t row) {
+    for (int64_t u = 0, end; u < outputs / UNIT; u = end) {
+        end = panel_end(u, outputs / UNIT);
+        const int64_t wide = (end - u) * UNIT;
+        const float *source = from + panel_at(u, end - u, from_total, from_row);
+        for (int64_t v = 0, stop; v < length / UNIT; v = stop) {
+            stop = panel_end(v, length / UNIT);
+            const int64_t run = (stop - v) * UNIT;
+            float *goal = to + panel_at(v, stop - v, total, row + u * UNIT);
+            for (int64_t o = 0; o < wide; o++)
+                for (int64_t c = 0; c < run; c++)
+                    goal[o * run + c] = source[(v * UNIT + c) * wide + o];
+        }
+    }
+}
+
+/* Sums run over sixty-four rows at a time: those stay in the first-level cache, and short sums
+   keep a float's digits. */
+#define CHUNK 64
+
+static void add_rows(const float *rows, int64_t count, int64_t width, float *sums) {
+    for (int64_t o = 0; o < width; o += LANES) {
+        vec sum = {0};
+        for (int64_t first = 0; first < count; first += CHUNK) {
+            const int64_t stop = first + CHUNK < count ? first + CHUNK : count;
+            vec part = {0};
+            for (int64_t r = first; r < stop; r++) part += load(rows + r * width + o);
+            sum += part;
+        }
+        store(sums + o, sum);
     }
 }

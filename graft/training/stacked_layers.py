@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.training.stages import stages_of
+from graft.training.stages import ROWS_AT_ONCE, stages_of
 from graft.zoo import Network, _MeanPool, _Outline
 
 Stage = Callable[[Tensor], Tensor]
@@ -38,10 +38,19 @@ class StackedNetwork:
         for tensor in self.parameters.values():
             tensor.requires_grad_()
         tensors = {**self.parameters, **self.statistics}
-        self._stages = [_stacked(name, module, tensors) for name, module in stages]
+        first = stages[0][1]
+        self._rows = first if isinstance(first, nn.Flatten | _Outline) else None
+        learnt = stages if self._rows is None else stages[1:]
+        self._stages = [_stacked(name, module, tensors) for name, module in learnt]
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Samples (N, ...) as a forward pass reads them: what learns nothing is done once."""
+        if self._rows is None:
+            return x
+        return torch.cat([self._rows(part) for part in torch.split(x, ROWS_AT_ONCE)])
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(M, B, *sample_shape) -> logits (M, B, C), in training mode."""
+        """A batch of ``rows`` of each model (M, B, ...) -> logits (M, B, C), in training mode."""
         for stage in self._stages:
             x = stage(x)
         return x
@@ -71,11 +80,9 @@ def _stacked(name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> Sta
             return torch.relu
         case nn.GRU():
             return lambda x: _mean_of_gru(x, own)
-        case _MeanPool():
-            return lambda x: x.flatten(3).mean(3)
         case _:
-            assert isinstance(module, nn.Flatten | _Outline)
-            return lambda x: torch.unflatten(module(x.flatten(0, 1)), 0, x.shape[:2])
+            assert isinstance(module, _MeanPool)
+            return lambda x: x.flatten(3).mean(3)
 
 
 def _linear(x_MBF: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -122,9 +129,9 @@ def _mean_of_gru(x_MBKT: Tensor, own: Mapping[str, Tensor]) -> Tensor:
     total = torch.zeros_like(hidden)
     for from_input in inputs_TMBG:
         from_hidden = torch.baddbmm(bias, hidden, recurrent)
-        gates = from_input[..., : 2 * width] + from_hidden[..., : 2 * width]
-        reset, keep = torch.sigmoid(gates).chunk(2, dim=2)
-        new = torch.tanh(from_input[..., 2 * width :] + reset * from_hidden[..., 2 * width :])
-        hidden = new + keep * (hidden - new)
+        gates, new = torch.split(from_input, [2 * width, width], dim=2)
+        own_gates, own_new = torch.split(from_hidden, [2 * width, width], dim=2)
+        reset, keep = torch.sigmoid(gates + own_gates).chunk(2, dim=2)
+        hidden = torch.lerp(torch.tanh(new + reset * own_new), hidden, keep)
         total = total + hidden
     return total / num_steps

@@ -12,6 +12,8 @@ STAGES = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.Flatten,
     nn.GRU, _MeanPool, _Outline,
 )  # fmt: skip
+# Large temporaries are fresh memory each time, which costs more than the arithmetic on them.
+ROWS_AT_ONCE = 32
 
 
 def stages_of(network: Network) -> list[tuple[str, nn.Module]] | None:

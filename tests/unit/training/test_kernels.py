@@ -1,0 +1,100 @@
+"""The compiled trainer: built once, never needed, and right in values and gradients."""
+
+import logging
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from small_jobs import STACKABLE, WINDOWS, make_job, tensors
+
+from graft.training import stacked
+from graft.training.kernel_plan import compiled_gradients, kernel_plan
+from graft.training.kernels import build_kernels, load_kernels
+from graft.training.stacked_layers import StackedNetwork
+from graft.values import Task
+from graft.zoo import build_network
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("task", "architecture"), STACKABLE)
+@pytest.mark.parametrize("num_rows", [7, 32])
+def test_loss_and_gradients_are_those_of_the_stacked_form(
+    task: Task, architecture: str, num_rows: int
+) -> None:
+    generator = torch.Generator().manual_seed(num_rows)
+    x = torch.randn(num_rows, *task.sample_shape, generator=generator)
+    y_B = torch.randint(0, task.num_classes, (num_rows,), generator=generator)
+    network = build_network(architecture, task, 3)
+    plan = kernel_plan(network, task.sample_shape, num_rows)
+    assert plan is not None
+    before = tensors(network)
+    loss, gradients = compiled_gradients(plan, network, x, y_B)
+    assert all(torch.equal(before[name], tensor) for name, tensor in tensors(network).items())
+
+    stack = StackedNetwork([network], "cpu")
+    wanted = F.cross_entropy(stack(stack.rows(x)[None])[0], y_B)
+    wanted.backward()
+    assert loss == pytest.approx(wanted.item(), rel=1e-5)
+    assert gradients.keys() == stack.parameters.keys()
+    for name, gradient in gradients.items():
+        one = stack.parameters[name].grad[0]
+        scale = one.abs().max().item()
+        torch.testing.assert_close(gradient, one, atol=1e-4 * scale, rtol=1e-3, msg=name)
+
+
+@needs_compiler
+def test_a_compiled_network_does_not_depend_on_its_neighbours() -> None:
+    one, *many = [make_job(WINDOWS, "cnn-small", 12, 0) for _ in range(2)]
+    stacked.train_supervised_many([one])
+    stacked.train_supervised_many([make_job(WINDOWS, "cnn-small", 12, 5), *many])
+    mine, theirs = tensors(one.network), tensors(many[0].network)
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_without_a_compiler_jobs_train_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with caplog.at_level(logging.INFO):
+        assert load_kernels() is None
+    assert "no compiled kernels" in caplog.text
+    jobs = [make_job(WINDOWS, "cnn-small", 12, seed) for seed in (0, 1)]
+    before = tensors(jobs[0].network)
+    stacked.train_supervised_many(jobs)
+    after = tensors(jobs[0].network)
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_kernels_are_off_where_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFT_NO_KERNELS", "1")
+    assert load_kernels() is None
+
+
+@needs_compiler
+def test_a_compiler_that_fails_leaves_no_file_behind(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.SubprocessError):
+        build_kernels(tmp_path, compiler="false")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_may_build_at_once(tmp_path: Path) -> None:
+    # A slow compiler that writes its output in two halves: nobody may ever see the first alone.
+    compiler = tmp_path / "slow-cc"
+    compiler.write_text(
+        '#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n'
+        'printf half > "$2"; sleep 0.2; printf whole >> "$2"\n'
+    )
+    compiler.chmod(0o700)
+    cache = tmp_path / "cache"
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(build_kernels, [cache, cache], [str(compiler)] * 2))
+    assert paths[0] == paths[1]
+    assert list(cache.iterdir()) == [paths[0]]
+    assert paths[0].read_text() == "halfwhole"
