@@ -223,7 +223,7 @@ def build_network(architecture: str, task: Task, seed: int) -> Network:
     """
     offered_architectures(task, (architecture,))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         encoder, num_features = _encoders(task)[architecture](task.sample_shape)
         return Network(encoder, num_features, task.num_classes)
 

@@ -53,7 +53,7 @@ class HeadedNetwork(nn.Module):
             raise ConfigError(f"task {task.name!r}: got a second of that name, wanted a new one")
         grown = copy.deepcopy(self)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             head = _dense_head if self.dense else nn.Linear
             grown.heads[task.name] = head(self.num_features, task.num_outputs)
         grown.tasks[task.name] = task
@@ -83,7 +83,7 @@ def dense_network(width: int, seed: int) -> HeadedNetwork:
     if width < 1 or width % _GROUPS:
         raise ArchitectureError(f"width: got {width}, wanted a multiple of {_GROUPS}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return HeadedNetwork(_DenseTrunk(width), width, dense=True)
 
 

@@ -87,7 +87,7 @@ class EnsembleFeature(nn.Module):
     def __init__(self, tap_widths: Sequence[int], width: int, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.projections = nn.ModuleList(nn.Linear(inputs, width) for inputs in tap_widths)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.omega_K = nn.Parameter(torch.zeros(len(tap_widths)))

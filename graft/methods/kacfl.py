@@ -61,7 +61,7 @@ class CommonSpace(nn.Module):
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.student_adapter = _adapter(student_features, width)
             self.teacher_adapters = nn.ModuleList(_adapter(f, width) for f in teacher_features)
             self.extractor = _two_layers(2 * width, width, width)

@@ -45,7 +45,9 @@ def minimise(
     labelled_SB = batch_rows(num_labelled, config.batch_size, seed, steps)
     unlabelled_SB = batch_rows(num_unlabelled, config.batch_size, seed + 1, steps)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout has no generator of its own to give it
+        # Dropout has no generator of its own to give it. torch.manual_seed would notify every
+        # accelerator too, which takes as long as three steps.
+        torch.default_generator.manual_seed(seed)
         for step in range(steps):
             if before_epoch is not None and step % per_epoch == 0:
                 before_epoch()
