@@ -106,7 +106,7 @@ def run_graft(engine: str, command: Sequence[str], founders: int, out: Path) -> 
 
 
 def read_phases(lines: Sequence[tuple[float, str]], whole_s: float) -> Phases:
-    """The phases of a run, from its news and their seconds; raises RunError where one is missing."""
+    """The phases, from a run's news and their seconds; raises RunError where one is missing."""
     marks: dict[tuple[int, str], float] = {}
     for at_s, line in lines:
         if found := _MARK.search(line):
