@@ -106,7 +106,7 @@ def measure_engine(
     shutil.rmtree(out, ignore_errors=True)
     command = graft_command(engine, architecture, world, domains, out, workers)
     run = run_graft(engine, command, domains, out)
-    console.print(f"{engine}: {run.phases}", highlight=False)
+    console.print(f"{engine}: {run.phases}", highlight=False, soft_wrap=True)
     return Measurement(
         training_per_s=domains / run.phases.training_s,
         whole_per_s=domains / run.phases.whole_s,

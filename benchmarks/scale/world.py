@@ -60,7 +60,7 @@ def make_domain(domain_id: str, seed: int) -> DomainData:
     gain_K1 = rng.uniform(0.3, 1.0, (channels, 1))
     turns_N11 = (2 * (y_N + 1))[:, None, None]
     wave_NKT = np.sin(2 * np.pi * turns_N11 * np.arange(length) / length + phase_NK1)
-    x = gain_K1 * wave_NKT + rng.standard_normal((len(y_N), channels, length))
+    x = gain_K1 * wave_NKT + 0.3 * rng.standard_normal((len(y_N), channels, length))
     return DomainData(
         domain_id=domain_id,
         x=x.astype(np.float32),
