@@ -67,6 +67,7 @@ class BlockEdge:
                 domain_id, self._run, told, framed_bytes(0), framed_bytes(told)
             ):
                 self._record(entry)
+        self._progress("join", len(self._domains.ids), len(self._domains.ids))
 
     def ask(self, orders: Sequence[Order]) -> list[Answer]:
         """See ``Edge.ask``: one answer an order, in order; what fails is a ``Failure``."""
