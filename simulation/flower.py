@@ -60,7 +60,13 @@ def run_flower(
         hashes.append(conduct(connect_flower(grid, edge, settings.world.domain_ids), settings))
 
     backend = {
-        "init_args": {"num_cpus": workers, "log_to_driver": False, "logging_level": "ERROR"},
+        # Not a cluster that somebody else runs, or ran, on this machine.
+        "init_args": {
+            "address": "local",
+            "num_cpus": workers,
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+        },
         "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
     }
     os.environ.update(QUIET)

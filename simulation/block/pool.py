@@ -34,7 +34,9 @@ def ray_pool(workers: int, address: str | None = None) -> Iterator[Callable[[Wor
     """
     try:
         if address is None:
-            ray.init(num_cpus=workers, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address="local", num_cpus=workers, log_to_driver=False, logging_level=logging.ERROR
+            )
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
