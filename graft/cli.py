@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from graft.bench import bench_app
 from graft.config import ExpansionConfig, read_config, with_settings
+from graft.deploy import deploy_app
 from graft.errors import GraftError
 from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
 
@@ -29,6 +30,7 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(deploy_app, name="deploy")
 
 
 def main() -> None:
@@ -86,6 +88,7 @@ def simulate(
     from server.conduct import RunSettings
     from server.run_folder import RunFolder
     from simulation.flower import run_flower
+    from simulation.timekeeper import SimulatedClock
 
     if resume is None:
         folder = RunFolder(out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))
@@ -101,6 +104,7 @@ def simulate(
             join_timeout_s=join_timeout_s,
             stall_timeout_s=stall_timeout_s,
             progress=progress,
+            timekeeper=SimulatedClock(config, world.task),
         )
         if resume is None:
             folder.begin(config, world)
@@ -222,6 +226,9 @@ def _configure(
         changes["world.max_domains" if data is not None else "world.domains"] = domains
     named = {"rounds": rounds, "split.gamma": gamma, "seed": seed, "method": method}
     changes |= {key: value for key, value in named.items() if value is not None}
+    for key in ("devices.classes_file", "network.classes_file"):
+        if key in changes:  # a run's workers stand in other folders
+            changes[key] = str(Path(changes[key]).absolute())
     if method is not None and "comparisons" not in changes:
         # The default comparisons include the default method's own variant, not the new one.
         changes["comparisons"] = [name for name in config.comparisons if name != method]

@@ -14,6 +14,7 @@ from graft.methods.target import (
     mean_prediction,
     train_supervised,
 )
+from graft.methods.work import all_labels_work, best_source_work, finetuned_work, supervised_work
 from graft.training import Learned, Lesson
 from graft.values import BoolArray
 
@@ -76,21 +77,41 @@ def fit_average_kd(lesson: Lesson) -> Learned:
 
 
 METHODS = (
-    Method(name=FOUNDER, title="Founders", fit=fit_all_labels, reach="none"),
-    Method(name="label-only", title="Label only", fit=fit_label_only, reach="none"),
-    Method(name="all-labels", title="All labels (reference)", fit=fit_all_labels, reach="none"),
-    Method(name="best-source", title="Best source", fit=fit_best_source, reach="all"),
+    Method(name=FOUNDER, title="Founders", fit=fit_all_labels, reach="none", work=all_labels_work),
+    Method(
+        name="label-only",
+        title="Label only",
+        fit=fit_label_only,
+        reach="none",
+        work=supervised_work,
+    ),
+    Method(
+        name="all-labels",
+        title="All labels (reference)",
+        fit=fit_all_labels,
+        reach="none",
+        work=all_labels_work,
+    ),
+    Method(
+        name="best-source",
+        title="Best source",
+        fit=fit_best_source,
+        reach="all",
+        work=best_source_work,
+    ),
     Method(
         name="finetuned-any",
         title="Fine-tuned, any",
         fit=fit_finetuned_source,
         reach="all",
+        work=finetuned_work,
     ),
     Method(
         name="finetuned-same",
         title="Fine-tuned, same",
         fit=fit_finetuned_source,
         reach="same-architecture",
+        work=finetuned_work,
     ),
     Method(
         name="average-kd-selected",

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from graft.methods.method import Method
 from graft.methods.target import fresh_target, train_supervised
+from graft.methods.work import fedavg_local_work, supervised_work
 from graft.seeding import derive_seed
 from graft.training import Learned, Lesson, count_steps
 
@@ -49,6 +50,7 @@ METHODS = (
         title="FedAvg, founders' part",
         fit=fit_fedavg_local,
         reach="none",
+        work=fedavg_local_work,
         group=True,
     ),
     Method(
@@ -56,6 +58,7 @@ METHODS = (
         title="FedAvg",
         fit=fit_fedavg,
         reach="none",
+        work=supervised_work,
         group=True,
     ),
 )
