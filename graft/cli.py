@@ -236,13 +236,23 @@ def _configure(
 
 
 def _show_run(path: Path, output: Format) -> None:
-    from graft.report import read_run, rich_table, summarise, summary_dict, write_report
+    from graft.report import (
+        class_dicts,
+        class_times,
+        read_run,
+        rich_table,
+        summarise,
+        summary_dict,
+        write_report,
+    )
 
     run = read_run(path)
     summaries = summarise(run.rows, run.entries, run.config)
     page = write_report(path)
     if output is Format.JSON:
-        print(json.dumps({"run": dict(run.run), **summary_dict(summaries)}, indent=2))
+        times = class_times(run.rows, run.config.method, run.config.network.deadline_s)
+        facts = {"run": dict(run.run), **summary_dict(summaries)}
+        print(json.dumps({**facts, "device_classes": class_dicts(times)}, indent=2))
     else:
         # A piped table keeps its columns instead of being cut at 80 characters.
         Console(width=None if sys.stdout.isatty() else 160).print(rich_table(summaries))
