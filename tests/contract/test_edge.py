@@ -443,9 +443,10 @@ def test_what_is_sent_is_what_was_encoded(entries: list[LedgerEntry]) -> None:
 def test_a_domain_that_drops_out_is_a_named_failure_with_its_messages_in_the_ledger(
     open_edge: OpenEdge, entries: list[LedgerEntry]
 ) -> None:
-    turns = {d: lost_from(d, 1, 0, NetworkConfig(dropout_rate=0.5)) for d in DOMAINS}
+    turns = {d: lost_from(d, 1, 0, NetworkConfig(dropout_rate=0.8)) for d in DOMAINS}
     lost = {d for d, turn in turns.items() if turn == 0}
-    edge = dropping(open_edge(failing("")), 0.5, entries)
+    assert 0 < len(lost) < len(DOMAINS)
+    edge = dropping(open_edge(failing("")), 0.8, entries)
     answers = edge.ask(profile_orders(*DOMAINS))
     assert [answer.domain_id for answer in answers] == list(DOMAINS)
     assert {a.domain_id for a in answers if isinstance(a, Failure)} == lost
