@@ -86,8 +86,10 @@ def lesson(domain_id: str, method: str = "hat") -> list[LedgerEntry]:
     ]
 
 
-# Down 1 kB 0.101 s, up 0.102 s; 100 kB 0.2 s; 300 kB 0.4 s; up 200 kB 0.5 s.
-WAY_S = [0.101, 0.102, 0.101, 0.2, 0.2, 0.102, 0.101, 0.0, 0.4, 0.5, 0.101, 0.102]
+# An order or answer of 1 kB has 14 bytes of framing: down at 1 MB/s, up at half of it. The
+# depot's entries count theirs already: 100 kB 0.2 s; 300 kB 0.4 s; up 200 kB 0.5 s.
+DOWN_S, UP_S = 0.1 + 1_014e-6, 0.1 + 2_028e-6
+WAY_S = [DOWN_S, UP_S, DOWN_S, 0.2, 0.2, UP_S, DOWN_S, 0.0, 0.4, 0.5, 0.101, UP_S]
 
 
 def test_a_round_of_one_device_is_the_sum_of_its_steps(config: ExpansionConfig) -> None:
@@ -139,7 +141,7 @@ def test_what_is_lost_has_no_time_and_is_waited_for(config: ExpansionConfig) -> 
     assert times.entry_s[-1] is None
     patience_s = config.network.patience_s
     assert times.finish_s["ann", "hat"] == pytest.approx(sum(WAY_S) + patience_s)
-    assert times.finish_s["ben", "hat"] == pytest.approx(0.101)
+    assert times.finish_s["ben", "hat"] == pytest.approx(DOWN_S)
 
 
 def test_several_lessons_of_a_round_follow_each_other(config: ExpansionConfig) -> None:
@@ -152,7 +154,7 @@ def test_several_lessons_of_a_round_follow_each_other(config: ExpansionConfig) -
     seconds = {("ann", "hat"): ComputeTimes(learn_s=(5.0, 6.0, 7.0))}
     times = simulate_round(one * 3, seconds, config)
     assert times.compute_s["ann", "hat"] == 18.0
-    assert times.finish_s["ann", "hat"] == pytest.approx(18.0 + 3 * (0.101 + 0.5 + 0.102))
+    assert times.finish_s["ann", "hat"] == pytest.approx(18.0 + 3 * (DOWN_S + 0.5 + UP_S))
 
 
 def test_stragglers_compute_slower_and_transfer_alike(config: ExpansionConfig) -> None:
