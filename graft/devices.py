@@ -21,17 +21,20 @@ class Pace:
     """How fast one architecture runs on a device.
 
     ``training`` and ``inference`` are the shares of the device's ``flops_per_s`` that it reaches
-    there; ``step_s`` is what a training step takes however few its rows.
+    there; ``step_s`` and ``pass_s`` are what a training step and a forward pass take however few
+    their rows.
     """
 
     training: float
     inference: float
     step_s: float = 0.0
+    pass_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("training", "inference"):
             require_range(self, name, 1e-9)
-        require_range(self, "step_s", 0)
+        for name in ("step_s", "pass_s"):
+            require_range(self, name, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

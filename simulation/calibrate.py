@@ -6,15 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from graft.config import TrainingConfig
+from graft.config import FusionConfig, TrainingConfig
 from graft.devices import DeviceClass, Pace
+from graft.methods.mixer import Mixer, mixer_loss
 from graft.ports import Clock
-from graft.training import minimise, parameter_group, predict_in_batches
+from graft.training import Source, minimise, parameter_group, predict_in_batches
 from graft.values import Task
 from graft.zoo import build_network, network_cost
 
@@ -60,7 +63,8 @@ def calibrate(
             progress(architecture)
             paces[architecture] = _pace(architecture, task, flops_per_s, clock, effort)
         progress("small operations")
-        operation_s = _operation_s(clock, effort)
+        efficiency = statistics.median(pace.training for pace in paces.values())
+        operation_s = _operation_s(task, architectures, efficiency * flops_per_s, clock, effort)
     finally:
         torch.set_num_threads(threads)
     return DeviceClass(
@@ -68,7 +72,7 @@ def calibrate(
         memory_bytes=memory_bytes,
         flops_per_s=flops_per_s,
         source=source,
-        efficiency=statistics.median(pace.training for pace in paces.values()),
+        efficiency=efficiency,
         operation_s=operation_s,
         architectures=paces,
     )
@@ -86,19 +90,28 @@ def _matrix_flops_per_s(clock: Clock, effort: Effort) -> float:
 
 
 def _pace(architecture: str, task: Task, flops_per_s: float, clock: Clock, effort: Effort) -> Pace:
-    """A line through the time of steps with few rows and with many; and of one pass of reading."""
+    """Lines through the times of steps, and of passes, with few rows and with many."""
     cost = network_cost(architecture, task)
-    few_s, many_s = _step_seconds(architecture, task, clock, effort)
-    # A machine's noise may say that more rows take no longer.
-    row_s = max(many_s - few_s, 0.01 * many_s) / (_MANY_ROWS - _FEW_ROWS)
-    network = build_network(architecture, task, seed=0).eval()
-    x = torch.randn(_READ_ROWS, *task.sample_shape)
-    read_s = _median_s(lambda: predict_in_batches(network, x), clock, effort)
-    return Pace(
-        training=cost.training_flops_per_sample / (row_s * flops_per_s),
-        inference=_READ_ROWS * cost.flops_per_sample / (read_s * flops_per_s),
-        step_s=max(0.0, few_s - _FEW_ROWS * row_s),
+    step_row_s, step_s = _line(
+        _FEW_ROWS, _MANY_ROWS, _step_seconds(architecture, task, clock, effort)
     )
+    pass_row_s, pass_s = _line(
+        _FEW_ROWS, _READ_ROWS, _pass_seconds(architecture, task, clock, effort)
+    )
+    return Pace(
+        training=cost.training_flops_per_sample / (step_row_s * flops_per_s),
+        inference=cost.flops_per_sample / (pass_row_s * flops_per_s),
+        step_s=step_s,
+        pass_s=pass_s,
+    )
+
+
+def _line(few_rows: int, many_rows: int, taken_s: tuple[float, float]) -> tuple[float, float]:
+    """Seconds a row, and seconds of no row at all."""
+    few_s, many_s = taken_s
+    # A machine's noise may say that more rows take no longer.
+    row_s = max(many_s - few_s, 0.01 * many_s) / (many_rows - few_rows)
+    return row_s, max(0.0, few_s - few_rows * row_s)
 
 
 def _step_seconds(
@@ -129,22 +142,52 @@ def _step_seconds(
     return statistics.median(seconds[_FEW_ROWS]), statistics.median(seconds[_MANY_ROWS])
 
 
-def _operation_s(clock: Clock, effort: Effort) -> float:
-    """Seconds of a small tensor operation, forward or backward, in the kind of mixture that
-    losses and heads are made of."""
-    features_SBF, y_B = torch.randn(5, 32, 64), torch.arange(32) % 8
-    head_SFC = torch.randn(5, 64, 8).requires_grad_()
+def _pass_seconds(
+    architecture: str, task: Task, clock: Clock, effort: Effort
+) -> tuple[float, float]:
+    """Median seconds of reading few rows and many."""
+    network = build_network(architecture, task, seed=0).eval()
+    few, many = (torch.randn(rows, *task.sample_shape) for rows in (_FEW_ROWS, _READ_ROWS))
+    return (
+        _median_s(lambda: predict_in_batches(network, few), clock, effort),
+        _median_s(lambda: predict_in_batches(network, many), clock, effort),
+    )
 
-    def fuse() -> None:
-        probabilities_SBC = torch.softmax(features_SBF @ head_SFC, dim=2)
-        fused_BC = torch.einsum("b,sbc->bc", torch.ones(32), probabilities_SBC)
-        picked_B = fused_BC.gather(1, y_B[:, None])[:, 0].clamp_min(1e-6).log()
-        (-(picked_B * 0.5).mean() + 1e-4 * (head_SFC**2).sum()).backward()  # type: ignore[no-untyped-call]
 
-    with _Counter() as counted:  # type: ignore[no-untyped-call]
-        fuse()
+def _operation_s(
+    task: Task, architectures: Sequence[str], arithmetic_per_s: float, clock: Clock, effort: Effort
+) -> float:
+    """Seconds of a small tensor operation besides its arithmetic, in the kind of mixture that
+    methods are made of: a learning step of the attention mixer (A3) over five sources."""
+    names = [architectures[place % len(architectures)] for place in range(5)]
+    sources = [_source(name, task) for name in names]
+    mixer = Mixer(sources, 64, 5, FusionConfig(), seed=0)
+    rows = _FEW_ROWS + TrainingConfig().batch_size
+    widest = max(source.network.num_features for source in sources)
+    target_BF, sources_SBF = torch.randn(rows, 64), torch.randn(len(sources), rows, widest)
+    y_B = torch.arange(rows) % task.num_classes
+    held_RB = torch.zeros(5, rows, dtype=torch.bool)
+
+    def step() -> None:
+        fused_RBC, _ = mixer(target_BF, sources_SBF)
+        mixer_loss(fused_RBC, y_B, held_RB).backward()  # type: ignore[no-untyped-call]
+
+    with FlopCounterMode(display=False) as flops, _Counter() as counted:  # type: ignore[no-untyped-call]
+        step()
+    taken_s = _median_s(step, clock, effort)
+    besides_s = taken_s - float(flops.get_total_flops()) / arithmetic_per_s
     calls = int(counted.calls)
-    return _median_s(fuse, clock, effort) / calls
+    return max(besides_s, 0.0) / calls
+
+
+def _source(architecture: str, task: Task) -> Source:
+    return Source(
+        model_id="",
+        domain_id="",
+        architecture=architecture,
+        network=build_network(architecture, task, seed=0),
+        mask_C=np.ones(task.num_classes, np.bool_),
+    )
 
 
 def _median_s(work: Callable[[], object], clock: Clock, effort: Effort) -> float:

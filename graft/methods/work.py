@@ -17,10 +17,10 @@ _LEARNT = 2
 _LEARNT_THROUGH = 3
 
 
-def read_all(architectures: Sequence[str], rows: int) -> Work:
-    """Each network once over so many rows."""
-    read = tuple(Reading(architecture=name, rows=rows) for name in architectures)
-    return Work(read=read, operations=2.0 * len(read))
+def read_all(architectures: Sequence[str], rows: int, passes: int = 1) -> Work:
+    """Each network so many times over so many rows."""
+    read = tuple(Reading(architecture=name, rows=rows, passes=passes) for name in architectures)
+    return Work(read=read, operations=2.0 * passes * len(read))
 
 
 def supervised_work(shape: LessonShape) -> Work:
@@ -85,7 +85,7 @@ def common_features_work(shape: LessonShape, width: int = 128) -> Work:
     kernels = len(shape.sources) * 3 * _LEARNT_THROUGH * 2 * batch * batch * width
     each = 2 * batch * common + kernels
     return (
-        read_all(shape.sources, 2 * shape.num_rows)
+        read_all(shape.sources, shape.num_rows, passes=2)
         + all_labels_work(shape)
         + Work(flops=float(shape.steps * each), operations=shape.steps * 247.0 * len(shape.sources))
     )
@@ -119,7 +119,7 @@ def shot_work(shape: LessonShape) -> Work:
     return (
         best_source_work(shape)
         + _trained(shape, shape.learned, rows)
-        + read_all((shape.learned,), shape.epochs * shape.num_unlabelled)
+        + read_all((shape.learned,), shape.num_unlabelled, passes=shape.epochs)
         + Work(operations=55.0 * shape.steps + 70.0 * shape.epochs)
     )
 
@@ -132,7 +132,7 @@ def moved_sources_work(shape: LessonShape) -> Work:
     # Each epoch: move U, ask the heads, and four products with the centroids.
     labelled = 2 * sources * shape.num_unlabelled * features * (features + 5 * classes)
     return (
-        read_all(shape.sources, 2 * shape.num_rows)
+        read_all(shape.sources, shape.num_rows, passes=2)
         + _both(shape, 150)
         + Work(
             flops=float(shape.steps * moved + shape.epochs * labelled),
@@ -155,9 +155,9 @@ def hat_work(shape: LessonShape) -> Work:
     step = _LEARNT * (mixed + own_loss)
     check = shape.num_labelled * replicas * 2 * keyed
     return (
-        read_all(shape.sources, 2 * shape.num_rows)
+        read_all(shape.sources, shape.num_rows, passes=2)
         + _both(shape, 345)
-        + read_all((shape.architecture,), shape.epochs * shape.num_labelled)
+        + read_all((shape.architecture,), shape.num_labelled, passes=shape.epochs)
         + Work(
             flops=float(shape.steps * step + shape.epochs * check),
             operations=60.0 * shape.epochs + 100.0 * sources,
@@ -176,7 +176,7 @@ def graft_work(shape: LessonShape) -> Work:
     turned = 2 * (shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)) * 3
     turned *= math.prod(shape.task.sample_shape) if shape.task.modality == "imu" else 0
     return (
-        read_all(shape.sources, 3 * shape.num_rows)
+        read_all(shape.sources, shape.num_rows, passes=3)
         + _both(shape, 58, steps)
         + read_all((shape.architecture,), shape.num_rows)
         + Work(

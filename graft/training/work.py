@@ -1,9 +1,9 @@
 """What a lesson's work depends on, what work is, and how long a device takes over it.
 
 compute_s = FLOPs / (device FLOP/s x efficiency), forward and backward, counted from the
-architecture. Where a device was measured, two terms are added (ours): what a training step takes
-however few its rows, and what a small tensor operation takes besides its arithmetic. On a small
-network they are most of the time.
+architecture. Where a device was measured, terms are added (ours): what a training step and a
+forward pass take however few their rows, and what a small tensor operation takes besides its
+arithmetic. On a small network they are most of the time.
 """
 
 from dataclasses import dataclass
@@ -72,10 +72,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """Forward passes of one architecture over ``rows`` rows in all."""
+    """Forward passes of one architecture, of ``rows`` each."""
 
     architecture: str
     rows: int
+    passes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +117,7 @@ def work_seconds(work: Work, task: Task, device: DeviceClass) -> float:
     for reading in work.read:
         pace = device.pace(reading.architecture)
         seconds += _reading_flops(reading, task) / (device.flops_per_s * pace.inference)
+        seconds += reading.passes * pace.pass_s
     return seconds
 
 
@@ -125,4 +127,5 @@ def _training_flops(part: Training, task: Task) -> float:
 
 
 def _reading_flops(part: Reading, task: Task) -> float:
-    return float(part.rows * network_cost(part.architecture, task).flops_per_sample)
+    cost = network_cost(part.architecture, task)
+    return float(part.passes * part.rows * cost.flops_per_sample)
