@@ -249,7 +249,8 @@ class NetworkConfig:
             "shares of at least 0 that sum to 1",
         )
         for name in ("server_up_bits_per_s", "server_down_bits_per_s", "mean_on_s"):
-            _require(getattr(self, name) > 0, f"network.{name}", getattr(self, name), "above 0")
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"network.{name}", value, "above 0, finite")
         for name in ("mean_off_s", "patience_s"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"network.{name}", value, "0 or above, finite")
@@ -257,7 +258,12 @@ class NetworkConfig:
             value = getattr(self, name)
             _require(0 <= value <= 1, f"network.{name}", value, "0 to 1")
         slowdown = self.straggler_slowdown
-        _require(slowdown >= 1, "network.straggler_slowdown", slowdown, "at least 1")
+        _require(
+            1 <= slowdown < math.inf,
+            "network.straggler_slowdown",
+            slowdown,
+            "at least 1, finite",
+        )
         _require(
             self.deadline_s is None or self.deadline_s > 0,
             "network.deadline_s",
