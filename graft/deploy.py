@@ -44,8 +44,8 @@ def calibrate(
         Path | None, typer.Option(help="A domain folder; its samples' shape is measured.")
     ] = None,
     setting: SettingOption = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Measurements that a median is of.")] = 7,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps a measurement.")] = 30,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements that a median is of.")] = 9,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps a measurement.")] = 20,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Measure how fast this machine trains each architecture, as a device class.
@@ -74,7 +74,9 @@ def calibrate(
         memory_bytes=psutil.virtual_memory().total,
         clock=time.thread_time,
         effort=Effort(repeats=repeats, steps=steps),
-        progress=lambda what: console.print(f"measuring {what}", highlight=False),
+        progress=lambda done, wanted: console.print(
+            f"measuring: {done} of {wanted}", highlight=False
+        ),
     )
     table = class_table(device)
     replace_file(out, tomli_w.dumps(table).encode())
