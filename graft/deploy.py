@@ -44,8 +44,8 @@ def calibrate(
         Path | None, typer.Option(help="A domain folder; its samples' shape is measured.")
     ] = None,
     setting: SettingOption = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Measurements that a median is of.")] = 9,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps a measurement.")] = 20,
+    repeats: Annotated[int, typer.Option(min=1, help="Measurements that a median is of.")] = 7,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps a measurement.")] = 60,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Measure how fast this machine trains each architecture, as a device class.

@@ -7,20 +7,19 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from graft.config import FusionConfig, TrainingConfig
+from graft.config import GrowthConfig, TrainingConfig
 from graft.devices import DeviceClass, Pace
-from graft.methods.mixer import Mixer, mixer_loss
+from graft.methods.graft import train_heads
 from graft.ports import Clock
-from graft.training import Source, minimise, parameter_group, predict_in_batches
+from graft.training import minimise, parameter_group, predict_in_batches
 from graft.values import Task
-from graft.zoo import Network, build_network, network_cost
+from graft.zoo import build_network, network_cost
 
 # Batches of a dozen labels alone, and of as many rows as a step ever has.
 _FEW_ROWS, _MANY_ROWS = 12, 64
@@ -34,11 +33,12 @@ class Effort:
     """How long to measure: medians over ``repeats``, each of so many steps of everything.
 
     Everything is measured once before anything is again, so that what else the machine does for
-    a while weighs on all alike.
+    a while weighs on all alike. With few steps, what a training takes once counts too much: a
+    lesson is some hundred steps.
     """
 
-    repeats: int = 9
-    steps: int = 20
+    repeats: int = 7
+    steps: int = 60
 
 
 def calibrate(
@@ -62,15 +62,15 @@ def calibrate(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        step = _mixer_step(task)
+        heads = _heads(task, effort.steps)
         works = {
             "product": _repeated(_matrix_product(), effort.steps),
-            "mixer": _repeated(step, effort.steps),
+            "heads": heads,
         }
         for architecture in architectures:
             works |= _network_works(architecture, task, effort.steps)
         with FlopCounterMode(display=False) as flops, _Counter() as counted:  # type: ignore[no-untyped-call]
-            step()
+            heads()
         seconds = _median_seconds(works, clock, effort, progress)
     finally:
         torch.set_num_threads(threads)
@@ -78,13 +78,14 @@ def calibrate(
     paces = {each: _pace(each, task, flops_per_s, seconds) for each in architectures}
     efficiency = statistics.median(pace.training for pace in paces.values())
     arithmetic_s = float(flops.get_total_flops()) / (efficiency * flops_per_s)
+    besides_s = effort.steps * seconds["heads"] - arithmetic_s
     return DeviceClass(
         name=name,
         memory_bytes=memory_bytes,
         flops_per_s=flops_per_s,
         source=source,
         efficiency=efficiency,
-        operation_s=max(seconds["mixer"] - arithmetic_s, 0.0) / float(counted.calls),
+        operation_s=max(besides_s, 0.0) / float(counted.calls),
         architectures=paces,
     )
 
@@ -167,31 +168,15 @@ def _pace(architecture: str, task: Task, flops_per_s: float, seconds: Mapping[st
     )
 
 
-def _mixer_step(task: Task) -> Callable[[], object]:
-    """A kind of mixture that methods are made of besides networks: a learning step of the
-    attention mixer (A3) over five sources of 64 features."""
-    sources = [_nameless_source(task) for _ in range(5)]
-    mixer = Mixer(sources, 64, 5, FusionConfig(), seed=0)
-    rows = _FEW_ROWS + TrainingConfig().batch_size
-    target_BF, sources_SBF = torch.randn(rows, 64), torch.randn(len(sources), rows, 64)
-    y_B = torch.arange(rows) % task.num_classes
-    held_RB = torch.zeros(5, rows, dtype=torch.bool)
-
-    def step() -> None:
-        fused_RBC, _ = mixer(target_BF, sources_SBF)
-        mixer_loss(fused_RBC, y_B, held_RB).backward()  # type: ignore[no-untyped-call]
-
-    return step
-
-
-def _nameless_source(task: Task) -> Source:
-    return Source(
-        model_id="",
-        domain_id="",
-        architecture="",
-        network=Network(nn.Identity(), 64, task.num_classes),
-        mask_C=np.ones(task.num_classes, np.bool_),
-    )
+def _heads(task: Task, steps: int) -> Callable[[], object]:
+    """What methods are made of besides networks: steps of the heads of ten teachers of 64
+    features, on few labels."""
+    features_TLF = torch.randn(10, _FEW_ROWS, 64)
+    weight_TFC, bias_TC = torch.randn(10, 64, task.num_classes), torch.zeros(10, task.num_classes)
+    y_L = torch.arange(_FEW_ROWS) % task.num_classes
+    known_TC = torch.ones(10, task.num_classes, dtype=torch.bool)
+    growth = GrowthConfig(head_steps=steps)
+    return lambda: train_heads(features_TLF, y_L, weight_TFC, bias_TC, known_TC, growth)
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
