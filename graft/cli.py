@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from graft.bench import bench_app
 from graft.config import ExpansionConfig, read_config, with_settings
+from graft.deploy import deploy_app
 from graft.errors import GraftError
 from graft.files import AnyPath, open_path
 from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
@@ -30,6 +31,7 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(deploy_app, name="deploy")
 
 
 def main() -> None:
@@ -108,6 +110,7 @@ def simulate(
     from server.conduct import RunSettings
     from server.run_folder import RunFolder
     from simulation.engines import Engine, EngineSettings, run_engine
+    from simulation.timekeeper import SimulatedClock
 
     carrier = EngineSettings(
         engine=Engine(engine),
@@ -131,6 +134,7 @@ def simulate(
             world=world,
             folder=folder,
             progress=progress,
+            timekeeper=SimulatedClock(config, world.task),
         )
         if resume is None:
             folder.begin(config, world, carrier.kept())
@@ -252,6 +256,9 @@ def _configure(
         changes["world.max_domains" if data is not None else "world.domains"] = domains
     named = {"rounds": rounds, "split.gamma": gamma, "seed": seed, "method": method}
     changes |= {key: value for key, value in named.items() if value is not None}
+    for key in ("devices.classes_file", "network.classes_file"):
+        if key in changes:  # a run's workers stand in other folders
+            changes[key] = str(Path(changes[key]).absolute())
     if method is not None and "comparisons" not in changes:
         # The default comparisons include the default method's own variant, not the new one.
         changes["comparisons"] = [name for name in config.comparisons if name != method]
@@ -259,13 +266,23 @@ def _configure(
 
 
 def _show_run(path: AnyPath, output: Format) -> None:
-    from graft.report import read_run, rich_table, summarise, summary_dict, write_report
+    from graft.report import (
+        class_dicts,
+        class_times,
+        read_run,
+        rich_table,
+        summarise,
+        summary_dict,
+        write_report,
+    )
 
     run = read_run(path)
     summaries = summarise(run.rows, run.entries, run.config)
     page = write_report(path)
     if output is Format.JSON:
-        print(json.dumps({"run": dict(run.run), **summary_dict(summaries)}, indent=2))
+        times = class_times(run.rows, run.config.method, run.config.network.deadline_s)
+        facts = {"run": dict(run.run), **summary_dict(summaries)}
+        print(json.dumps({**facts, "device_classes": class_dicts(times)}, indent=2))
     else:
         # A piped table keeps its columns instead of being cut at 80 characters.
         Console(width=None if sys.stdout.isatty() else 160).print(rich_table(summaries))

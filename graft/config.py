@@ -4,6 +4,7 @@ Every default of the methods is *ours* unless the comment beside it names a pape
 """
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -73,13 +74,15 @@ class DeviceConfig:
     """Which devices the domains have: the share of each class, and the architectures offered.
 
     Each domain's class and architecture are drawn from (seed, domain). An empty
-    ``architectures`` offers every one that the zoo has for the task.
+    ``architectures`` offers every one that the zoo has for the task. ``classes_file``: a TOML
+    file of classes, with a share each, in place of those that graft knows.
     """
 
     microcontroller_share: float = 0.2
     phone_share: float = 0.5
     gateway_share: float = 0.3
     architectures: tuple[str, ...] = ()
+    classes_file: str | None = None
 
     def __post_init__(self) -> None:
         shares = (self.microcontroller_share, self.phone_share, self.gateway_share)
@@ -209,6 +212,67 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """What lies between devices and the cloud, for the simulated clock.
+
+    By default every device is always there and none is lost. ``*_share``: the share of the
+    domains that has each link class; ``classes_file``: a TOML file of classes, with a share
+    each, in their place. ``server_*``: the server's own connection, shared by all that
+    transfer at once. ``mean_on_s`` and ``mean_off_s``: of exponential on and off times of a
+    device; 0 off is always there. Stragglers, drawn by round, compute so many times slower.
+    ``dropout_rate`` is the chance that a domain is lost in a round, which alone changes what
+    comes of a run. ``patience_s``: how long after a phase's last answer the server gives up those
+    that are lost. ``deadline_s``: who ends a round later than that is reported as late.
+    """
+
+    broadband_share: float = 0.4
+    lte_share: float = 0.4
+    lte_m_share: float = 0.15
+    nb_iot_share: float = 0.05
+    classes_file: str | None = None
+    server_up_bits_per_s: float = 1e9
+    server_down_bits_per_s: float = 1e9
+    mean_on_s: float = 3600.0
+    mean_off_s: float = 0.0
+    straggler_share: float = 0.0
+    straggler_slowdown: float = 4.0
+    dropout_rate: float = 0.0
+    patience_s: float = 60.0
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        shares = (self.broadband_share, self.lte_share, self.lte_m_share, self.nb_iot_share)
+        _require(
+            min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6,
+            "network shares",
+            shares,
+            "shares of at least 0 that sum to 1",
+        )
+        for name in ("server_up_bits_per_s", "server_down_bits_per_s", "mean_on_s"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"network.{name}", value, "above 0, finite")
+        for name in ("mean_off_s", "patience_s"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"network.{name}", value, "0 or above, finite")
+        for name in ("straggler_share", "dropout_rate"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"network.{name}", value, "0 to 1")
+        slowdown = self.straggler_slowdown
+        _require(
+            1 <= slowdown < math.inf,
+            "network.straggler_slowdown",
+            slowdown,
+            "at least 1, finite",
+        )
+        _require(
+            self.deadline_s is None or self.deadline_s > 0,
+            "network.deadline_s",
+            self.deadline_s,
+            "above 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExpansionConfig:
     """Everything that decides an expansion's outcome; workers and paths do not stand here."""
 
@@ -234,6 +298,7 @@ class ExpansionConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
 
     def __post_init__(self) -> None:
         _require(self.rounds >= 1, "rounds", self.rounds, "at least 1")

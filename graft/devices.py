@@ -1,10 +1,11 @@
 """Device classes: what a machine can hold, and which architecture a domain's device runs."""
 
-import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
+from graft.class_table import draw_class, read_classes, require_range
 from graft.config import DeviceConfig
 from graft.errors import ArchitectureError
 from graft.seeding import stream
@@ -16,27 +17,82 @@ TRAINING_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How fast one architecture runs on a device.
+
+    ``training`` and ``inference`` are the shares of the device's ``flops_per_s`` that it reaches
+    there; ``step_s`` and ``pass_s`` are what a training step and a forward pass take however few
+    their rows.
+    """
+
+    training: float
+    inference: float
+    step_s: float = 0.0
+    pass_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("training", "inference"):
+            require_range(self, name, 1e-9)
+        for name in ("step_s", "pass_s"):
+            require_range(self, name, 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceClass:
-    """A kind of machine; ``source`` says where its figures come from."""
+    """A kind of machine; ``source`` says where its figures come from.
+
+    ``efficiency`` is the share of ``flops_per_s`` that networks reach (ours, unless measured),
+    ``architectures`` the pace of those that were measured, and ``operation_s`` what one small
+    tensor operation takes besides its arithmetic. ``share`` counts in a file of one's own: how
+    many of the domains have such a device, relative to others.
+    """
 
     name: str
     memory_bytes: int
     flops_per_s: float
     source: str
+    efficiency: float = 0.1
+    operation_s: float = 0.0
+    architectures: Mapping[str, Pace] = field(default_factory=dict)
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("memory_bytes", "flops_per_s", "efficiency"):
+            require_range(self, name, 1e-9)
+        for name in ("operation_s", "share"):
+            require_range(self, name, 0)
+
+    def pace(self, architecture: str) -> Pace:
+        """The architecture's own pace, or the device's in general."""
+        general = Pace(training=self.efficiency, inference=self.efficiency)
+        return self.architectures.get(architecture, general)
 
 
-def device_classes() -> dict[str, DeviceClass]:
-    """The classes of ``devices.toml`` by name."""
-    text = resources.files("graft").joinpath("devices.toml").read_text("utf-8")
-    return {name: DeviceClass(name=name, **row) for name, row in tomllib.loads(text).items()}
+@cache
+def device_classes(classes_file: str | None = None) -> dict[str, DeviceClass]:
+    """The classes of ``devices.toml``, or of a file with the same keys, by name.
+
+    Raises ConfigError where the file is missing or holds anything else.
+    """
+    return read_classes(_device_class, "devices.toml", classes_file)
+
+
+def _device_class(name: str, row: Mapping[str, Any]) -> DeviceClass:
+    paces = {key: Pace(**pace) for key, pace in row.get("architectures", {}).items()}
+    return DeviceClass(**{**row, "name": name, "architectures": paces})
 
 
 def assign_device(domain_id: str, seed: int, config: DeviceConfig) -> DeviceClass:
     """The class of a domain's device, drawn from (seed, domain) by the configured shares."""
-    names = ("microcontroller", "phone", "gateway")
-    shares = (config.microcontroller_share, config.phone_share, config.gateway_share)
-    name = str(stream("device", seed, domain_id).choice(names, p=shares))
-    return device_classes()[name]
+    classes = device_classes(config.classes_file)
+    shares = {
+        "microcontroller": config.microcontroller_share,
+        "phone": config.phone_share,
+        "gateway": config.gateway_share,
+    }
+    if config.classes_file is not None:
+        shares = {name: device.share for name, device in classes.items()}
+    return classes[draw_class("device", domain_id, seed, shares)]
 
 
 def fitting_architectures(

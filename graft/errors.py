@@ -17,6 +17,7 @@ GraftError
 ├── TransportError             a shipment could not be completed
 │   └── ModelMissingError      the depot does not hold the model asked for
 ├── EdgeError                  the conversation with the domains broke
+│   ├── DomainLostError        a domain dropped out in the middle of a round
 │   └── NodesMissingError      fewer nodes than expected within the bounded wait
 ├── PolicyError                the site's own policy forbids what was asked
 └── RunError                   a run folder is missing, incomplete or of another version
@@ -92,6 +93,10 @@ class ModelMissingError(TransportError):
 
 class EdgeError(GraftError):
     """The conversation with the domains broke."""
+
+
+class DomainLostError(EdgeError):
+    """A domain dropped out in the middle of a round."""
 
 
 class NodesMissingError(EdgeError):

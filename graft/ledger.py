@@ -46,12 +46,14 @@ def total_bytes(
 
 def ordered(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     """The entries in their canonical order, which no reply order or worker count changes."""
-    return sorted(
-        entries,
-        key=lambda e: (
-            e.round_index, e.domain_id, e.method, e.phase, e.message, e.receiver, e.attempt,
-            e.payload_bytes, e.sender, e.wire_bytes, e.cached, e.outcome,
-        ),
+    return sorted(entries, key=canonical_key)
+
+
+def canonical_key(e: LedgerEntry) -> tuple[object, ...]:
+    """What orders the ledger: every column that no clock or run's name decides."""
+    return (
+        e.round_index, e.domain_id, e.method, e.phase, e.message, e.receiver, e.attempt,
+        e.payload_bytes, e.sender, e.wire_bytes, e.cached, e.outcome,
     )  # fmt: skip
 
 

@@ -32,8 +32,15 @@ RESULTS_SCHEMA = pa.schema(
         ("model_id", pa.string()),
         ("error", pa.string()),
         ("error_message", pa.string()),
+        ("link_class", pa.string()),
+        ("simulated_compute_s", pa.float64()),
+        ("simulated_s", pa.float64()),
     ]
 )
+# Runs from before the simulated clock lack these.
+_SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
+# What a clock or the host decides stays out of the run's hash.
+_UNHASHED = {"compute_s", "peak_memory_bytes"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +48,10 @@ class ResultRow:
     """One domain's outcome of one method in one round.
 
     Round 0's rows have the method "founder". A failed domain has ``error`` (the error's
-    class name) and ``error_message``; its numbers are None.
+    class name) and ``error_message``; its numbers are None. ``compute_s`` is measured on the
+    machine that ran it; ``simulated_compute_s`` is the same work on its device class, and
+    ``simulated_s`` when the domain was done, from the start of the round, waiting and transfers
+    over its link class included.
     """
 
     domain_id: str
@@ -62,6 +72,9 @@ class ResultRow:
     model_id: str | None = None
     error: str | None = None
     error_message: str | None = None
+    link_class: str | None = None
+    simulated_compute_s: float | None = None
+    simulated_s: float | None = None
 
 
 def result_row(report: LearnReport | Failure) -> ResultRow:
@@ -112,7 +125,7 @@ def read_results(path: AnyPath) -> list[ResultRow]:
         table = read_table(path)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise RunError(f"results {path}: {error}") from error
-    if table.schema.names != RESULTS_SCHEMA.names:
+    if table.schema.names not in (RESULTS_SCHEMA.names, RESULTS_SCHEMA.names[: -len(_SIMULATED)]):
         raise RunError(f"results columns: got {table.schema.names}, wanted {RESULTS_SCHEMA.names}")
     return [ResultRow(**row) for row in table.to_pylist()]
 
@@ -121,13 +134,16 @@ def run_hash(rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]) -> str:
     """SHA-256 over results and payload ledger, without anything measured by a clock or host."""
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda r: (r.round_index, r.domain_id, r.method)):
-        fixed = dataclasses.replace(row, compute_s=None, peak_memory_bytes=None)
-        digest.update(repr(dataclasses.astuple(fixed)).encode())
+        table = dataclasses.asdict(row)
+        columns = tuple(
+            None if name in _UNHASHED else table[name] for name in table if name not in _SIMULATED
+        )
+        digest.update(repr(columns).encode())
     for entry in ordered(entries):
-        columns = (
+        message = (
             entry.round_index, entry.phase, entry.method, entry.domain_id, entry.sender,
             entry.receiver, entry.message, entry.attempt, entry.payload_bytes, entry.cached,
             entry.outcome,
         )  # fmt: skip
-        digest.update(repr(columns).encode())
+        digest.update(repr(message).encode())
     return digest.hexdigest()

@@ -264,7 +264,8 @@ def parameter_shapes(architecture: str, task: Task) -> Mapping[str, tuple[int, .
 class NetworkCost:
     """What a network costs a device.
 
-    ``flops_per_sample``: one forward pass, a multiply-add counted as two.
+    ``flops_per_sample``: one forward pass, a multiply-add counted as two;
+    ``training_flops_per_sample``: with the backward pass, in which no gradient goes to the input.
     ``training_memory_bytes``: parameters, gradients, Adam's two moments and the activations
     that one training step keeps, at the batch size asked for.
     """
@@ -272,7 +273,9 @@ class NetworkCost:
     num_parameters: int
     num_bytes: int
     flops_per_sample: int
+    training_flops_per_sample: int
     training_memory_bytes: int
+    num_features: int
 
 
 @lru_cache(maxsize=256)
@@ -281,19 +284,21 @@ def network_cost(architecture: str, task: Task, batch_size: int = 64) -> Network
     network = build_network(architecture, task, seed=0)
     num_parameters = sum(p.numel() for p in network.parameters())
     num_bytes = sum(array.nbytes for array in parameters_of(network).values())
-    flops = 0
+    flops = training_flops = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal flops
-        flops += _module_flops(module, inputs[0], output)
+        nonlocal flops, training_flops
+        own = _module_flops(module, inputs[0], output)
+        flops += own
+        # Backward: as much for the parameters, and again for the input where a layer wants it.
+        training_flops += 3 * own if inputs[0].requires_grad else 2 * own
 
     hooks = [
         module.register_forward_hook(count)
         for module in network.modules()
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear | nn.GRU | nn.LSTM)
     ]
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, *task.sample_shape))
+    network.eval()(torch.zeros(1, *task.sample_shape))
     for hook in hooks:
         hook.remove()
 
@@ -311,7 +316,9 @@ def network_cost(architecture: str, task: Task, batch_size: int = 64) -> Network
         num_parameters=num_parameters,
         num_bytes=num_bytes,
         flops_per_sample=flops,
+        training_flops_per_sample=training_flops,
         training_memory_bytes=activations + num_bytes + 3 * 4 * num_parameters,
+        num_features=network.num_features,
     )
 
 

@@ -1,7 +1,8 @@
 """One run from its first round to its last, whichever way the ServerApp was started."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from graft.config import ExpansionConfig
 from graft.data.domain import World
@@ -10,7 +11,7 @@ from graft.errors import ExpansionFailedError, PayloadChangedError, PayloadLimit
 from graft.ledger import total_bytes
 from graft.methods import find_method
 from graft.ports import Edge, ModelStore
-from graft.results import result_row
+from graft.results import ResultRow, result_row
 from graft.rounds import expand_system, found_groups, found_system
 from graft.values import LedgerEntry, ModelCard, Task
 from graft.wire.payload import read_header
@@ -26,17 +27,34 @@ Progress = Callable[[int, str, int, int, int], None]
 Connect = Callable[[Callable[[LedgerEntry], None], EdgeProgress], Edge]
 
 
+class Timekeeper(Protocol):
+    """A simulated clock beside a run: it sees what is asked, and times what a round was."""
+
+    def watch(self, edge: Edge, run: str, record: Callable[[LedgerEntry], None]) -> Edge:
+        """The edge to ask in place of this one; ``record`` gets an entry for each message that
+        does not reach it."""
+        ...
+
+    def time_round(
+        self, rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]
+    ) -> tuple[list[ResultRow], list[LedgerEntry]]:
+        """A finished round's rows and entries with their simulated seconds, in their order."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
     """What a run needs besides its way to the domains.
 
     ``progress`` gets (round, phase, answers so far, answers wanted, payload bytes so far).
+    Without a ``timekeeper`` nothing is simulated, and no time is called so.
     """
 
     config: ExpansionConfig
     world: World
     folder: RunFolder
     progress: Progress = lambda *_: None
+    timekeeper: Timekeeper | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run before anything starts.
@@ -77,7 +95,7 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
 
     entries: list[LedgerEntry] = []
     finished_bytes = 0
-    edge = connect(
+    nodes = connect(
         entries.append,
         lambda phase, done, wanted: settings.progress(
             state.round_index,
@@ -87,6 +105,8 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
             finished_bytes + total_bytes(entries) + folder.journal_bytes(),
         ),
     )
+    keeper = settings.timekeeper
+    edge: Edge = keeper.watch(nodes, folder.run_id, entries.append) if keeper else nodes
     if state.round_index:
         entries.clear()  # the join of the interrupted run stands in its own round 0
 
@@ -100,6 +120,8 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
             done = expand_system(state, arriving, edge, admit, config)
         rows = [result_row(report) for report in done.reports]
         entries += folder.journal_entries()
+        if keeper is not None:
+            rows, entries[:] = keeper.time_round(rows, entries)
         folder.save_round(done.state, rows, entries, done.profiles)
         finished_bytes += total_bytes(entries)
         entries.clear()

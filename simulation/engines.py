@@ -7,7 +7,6 @@ from enum import StrEnum
 from graft.errors import ConfigError
 from server.conduct import RunSettings
 from simulation.block import BlockSettings, run_blocks
-from simulation.flower import run_flower
 
 
 class Engine(StrEnum):
@@ -61,4 +60,7 @@ def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
         return run_blocks(settings, blocks)
     if engine.ray_address is not None:
         raise ConfigError(f"--ray-address: got {engine.ray_address}, wanted the block engine")
+    # Flower's simulation is 200 MB of imports that the other engine has no use for.
+    from simulation.flower import run_flower
+
     return run_flower(settings, engine.workers, engine.join_timeout_s, engine.stall_timeout_s)

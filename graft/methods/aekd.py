@@ -22,6 +22,7 @@ from graft.methods.target import (
     taught_loss,
     train_target,
 )
+from graft.methods.work import aekd_work
 from graft.training import Learned, Lesson
 
 LARGEST_SHARE = 0.6
@@ -78,4 +79,6 @@ def fit_aekd(lesson: Lesson) -> Learned:
     )
 
 
-METHODS = (Method(name="aekd", title="AE-KD-style", fit=fit_aekd, reach="selected"),)
+METHODS = (
+    Method(name="aekd", title="AE-KD-style", fit=fit_aekd, reach="selected", work=aekd_work),
+)

@@ -16,6 +16,7 @@ from graft.methods.target import (
     known_classes,
     mean_prediction,
 )
+from graft.methods.work import all_labels_work, best_source_work, finetuned_work
 from graft.training import Learned, Lesson
 from graft.values import BoolArray
 
@@ -72,16 +73,35 @@ fit_all_labels = partial(fit_course, plan_all_labels)
 fit_finetuned_source = partial(fit_course, plan_finetuned_source)
 
 METHODS = (
-    supervised(plan_all_labels, name=FOUNDER, title="Founders", reach="none"),
+    supervised(plan_all_labels, name=FOUNDER, title="Founders", reach="none", work=all_labels_work),
     supervised(plan_label_only, name="label-only", title="Label only", reach="none"),
-    supervised(plan_all_labels, name="all-labels", title="All labels (reference)", reach="none"),
-    Method(name="best-source", title="Best source", fit=fit_best_source, reach="all"),
-    supervised(plan_finetuned_source, name="finetuned-any", title="Fine-tuned, any", reach="all"),
+    supervised(
+        plan_all_labels,
+        name="all-labels",
+        title="All labels (reference)",
+        reach="none",
+        work=all_labels_work,
+    ),
+    Method(
+        name="best-source",
+        title="Best source",
+        fit=fit_best_source,
+        reach="all",
+        work=best_source_work,
+    ),
+    supervised(
+        plan_finetuned_source,
+        name="finetuned-any",
+        title="Fine-tuned, any",
+        reach="all",
+        work=finetuned_work,
+    ),
     supervised(
         plan_finetuned_source,
         name="finetuned-same",
         title="Fine-tuned, same",
         reach="same-architecture",
+        work=finetuned_work,
     ),
     Method(
         name="average-kd-selected",

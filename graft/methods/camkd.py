@@ -20,6 +20,7 @@ from graft.methods.target import (
     taught_loss,
     train_target,
 )
+from graft.methods.work import camkd_work
 from graft.training import Learned, Lesson
 
 _SMALLEST = 1e-6  # a source is never surer than this that a label is wrong
@@ -80,4 +81,6 @@ def _mixed(predictions_SNC: Tensor, doubt_SN: Tensor) -> Tensor:
     return torch.einsum("sn,snc->nc", confidence_mixture(doubt_SN), predictions_SNC)
 
 
-METHODS = (Method(name="camkd", title="CA-MKD-style", fit=fit_camkd, reach="selected"),)
+METHODS = (
+    Method(name="camkd", title="CA-MKD-style", fit=fit_camkd, reach="selected", work=camkd_work),
+)

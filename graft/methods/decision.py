@@ -27,6 +27,7 @@ from graft.methods.target import (
     require_sources,
     taught_loss,
 )
+from graft.methods.work import moved_sources_work
 from graft.training import (
     Learned,
     Lesson,
@@ -126,4 +127,12 @@ def fit_decision(lesson: Lesson) -> Learned:
     )
 
 
-METHODS = (Method(name="decision", title="DECISION-style", fit=fit_decision, reach="selected"),)
+METHODS = (
+    Method(
+        name="decision",
+        title="DECISION-style",
+        fit=fit_decision,
+        reach="selected",
+        work=moved_sources_work,
+    ),
+)

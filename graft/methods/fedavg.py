@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from graft.methods.baselines import plan_label_only
 from graft.methods.supervised import Course, on_labels, supervised
+from graft.methods.work import fedavg_local_work
 from graft.seeding import derive_seed
 from graft.training import Lesson, count_steps
 
@@ -44,6 +45,7 @@ METHODS = (
         name=FEDAVG_LOCAL,
         title="FedAvg, founders' part",
         reach="none",
+        work=fedavg_local_work,
         group=True,
     ),
     supervised(plan_fedavg, name="fedavg", title="FedAvg", reach="none", group=True),

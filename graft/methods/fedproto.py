@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from graft.methods.baselines import fit_label_only
 from graft.methods.method import Method
 from graft.methods.target import fresh_target
+from graft.methods.work import prototypes_work
 from graft.training import Learned, Lesson, Prototypes, minimise, parameter_group
 
 PULL = 1.0
@@ -79,4 +80,12 @@ def fit_fedproto(lesson: Lesson) -> Learned:
     )
 
 
-METHODS = (Method(name="fedproto", title="FedProto-style", fit=fit_fedproto, reach="centroids"),)
+METHODS = (
+    Method(
+        name="fedproto",
+        title="FedProto-style",
+        fit=fit_fedproto,
+        reach="centroids",
+        work=prototypes_work,
+    ),
+)

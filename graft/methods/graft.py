@@ -34,6 +34,7 @@ from graft.methods.method import Method
 from graft.methods.mixer import stack_features, stack_heads
 from graft.methods.propagation import joint_features, neighbour_graph, propagate
 from graft.methods.target import fresh_target, known_classes, require_sources
+from graft.methods.work import graft_work
 from graft.seeding import derive_seed
 from graft.training import Learned, Lesson, Source, count_steps, minimise, parameter_group
 from graft.zoo import Network
@@ -221,7 +222,13 @@ _PARTS: dict[Part, str] = {
 # Each of them makes up in part for the others.
 _CONSENSUS: tuple[Part, ...] = ("norms", "propagation", "agreement")
 _grown = partial(
-    Method, fit=fit_graft, reach="selected", precision="base", warm_start=True, reads=("growth",)
+    Method,
+    fit=fit_graft,
+    reach="selected",
+    precision="base",
+    warm_start=True,
+    work=graft_work,
+    reads=("growth",),
 )
 METHODS = (
     _grown(name="graft", title="graft"),

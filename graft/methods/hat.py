@@ -28,6 +28,7 @@ from graft.methods.dictionary import (
 from graft.methods.method import Method
 from graft.methods.mixer import Mixer, heads_loss, holdout_folds, mixer_loss, stack_features
 from graft.methods.target import fresh_target, known_classes, require_sources
+from graft.methods.work import hat_work
 from graft.training import (
     Learned,
     Lesson,
@@ -122,12 +123,20 @@ def fit_hat(lesson: Lesson) -> Learned:
 
 
 METHODS = (
-    Method(name="hat", title="HaT-style", fit=fit_hat, reach="selected", reads=("fusion",)),
+    Method(
+        name="hat",
+        title="HaT-style",
+        fit=fit_hat,
+        reach="selected",
+        work=hat_work,
+        reads=("fusion",),
+    ),
     Method(
         name="hat-founders",
         title="HaT-style, founders only",
         fit=fit_hat,
         reach="selected",
+        work=hat_work,
         founders_only=True,
         reads=("fusion",),
     ),

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from graft.config import TrainingConfig
 from graft.methods.method import Method
 from graft.methods.target import best_source, fresh_target
+from graft.methods.work import mutual_work
 from graft.training import Learned, Lesson, minimise, parameter_group
 from graft.zoo import Network
 
@@ -247,4 +248,6 @@ def fit_hmkd(lesson: Lesson) -> Learned:
     )
 
 
-METHODS = (Method(name="hmkd", title="HMKD-style", fit=fit_hmkd, reach="selected"),)
+METHODS = (
+    Method(name="hmkd", title="HMKD-style", fit=fit_hmkd, reach="selected", work=mutual_work),
+)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from graft.config import TrainingConfig
 from graft.methods.method import Method
 from graft.methods.target import fresh_target, require_sources
+from graft.methods.work import common_features_work, soft_targets_work
 from graft.training import (
     Learned,
     Lesson,
@@ -218,6 +219,18 @@ def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 METHODS = (
-    Method(name="kacfl", title="KA-CFL-style", fit=fit_kacfl, reach="selected"),
-    Method(name="soft-kd", title="Soft targets", fit=fit_soft_targets, reach="selected"),
+    Method(
+        name="kacfl",
+        title="KA-CFL-style",
+        fit=fit_kacfl,
+        reach="selected",
+        work=common_features_work,
+    ),
+    Method(
+        name="soft-kd",
+        title="Soft targets",
+        fit=fit_soft_targets,
+        reach="selected",
+        work=soft_targets_work,
+    ),
 )

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from graft.methods.work import distilled_work
 from graft.training import Learned, Lesson
+from graft.training.work import LessonShape, Work
 from graft.values import Precision
 
 Reach = Literal["none", "selected", "same-architecture", "all", "centroids"]
@@ -28,6 +30,7 @@ class Method:
     ``warm_start``: one of what is chosen is of the target's own architecture, wherever a
     candidate is.
     ``group``: it also gets the average model of the founders of its own architecture.
+    ``work``: how much a lesson of this shape is for a device, for the simulated clock.
     ``reads``: the sections of the configuration that no other kind of method reads.
     """
 
@@ -40,4 +43,5 @@ class Method:
     precision: Precision = "exact"
     warm_start: bool = False
     group: bool = False
+    work: Callable[[LessonShape], Work] = distilled_work
     reads: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graft.methods.method import Method
 from graft.methods.target import best_source
+from graft.methods.work import shot_work
 from graft.training import (
     Learned,
     Lesson,
@@ -97,4 +98,4 @@ def fit_shot(lesson: Lesson) -> Learned:
     )
 
 
-METHODS = (Method(name="shot", title="SHOT-style", fit=fit_shot, reach="selected"),)
+METHODS = (Method(name="shot", title="SHOT-style", fit=fit_shot, reach="selected", work=shot_work),)

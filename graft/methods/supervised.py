@@ -9,6 +9,7 @@ from torch import Tensor
 
 from graft.config import TrainingConfig
 from graft.methods.method import Method
+from graft.methods.work import supervised_work
 from graft.training import (
     Learned,
     Lesson,
@@ -63,7 +64,8 @@ def on_labels(
 
 def supervised(plan: Plan, **facts: Any) -> Method:
     """The method that trains as ``plan`` lays out; ``facts`` are Method's other fields."""
-    return Method(fit=partial(fit_course, plan), fit_many=partial(fit_courses, plan), **facts)
+    own = {"fit": partial(fit_course, plan), "fit_many": partial(fit_courses, plan)}
+    return Method(**{"work": supervised_work, **own, **facts})
 
 
 def fit_course(plan: Plan, lesson: Lesson) -> Learned:

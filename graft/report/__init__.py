@@ -3,6 +3,7 @@
 Reads what a run left behind and counts nothing anew; opens no socket.
 """
 
+from graft.report.class_times import class_dicts, class_times
 from graft.report.html import report_page, write_report
 from graft.report.run_folder import RunRecord, read_run
 from graft.report.summary import (
@@ -18,6 +19,8 @@ __all__ = [
     "MethodSummary",
     "RoundSummary",
     "RunRecord",
+    "class_dicts",
+    "class_times",
     "domain_gains",
     "markdown_table",
     "read_run",

@@ -9,6 +9,7 @@ from graft.config import config_to_dict
 from graft.files import AnyPath, replace_file
 from graft.ledger import is_upload, total_bytes
 from graft.report.canvas import NARROW, WIDE, Canvas
+from graft.report.class_times import CLASS_CAPTION, CLASS_HEADINGS, class_cells, class_times
 from graft.report.figures import accuracy_per_round, domain_gains_figure
 from graft.report.page_style import STYLE
 from graft.report.pareto import accuracy_against_bytes
@@ -57,6 +58,7 @@ def report_page(run: RunRecord) -> str:
         _key_figures(summaries[0]),
         _words(run, summaries),
         *_figures(run, summaries),
+        _class_times(run),
         _method_table(summaries),
         _failures(run),
         _ledger_totals(run),
@@ -168,6 +170,18 @@ def _figures(run: RunRecord, summaries: Sequence[MethodSummary]) -> list[str]:
         f"<figcaption>{escape(caption)}</figcaption></figure></section>"
         for heading, caption, draw in figures
     ]
+
+
+def _class_times(run: RunRecord) -> str:
+    """Empty where nothing was simulated, as in a deployment."""
+    times = class_times(run.rows, run.config.method, run.config.network.deadline_s)
+    if not times:
+        return ""
+    table = _plain_table(CLASS_HEADINGS, map(class_cells, times), text_columns=())
+    return (
+        '<section class="card"><h2>Simulated time by device class</h2>'
+        f'<p class="soft">{escape(CLASS_CAPTION)}</p>{table}</section>'
+    )
 
 
 def _inlined(svg: str) -> str:

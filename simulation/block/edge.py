@@ -12,9 +12,9 @@ from graft.wire.link import framed_bytes
 from server.exchange import Progress, answer_phase, answer_to, exchange_entry, join_entries
 from simulation.block.steps import Block, BlockResult, StepFolder
 
-# A stack is quickest at this many models; where each domain learns by itself, small blocks
-# share out the work evenly and lose little when a process dies.
-STACKED_ORDERS = 64
+# Small blocks share out the work evenly, lose little when a process dies and hold little in
+# memory; large ones cost fewer messages between processes, and keep stacks full.
+STACKED_ORDERS = 32
 LONE_ORDERS = 4
 
 Carry = Callable[[Sequence[Block]], Iterator[tuple[int, BlockResult]]]

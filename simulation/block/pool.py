@@ -11,6 +11,13 @@ from simulation.block.edge import Carry
 from simulation.block.steps import Block, BlockResult
 from simulation.block.task import Workplace, carry_out
 
+# A Ray of the run's own, not a cluster that somebody else runs here. Nobody looks at its
+# dashboard, and its store holds orders and answers only.
+_OWN = {
+    "address": "local",
+    "include_dashboard": False,
+    "object_store_memory": 256 * 2**20,
+}
 # Tasks waiting at a worker's door; more would only fill the object store with their orders.
 _WAITING_PER_WORKER = 2
 
@@ -33,12 +40,11 @@ def ray_pool(workers: int, address: str | None = None) -> Iterator[Callable[[Wor
     cluster cannot be joined, and where a block is lost for good.
     """
     try:
-        if address is None:
-            ray.init(
-                address="local", num_cpus=workers, log_to_driver=False, logging_level=logging.ERROR
-            )
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({"address": address} if address else {**_OWN, "num_cpus": workers}),
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EdgeError(f"Ray at {address or 'this machine'}: {error}") from error
     try:

@@ -25,9 +25,11 @@ COMPARISONS: Final = (
 )  # fmt: skip
 # There are 1,797 digits in all: more domains would have too few each to test on.
 _DIGITS_DOMAINS: Final = 20
-# The key's own columns, and what says where the data lies: none of them is part of a digest.
+# The key's own columns, what says where the data lies, and what the simulated clock alone reads:
+# none of them is part of a digest.
 _KEY_SETTINGS: Final = (
     "seed", "rounds", "method", "comparisons", "world", "split.gamma", "selection.num_sources",
+    "network",
 )  # fmt: skip
 # Founders hold all their labels and select nothing.
 _NEWCOMER_SETTINGS: Final = ("selection", "fusion", "growth")

@@ -118,6 +118,17 @@ def test_what_was_probed_is_not_shipped_again(reference: Path) -> None:
     assert all(taught[receiver] <= probed[receiver] for receiver in probed)
 
 
+def simulated_times(folder: Path) -> list[object]:
+    """All that the simulated clock says of a run; nothing in it is None."""
+    rows = read_results(folder / "results.parquet")
+    entries = read_ledger(folder / "ledger.parquet")
+    times = [(row.link_class, row.simulated_compute_s, row.simulated_s) for row in rows]
+    assert all(None not in each for each in times)
+    seconds = [entry.simulated_s for entry in entries]
+    assert None not in seconds
+    return [times, seconds]
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_number_of_workers_changes_nothing(
     workers: int, reference: Path, graft: Run, tmp_path: Path
@@ -125,6 +136,7 @@ def test_the_number_of_workers_changes_nothing(
     done = graft(*SMALL, "--out", "again", "--workers", str(workers), "--format", "json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["run"]["hash"] == run_facts(reference)["hash"]
+    assert simulated_times(tmp_path / "again") == simulated_times(reference)
 
 
 def test_a_killed_run_resumes_to_the_same_hash(
@@ -191,6 +203,23 @@ def test_a_bad_domain_fails_by_name_and_keeps_its_ledger_rows(graft: Run, tmp_pa
     spent = [e for e in entries if e.domain_id == "user-000002" and e.payload_bytes]
     assert spent
     assert "user-000002" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_domains_that_drop_out_fail_by_name_and_the_rest_is_served(
+    graft: Run, tmp_path: Path
+) -> None:
+    done = graft(*SMALL, "--out", "run", "--set", "network.dropout_rate=0.4")
+    assert done.returncode == 1
+    assert "DomainLostError" in done.stderr
+    rows = read_results(tmp_path / "run" / "results.parquet")
+    lost = {row.domain_id for row in rows if row.error == "DomainLostError"}
+    assert 0 < len(lost) < 11
+    assert any(row.error is None and row.round_index >= 1 for row in rows)
+    entries = read_ledger(tmp_path / "run" / "ledger.parquet")
+    silent = [entry for entry in entries if entry.outcome == "lost"]
+    assert {entry.domain_id for entry in silent} == lost
+    assert {entry.simulated_s for entry in silent} == {None}
+    assert all(entry.simulated_s is not None for entry in entries if entry.outcome == "ok")
 
 
 def test_foreign_modules_in_the_current_directory_are_not_imported(

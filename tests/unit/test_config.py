@@ -130,6 +130,13 @@ def test_a_whole_number_serves_where_a_float_is_wanted() -> None:
         ("split.test_share", 1.0),
         ("split.founders_share", -0.1),
         ("devices.phone_share", 0.6),  # the shares then sum to 1.1
+        ("network.lte_share", 0.5),  # as do these
+        ("network.server_up_bits_per_s", 0.0),
+        ("network.mean_on_s", float("inf")),
+        ("network.mean_off_s", -1.0),
+        ("network.straggler_slowdown", 0.5),
+        ("network.dropout_rate", 1.1),
+        ("network.deadline_s", 0.0),
         ("selection.num_sources", 0),
         ("selection.num_candidates", -1),
         ("selection.score_mix", 1.5),
@@ -147,6 +154,7 @@ def test_a_whole_number_serves_where_a_float_is_wanted() -> None:
 )
 def test_a_value_out_of_range_is_refused_by_name(key: str, bad: object) -> None:
     named = "devices shares" if key.startswith("devices") else key
+    named = "network shares" if key.endswith("lte_share") else named
     named = "world.path" if key == "world.kind" else named
     with pytest.raises(ConfigError, match=named):
         with_settings(ExpansionConfig(), {key: bad})

@@ -35,6 +35,8 @@ ROWS = st.builds(
     macro_f1=SHARE,
     num_test=COUNT,
     compute_s=st.none() | st.floats(0, 1e6),
+    link_class=st.none() | TEXT,
+    simulated_s=st.none() | st.floats(0, 1e6),
     peak_memory_bytes=COUNT,
     source_domains=st.lists(TEXT, max_size=3),
     model_id=st.none() | TEXT,
@@ -145,11 +147,26 @@ def test_foreign_columns_or_no_file_are_refused(tmp_path: Path) -> None:
         read_results(path)
 
 
+def test_results_from_before_the_simulated_clock_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.parquet"
+    write_results([ROW], path)
+    simulated = ["link_class", "simulated_compute_s", "simulated_s"]
+    pq.write_table(pq.read_table(path).drop_columns(simulated), path)
+    assert read_results(path) == [ROW]
+
+
 @pytest.mark.parametrize(
     "measured",
-    [{"compute_s": 9.0}, {"compute_s": None}, {"peak_memory_bytes": 7}],
+    [
+        {"compute_s": 9.0},
+        {"compute_s": None},
+        {"peak_memory_bytes": 7},
+        {"simulated_compute_s": 1.0, "simulated_s": 2.0, "link_class": "lte"},
+    ],
 )
-def test_the_hash_does_not_see_what_the_host_measured(measured: dict[str, object]) -> None:
+def test_the_hash_does_not_see_what_the_host_measured_or_a_clock_simulated(
+    measured: dict[str, object],
+) -> None:
     changed = replace(ROW, **measured)  # type: ignore[arg-type]
     assert run_hash([changed], [ENTRY]) == run_hash([ROW], [ENTRY])
 

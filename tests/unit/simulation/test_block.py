@@ -78,7 +78,7 @@ def test_profiles_travel_in_blocks_of_one_kind(tmp_path: Path, signer: Signer) -
     entries: list[LedgerEntry] = []
     orders: list[Order] = [ProfileOrder(domain_id=d, round_index=0) for d in WORLD.domain_ids]
     answers = edge_of(tmp_path, carrier, entries).ask(orders)
-    assert [len(block) for block in carrier.blocks] == [64, 6]
+    assert [len(block) for block in carrier.blocks] == [32, 32, 6]
     assert [answer.domain_id for answer in answers] == list(WORLD.domain_ids)
     assert len(entries) == 2 * 70
 
@@ -86,7 +86,7 @@ def test_profiles_travel_in_blocks_of_one_kind(tmp_path: Path, signer: Signer) -
 def test_a_finished_block_is_not_carried_out_again(tmp_path: Path, signer: Signer) -> None:
     orders = [ProfileOrder(domain_id=d, round_index=0) for d in WORLD.domain_ids]
     with pytest.raises(KeyboardInterrupt):
-        edge_of(tmp_path, Carrier(tmp_path, signer, breaks_at=1), []).ask(orders)
+        edge_of(tmp_path, Carrier(tmp_path, signer, breaks_at=2), []).ask(orders)
     again = Carrier(tmp_path, signer)
     entries: list[LedgerEntry] = []
     answers = edge_of(tmp_path, again, entries).ask(orders)

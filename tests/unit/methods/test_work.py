@@ -1,0 +1,157 @@
+"""The work that a method says it is, against what its own fit was seen to do."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from graft.config import ExpansionConfig
+from graft.devices import DeviceClass, Pace
+from graft.methods import find_method
+from graft.methods.work import read_all
+from graft.training import Learned, Lesson, Prototypes, Source, count_steps
+from graft.training.work import LessonShape, Reading, Training, Work, work_seconds
+from graft.values import Task
+from graft.zoo import build_network, network_cost
+
+TASK = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
+SOURCES = ("mlp", "cnn-medium", "cnn-small", "cnn-medium")
+NUM_PROTOTYPES = 3
+METHODS = (
+    "founder", "label-only", "all-labels", "best-source", "finetuned-any", "finetuned-same",
+    "average-kd-selected", "average-kd-all", "camkd", "aekd", "feddf", "fedavg", "fedavg-local",
+    "fedproto", "soft-kd", "kacfl", "hmkd", "shot", "decision", "hat", "graft",
+)  # fmt: skip
+
+
+class OperationCount(TorchDispatchMode):
+    """Counts the tensor operations that are carried out, backward ones too."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def source(place: int, architecture: str) -> Source:
+    return Source(
+        model_id=str(place) * 64,
+        domain_id=f"s{place}",
+        architecture=architecture,
+        network=build_network(architecture, TASK, place).eval(),
+        mask_C=np.ones(TASK.num_classes, np.bool_),
+    )
+
+
+def lesson(architecture: str, num_labelled: int, num_unlabelled: int, max_steps: int) -> Lesson:
+    config = ExpansionConfig()
+    x = torch.randn(
+        num_labelled + num_unlabelled, *TASK.sample_shape,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    y = torch.arange(len(x)) % TASK.num_classes
+    centroids_CF = np.ones((TASK.num_classes, 64), np.float32)
+    return Lesson(
+        task=TASK,
+        architecture=architecture,
+        x_L=x[:num_labelled],
+        y_L=y[:num_labelled],
+        x_U=x[num_labelled:],
+        sources=tuple(source(place, name) for place, name in enumerate(SOURCES)),
+        config=replace(config, training=replace(config.training, max_steps=max_steps)),
+        seed=1,
+        hidden_y_U=y[num_labelled:],
+        group=source(9, architecture),
+        prototypes=tuple(
+            Prototypes(model_id="0" * 64, domain_id=f"s{place}", centroids_CF=centroids_CF)
+            for place in range(NUM_PROTOTYPES)
+        ),
+    )
+
+
+def shape_of(taken: Lesson, learned: Learned) -> LessonShape:
+    architecture_of = {each.domain_id: each.architecture for each in taken.sources}
+    return LessonShape(
+        task=TASK,
+        config=taken.config,
+        architecture=taken.architecture,
+        learned=learned.architecture,
+        sources=SOURCES,
+        used=tuple(architecture_of.get(each.domain_id, "cnn-medium") for each in learned.used),
+        prototypes=NUM_PROTOTYPES,
+        num_labelled=len(taken.x_L),
+        num_unlabelled=len(taken.x_U),
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("architecture", ["cnn-small", "mlp"])
+def test_flops_and_operations_are_those_of_the_fit(name: str, architecture: str) -> None:
+    taken = lesson(architecture, num_labelled=12, num_unlabelled=60, max_steps=30)
+    method = find_method(name)
+    with FlopCounterMode(display=False) as flops:
+        learned = method.fit(taken)
+    with OperationCount() as operations:
+        method.fit(taken)
+    work = method.work(shape_of(taken, learned))
+    assert work.total_flops(TASK) == pytest.approx(flops.get_total_flops(), rel=0.15)
+    # A step of a network alone, with its loss and Adam, is about 70 operations.
+    told = work.operations + 70 * sum(part.steps for part in work.trained)
+    if learned.architecture == taken.architecture and work.trained:
+        assert told == pytest.approx(operations.calls, rel=0.35)
+
+
+def test_a_lesson_counts_steps_as_training_does() -> None:
+    taken = lesson("mlp", num_labelled=12, num_unlabelled=60, max_steps=30)
+    shape = LessonShape(
+        task=TASK, config=taken.config, architecture="mlp", learned="mlp", num_labelled=12,
+        num_unlabelled=60,
+    )  # fmt: skip
+    # 72 rows in batches of 32 are 3 steps an epoch; 30 steps are 10 epochs.
+    assert (
+        (shape.steps, shape.epochs) == (count_steps(72, taken.config.training)[1], 10) == (30, 10)
+    )
+
+
+def test_compute_seconds_are_flops_over_what_the_device_reaches() -> None:
+    cost = network_cost("mlp", TASK)
+    work = Work(
+        trained=(Training(architecture="mlp", steps=10, rows=32),),
+        read=(Reading(architecture="mlp", rows=100),),
+        flops=5e6,
+        operations=1_000,
+    )
+    total = 320 * cost.training_flops_per_sample + 100 * cost.flops_per_sample + 5e6
+    assert work.total_flops(TASK) == total
+    plain = DeviceClass(name="d", memory_bytes=1, flops_per_s=1e9, source="test", efficiency=0.25)
+    assert work_seconds(work, TASK, plain) == pytest.approx(total / (1e9 * 0.25))
+    measured = replace(
+        plain,
+        operation_s=1e-5,
+        architectures={"mlp": Pace(training=0.5, inference=0.1, step_s=0.002)},
+    )
+    wanted = (
+        320 * cost.training_flops_per_sample / (1e9 * 0.5) + 10 * 0.002
+        + 100 * cost.flops_per_sample / (1e9 * 0.1)
+        + 5e6 / (1e9 * 0.25) + 1_000 * 1e-5
+    )  # fmt: skip
+    assert work_seconds(work, TASK, measured) == pytest.approx(wanted)
+
+
+def test_works_add_up() -> None:
+    one, other = read_all(["mlp"], 10), Work(flops=3.0)
+    assert (one + other).total_flops(TASK) == one.total_flops(TASK) + 3.0
+
+
+@pytest.mark.parametrize("architecture", ["cnn-small", "cnn-medium", "mlp", "mlp-500"])
+def test_training_flops_are_what_a_forward_and_a_backward_pass_take(architecture: str) -> None:
+    network = build_network(architecture, TASK, 0).train()
+    with FlopCounterMode(display=False) as flops:
+        network(torch.zeros(8, *TASK.sample_shape)).sum().backward()
+    each = network_cost(architecture, TASK).training_flops_per_sample
+    assert 8 * each == pytest.approx(flops.get_total_flops(), rel=0.02)
