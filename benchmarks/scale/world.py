@@ -41,7 +41,8 @@ def write_world(folder: Path, founders: int, seed: int) -> None:
         path.unlink()
     console = Console(stderr=True)
     for index in track(range(domains), "writing domains", console=console, transient=True):
-        write_domain(folder, make_domain(f"d{index:05}", seed))
+        # The peers hold their windows in memory; inflating them is no part of training.
+        write_domain(folder, make_domain(f"d{index:05}", seed), compressed=False)
     write_dataset(  # last: a folder without it is written again
         folder,
         TASK,
