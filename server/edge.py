@@ -98,7 +98,7 @@ class FlowerEdge:
             for reply in self._grid.pull_messages(list(pending)) if pending else ():
                 self._welcome(pending.pop(reply.metadata.reply_to_message_id), reply)
             self._progress("join", len(wanted & set(self._nodes)), len(wanted))
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S + _POLL_S_PER_MESSAGE * len(pending))
 
     def ask(self, orders: Sequence[Order]) -> list[Answer]:
         """See ``Edge.ask``: one answer an order, in order; what fails is a ``Failure``."""

@@ -11,6 +11,7 @@ journal/             what the depot shipped, row by row, until its round is over
 
 import json
 import platform
+import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from graft.values import DomainProfile, LedgerEntry, SystemState
 from graft.wire.journal import read_journal
 from server.catalogue import read_cards, write_cards, write_profiles
 
+_LOOK_EVERY_S = 1.0
 # A round is finished when its last file is there.
 _LAST_OF_A_ROUND = "results.parquet"
 _FLOWER: Mapping[str, str | bool] = MappingProxyType({"name": "flower"})
@@ -43,6 +45,7 @@ class RunFolder:
     def __init__(self, path: AnyPath) -> None:
         self.path = path.absolute()  # the working directory may change under a run
         self._seen: dict[AnyPath, tuple[int, int]] = {}
+        self._look_again_s = 0.0
 
     @property
     def run_id(self) -> str:
@@ -165,7 +168,12 @@ class RunFolder:
         return SystemState(round_index=finished, catalogue=catalogue, groups=groups)
 
     def journal_bytes(self) -> int:
-        """Payload bytes that the journals hold by now; reads only what was added."""
+        """Payload bytes that the journals hold by now, or held a moment ago.
+
+        Reads only what was added, and looks at thousands of files no more than once a second.
+        """
+        if time.monotonic() < self._look_again_s:
+            return sum(shipped for _, shipped in self._seen.values())
         for path in self._journals():
             read, shipped = self._seen.get(path, (0, 0))
             with path.open("rb") as file:
@@ -174,6 +182,7 @@ class RunFolder:
             whole = lines[: lines.rfind(b"\n") + 1]
             shipped += sum(json.loads(line)["payload_bytes"] for line in whole.splitlines())
             self._seen[path] = read + len(whole), shipped
+        self._look_again_s = time.monotonic() + _LOOK_EVERY_S
         return sum(shipped for _, shipped in self._seen.values())
 
     def journal_entries(self) -> list[LedgerEntry]:
@@ -183,6 +192,7 @@ class RunFolder:
             entries += read_journal(path)
         remove_tree(self.journals)
         self._seen.clear()
+        self._look_again_s = 0.0
         return entries
 
     def finish(self, num_rounds: int) -> tuple[str, list[str]]:

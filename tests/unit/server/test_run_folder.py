@@ -231,8 +231,9 @@ def test_no_write_leaves_a_partial_file(folder: RunFolder) -> None:
 
 
 def test_journal_bytes_grow_with_what_is_shipped_and_start_anew_each_round(
-    folder: RunFolder,
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("server.run_folder._LOOK_EVERY_S", 0.0)
     journal = JournalMeter(folder.journals / "ann.hat.jsonl")
     journal.record(entry("ann", 7))
     assert folder.journal_bytes() == 7
