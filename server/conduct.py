@@ -8,7 +8,6 @@ from graft.config import ExpansionConfig
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.errors import ExpansionFailedError, PayloadChangedError, PayloadLimitError
-from graft.ledger import total_bytes
 from graft.methods import find_method
 from graft.ports import Edge, ModelStore
 from graft.results import ResultRow, result_row
@@ -94,19 +93,25 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
         return signer.sign(check_card(card, store=store, task=world.task))
 
     entries: list[LedgerEntry] = []
-    finished_bytes = 0
+    recorded_bytes = 0
+
+    def record(entry: LedgerEntry) -> None:
+        nonlocal recorded_bytes
+        recorded_bytes += entry.payload_bytes
+        entries.append(entry)
+
     nodes = connect(
-        entries.append,
+        record,
         lambda phase, done, wanted: settings.progress(
             state.round_index,
             phase,
             done,
             wanted,
-            finished_bytes + total_bytes(entries) + folder.journal_bytes(),
+            recorded_bytes + folder.journal_bytes(),
         ),
     )
     keeper = settings.timekeeper
-    edge: Edge = keeper.watch(nodes, folder.run_id, entries.append) if keeper else nodes
+    edge: Edge = keeper.watch(nodes, folder.run_id, record) if keeper else nodes
     if state.round_index:
         entries.clear()  # the join of the interrupted run stands in its own round 0
 
@@ -119,11 +124,11 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
         else:
             done = expand_system(state, arriving, edge, admit, config)
         rows = [result_row(report) for report in done.reports]
-        entries += folder.journal_entries()
+        for entry in folder.journal_entries():
+            record(entry)
         if keeper is not None:
             rows, entries[:] = keeper.time_round(rows, entries)
         folder.save_round(done.state, rows, entries, done.profiles)
-        finished_bytes += total_bytes(entries)
         entries.clear()
         state = done.state
     digest, failures = folder.finish(len(schedule))

@@ -112,9 +112,11 @@ def _latest_block(data: DomainData, config: SplitConfig) -> BoolArray:
                 is_test_G[group] = True
                 train_C -= counts_GC[group]
     # Where every block is too long for its class's share, one too long beats no test at all.
-    for group in reversed(range(len(counts_GC))):
-        if not is_test_G.any() and _can_leave(counts_GC[group], train_C):
-            is_test_G[group] = True
+    if not is_test_G.any():
+        for group in reversed(range(len(counts_GC))):
+            if _can_leave(counts_GC[group], train_C):
+                is_test_G[group] = True
+                break
     is_test_N: BoolArray = is_test_G[group_of_row_N]
     return is_test_N
 
