@@ -208,7 +208,8 @@ def test_a_bad_domain_fails_by_name_and_keeps_its_ledger_rows(graft: Run, tmp_pa
 def test_domains_that_drop_out_fail_by_name_and_the_rest_is_served(
     graft: Run, tmp_path: Path
 ) -> None:
-    done = graft(*SMALL, "--out", "run", "--set", "network.dropout_rate=0.4")
+    block = ("--engine", "block", "--workers", "0")
+    done = graft(*SMALL, *block, "--out", "run", "--set", "network.dropout_rate=0.4")
     assert done.returncode == 1
     assert "DomainLostError" in done.stderr
     rows = read_results(tmp_path / "run" / "results.parquet")
