@@ -70,8 +70,10 @@ class _Outline(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         deviation_BKT = (x - x.mean(2, keepdim=True)).abs()
-        both_BKT = torch.cat([x, deviation_BKT], dim=1)
-        return nn.functional.adaptive_avg_pool1d(both_BKT, self.pieces).flatten(1)
+        pooled = [
+            nn.functional.adaptive_avg_pool1d(each, self.pieces) for each in (x, deviation_BKT)
+        ]
+        return torch.cat(pooled, dim=1).flatten(1)
 
 
 class _Residual(nn.Module):
