@@ -41,11 +41,18 @@ from server.store import DirectoryStore
 
 SHAPES: Shapes = {"w": (1_000, 1_500), "b": (1_000,)}  # 6 MB: the base alone is 5 chunks
 ROOT = Path(__file__).parents[2]
+# A tenth of a second a chunk, so that a whole part is never in flight when the depot is killed.
 DEPOT_PROCESS = """
 import sys, time
 from pathlib import Path
+from graft.wire.stubs import depot_pb2
 from server.depot import DepotServer
 from server.store import DirectoryStore
+quick = depot_pb2.Chunk
+def chunk(**fields):
+    time.sleep(0.1)
+    return quick(**fields)
+depot_pb2.Chunk = chunk
 store = DirectoryStore(Path(sys.argv[1]), shapes_of=lambda architecture: {})
 with DepotServer(store, "127.0.0.1:" + sys.argv[2], insecure=True):
     print("serving", flush=True)
