@@ -45,14 +45,15 @@ ROOT = Path(__file__).parents[2]
 DEPOT_PROCESS = """
 import sys, time
 from pathlib import Path
-from graft.wire.stubs import depot_pb2
+from types import SimpleNamespace
+from server import depot
 from server.depot import DepotServer
 from server.store import DirectoryStore
-quick = depot_pb2.Chunk
+messages = vars(depot.pb)
 def chunk(**fields):
     time.sleep(0.1)
-    return quick(**fields)
-depot_pb2.Chunk = chunk
+    return messages["Chunk"](**fields)
+depot.pb = SimpleNamespace(**{**messages, "Chunk": chunk})
 store = DirectoryStore(Path(sys.argv[1]), shapes_of=lambda architecture: {})
 with DepotServer(store, "127.0.0.1:" + sys.argv[2], insecure=True):
     print("serving", flush=True)
