@@ -32,7 +32,7 @@ console = Console(stderr=True)
 def main(
     work: Annotated[Path, typer.Option(help="Where classes and runs go.")] = Path("runs/time"),
     runs: Annotated[int, typer.Option(min=1, help="Runs, each with a measurement before.")] = 3,
-    domains: Annotated[int, typer.Option(help="Domains of the synthetic world.")] = 10,
+    domains: Annotated[int, typer.Option(help="Domains of the synthetic world.")] = 8,
 ) -> None:
     """Measure and run in turn, then write results/summary.json."""
     work.mkdir(parents=True, exist_ok=True)
