@@ -30,8 +30,8 @@ LIMIT_S = 600
 def main(
     kills: Annotated[int, typer.Option(help="Kills in all.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the moments and the victims.")] = 0,
-    domains: Annotated[int, typer.Option(help="Domains of the run.")] = 60,
-    steps: Annotated[int, typer.Option(help="Training steps a model.")] = 60,
+    domains: Annotated[int, typer.Option(help="Domains of the run.")] = 40,
+    steps: Annotated[int, typer.Option(help="Training steps a model.")] = 30,
     runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs/scale"),
 ) -> None:
     """One run to its end; then runs that are killed and resumed until they end."""
