@@ -16,7 +16,7 @@ from client.fetch import GrpcLink, growing_wait, open_channel
 from graft.config import ExpansionConfig, RunSource, read_run_settings
 from graft.data.domain import World
 from graft.data.worlds import open_world
-from graft.devices import assign_architecture, assign_device
+from graft.devices import equip_domain
 from graft.errors import ConfigError
 from graft.ports import Clock
 from graft.rounds import Device
@@ -48,14 +48,12 @@ def make_device(
     public key).
     """
     domain_id, task = order.domain_id, world.task
-    device_class = assign_device(domain_id, config.seed, config.devices)
+    device_class, architecture = equip_domain(domain_id, config.seed, task, config.devices)
     return Device(
         task=task,
         data=world.load(domain_id),
         device_class=device_class,
-        architecture=assign_architecture(
-            domain_id, config.seed, task, device_class, config.devices.architectures
-        ),
+        architecture=architecture,
         config=config,
         transport=DeviceTransport(
             link=link,

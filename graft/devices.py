@@ -122,6 +122,14 @@ def assign_architecture(
     return str(stream("architecture", seed, domain_id).choice(fitting))
 
 
+def equip_domain(
+    domain_id: str, seed: int, task: Task, config: DeviceConfig
+) -> tuple[DeviceClass, str]:
+    """A domain's device and the architecture that runs on it; raises as those who draw them."""
+    device = assign_device(domain_id, seed, config)
+    return device, assign_architecture(domain_id, seed, task, device, config.architectures)
+
+
 def affordable_sources(
     cards: Sequence[ModelCard], architecture: str, task: Task, device: DeviceClass
 ) -> tuple[ModelCard, ...]:

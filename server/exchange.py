@@ -19,6 +19,7 @@ from graft.values import (
     failure_of,
 )
 from graft.wire.codec import decode_answer
+from graft.wire.link import framed_bytes
 
 Progress = Callable[[str, int, int], None]
 # The phases that an order travels down in and its answer comes up in.
@@ -45,11 +46,14 @@ def exchange_entry(
     run: str,
     down: bool,
     payload_bytes: int,
-    wire_bytes: int,
-    outcome: Outcome,
+    wire_bytes: int | None = None,
+    outcome: Outcome = "ok",
     measured_s: float | None = None,
 ) -> LedgerEntry:
-    """The ledger's row of an order on its way ``down``, or of its answer on its way up."""
+    """The ledger's row of an order on its way ``down``, or of its answer on its way up.
+
+    Without ``wire_bytes`` they are modelled as one gRPC message.
+    """
     name, down_phase, up_phase = _ROUTES[type(order)]
     return LedgerEntry(
         run=run,
@@ -61,7 +65,7 @@ def exchange_entry(
         receiver=order.domain_id if down else SERVER,
         message=name,
         payload_bytes=payload_bytes,
-        wire_bytes=wire_bytes,
+        wire_bytes=framed_bytes(payload_bytes) if wire_bytes is None else wire_bytes,
         wire_source="modelled",
         measured_s=measured_s,
         outcome=outcome,
@@ -113,3 +117,20 @@ def answer_to(order: Order, body: bytes) -> Answer:
         wrong = f"answer to {order.domain_id}: got one to {told}, not to this order"
         return failure_of(order, EdgeError(wrong))
     return answer
+
+
+def settle(
+    order: Order, down: bytes, up: bytes, *, run: str, measured_s: float | None = None
+) -> tuple[Answer, tuple[LedgerEntry, LedgerEntry]]:
+    """The answer in ``up``, and the rows of both messages where no real link carried them."""
+    answer = answer_to(order, up)
+    asked = exchange_entry(order, run=run, down=True, payload_bytes=len(down))
+    told = exchange_entry(
+        order,
+        run=run,
+        down=False,
+        payload_bytes=len(up),
+        outcome="failed" if isinstance(answer, Failure) else "ok",
+        measured_s=measured_s,
+    )
+    return answer, (asked, told)

@@ -8,7 +8,6 @@ from graft.ports import Edge
 from graft.seeding import stream
 from graft.values import Answer, LedgerEntry, Order, ProbeOrder, ProfileOrder, failure_of
 from graft.wire.codec import encode_order
-from graft.wire.link import framed_bytes
 from server.exchange import exchange_entry
 
 # What a domain is asked in a round, in turn: for its profile, to probe, to learn.
@@ -52,18 +51,13 @@ class DropoutEdge:
         return turn is not None and turn <= _turn(order)
 
     def _lose(self, order: Order) -> Answer:
-        num_bytes = len(encode_order(order))
-        for down in (True, False):
-            self._record(
-                exchange_entry(
-                    order,
-                    run=self._run,
-                    down=down,
-                    payload_bytes=num_bytes if down else 0,
-                    wire_bytes=framed_bytes(num_bytes) if down else 0,
-                    outcome="ok" if down else "lost",
-                )
+        num_bytes, run = len(encode_order(order)), self._run
+        self._record(exchange_entry(order, run=run, down=True, payload_bytes=num_bytes))
+        self._record(
+            exchange_entry(
+                order, run=run, down=False, payload_bytes=0, wire_bytes=0, outcome="lost"
             )
+        )
         error = DomainLostError(
             f"domain {order.domain_id}: dropped out of round {order.round_index}, wanted an answer"
         )

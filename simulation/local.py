@@ -6,10 +6,9 @@ from contextlib import AbstractContextManager
 
 from graft.errors import NodesMissingError
 from graft.rounds import Device, answer_order
-from graft.values import Answer, Failure, LedgerEntry, Order, failure_of
+from graft.values import Answer, LedgerEntry, Order, failure_of
 from graft.wire.codec import decode_order, encode_answer, encode_order
-from graft.wire.link import framed_bytes
-from server.exchange import answer_to, exchange_entry
+from server.exchange import settle
 
 OpenDevice = Callable[[Order], AbstractContextManager[Device]]
 
@@ -44,16 +43,11 @@ class LocalEdge:
             return failure_of(order, error)
         started_s = time.monotonic()
         down = encode_order(order)
-        self._meter(order, down, is_down=True)
         up = self._answer(decode_order(down))
-        answer = answer_to(order, up)
-        self._meter(
-            order,
-            up,
-            is_down=False,
-            failed=isinstance(answer, Failure),
-            measured_s=time.monotonic() - started_s,
-        )
+        measured_s = time.monotonic() - started_s
+        answer, messages = settle(order, down, up, run=self._run, measured_s=measured_s)
+        for entry in messages:
+            self._record(entry)
         return answer
 
     def _answer(self, order: Order) -> bytes:
@@ -62,24 +56,3 @@ class LocalEdge:
                 return encode_answer(answer_order(order, device))
         except Exception as error:  # whatever goes wrong on a device has a name at the server
             return encode_answer(failure_of(order, error))
-
-    def _meter(
-        self,
-        order: Order,
-        body: bytes,
-        *,
-        is_down: bool,
-        failed: bool = False,
-        measured_s: float | None = None,
-    ) -> None:
-        self._record(
-            exchange_entry(
-                order,
-                run=self._run,
-                down=is_down,
-                payload_bytes=len(body),
-                wire_bytes=framed_bytes(len(body)),
-                outcome="failed" if failed else "ok",
-                measured_s=measured_s,
-            )
-        )

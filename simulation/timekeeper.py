@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graft.config import ExpansionConfig
-from graft.devices import assign_architecture, assign_device
+from graft.devices import assign_device, equip_domain
 from graft.links import assign_link
 from graft.methods import find_method
 from graft.methods.work import read_all
@@ -54,7 +54,6 @@ class SimulatedClock:
     def __init__(self, config: ExpansionConfig, task: Task) -> None:
         self._config = config
         self._works = _Works(config, task)
-        self._task = task
 
     def watch(self, edge: Edge, run: str, record: Callable[[LedgerEntry], None]) -> Edge:
         """The edge with its dropouts, if any are configured, and with this clock looking on."""
@@ -206,10 +205,7 @@ class _Works:
 
     def _shape(self, order: LearnOrder, report: LearnReport) -> LessonShape:
         config, method = self._config, find_method(order.method)
-        device = assign_device(order.domain_id, config.seed, config.devices)
-        own = assign_architecture(
-            order.domain_id, config.seed, self._task, device, config.devices.architectures
-        )
+        _, own = equip_domain(order.domain_id, config.seed, self._task, config.devices)
         architecture_of = {card.domain_id: card.architecture for card in order.sources}
         held = [
             card.architecture

@@ -7,9 +7,9 @@ from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.host import make_device
 from graft.config import ExpansionConfig
 from graft.data.domain import World
-from graft.devices import assign_architecture, assign_device
 from graft.errors import ModelMissingError, TransportError
 from graft.ports import Edge, ModelStore
 from graft.rounds import Device
@@ -19,7 +19,6 @@ from graft.wire.link import DirectoryLink
 from graft.wire.manifest import verify_card
 from graft.wire.parts import split_payload
 from graft.wire.payload import Shapes, decode_payload, model_id
-from graft.wire.transport import DeviceTransport, TransferLabel
 from graft.zoo import parameter_shapes
 from server.signing import Signer
 from simulation.local import OpenDevice
@@ -72,27 +71,15 @@ def world_devices(
 
     @contextmanager
     def open_device(order: Order) -> Iterator[Device]:
-        domain_id, method = order.domain_id, getattr(order, "method", "")
-        device_class = assign_device(domain_id, config.seed, config.devices)
-        yield Device(
-            task=world.task,
-            data=world.load(domain_id),
-            device_class=device_class,
-            architecture=assign_architecture(
-                domain_id, config.seed, world.task, device_class, config.devices.architectures
-            ),
+        yield make_device(
+            order,
             config=config,
-            transport=DeviceTransport(
-                link=DirectoryLink(store),
-                cache=caches.setdefault((domain_id, method), MemoryCache()),
-                verify=partial(verify_card, RUN, public_key=SIGNER.public_key),
-                shapes_of=lambda architecture: parameter_shapes(architecture, world.task),
-                label=TransferLabel(
-                    run=RUN, round_index=order.round_index, method=method, domain_id=domain_id
-                ),
-                record=record,
-                clock=lambda: float(next(ticks)),
-            ),
+            world=world,
+            run=RUN,
+            link=DirectoryLink(store),
+            cache=caches.setdefault((order.domain_id, order.method), MemoryCache()),
+            verify=partial(verify_card, RUN, public_key=SIGNER.public_key),
+            record=record,
             clock=lambda: float(next(ticks)),
         )
 

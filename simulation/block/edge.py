@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from graft.errors import NodesMissingError
 from graft.methods import methods_by_name
-from graft.values import Answer, Failure, LearnOrder, LedgerEntry, Order, ProfileOrder, failure_of
+from graft.values import Answer, LearnOrder, LedgerEntry, Order, ProfileOrder, failure_of
 from graft.wire.codec import encode_join, encode_order
 from graft.wire.link import framed_bytes
-from server.exchange import Progress, answer_phase, answer_to, exchange_entry, join_entries
+from server.exchange import Progress, answer_phase, join_entries, settle
 from simulation.block.steps import Block, BlockResult, StepFolder
 
 # Small blocks share out the work evenly, lose little when a process dies and hold little in
@@ -86,8 +86,10 @@ class BlockEdge:
         for place, result in self._results(blocks):
             for number, body, held in zip(groups[place], result.answers, result.held, strict=True):
                 order = orders[number]
-                answers[number] = self._settle(order, bodies[number], body)
+                answers[number], messages = settle(order, bodies[number], body, run=self._run)
                 self._held[order.domain_id, order.method] = held
+                for entry in messages:
+                    self._record(entry)
             for entry in result.entries:
                 self._record(entry)
             self._progress(answer_phase(orders[0]), len(answers), len(orders))
@@ -137,20 +139,3 @@ class BlockEdge:
             place = missing[number]
             self._steps.save(blocks[place], result)
             yield place, result
-
-    def _settle(self, order: Order, down: bytes, up: bytes) -> Answer:
-        """The answer in ``up``, both messages written into the ledger."""
-        answer = answer_to(order, up)
-        for body, is_down in ((down, True), (up, False)):
-            failed = not is_down and isinstance(answer, Failure)
-            self._record(
-                exchange_entry(
-                    order,
-                    run=self._run,
-                    down=is_down,
-                    payload_bytes=len(body),
-                    wire_bytes=framed_bytes(len(body)),
-                    outcome="failed" if failed else "ok",
-                )
-            )
-        return answer

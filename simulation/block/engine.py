@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 
-from graft.devices import assign_architecture, assign_device
+from graft.devices import equip_domain
 from graft.values import LedgerEntry
 from server.conduct import RunSettings, conduct
 from server.exchange import Progress
@@ -47,9 +47,7 @@ def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
 
     @cache
     def architecture_of(domain_id: str) -> str:
-        device = assign_device(domain_id, config.seed, config.devices)
-        wanted = config.devices.architectures
-        return assign_architecture(domain_id, config.seed, world.task, device, wanted)
+        return equip_domain(domain_id, config.seed, world.task, config.devices)[1]
 
     steps = StepFolder(folder.steps)
     with ExitStack() as stack:

@@ -124,8 +124,7 @@ def test_a_killed_run_goes_on_from_its_blocks_to_the_same_end(
     assert run_facts(run)["hash"] == run_facts(stacked)["hash"]
 
 
-def test_a_block_that_was_finished_is_read_not_run_again(stacked: Path, tmp_path: Path) -> None:
-    """Of a run whose last round is cut off, only what is missing is computed again."""
+def test_a_last_round_that_was_cut_off_is_run_again(stacked: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(stacked, copy)
     last = max((copy / "rounds").iterdir(), key=lambda path: int(path.name))

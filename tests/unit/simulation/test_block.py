@@ -68,7 +68,7 @@ def founders(count: int) -> list[Order]:
 
 
 def bytes_of(answers: Sequence[Answer]) -> list[bytes]:
-    """The answers without the time they took."""
+    """The answers' bytes; none of them may be a failure."""
     assert not [answer for answer in answers if isinstance(answer, Failure)]
     return [encode_answer(answer) for answer in answers]
 
