@@ -25,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
+    pretty_exceptions_show_locals=False,  # keys and labels would stand in a traceback
 )
 data_app = typer.Typer(
     help="Public data sets and people's own: fetch, prepare, check.", no_args_is_help=True

@@ -318,7 +318,7 @@ class ExpansionConfig:
 
 def config_from_dict(table: dict[str, Any]) -> ExpansionConfig:
     """Build the configuration; raises ConfigError naming any unknown key or wrong type."""
-    return typing.cast(ExpansionConfig, _build(ExpansionConfig, table, ""))
+    return typing.cast(ExpansionConfig, build_settings(ExpansionConfig, table))
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -392,7 +392,8 @@ def read_run_settings(settings: Mapping[str, Any], run_name: str) -> RunSource:
     )
 
 
-def _build(cls: type, table: dict[str, Any], prefix: str) -> Any:
+def build_settings(cls: type, table: dict[str, Any], prefix: str = "") -> Any:
+    """The dataclass ``cls`` of a table; raises ConfigError naming an unknown key or wrong type."""
     hints = typing.get_type_hints(cls)
     known = {item.name for item in dataclasses.fields(cls)}
     unknown = sorted(set(table) - known)
@@ -407,7 +408,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{name}: got {value!r}, wanted a table")
-        return _build(typing.cast(type, hint), value, name + ".")
+        return build_settings(typing.cast(type, hint), value, name + ".")
     origin = typing.get_origin(hint)
     if origin is types.UnionType:  # every optional key is written "T | None"
         return _convert(

@@ -10,6 +10,7 @@ GraftError
 │   └── DomainShapeError       wrong channel count, length or dtype
 ├── ArchitectureError          an architecture is unknown or does not fit the device
 ├── MessageError               a message between server and device cannot be decoded
+│   └── OrderForgedError       an order is not the server's, or was carried out before
 ├── PayloadError               a model payload cannot be accepted
 │   ├── PayloadTruncatedError  fewer bytes than announced
 │   ├── PayloadChangedError    the bytes do not hash to the model id, or are forged
@@ -65,6 +66,10 @@ class ArchitectureError(GraftError):
 
 class MessageError(GraftError):
     """A message between server and device cannot be decoded."""
+
+
+class OrderForgedError(MessageError):
+    """An order is not the run's server's, or it comes a second time."""
 
 
 class PayloadError(GraftError):

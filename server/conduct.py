@@ -46,7 +46,8 @@ class RunSettings:
     """What a run needs besides its way to the domains.
 
     ``progress`` gets (round, phase, answers so far, answers wanted, payload bytes so far).
-    Without a ``timekeeper`` nothing is simulated, and no time is called so.
+    Without a ``timekeeper`` nothing is simulated, and no time is called so. ``planned``: who
+    arrives in which round, where somebody decided it; else it is drawn from the configuration.
     """
 
     config: ExpansionConfig
@@ -54,6 +55,7 @@ class RunSettings:
     folder: RunFolder
     progress: Progress = lambda *_: None
     timekeeper: Timekeeper | None = None
+    planned: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run before anything starts.
@@ -67,6 +69,8 @@ class RunSettings:
 
     def schedule(self) -> tuple[tuple[str, ...], ...]:
         """Domain ids by round."""
+        if self.planned is not None:
+            return self.planned
         config = self.config
         return schedule_rounds(self.world, config.split, config.rounds, config.seed)
 
@@ -112,8 +116,8 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
     )
     keeper = settings.timekeeper
     edge: Edge = keeper.watch(nodes, folder.run_id, record) if keeper else nodes
-    if state.round_index:
-        entries.clear()  # the join of the interrupted run stands in its own round 0
+    # The join of an interrupted run stands in its own round already.
+    entries[:] = [entry for entry in entries if entry.round_index == state.round_index]
 
     while state.round_index < len(schedule):
         arriving = schedule[state.round_index]

@@ -195,15 +195,21 @@ class RunFolder:
         self._look_again_s = 0.0
         return entries
 
+    def read_rows(self) -> list[ResultRow]:
+        """The results of every finished round, in order."""
+        rows: list[ResultRow] = []
+        for index in range(self.read_state().round_index):
+            rows += read_results(self._round(index) / _LAST_OF_A_ROUND)
+        return rows
+
     def finish(self, num_rounds: int) -> tuple[str, list[str]]:
         """Write the whole ledger and results and the outcome.
 
         Returns the run's hash and a line for each failure.
         """
-        rows: list[ResultRow] = []
+        rows = self.read_rows()
         entries: list[LedgerEntry] = []
         for index in range(num_rounds):
-            rows += read_results(self._round(index) / _LAST_OF_A_ROUND)
             entries += read_ledger(self._round(index) / "ledger.parquet")
         write_results(rows, self.path / "results.parquet")
         write_ledger(entries, self.path / "ledger.parquet")

@@ -1,5 +1,6 @@
-"""The run's own key, and its signature under every card that is admitted."""
+"""The run's own key, and its signature under every card that is admitted and every order."""
 
+import secrets
 from dataclasses import replace
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,10 +17,11 @@ from graft.errors import RunError
 from graft.files import AnyPath, replace_file
 from graft.values import ModelCard
 from graft.wire.manifest import manifest_bytes
+from graft.wire.seal import NONCE_BYTES, sealed_bytes
 
 
 class Signer:
-    """Signs cards for one run. Ed25519 draws nothing: one card, run and key, one signature."""
+    """Signs for one run. Ed25519 draws nothing: one card, run and key, one signature."""
 
     def __init__(self, run: str, key: Ed25519PrivateKey) -> None:
         self._run = run
@@ -33,6 +35,11 @@ class Signer:
     def sign(self, card: ModelCard) -> ModelCard:
         """The card with this run's signature, whatever stood there before."""
         return replace(card, signature=self._key.sign(manifest_bytes(self._run, card)))
+
+    def seal(self, order: bytes) -> bytes:
+        """What lets a device take an encoded order from this server, once."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._key.sign(sealed_bytes(self._run, nonce, order))
 
 
 def open_signer(folder: AnyPath, run: str) -> Signer:

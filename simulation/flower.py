@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from client.app import attach
+from client.app import attach, carry_on
 from client.host import domain_of_partition
 from graft.config import ExpansionConfig
 from graft.data.worlds import open_world
@@ -112,7 +112,7 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
         ) as device:
             yield device
 
-    attach(app, domain_of, simulated_device)
+    attach(app, domain_of, carry_on(simulated_device))
     return app
 
 

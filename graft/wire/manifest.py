@@ -35,7 +35,11 @@ def manifest_bytes(run: str, card: ModelCard) -> bytes:
         card.class_mask_C.tobytes(),
         *(parent.encode() for parent in card.parents),  # last: only their number is open
     )
-    # Each with its length before it: no two cards share their bytes.
+    return joined_fields(*fields)
+
+
+def joined_fields(*fields: bytes) -> bytes:
+    """The fields, each with its length before it: no two lists share their bytes."""
     return b"".join(len(field).to_bytes(8, "big") + field for field in fields)
 
 
@@ -51,14 +55,15 @@ def verify_card(run: str, card: ModelCard, public_key: bytes) -> None:
     if not card.signature:
         raise PayloadChangedError(f"card of {card.domain_id}: got no signature, {wanted}")
     try:
-        _read_key(public_key).verify(card.signature, manifest_bytes(run, card))
+        read_public_key(public_key).verify(card.signature, manifest_bytes(run, card))
     except InvalidSignature as error:
         raise PayloadChangedError(
             f"card of {card.domain_id}: got a signature over something else, {wanted}"
         ) from error
 
 
-def _read_key(pem: bytes) -> Ed25519PublicKey:
+def read_public_key(pem: bytes) -> Ed25519PublicKey:
+    """A run's public key from PEM text; raises RunError where it is none."""
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:

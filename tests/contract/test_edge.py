@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.app import attach
+from client.app import attach, carry_on
 from graft.config import ExpansionConfig, NetworkConfig
 from graft.data.imu_world import ImuWorld
 from graft.errors import DataError, EdgeError, NodesMissingError
@@ -159,7 +159,7 @@ def fake_grid(open_device: OpenDevice | None = None, **habits: object) -> FakeGr
     attach(
         app,
         lambda context: nodes[context.node_id],
-        lambda context, order: (open_device or failing(""))(order),
+        carry_on(lambda context, order: (open_device or failing(""))(order)),
     )
     return FakeGrid(app=app, nodes=nodes, **habits)  # type: ignore[arg-type]
 

@@ -181,6 +181,40 @@ class JoinReply(_message.Message):
     domain_id: str
     def __init__(self, domain_id: _Optional[str] = ...) -> None: ...
 
+class Transfer(_message.Message):
+    __slots__ = ("phase", "message", "attempt", "payload_bytes", "wire_bytes", "measured_s", "cached", "outcome")
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WIRE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_S_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    phase: str
+    message: str
+    attempt: int
+    payload_bytes: int
+    wire_bytes: int
+    measured_s: float
+    cached: bool
+    outcome: str
+    def __init__(self, phase: _Optional[str] = ..., message: _Optional[str] = ..., attempt: _Optional[int] = ..., payload_bytes: _Optional[int] = ..., wire_bytes: _Optional[int] = ..., measured_s: _Optional[float] = ..., cached: _Optional[bool] = ..., outcome: _Optional[str] = ...) -> None: ...
+
+class Transfers(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[Transfer]
+    def __init__(self, rows: _Optional[_Iterable[_Union[Transfer, _Mapping]]] = ...) -> None: ...
+
+class KeptReply(_message.Message):
+    __slots__ = ("answer", "transfers")
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    answer: bytes
+    transfers: bytes
+    def __init__(self, answer: _Optional[bytes] = ..., transfers: _Optional[bytes] = ...) -> None: ...
+
 class Envelope(_message.Message):
     __slots__ = ("version", "profile_order", "probe_order", "learn_order", "domain_profile", "selection", "learn_report", "failure", "join_reply")
     VERSION_FIELD_NUMBER: _ClassVar[int]

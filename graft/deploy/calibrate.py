@@ -1,4 +1,4 @@
-"""``graft deploy``: what real devices need. So far: measure one into a device class."""
+"""``graft deploy calibrate``: measure a machine into a device class."""
 
 import json
 import platform
@@ -17,18 +17,7 @@ from graft.config import ExpansionConfig, read_config, with_settings
 from graft.files import replace_file
 from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
 
-deploy_app = typer.Typer(help="Real devices: measure one.", no_args_is_help=True)
 
-
-@deploy_app.callback()
-def deploy() -> None:
-    """Real devices: measure one."""
-
-
-@deploy_app.command(
-    epilog="Example: graft deploy calibrate --out mine.toml; "
-    "graft simulate --set devices.classes_file=mine.toml"
-)
 def calibrate(
     out: Annotated[Path, typer.Option(help="The TOML file of device classes to write.")] = Path(
         "devices.toml"

@@ -1,0 +1,171 @@
+"""The ClientApp of a real device: its own folder, its own data, its own policy.
+
+Everything that a device believes comes from its folder; of what Flower brings it takes the
+orders that its server sealed, and the configuration that says how to learn.
+"""
+
+import fcntl
+import hashlib
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import grpc
+from flwr.app import ConfigRecord, Context
+from flwr.clientapp import ClientApp
+
+from client.app import answer_with, attach, order_bytes
+from client.fetch import GrpcLink, growing_wait, open_channel
+from client.host import make_device
+from graft.config import ExpansionConfig, config_from_dict
+from graft.data.folder import FolderWorld
+from graft.deployment import DeviceSettings, read_device
+from graft.errors import ConfigError, EdgeError, GraftError, OrderForgedError
+from graft.files import remove_tree, replace_file
+from graft.rounds import Device
+from graft.values import Failure, Order, failure_of
+from graft.wire.cache import FolderCache
+from graft.wire.codec import MESSAGE_BODY, decode_order, encode_answer
+from graft.wire.journal import JournalMeter, read_journal
+from graft.wire.manifest import verify_card
+from graft.wire.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, encode_transfers
+from graft.wire.seal import MESSAGE_SEAL, open_seal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """A device's folder: what stands in it, and where it keeps what must outlive a kill."""
+
+    folder: Path
+    data: Path
+    settings: DeviceSettings
+
+    @property
+    def public_key(self) -> bytes:
+        """The server's, by which it signs orders and cards."""
+        return (self.folder / "server.pub").read_bytes()
+
+    def check_nonce(self, nonce: bytes) -> None:
+        """Note an order's nonce; raises OrderForgedError where it was there before."""
+        path = self.folder / "state" / "nonces" / nonce.hex()
+        if path.exists():
+            raise OrderForgedError("order: got one a second time, wanted each once")
+        replace_file(path, b"")
+
+
+def open_site(context: Context) -> Site:
+    """The folder that ``graft deploy device`` told the node of; raises ConfigError."""
+    folder, data = (context.node_config.get(key) for key in ("device-folder", "data-folder"))
+    if not isinstance(folder, str) or not isinstance(data, str):
+        raise ConfigError(f"node: got {context.node_config}, wanted device-folder and data-folder")
+    return Site(folder=Path(folder), data=Path(data), settings=read_device(Path(folder)))
+
+
+def domain_of(context: Context) -> str:
+    """The domain of a real device."""
+    return open_site(context).settings.domain
+
+
+def carry(context: Context, record: ConfigRecord) -> dict[str, bytes]:
+    """Carry out an order of the device's own server, once; a kept answer is given again."""
+    site = open_site(context)
+    body = order_bytes(record)
+    order = decode_order(body)
+    try:
+        if not site.settings.insecure:
+            seal = record.get(MESSAGE_SEAL, b"")
+            assert isinstance(seal, bytes)
+            site.check_nonce(open_seal(site.settings.run, body, seal, site.public_key))
+        if order.domain_id != site.settings.domain:
+            raise EdgeError(f"order for {order.domain_id}: this is {site.settings.domain}")
+    except GraftError as error:
+        return {MESSAGE_BODY: encode_answer(failure_of(order, error))}
+    with _one_at_a_time(site):
+        reply = _answered(context, site, order, body)
+    return {MESSAGE_BODY: reply.answer, MESSAGE_TRANSFERS: reply.transfers}
+
+
+def _answered(context: Context, site: Site, order: Order, body: bytes) -> Reply:
+    replies = ReplyFolder(site.folder / "state" / "replies" / str(order.round_index))
+    reply = replies.load(body)
+    if reply is not None:
+        return reply
+    _forget_other_rounds(site.folder / "state" / "replies", order.round_index)
+    # A process that was killed left here what it had moved for this very order.
+    journal = site.folder / "state" / "journal" / f"{hashlib.sha256(body).hexdigest()}.jsonl"
+    answer = answer_with(context, order, partial(field_device, journal=journal))
+    entries = read_journal(journal) if journal.exists() else []
+    reply = Reply(answer=encode_answer(answer), transfers=encode_transfers(entries))
+    if not isinstance(answer, Failure):  # a failure may pass: the next try may do better
+        replies.save(body, reply)
+    journal.unlink(missing_ok=True)
+    return reply
+
+
+@contextmanager
+def field_device(context: Context, order: Order, journal: Path) -> Iterator[Device]:
+    """The device that runs here: models come from the depot over TLS."""
+    site = open_site(context)
+    settings, folder = site.settings, site.folder
+    world = FolderWorld(site.data)
+    meter = JournalMeter(journal)
+    with _depot_channel(folder, settings) as channel:
+        try:
+            yield make_device(
+                order,
+                config=_expansion(context),
+                world=world,
+                run=settings.run,
+                link=GrpcLink(channel),
+                cache=FolderCache(folder / "state" / "cache"),
+                verify=partial(verify_card, settings.run, public_key=site.public_key),
+                record=meter.record,
+                clock=time.perf_counter,
+                wait_before_retry=growing_wait(time.sleep),
+            )
+        finally:
+            meter.close()
+
+
+def _expansion(context: Context) -> ExpansionConfig:
+    """The configuration that the run brings; raises ConfigError for none."""
+    text = context.run_config.get("expansion", "")
+    try:
+        return config_from_dict(tomllib.loads(str(text)))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"run configuration: got {error}, wanted TOML") from error
+
+
+def _depot_channel(folder: Path, settings: DeviceSettings) -> grpc.Channel:
+    if settings.insecure:
+        return open_channel(settings.depot, insecure=True)
+    return open_channel(
+        settings.depot,
+        root_ca_pem=(folder / "ca.pem").read_bytes(),
+        identity_pem=((folder / "tls.key").read_bytes(), (folder / "tls.pem").read_bytes()),
+    )
+
+
+def _forget_other_rounds(replies: Path, round_index: int) -> None:
+    """A new round has begun: nobody will ask for answers of others again."""
+    for path in replies.glob("*"):
+        if path.name != str(round_index):
+            remove_tree(path)
+
+
+@contextmanager
+def _one_at_a_time(site: Site) -> Iterator[None]:
+    """Flower may hand a node several orders at once; a small device carries out one."""
+    path = site.folder / "state" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a killed process lets go by itself
+        yield
+
+
+app = ClientApp()
+attach(app, domain_of, carry)

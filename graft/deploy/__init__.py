@@ -1,0 +1,30 @@
+"""``graft deploy``: a system of real devices: set up, run, expand, look at, measure."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from graft.deploy.calibrate import calibrate
+from graft.deploy.device import device
+from graft.deploy.expand import expand
+from graft.deploy.server import depot, server
+from graft.deploy.setup import enrol, init
+from graft.deploy.status import status
+
+deploy_app = typer.Typer(
+    help="Real devices: set up, run, expand, look at, measure.", no_args_is_help=True
+)
+_EXAMPLES: dict[Callable[..., Any], str] = {
+    init: "graft deploy init field --host 192.0.2.10 --dataset my-folder --device ann --device bob",
+    enrol: "graft deploy enrol field carol",
+    server: "graft deploy server field/server",
+    depot: "graft deploy depot field/server",
+    device: "graft deploy device field/devices/ann --data my-folder",
+    expand: "graft deploy expand carol --server field/server",
+    status: "graft deploy status --server field/server",
+    calibrate: "graft deploy calibrate --out mine.toml; "
+    "graft simulate --set devices.classes_file=mine.toml",
+}
+for command, example in _EXAMPLES.items():
+    deploy_app.command(epilog=f"Example: {example}")(command)

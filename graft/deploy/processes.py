@@ -1,0 +1,100 @@
+"""Processes that a command keeps running: started again when they end, ended when it does."""
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 30.0
+_STEADY_S = 60.0
+_END_LIMIT_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(kw_only=True)
+class Kept:
+    """One process. After it ended it is started again: at once soon turns into every 30 s."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log_file: Path
+    news: Callable[[str], None]
+    process: "subprocess.Popen[bytes] | None" = None
+    due_s: float = 0.0
+    wait_s: float = _FIRST_WAIT_S
+    started_s: float = field(default=0.0)
+
+    def look(self) -> None:
+        """Start it where it is not running and its time has come."""
+        now_s = time.monotonic()
+        if self.process is not None and (code := self.process.poll()) is not None:
+            self.process = None
+            steady = now_s - self.started_s > _STEADY_S
+            self.wait_s = _FIRST_WAIT_S if steady else min(2 * self.wait_s, _LONGEST_WAIT_S)
+            self.due_s = now_s + self.wait_s
+            self.news(f"{self.name} ended ({code}); again in {self.wait_s:.0f} s")
+        if self.process is None and now_s >= self.due_s:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.log_file.open("ab") as log:
+                self.process = subprocess.Popen(  # noqa: S603
+                    self.command,
+                    env=dict(self.environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=_end_with_parent,
+                    process_group=0,  # a Ctrl-C is this command's, which ends them in order
+                )
+            self.started_s = now_s
+            self.news(f"{self.name} started (process {self.process.pid})")
+
+    def end(self) -> None:
+        """Ask it to end; after ten seconds it must."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(_END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+
+@contextmanager
+def until_stopped() -> Iterator[Callable[[float], bool]]:
+    """Gives ``wait(seconds)``, which is False once Ctrl-C or SIGTERM came."""
+    stopped = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def wait(seconds: float) -> bool:
+        until_s = time.monotonic() + seconds
+        while not stopped and time.monotonic() < until_s:
+            time.sleep(min(0.1, seconds))
+        return not stopped
+
+    try:
+        yield wait
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_with_parent() -> None:
+    """In the child: a parent that is killed must not leave it behind, holding a port."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

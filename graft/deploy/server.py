@@ -1,0 +1,123 @@
+"""``graft deploy server`` and ``depot``: what runs on the server's machine."""
+
+import contextlib
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graft.deploy.processes import Kept, until_stopped
+from graft.terminal import console
+
+_LOOK_S = 0.5
+_REGISTER_EVERY_S = 2.0
+
+
+def server(
+    folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+    with_depot: Annotated[
+        bool, typer.Option("--depot/--no-depot", help="Also run the model depot here.")
+    ] = True,
+) -> None:
+    """Run the server: Flower's SuperLink, the gateway in front of it, the model depot.
+
+    Until Ctrl-C or SIGTERM. What dies is started again; killed and started again, the server
+    goes on where it was.
+    """
+    from graft.deployment import read_server
+    from graft.errors import GraftError
+    from server.gateway import Gateway
+    from server.superlink import SuperLink
+
+    folder = folder.absolute()
+    settings = read_server(folder)
+    ports = loopback_ports(folder)
+    superlink = SuperLink(folder=folder, settings=settings, port=ports["superlink"])
+    superlink.configure()
+    kept = [_kept("superlink", superlink.command, superlink.environment, folder)]
+    if with_depot:
+        command = [sys.executable, "-c", _GRAFT, "deploy", "depot", str(folder)]
+        kept.append(_kept("depot", command, superlink.environment, folder))
+    with (
+        until_stopped() as wait,
+        Gateway(settings.flower_port, superlink.port, None if settings.insecure else folder),
+    ):
+        tell(f"server {settings.host}: Flower {settings.flower_port}, depot {settings.depot_port}")
+        due_s = 0.0
+        try:
+            while wait(_LOOK_S):
+                for process in kept:
+                    process.look()
+                due_s -= _LOOK_S
+                if due_s <= 0:
+                    due_s = _REGISTER_EVERY_S
+                    with contextlib.suppress(GraftError):  # the SuperLink is starting
+                        for domain_id in superlink.register_nodes():
+                            tell(f"device {domain_id}: admitted")
+        finally:
+            for process in kept:
+                process.end()
+
+
+def depot(
+    folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+) -> None:
+    """Run the model depot by itself: models over gRPC, TLS with client certificates."""
+    from graft.data.dataset_table import read_dataset
+    from graft.deployment import read_server
+    from server.depot import DepotServer, tls_credentials
+    from server.field import run_folder
+    from server.store import open_store
+
+    folder = folder.absolute()
+    settings = read_server(folder)
+    store = open_store(run_folder(folder).models, read_dataset(folder).task)
+    credentials = None
+    if not settings.insecure:
+        credentials = tls_credentials(
+            key_pem=(folder / "tls.key").read_bytes(),
+            certificate_pem=(folder / "tls.pem").read_bytes(),
+            client_ca_pem=(folder / "ca.pem").read_bytes(),
+        )
+    with (
+        until_stopped() as wait,
+        DepotServer(
+            store,
+            f"0.0.0.0:{settings.depot_port}",
+            credentials=credentials,
+            insecure=settings.insecure,
+        ),
+    ):
+        tell(f"depot: port {settings.depot_port}")
+        while wait(1.0):
+            pass
+
+
+def tell(news: str) -> None:
+    """A line of news on the error stream."""
+    console.print(news, highlight=False, markup=False, soft_wrap=True)
+
+
+# The command itself, whichever way this process was started.
+_GRAFT = "from graft.cli import main; main()"
+
+
+def _kept(name: str, command: list[str], environment: dict[str, str], folder: Path) -> Kept:
+    log_file = folder / "state" / f"{name}.log"
+    return Kept(name=name, command=command, environment=environment, log_file=log_file, news=tell)
+
+
+def loopback_ports(folder: Path) -> dict[str, int]:
+    """Ports of loopback, chosen at the first start and the same ever after."""
+    from graft.files import replace_file
+
+    path = folder / "state" / "ports.json"
+    if not path.exists():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports = {"superlink": free.getsockname()[1]}
+        replace_file(path, json.dumps(ports).encode())
+    return dict(json.loads(path.read_text("utf-8")))

@@ -1,0 +1,109 @@
+"""``graft deploy status``: what a deployment has and does, from the server's machine."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from graft.terminal import Format, FormatOption, console
+
+
+def status(
+    server: Annotated[Path, typer.Option(help="The server's folder.")] = Path("server"),
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show whether the server answers, which devices are online, and what the rounds gave.
+
+    Exit code 1 where the SuperLink or the depot does not answer.
+    """
+    from graft.deploy.server import loopback_ports
+    from graft.deployment import read_server
+    from graft.errors import GraftError
+    from server.enrolment import enrolled
+    from server.field import run_folder
+    from server.plan import read_rounds
+    from server.superlink import SuperLink
+
+    server = server.absolute()
+    settings = read_server(server)
+    superlink = SuperLink(
+        folder=server, settings=settings, port=loopback_ports(server)["superlink"]
+    )
+    folder = run_folder(server)
+    state = folder.read_state()
+    rounds = read_rounds(server)
+    owners = {card.domain_id for card in state.catalogue}
+    arrived = {domain: index for index, domains in enumerate(rounds) for domain in domains}
+    try:
+        online = superlink.nodes()
+        answers = True
+    except GraftError as error:
+        console.print(str(error), markup=False, highlight=False)
+        online, answers = {}, False
+    facts: dict[str, Any] = {
+        "run": settings.run,
+        "superlink": answers,
+        "depot": _depot_serves(server),
+        "rounds": len(rounds),
+        "finished": state.round_index,
+        "models": len(state.catalogue),
+        "devices": [
+            {
+                "domain": domain,
+                "node": online.get(domain, "unknown"),
+                "round": arrived.get(domain),
+                "model": domain in owners,
+            }
+            for domain in enrolled(server)
+        ],
+    }
+    if output is Format.JSON:
+        print(json.dumps(facts, indent=2))
+    else:
+        _show(facts)
+    if not (facts["superlink"] and facts["depot"]):
+        raise typer.Exit(1)
+
+
+def _depot_serves(server: Path) -> bool:
+    """Whether the depot's health service says so."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from client.fetch import open_channel
+    from graft.deployment import read_server
+
+    settings = read_server(server)
+    ca_pem = None if settings.insecure else (server / "ca.pem").read_bytes()
+    identity = (
+        None
+        if settings.insecure
+        else ((server / "tls.key").read_bytes(), (server / "tls.pem").read_bytes())
+    )
+    with open_channel(
+        f"127.0.0.1:{settings.depot_port}",
+        root_ca_pem=ca_pem,
+        identity_pem=identity,
+        insecure=settings.insecure,
+    ) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            told = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        except grpc.RpcError:
+            return False
+        return bool(told.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _show(facts: dict[str, Any]) -> None:
+    for key in ("run", "superlink", "depot", "rounds", "finished", "models"):
+        value = {True: "answers", False: "does not answer"}.get(facts[key], facts[key])
+        print(f"{key:10} {value}")
+    table = Table("Device", "Node", "Round", "Model")
+    for device in facts["devices"]:
+        round_index = "" if device["round"] is None else str(device["round"])
+        table.add_row(
+            device["domain"], device["node"], round_index, "yes" if device["model"] else ""
+        )
+    console.print(table)

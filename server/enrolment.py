@@ -1,0 +1,126 @@
+"""Setting up a deployment: the server's folder, and a folder for each device that joins.
+
+OUT/ca/ (keep it offline), OUT/server/, OUT/devices/<domain>/; see ``graft/deployment.py``.
+"""
+
+import hashlib
+import secrets
+from pathlib import Path
+
+import tomli_w
+from flwr.cli.build import build_fab_from_disk
+
+from graft.config import ExpansionConfig, config_toml
+from graft.data.dataset_table import read_dataset
+from graft.deployment import (
+    DeviceSettings,
+    ServerSettings,
+    read_server,
+    write_device,
+    write_server,
+)
+from graft.errors import MessageError, RunError
+from graft.files import replace_file
+from graft.wire.checks import check_domain_id
+from server.authority import MAX_COMMON_NAME, create_authority, node_keys, open_authority
+from server.signing import open_signer
+
+# No code in it: a device runs what is installed there, never what a server sends.
+_BUNDLE = {
+    "project": {"name": "graft-field", "version": "1.0.0", "description": "", "dependencies": []},
+    "tool": {
+        "flwr": {
+            "app": {
+                "publisher": "graft",
+                "components": {"serverapp": "server.field:app", "clientapp": "client.field:app"},
+                "config": {"expansion": "", "join-timeout-s": 120.0},
+            }
+        }
+    },
+}
+_POLICY = """\
+# What may leave this site. The server cannot change it.
+min_class_count = 10  # a class with fewer rows gives neither its centroid nor its count
+"""
+
+
+def create_deployment(
+    out: Path,
+    *,
+    host: str,
+    dataset: Path,
+    config: ExpansionConfig,
+    flower_port: int,
+    depot_port: int,
+    insecure: bool = False,
+) -> ServerSettings:
+    """The authority and the server's folder under ``out``, without any device yet.
+
+    ``dataset`` is a folder with a ``dataset.toml``: the task that every device works on. Raises
+    RunError where ``out`` holds a deployment, DatasetFormatError for another ``dataset``.
+    """
+    folder = out / "server"
+    if (folder / "server.toml").exists():
+        raise RunError(f"{out}: holds a deployment already; add devices with graft deploy enrol")
+    read_dataset(dataset)
+    settings = ServerSettings(
+        run=f"run-{secrets.token_hex(4)}",
+        host=host,
+        flower_port=flower_port,
+        depot_port=depot_port,
+        insecure=insecure,
+    )
+    authority = create_authority(out / "ca")
+    hosts = dict.fromkeys((host, "localhost", "127.0.0.1"))
+    authority.server_identity(list(hosts)).write(folder)
+    replace_file(folder / "ca.pem", authority.certificate_pem)
+    replace_file(folder / "dataset.toml", (dataset / "dataset.toml").read_bytes())
+    replace_file(folder / "expansion.toml", config_toml(config).encode())
+    replace_file(folder / "app" / "pyproject.toml", tomli_w.dumps(_BUNDLE).encode())
+    open_signer(folder / "runs" / settings.run / "keys", settings.run)
+    write_server(folder, settings)  # last: from here on the deployment is there
+    return settings
+
+
+def enrol_device(out: Path, domain_id: str) -> Path:
+    """A new device's folder, to be carried to its machine; the server admits it from now on.
+
+    Raises MessageError for an unfit id, RunError where the domain is enrolled.
+    """
+    check_domain_id(domain_id)
+    if len(domain_id) > MAX_COMMON_NAME:
+        raise MessageError(
+            f"domain id {domain_id}: a certificate has room for {MAX_COMMON_NAME} characters"
+        )
+    server = out / "server"
+    settings = read_server(server)
+    folder = out / "devices" / domain_id
+    if (server / "nodes" / f"{domain_id}.pub").exists():
+        raise RunError(f"device {domain_id}: is enrolled already")
+    authority = open_authority(out / "ca")
+    authority.device_identity(domain_id).write(folder)
+    private, public = node_keys()
+    replace_file(folder / "node.key", private, mode=0o600)
+    replace_file(folder / "node.pub", public)
+    replace_file(folder / "ca.pem", authority.certificate_pem)
+    for name in ("dataset.toml", f"runs/{settings.run}/keys/server.pub"):
+        replace_file(folder / Path(name).name, (server / name).read_bytes())
+    replace_file(folder / "policy.toml", _POLICY.encode())
+    write_device(
+        folder,
+        DeviceSettings(
+            domain=domain_id,
+            run=settings.run,
+            superlink=f"{settings.host}:{settings.flower_port}",
+            depot=f"{settings.host}:{settings.depot_port}",
+            bundle=hashlib.sha256(build_fab_from_disk(server / "app")).hexdigest(),
+            insecure=settings.insecure,
+        ),
+    )
+    replace_file(server / "nodes" / f"{domain_id}.pub", public)  # last: from here on admitted
+    return folder
+
+
+def enrolled(server: Path) -> tuple[str, ...]:
+    """The domains whose devices may join, sorted."""
+    return tuple(sorted(path.stem for path in (server / "nodes").glob("*.pub")))

@@ -1,0 +1,93 @@
+"""The strangers' way to the SuperLink: TLS ends here, and only the devices' interface is behind."""
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from graft.errors import EdgeError
+
+_ALLOWED = "/v1/fleet/"
+_MAX_BODY_BYTES = 32 * 1024 * 1024
+_UPSTREAM_LIMIT_S = 60.0
+_START_LIMIT_S = 10.0
+# Between two hops, not between the ends.
+_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "content-encoding"}
+
+
+class Gateway:
+    """An HTTPS server at ``port`` of loopback that forwards to the SuperLink at ``upstream_port``.
+
+    ``folder`` holds tls.key, tls.pem and ca.pem; None: neither side has TLS. ``close``, or leaving
+    its ``with`` block, stops it.
+    """
+
+    def __init__(self, port: int, upstream_port: int, folder: Path | None) -> None:
+        scheme = "https" if folder else "http"
+        self._client = httpx.AsyncClient(
+            base_url=f"{scheme}://127.0.0.1:{upstream_port}",
+            verify=str(folder / "ca.pem") if folder else True,
+            timeout=_UPSTREAM_LIMIT_S,
+            trust_env=False,
+        )
+        routes = [Route("/{path:path}", self._forward, methods=["GET", "POST"])]
+        config = uvicorn.Config(
+            Starlette(routes=routes),
+            host="127.0.0.1",
+            port=port,
+            ssl_keyfile=folder / "tls.key" if folder else None,
+            ssl_certfile=folder / "tls.pem" if folder else None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=60,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="gateway", daemon=True)
+
+    def __enter__(self) -> "Gateway":
+        self._thread.start()
+        until_s = time.monotonic() + _START_LIMIT_S
+        while not self._server.started:
+            if time.monotonic() > until_s or not self._thread.is_alive():
+                raise EdgeError("gateway: did not start; is its port taken?")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(_START_LIMIT_S)
+
+    async def _forward(self, request: Request) -> Response:
+        if not request.url.path.startswith(_ALLOWED):
+            return Response("only devices call here", status_code=404)
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _MAX_BODY_BYTES:
+                return Response("too large", status_code=413)
+        headers = [(k, v) for k, v in request.headers.items() if k not in _HOP and k != "host"]
+        try:
+            answer = await self._client.request(
+                request.method, request.url.path, content=bytes(body), headers=headers
+            )
+        except httpx.HTTPError as error:  # the SuperLink is starting again
+            return Response(f"no SuperLink: {type(error).__name__}", status_code=503)
+        kept = {k: v for k, v in answer.headers.items() if k not in _HOP}
+        return Response(answer.content, status_code=answer.status_code, headers=kept)
