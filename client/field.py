@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import grpc
+import torch
 from flwr.app import ConfigRecord, Context
 from flwr.clientapp import ClientApp
 
@@ -112,6 +113,7 @@ def field_device(context: Context, order: Order, journal: Path) -> Iterator[Devi
     site = open_site(context)
     settings, folder = site.settings, site.folder
     world = FolderWorld(site.data)
+    torch.set_num_threads(settings.threads)
     meter = JournalMeter(journal)
     with _depot_channel(folder, settings) as channel:
         try:

@@ -41,6 +41,7 @@ class DeviceSettings:
     """What a device must know: its domain, its server, and the one app bundle that it runs.
 
     ``bundle`` is the SHA-256 (hex) of the bundle; ``superlink`` and ``depot`` are host:port.
+    ``threads``: of training; with one, a device's model is the simulator's to the last bit.
     """
 
     domain: str
@@ -50,6 +51,7 @@ class DeviceSettings:
     bundle: str
     insecure: bool = False
     cache_bytes: int = 1_000_000_000
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if DOMAIN_ID.fullmatch(self.domain) is None:

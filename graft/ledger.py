@@ -44,6 +44,23 @@ def total_bytes(
     return sum(entry.payload_bytes for entry in entries if keep(entry))
 
 
+def delivered(entries: Iterable[LedgerEntry]) -> dict[tuple[object, ...], int]:
+    """Payload bytes that arrived, by round, domain, method, phase, message and receiver.
+
+    However often something was tried, it counts once: the same for a run that was interrupted and
+    one that was not.
+    """
+    latest: dict[tuple[object, ...], int] = {}
+    arrived: dict[tuple[object, ...], int] = {}
+    for e in sorted((e for e in entries if e.outcome == "ok"), key=lambda e: e.attempt):
+        key = (e.round_index, e.domain_id, e.method, e.phase, e.message, e.receiver)
+        if e.message.startswith("payload."):
+            arrived[key] = arrived.get(key, 0) + e.payload_bytes
+        else:  # an order that was sent again, because its device was lost
+            latest[key] = e.payload_bytes
+    return arrived | latest
+
+
 def ordered(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     """The entries in their canonical order, which no reply order or worker count changes."""
     return sorted(entries, key=canonical_key)

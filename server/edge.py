@@ -25,7 +25,6 @@ from server.exchange import (
     message_name,
 )
 
-_POLL_S = 0.05
 _LATECOMER_S = 1.0
 _POLL_S_PER_MESSAGE = 0.002
 _ASK_AGAIN_S = 5.0
@@ -45,9 +44,9 @@ class EdgeSettings:
     ``join_timeout_s``: how long to wait for all nodes, and ``go_on_without``: whether those that
     stay away fail by themselves, not the whole run. ``stall_timeout_s``: how long without
     any answer at all before the rest count as lost. ``lost_patience_s``: how long after the first
-    try a device that is lost is asked again. ``round_index``: the round that joining is charged
+    try a device that is lost is asked again; ``poll_s``: between two looks. ``round_index``: the round that joining is charged
     to. ``seal`` signs an encoded order; ``replies`` keeps what was answered across a restart;
-    ``owner_of`` tells which domain a node id was enrolled for.
+    ``nodes``: the node id that each domain was enrolled with, where nobody needs to be asked.
     """
 
     run: str
@@ -55,10 +54,11 @@ class EdgeSettings:
     go_on_without: bool = False
     stall_timeout_s: float = 900.0
     lost_patience_s: float = 0.0
+    poll_s: float = 0.05
     round_index: int = 0
     seal: Callable[[bytes], bytes] | None = None
     replies: ReplyFolder | None = None
-    owner_of: Callable[[int], str | None] | None = None
+    nodes: Mapping[str, int] | None = None
 
 
 def connect_flower(grid: Grid, settings: EdgeSettings, domain_ids: Sequence[str]) -> Connect:
@@ -107,7 +107,7 @@ class FlowerEdge:
                 if not pending or time.monotonic() > complete_s + _LATECOMER_S:
                     return
             elif time.monotonic() > deadline_s:
-                if self._settings.go_on_without and self._nodes:
+                if self._settings.go_on_without:
                     return
                 raise NodesMissingError(
                     f"nodes: got {len(wanted) - len(missing)} of {len(wanted)} within "
@@ -115,7 +115,11 @@ class FlowerEdge:
                 )
             # At the start the list of nodes is short or empty, and one that never answers
             # must not hold up the others: only names that were heard count.
-            fresh = sorted(set(self._grid.get_node_ids()) - asked)
+            online = set(self._grid.get_node_ids())
+            for domain_id, node_id in (self._settings.nodes or {}).items():
+                if domain_id in wanted and node_id in online:
+                    self._nodes[domain_id] = node_id
+            fresh = sorted(online - asked) if self._settings.nodes is None else []
             asked.update(fresh)
             for node_id in fresh:
                 message = _message({MESSAGE_BODY: b""}, node_id, "query.join")
@@ -123,7 +127,7 @@ class FlowerEdge:
             for reply in self._grid.pull_messages(list(pending)) if pending else ():
                 self._welcome(pending.pop(reply.metadata.reply_to_message_id), reply)
             self._progress("join", len(wanted & set(self._nodes)), len(wanted))
-            time.sleep(_POLL_S + _POLL_S_PER_MESSAGE * len(pending))
+            time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
 
     def ask(self, orders: Sequence[Order]) -> list[Answer]:
         """See ``Edge.ask``: one answer an order, in order; what fails is a ``Failure``."""
@@ -148,7 +152,7 @@ class FlowerEdge:
             if waited_s > self._settings.stall_timeout_s or all(e.answer for e in exchanges):
                 break
             # Each look costs Flower's store a scan of what is pending.
-            time.sleep(_POLL_S + _POLL_S_PER_MESSAGE * len(pending))
+            time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
         for exchange in exchanges:
             if exchange.answer is None:
                 self._give_up(exchange)
@@ -245,12 +249,9 @@ class FlowerEdge:
             domain_id = decode_join(body)
         except MessageError:
             return
-        node_id, owner_of = reply.metadata.src_node_id, self._settings.owner_of
-        if owner_of is not None and owner_of(node_id) != domain_id:
-            return  # a node may speak for the domain that its key was enrolled for, no other
         if domain_id in self._nodes:
             raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
-        self._nodes[domain_id] = node_id
+        self._nodes[domain_id] = reply.metadata.src_node_id
         asked_bytes, told_bytes = (message_to_proto(m).ByteSize() for m in (request, reply))
         for entry in join_entries(
             domain_id, self._settings.run, len(body), asked_bytes, told_bytes

@@ -37,6 +37,7 @@ app = ServerApp()
 LOST_PATIENCE_S = 600.0
 STALL_S = 3600.0
 _LOCK_WAIT_S = 30.0
+_POLL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,17 +85,17 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         folder.begin(config, world)
     finished = folder.read_state().round_index
     arriving = sorted({d for round_ in rounds[finished:] for d in round_})
-    nodes = read_nodes(server)
     settings = EdgeSettings(
         run=folder.run_id,
         join_timeout_s=float(str(context.run_config["join-timeout-s"])),
-        go_on_without=True,
+        go_on_without=finished > 0,  # without its founders a system has nothing to grow from
         stall_timeout_s=STALL_S,
         lost_patience_s=LOST_PATIENCE_S,
+        poll_s=_POLL_S,
         round_index=finished,
         seal=open_signer(folder.keys, folder.run_id).seal,
         replies=ReplyFolder(folder.steps),
-        owner_of=nodes.get,
+        nodes=read_nodes(server),
     )
     with (server / "state" / "stages.jsonl").open("ab", buffering=0) as stages:
         return conduct(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from graft.errors import RunError
 from graft.files import replace_file
+from graft.values import SystemState
 
 Rounds = tuple[tuple[str, ...], ...]
 
@@ -16,27 +17,27 @@ def read_rounds(server: Path) -> Rounds:
     return tuple(map(tuple, json.loads(path.read_text("utf-8")))) if path.exists() else ()
 
 
-def plan_round(server: Path, domain_ids: Sequence[str], finished: int) -> Rounds:
-    """Add a round; raises RunError where one is unfinished, or a domain was in one before.
+def plan_round(server: Path, domain_ids: Sequence[str], state: SystemState) -> Rounds:
+    """Add a round; raises RunError where one is unfinished, or a domain is part of the system.
 
-    ``finished`` counts the rounds that are over.
+    Who failed in an earlier round may arrive again.
     """
     rounds = read_rounds(server)
-    if finished < len(rounds):
-        raise RunError(f"round {finished} is unfinished; go on with it first: graft deploy expand")
-    again = sorted({d for arriving in rounds for d in arriving} & set(domain_ids))
-    if again:
-        raise RunError(f"domain {again[0]}: has arrived in a round already, wanted a new one")
+    if state.round_index < len(rounds):
+        raise RunError(f"round {state.round_index}: is unfinished; graft deploy expand goes on")
+    there = sorted({card.domain_id for card in state.catalogue} & set(domain_ids))
+    if there:
+        raise RunError(f"domain {there[0]}: has its model in the system already, wanted a new one")
     rounds = (*rounds, tuple(domain_ids))
     replace_file(server / "rounds.json", json.dumps(rounds).encode())
     return rounds
 
 
-def read_nodes(server: Path) -> dict[int, str]:
-    """Which domain each of Flower's node ids was enrolled for."""
+def read_nodes(server: Path) -> dict[str, int]:
+    """The node id that Flower gave each enrolled domain's key."""
     nodes = {}
     for path in (server / "state" / "nodes").glob("*.json"):
-        nodes[int(json.loads(path.read_text("utf-8"))["node_id"])] = path.stem
+        nodes[path.stem] = int(json.loads(path.read_text("utf-8"))["node_id"])
     return nodes
 
 

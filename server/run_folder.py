@@ -195,10 +195,10 @@ class RunFolder:
         self._look_again_s = 0.0
         return entries
 
-    def read_rows(self) -> list[ResultRow]:
-        """The results of every finished round, in order."""
+    def read_rows(self, num_rounds: int) -> list[ResultRow]:
+        """The results of the first rounds, in order; raises RunError where one is unfinished."""
         rows: list[ResultRow] = []
-        for index in range(self.read_state().round_index):
+        for index in range(num_rounds):
             rows += read_results(self._round(index) / _LAST_OF_A_ROUND)
         return rows
 
@@ -207,7 +207,7 @@ class RunFolder:
 
         Returns the run's hash and a line for each failure.
         """
-        rows = self.read_rows()
+        rows = self.read_rows(num_rounds)
         entries: list[LedgerEntry] = []
         for index in range(num_rounds):
             entries += read_ledger(self._round(index) / "ledger.parquet")
@@ -226,6 +226,10 @@ class RunFolder:
     def fail(self, reason: str) -> None:
         """Mark the run as failed before its end."""
         self.note(status="failed", finished=_now(), reason=reason)
+
+    def read_failure(self) -> str:
+        """Why the run failed before its end, or "" where it did not."""
+        return str(self._read_run()["run"]["reason"])
 
     def note(self, **facts: int | str) -> None:
         """Add facts about how the run went to run.toml's [run]."""

@@ -106,9 +106,9 @@ class SuperLink:
 
     def nodes(self) -> dict[str, str]:
         """What Flower says of each domain's node: "online", "offline" or "registered"."""
-        told, owners = self.flwr("supernode", "list", "graft"), read_nodes(self.folder)
-        status = {owners.get(int(node["node-id"])): node["status"] for node in told["nodes"]}
-        return {domain: str(said) for domain, said in status.items() if domain is not None}
+        told = self.flwr("supernode", "list", "graft")["nodes"]
+        status = {int(node["node-id"]): str(node["status"]) for node in told}
+        return {d: status.get(n, "unknown") for d, n in read_nodes(self.folder).items()}
 
     def flwr(self, *arguments: str) -> dict[str, Any]:
         """What Flower's own command answers; raises EdgeError where it does not."""

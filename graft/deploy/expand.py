@@ -46,7 +46,8 @@ def expand(
 
     server = server.absolute()
     folder = run_folder(server)
-    finished = folder.read_state().round_index
+    state = folder.read_state()
+    finished = state.round_index
     if domains:
         strangers = sorted(set(domains) - set(enrolled(server)))
         if strangers:
@@ -54,7 +55,7 @@ def expand(
         if founders != (finished == 0):
             wanted = "--founders for the first round" if finished == 0 else "no --founders again"
             raise ConfigError(f"round {finished}: wanted {wanted}, and only then")
-        plan_round(server, domains, finished)
+        plan_round(server, domains, state)
     rounds = read_rounds(server)
     if finished == len(rounds):
         raise RunError(f"{server}: no round is unfinished; name the domains that arrive")
@@ -66,7 +67,7 @@ def expand(
                     f"round {finished}: not over after {deadline_s:.0f} s; run it again"
                 )
             _run_once(server, folder, len(rounds), bar, until_s, join_timeout_s)
-    rows = [row for row in folder.read_rows() if row.round_index >= finished]
+    rows = [row for row in folder.read_rows(len(rounds)) if row.round_index >= finished]
     _show(rows, output)
     failed = [f"{row.domain_id} ({row.method}): {row.error}" for row in rows if row.error]
     if failed:
@@ -79,7 +80,7 @@ def _run_once(
     """Start the ServerApp, or find it running, and stay until it ended or the rounds are over."""
     from graft.deploy.server import loopback_ports
     from graft.deployment import read_server
-    from graft.errors import GraftError
+    from graft.errors import EdgeError, GraftError
     from graft.files import replace_file
     from server.superlink import SuperLink
 
@@ -108,9 +109,10 @@ def _run_once(
                     status = superlink.run_status(run_id)
                 except GraftError:
                     continue  # the SuperLink is starting again
-                if status.startswith("finished"):
-                    if folder.read_state().round_index < num_rounds:
-                        tell(f"the ServerApp ended ({status}); again")
+                if status.startswith("finished") and folder.read_state().round_index < num_rounds:
+                    if failure := folder.read_failure():
+                        raise EdgeError(f"round not over: {failure}")
+                    tell(f"the ServerApp ended ({status}); again")
                     return
     finally:
         bar.remove_task(task)

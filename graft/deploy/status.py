@@ -98,7 +98,9 @@ def _depot_serves(server: Path) -> bool:
 
 def _show(facts: dict[str, Any]) -> None:
     for key in ("run", "superlink", "depot", "rounds", "finished", "models"):
-        value = {True: "answers", False: "does not answer"}.get(facts[key], facts[key])
+        value = facts[key]
+        if isinstance(value, bool):
+            value = "answers" if value else "does not answer"
         print(f"{key:10} {value}")
     table = Table("Device", "Node", "Round", "Model")
     for device in facts["devices"]:
