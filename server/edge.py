@@ -44,9 +44,10 @@ class EdgeSettings:
     ``join_timeout_s``: how long to wait for all nodes, and ``go_on_without``: whether those that
     stay away fail by themselves, not the whole run. ``stall_timeout_s``: how long without
     any answer at all before the rest count as lost. ``lost_patience_s``: how long after the first
-    try a device that is lost is asked again; ``poll_s``: between two looks. ``round_index``: the round that joining is charged
-    to. ``seal`` signs an encoded order; ``replies`` keeps what was answered across a restart;
-    ``nodes``: the node id that each domain was enrolled with, where nobody needs to be asked.
+    try a device that is lost is asked again; ``poll_s``: between two looks. ``round_index``: the
+    round that joining is charged to. ``seal`` signs an encoded order; ``replies`` keeps what was
+    answered across a restart; ``nodes``: the node id that each domain was enrolled with, where
+    nobody needs to be asked.
     """
 
     run: str

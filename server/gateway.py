@@ -1,7 +1,10 @@
 """The strangers' way to the SuperLink: TLS ends here, and only the devices' interface is behind."""
 
+import re
+import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -14,7 +17,8 @@ from starlette.routing import Route
 
 from graft.errors import EdgeError
 
-_ALLOWED = "/v1/fleet/"
+# Whole names only: a path that climbs out with dots must not match.
+_ALLOWED = re.compile(r"/v1/fleet/[a-z-]+")
 _MAX_BODY_BYTES = 32 * 1024 * 1024
 _UPSTREAM_LIMIT_S = 60.0
 _START_LIMIT_S = 10.0
@@ -26,7 +30,7 @@ class Gateway:
     """An HTTPS server at ``port`` of loopback that forwards to the SuperLink at ``upstream_port``.
 
     ``folder`` holds tls.key, tls.pem and ca.pem; None: neither side has TLS. ``close``, or leaving
-    its ``with`` block, stops it.
+    its ``with`` block, stops it. Raises EdgeError where the port is taken.
     """
 
     def __init__(self, port: int, upstream_port: int, folder: Path | None) -> None:
@@ -40,24 +44,30 @@ class Gateway:
         routes = [Route("/{path:path}", self._forward, methods=["GET", "POST"])]
         config = uvicorn.Config(
             Starlette(routes=routes),
-            host="127.0.0.1",
-            port=port,
             ssl_keyfile=folder / "tls.key" if folder else None,
             ssl_certfile=folder / "tls.pem" if folder else None,
             log_level="error",
             access_log=False,
+            ws="none",
             server_header=False,
             timeout_keep_alive=60,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="gateway", daemon=True)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise EdgeError(f"gateway: port {port}: {error.strerror}") from error
+        run = partial(self._server.run, sockets=[self._socket])
+        self._thread = threading.Thread(target=run, name="gateway", daemon=True)
 
     def __enter__(self) -> "Gateway":
         self._thread.start()
         until_s = time.monotonic() + _START_LIMIT_S
         while not self._server.started:
             if time.monotonic() > until_s or not self._thread.is_alive():
-                raise EdgeError("gateway: did not start; is its port taken?")
+                raise EdgeError("gateway: did not start")
             time.sleep(0.02)
         return self
 
@@ -73,9 +83,10 @@ class Gateway:
         """Stop serving."""
         self._server.should_exit = True
         self._thread.join(_START_LIMIT_S)
+        self._socket.close()
 
     async def _forward(self, request: Request) -> Response:
-        if not request.url.path.startswith(_ALLOWED):
+        if _ALLOWED.fullmatch(request.url.path) is None:
             return Response("only devices call here", status_code=404)
         body = bytearray()
         async for piece in request.stream():

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from fakes import RUN, world_devices, world_store
+from fakes import RUN, SIGNER, world_devices, world_store
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
@@ -17,7 +17,7 @@ from client.app import attach, carry_on
 from graft.config import ExpansionConfig, NetworkConfig
 from graft.data.imu_world import ImuWorld
 from graft.errors import DataError, EdgeError, NodesMissingError
-from graft.ledger import SERVER
+from graft.ledger import SERVER, delivered
 from graft.ports import Edge
 from graft.rounds import Device
 from graft.values import (
@@ -39,6 +39,8 @@ from graft.wire.codec import (
     encode_join,
     encode_order,
 )
+from graft.wire.replies import ReplyFolder
+from graft.wire.seal import MESSAGE_SEAL, open_seal
 from server.edge import EdgeSettings, FlowerEdge
 from simulation.block import Block, BlockEdge, BlockResult, Domains, StepFolder
 from simulation.dropout import DropoutEdge, lost_from
@@ -59,7 +61,8 @@ class FakeGrid:
     """Flower's Grid over handlers in this process: one node a domain, numbered from 100.
 
     What stands in ``lost`` swallows every order, in ``crashed`` answers with Flower's own
-    error, in ``refused`` takes no message at all; ``bodies`` answers with these bytes.
+    error, in ``refused`` takes no message at all; ``bodies`` answers with these bytes. ``away``
+    is gone, as Flower notices, for so many orders.
     Replies are handed out one a look, the latest question first.
     """
 
@@ -69,10 +72,12 @@ class FakeGrid:
     crashed: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     bodies: dict[str, bytes] = field(default_factory=dict)
+    away: dict[str, int] = field(default_factory=dict)
     late_nodes: int = 0
     waiting: dict[str, Message] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=count)
     sent: list[bytes] = field(default_factory=list)
+    seals: list[bytes] = field(default_factory=list)
     answered: list[bytes] = field(default_factory=list)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -104,6 +109,9 @@ class FakeGrid:
         name = f"message-{next(self.numbers)}"
         message.metadata.__dict__["_message_id"] = name
         self.sent.append(body_of(message))
+        seal = message.content.config_records[MESSAGE_RECORD].get(MESSAGE_SEAL, b"")
+        assert isinstance(seal, bytes)
+        self.seals.append(seal)
         if domain_id not in self.lost or joining:
             self.waiting[name] = reply = self._reply(message, domain_id, joining)
             self.answered.append(body_of(reply) if reply.has_content() else b"")
@@ -112,6 +120,9 @@ class FakeGrid:
     def _reply(self, message: Message, domain_id: str, joining: bool) -> Message:
         if domain_id in self.crashed and not joining:
             return Message(Error(code=7, reason="node broke"), reply_to=message)
+        if self.away.get(domain_id, 0) and not joining:
+            self.away[domain_id] -= 1
+            return Message(Error(code=5, reason="node went away"), reply_to=message)
         if domain_id in self.bodies and not joining:
             return reply_with(message, self.bodies[domain_id])
         context = Context(
@@ -500,3 +511,108 @@ def test_who_is_lost_stays_lost_for_the_round(entries: list[LedgerEntry]) -> Non
     ]
     answers = dropping(local, 1.0, entries).ask(learn)
     assert {type(answer) for answer in answers} == {Failure}
+
+
+# --- what only the field asks of Flower's edge ----------------------------------------------
+
+
+def field_edge(grid: FakeGrid, entries: list[LedgerEntry], **terms: object) -> FlowerEdge:
+    settings = EdgeSettings(run=RUN, stall_timeout_s=STALL_S, **terms)  # type: ignore[arg-type]
+    return FlowerEdge(grid, settings, entries.append, lambda *news: None)  # type: ignore[arg-type]
+
+
+def test_a_device_that_comes_back_is_asked_again_and_its_last_try_is_what_counts(
+    entries: list[LedgerEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.edge._ASK_AGAIN_S", 0.05)
+    grid = fake_grid(away={DOMAINS[0]: 2})
+    edge = field_edge(grid, entries, lost_patience_s=60.0)
+    edge.connect(DOMAINS)
+    entries.clear()
+    answers = edge.ask(profile_orders(*DOMAINS[:2]))
+    assert [type(answer) for answer in answers] == [DomainProfile, DomainProfile]
+    tries = [
+        (e.attempt, e.sender == SERVER, e.outcome) for e in entries if e.domain_id == DOMAINS[0]
+    ]
+    assert tries == [
+        (0, True, "ok"), (0, False, "lost"), (1, True, "ok"), (1, False, "lost"), (2, True, "ok"),
+        (2, False, "ok"),
+    ]  # fmt: skip
+    undisturbed: list[LedgerEntry] = []
+    calm = flower_edge(fake_grid(), undisturbed)
+    calm.connect(DOMAINS)
+    undisturbed.clear()
+    calm.ask(profile_orders(*DOMAINS[:2]))
+    assert delivered(entries) == delivered(undisturbed)
+
+
+def test_patience_has_an_end(entries: list[LedgerEntry], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.edge._ASK_AGAIN_S", 0.05)
+    edge = field_edge(fake_grid(away={DOMAINS[0]: 10**6}), entries, lost_patience_s=0.2)
+    edge.connect(DOMAINS)
+    (answer,) = edge.ask(profile_orders(DOMAINS[0]))
+    assert isinstance(answer, Failure)
+    assert "error 5: node went away" in answer.message
+
+
+def test_what_was_answered_before_a_restart_is_not_asked_again(
+    entries: list[LedgerEntry], tmp_path: Path
+) -> None:
+    asked = []
+    for _ in range(2):
+        grid = fake_grid()
+        edge = field_edge(grid, entries, replies=ReplyFolder(tmp_path))
+        edge.connect(DOMAINS)
+        entries.clear()
+        grid.sent.clear()
+        answers = edge.ask(profile_orders(*DOMAINS[:2]))
+        assert all(isinstance(answer, DomainProfile) for answer in answers)
+        asked.append((len(grid.sent), delivered(entries)))
+    assert asked[0][0] == 2
+    assert asked[1] == (0, asked[0][1])
+
+
+def test_a_failure_is_not_kept(entries: list[LedgerEntry], tmp_path: Path) -> None:
+    grid = fake_grid(bodies={DOMAINS[0]: b"nonsense"})
+    edge = field_edge(grid, entries, replies=ReplyFolder(tmp_path))
+    edge.connect(DOMAINS)
+    assert isinstance(edge.ask(profile_orders(DOMAINS[0]))[0], Failure)
+    grid.bodies.clear()
+    assert isinstance(edge.ask(profile_orders(DOMAINS[0]))[0], DomainProfile)
+
+
+def test_enrolled_nodes_are_not_asked_who_they_are(entries: list[LedgerEntry]) -> None:
+    grid = fake_grid(late_nodes=2)
+    enrolled = {domain_id: node_id for node_id, domain_id in grid.nodes.items()} | {"away": 900}
+    edge = field_edge(grid, entries, nodes=enrolled, poll_s=0.01)
+    edge.connect(DOMAINS[:2])
+    assert (grid.sent, entries) == ([], [])
+    answers = edge.ask(profile_orders(DOMAINS[0], DOMAINS[3]))
+    # A node that nobody waited for speaks for nobody.
+    assert [type(answer) for answer in answers] == [DomainProfile, Failure]
+
+
+def test_who_stays_away_fails_alone_where_that_is_wanted(entries: list[LedgerEntry]) -> None:
+    edge = field_edge(
+        fake_grid(), entries, nodes={DOMAINS[0]: 100, "away": 900}, go_on_without=True,
+        join_timeout_s=0.2, poll_s=0.01,
+    )  # fmt: skip
+    edge.connect([DOMAINS[0], "away"])
+    answers = edge.ask(profile_orders(DOMAINS[0], "away"))
+    assert isinstance(answers[0], DomainProfile)
+    assert isinstance(answers[1], Failure)
+    assert answers[1].error == "NodesMissingError"
+
+
+def test_every_order_carries_its_seal(entries: list[LedgerEntry]) -> None:
+    grid = fake_grid()
+    edge = field_edge(grid, entries, seal=SIGNER.seal)
+    edge.connect(DOMAINS)
+    grid.sent.clear()
+    grid.seals.clear()
+    edge.ask(profile_orders(*DOMAINS[:2]))
+    nonces = {
+        open_seal(RUN, body, seal, SIGNER.public_key)
+        for body, seal in zip(grid.sent, grid.seals, strict=True)
+    }
+    assert len(nonces) == 2

@@ -1,0 +1,123 @@
+"""A real device: what it takes from Flower, and what it does twice or not at all."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+from flwr.app import ConfigRecord, Context, RecordDict
+
+from client.field import carry, domain_of
+from graft.config import ExpansionConfig, config_toml
+from graft.data.dataset_table import write_dataset
+from graft.data.folder import write_domain
+from graft.data.imu_world import CHANNELS, ImuWorld
+from graft.deployment import DeviceSettings, write_device
+from graft.errors import ConfigError
+from graft.values import Answer, DomainProfile, Failure, ProfileOrder
+from graft.wire.codec import MESSAGE_BODY, decode_answer, encode_answer, encode_order
+from graft.wire.replies import MESSAGE_TRANSFERS
+from graft.wire.seal import MESSAGE_SEAL
+from server.signing import Signer, open_signer
+
+WORLD = ImuWorld(2, 40, seed=0)
+ME, OTHER = WORLD.domain_ids
+RUN = "run-1"
+ORDER = encode_order(ProfileOrder(domain_id=ME, round_index=0))
+
+
+class Site:
+    """One device's folders, and its server's key."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder, self.data = path / "device", path / "data"
+        self.signer: Signer = open_signer(path / "keys", RUN)
+        settings = DeviceSettings(
+            domain=ME, run=RUN, superlink="localhost:1", depot="localhost:2", bundle=""
+        )
+        write_device(self.folder, settings)
+        (self.folder / "server.pub").write_bytes(self.signer.public_key)
+        write_dataset(self.data, WORLD.task, channels=list(CHANNELS), rate_hz=50.0, licence="ours")
+        write_domain(self.data, WORLD.load(ME))
+
+    def context(self) -> Context:
+        return Context(
+            run_id=1, node_id=2, state=RecordDict(),
+            node_config={"device-folder": str(self.folder), "data-folder": str(self.data)},
+            run_config={"expansion": config_toml(ExpansionConfig())},
+        )  # fmt: skip
+
+    def ask(self, order: bytes = ORDER, seal: bytes | None = None) -> Answer:
+        seal = self.signer.seal(order) if seal is None else seal
+        record = ConfigRecord({MESSAGE_BODY: order, MESSAGE_SEAL: seal})
+        reply = carry(self.context(), record)
+        assert set(reply) <= {MESSAGE_BODY, MESSAGE_TRANSFERS}
+        return decode_answer(reply[MESSAGE_BODY])
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    # A profile opens no connection, so there need be no depot.
+    monkeypatch.setattr(
+        "client.field._depot_channel", lambda folder, settings: grpc.insecure_channel("localhost:1")
+    )
+    return Site(tmp_path)
+
+
+def test_an_order_of_its_own_server_is_carried_out(site: Site) -> None:
+    assert domain_of(site.context()) == ME
+    answer = site.ask()
+    assert isinstance(answer, DomainProfile)
+    assert answer.domain_id == ME
+
+
+def test_a_thousand_replays_are_refused(site: Site) -> None:
+    seal = site.signer.seal(ORDER)
+    assert isinstance(site.ask(seal=seal), DomainProfile)
+    for _ in range(1000):
+        answer = site.ask(seal=seal)
+        assert isinstance(answer, Failure)
+        assert (answer.error, answer.domain_id) == ("OrderForgedError", ME)
+
+
+def test_the_same_order_asked_anew_gets_the_kept_answer(site: Site) -> None:
+    first = site.ask()
+    # What it would work out now is another thing: the answer can only be the kept one.
+    data = WORLD.load(ME)
+    write_domain(site.data, replace(data, x=data.x * 2))
+    again = site.ask()
+    assert encode_answer(again) == encode_answer(first)
+    later = site.ask(encode_order(ProfileOrder(domain_id=ME, round_index=1)))
+    assert encode_answer(later) != encode_answer(first)
+    # A new round has begun: the old one's answers are forgotten.
+    assert encode_answer(site.ask()) == encode_answer(later)
+
+
+def test_a_strangers_order_is_refused(site: Site, tmp_path: Path) -> None:
+    stranger = open_signer(tmp_path / "stranger", RUN)
+    for seal in (b"", bytes(80), stranger.seal(ORDER)):
+        answer = site.ask(seal=seal)
+        assert isinstance(answer, Failure)
+        assert answer.error == "OrderForgedError"
+
+
+def test_another_domains_order_is_refused(site: Site) -> None:
+    answer = site.ask(encode_order(ProfileOrder(domain_id=OTHER, round_index=0)))
+    assert isinstance(answer, Failure)
+    assert f"this is {ME}" in answer.message
+
+
+def test_a_failure_is_worked_out_again(site: Site) -> None:
+    path = site.data / "domains" / f"{ME}.npz"
+    content = path.read_bytes()
+    path.write_bytes(b"damaged")
+    assert isinstance(site.ask(), Failure)
+    path.write_bytes(content)
+    assert isinstance(site.ask(), DomainProfile)
+
+
+def test_a_node_that_graft_did_not_start_is_named(site: Site) -> None:
+    context = site.context()
+    context.node_config = {"partition-id": 0}
+    with pytest.raises(ConfigError, match="wanted device-folder"):
+        domain_of(context)

@@ -1,0 +1,34 @@
+"""A SuperNode that is held to one app bundle."""
+
+import hashlib
+import subprocess
+import sys
+
+# Flower's module is changed for the whole process, so each case has one of its own.
+PROGRAM = """
+import hashlib, sys
+from flwr.supercore.run import RunNotRunningException
+from client import node
+node.supernode.get_fused_config_from_fab = lambda content, run: {"taken": len(content)}
+node.hold_to_bundle(sys.argv[1])
+try:
+    print(node.supernode.get_fused_config_from_fab(sys.argv[2].encode(), None))
+except RunNotRunningException:
+    print("ignored")
+"""
+
+
+def told(bundle: bytes, sent: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, hashlib.sha256(bundle).hexdigest(), sent],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_the_bundle_that_it_was_enrolled_with_is_run() -> None:
+    assert told(b"ours", "ours") == "{'taken': 4}"
+
+
+def test_messages_of_any_other_bundle_are_ignored() -> None:
+    assert told(b"ours", "0urs") == "ignored"

@@ -1,0 +1,164 @@
+"""Setting a deployment up: who may call itself what, and what lies where."""
+
+import hashlib
+import stat
+import tomllib
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    load_pem_private_key,
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from flwr.cli.build import build_fab_from_disk
+
+from graft.config import ExpansionConfig, read_config
+from graft.data.dataset_table import write_dataset
+from graft.data.imu_world import CHANNELS, TASK
+from graft.deployment import DeviceSettings, ServerSettings, read_device, read_server
+from graft.errors import ConfigError, DatasetFormatError, MessageError, RunError
+from server.enrolment import create_deployment, enrol_device, enrolled
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    write_dataset(folder, TASK, channels=list(CHANNELS), rate_hz=50.0, licence="ours")
+    return folder
+
+
+def create(out: Path, dataset: Path, **changes: object) -> ServerSettings:
+    options = {"host": "192.0.2.10", "flower_port": 1, "depot_port": 2} | changes
+    config = ExpansionConfig(seed=4, comparisons=())
+    return create_deployment(out, dataset=dataset, config=config, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def out(tmp_path: Path, dataset: Path) -> Path:
+    create(tmp_path / "field", dataset)
+    return tmp_path / "field"
+
+
+def certificate(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def test_the_authority_signed_the_server_and_each_device_by_name(out: Path) -> None:
+    folder = enrol_device(out, "ann")
+    authority = certificate(out / "ca" / "ca.pem")
+    for path, name, usage in [
+        (out / "server", "192.0.2.10", ExtendedKeyUsageOID.SERVER_AUTH),
+        (folder, "ann", ExtendedKeyUsageOID.CLIENT_AUTH),
+    ]:
+        issued = certificate(path / "tls.pem")
+        issued.verify_directly_issued_by(authority)
+        (common,) = issued.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        assert common.value == name
+        assert usage in issued.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        key = load_pem_private_key((path / "tls.key").read_bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        assert key.public_key() == issued.public_key()
+    assert (
+        not certificate(folder / "tls.pem")
+        .extensions.get_extension_for_class(x509.BasicConstraints)
+        .value.ca
+    )
+
+
+def test_the_server_is_known_by_its_host_and_by_loopback(out: Path) -> None:
+    names = certificate(out / "server" / "tls.pem").extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    addresses = [str(a) for a in names.value.get_values_for_type(x509.IPAddress)]
+    assert addresses == ["192.0.2.10", "127.0.0.1"]
+    assert names.value.get_values_for_type(x509.DNSName) == ["localhost"]
+
+
+def test_private_keys_are_their_owners_alone(out: Path) -> None:
+    enrol_device(out, "ann")
+    keys = sorted(out.rglob("*.key"))
+    assert [path.name for path in keys] == [
+        "ca.key", "node.key", "tls.key", "server.key", "tls.key",
+    ]  # fmt: skip
+    assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
+    # The authority's key goes nowhere.
+    assert {path.parent.name for path in keys if path.name == "ca.key"} == {"ca"}
+
+
+def test_a_device_finds_its_server_its_key_and_the_only_bundle_it_runs(out: Path) -> None:
+    folder = enrol_device(out, "ann")
+    bundle = hashlib.sha256(build_fab_from_disk(out / "server" / "app")).hexdigest()
+    assert read_device(folder) == DeviceSettings(
+        domain="ann", run=read_server(out / "server").run, superlink="192.0.2.10:1",
+        depot="192.0.2.10:2", bundle=bundle,
+    )  # fmt: skip
+    private = load_ssh_private_key((folder / "node.key").read_bytes(), password=None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    assert private.public_key() == load_ssh_public_key((folder / "node.pub").read_bytes())
+    assert private.curve.name == "secp384r1"  # what Flower asks for
+    keys = out / "server" / "runs" / read_server(out / "server").run / "keys"
+    assert (folder / "server.pub").read_bytes() == (keys / "server.pub").read_bytes()
+
+
+def test_the_bundle_holds_no_code(out: Path) -> None:
+    files = [path.name for path in (out / "server" / "app").rglob("*") if path.is_file()]
+    assert files == ["pyproject.toml"]
+
+
+def test_the_server_knows_the_configuration_and_who_is_enrolled(out: Path) -> None:
+    assert read_config(out / "server" / "expansion.toml") == ExpansionConfig(seed=4, comparisons=())
+    assert enrolled(out / "server") == ()
+    for domain_id in ("bob", "a.nn"):
+        enrol_device(out, domain_id)
+    assert enrolled(out / "server") == ("a.nn", "bob")
+
+
+def test_nothing_is_set_up_twice(out: Path, dataset: Path) -> None:
+    enrol_device(out, "ann")
+    before = (out / "devices" / "ann" / "tls.pem").read_bytes()
+    with pytest.raises(RunError, match="enrolled already"):
+        enrol_device(out, "ann")
+    with pytest.raises(RunError, match="holds a deployment already"):
+        create(out, dataset)
+    assert (out / "devices" / "ann" / "tls.pem").read_bytes() == before
+
+
+@pytest.mark.parametrize("domain_id", ["", "a b", "../x", "x" * 65, "x" * 129])
+def test_an_unfit_name_is_refused(out: Path, domain_id: str) -> None:
+    with pytest.raises(MessageError):
+        enrol_device(out, domain_id)
+    assert enrolled(out / "server") == ()
+
+
+def test_without_a_dataset_there_is_no_deployment(tmp_path: Path) -> None:
+    with pytest.raises(DatasetFormatError):
+        create(tmp_path / "field", tmp_path)
+    assert not (tmp_path / "field").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cache_bytes": "much"}, "cache_bytes"),
+        ({"colour": 1}, "colour"),
+        ({"domain": "a b"}, "domain"),
+        ({"run": None}, "run"),
+    ],
+)
+def test_a_device_file_that_was_edited_wrongly_is_named(
+    out: Path, change: dict[str, object], said: str
+) -> None:
+    folder = enrol_device(out, "ann")
+    table = tomllib.loads((folder / "device.toml").read_text("utf-8")) | change
+    lines = [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+    (folder / "device.toml").write_text("\n".join(lines), "utf-8")
+    with pytest.raises(ConfigError, match=said):
+        read_device(folder)
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
