@@ -3,10 +3,12 @@
 Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes, F features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graft.errors import DomainEmptyError
 from graft.methods import Method, find_method
@@ -19,10 +21,11 @@ from graft.training import (
     Prototypes,
     Source,
     features_in_batches,
-    predict_in_batches,
 )
 from graft.values import FloatArray, IntArray, LearnOrder, LearnReport, ModelCard, Precision
-from graft.zoo import network_cost, network_from, parameters_of
+from graft.zoo import Network, network_cost, network_from, parameters_of
+
+FeaturesOf = Callable[[Network, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -81,12 +84,17 @@ def begin_study(order: LearnOrder, device: Device) -> Study:
     )
 
 
-def finish_study(study: Study, learned: Learned, compute_s: float) -> LearnReport:
+def finish_study(
+    study: Study,
+    learned: Learned,
+    compute_s: float,
+    features_of: FeaturesOf = features_in_batches,
+) -> LearnReport:
     """Test what was learnt, register it where asked, and report; raises GraftError."""
     order, device, lesson = study.order, study.device, study.lesson
     metrics = {
         **learned.figures,
-        **_test_metrics(learned, study.x_test, study.y_test_N),
+        **_test_metrics(learned, study.x_test, study.y_test_N, features_of),
         "num_labelled": float(len(lesson.x_L)),
         "num_unlabelled": float(len(lesson.x_U)),
     }
@@ -101,7 +109,7 @@ def finish_study(study: Study, learned: Learned, compute_s: float) -> LearnRepor
         metrics=metrics,
         compute_s=compute_s,
         peak_memory_bytes=training_bytes + sum(card.payload_bytes for card in study.fetched),
-        card=_register(order, learned, lesson, device) if order.register else None,
+        card=_register(study, learned, features_of) if order.register else None,
     )
 
 
@@ -133,8 +141,11 @@ def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Sour
     )
 
 
-def _test_metrics(learned: Learned, x: FloatArray, y_N: IntArray) -> dict[str, float]:
-    logits_NC = predict_in_batches(learned.network, torch.from_numpy(x))
+@torch.no_grad()
+def _test_metrics(
+    learned: Learned, x: FloatArray, y_N: IntArray, features_of: FeaturesOf
+) -> dict[str, float]:
+    logits_NC = learned.network.head(features_of(learned.network, torch.from_numpy(x)))
     mask_C = torch.from_numpy(learned.mask_C)
     predicted_N = logits_NC.masked_fill(~mask_C, float("-inf")).argmax(1).numpy()
     return {
@@ -157,12 +168,13 @@ def macro_f1(y_N: IntArray, predicted_N: IntArray) -> float:
     return float(score_C.mean())
 
 
-def _register(order: LearnOrder, learned: Learned, lesson: Lesson, device: Device) -> ModelCard:
+def _register(study: Study, learned: Learned, features_of: FeaturesOf) -> ModelCard:
     """Push the finished model and describe it. Where labels are few, the class centroids
     take the model's own predictions on U for labels."""
+    order, device, lesson = study.order, study.device, study.lesson
     pushed = device.transport.push(learned.architecture, parameters_of(learned.network))
     x_N = torch.cat([lesson.x_L, lesson.x_U])
-    features_NF = features_in_batches(learned.network, x_N)
+    features_NF = features_of(learned.network, x_N)
     with torch.no_grad():
         predicted_U = learned.network.head(features_NF[len(lesson.x_L) :]).argmax(1)
     y_N = torch.cat([lesson.y_L, predicted_U]).numpy()

@@ -10,7 +10,12 @@ from graft.training.lesson import (
     predict_in_batches,
 )
 from graft.training.local import count_steps, minimise, parameter_group
-from graft.training.stacked import SupervisedJob, train_alone, train_supervised_many
+from graft.training.stacked import (
+    SupervisedJob,
+    quick_features,
+    train_alone,
+    train_supervised_many,
+)
 
 __all__ = [
     "Learned",
@@ -24,6 +29,7 @@ __all__ = [
     "minimise",
     "parameter_group",
     "predict_in_batches",
+    "quick_features",
     "train_alone",
     "train_supervised_many",
 ]
