@@ -6,6 +6,7 @@ from graft.training.lesson import (
     Prototypes,
     Source,
     features_in_batches,
+    features_of_parts,
     masked_probabilities,
     predict_in_batches,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "SupervisedJob",
     "count_steps",
     "features_in_batches",
+    "features_of_parts",
     "masked_probabilities",
     "minimise",
     "parameter_group",

@@ -18,7 +18,7 @@ from graft.training.kernel_plan import (
     train_compiled,
 )
 from graft.training.kernels import load_kernels
-from graft.training.lesson import features_in_batches
+from graft.training.lesson import features_of_parts
 from graft.training.local import batch_rows, count_steps, minimise, parameter_group
 from graft.training.stacked_layers import StackedNetwork
 from graft.training.stages import stages_of
@@ -82,12 +82,15 @@ def train_supervised_many(jobs: Sequence[SupervisedJob], device: str = "cpu") ->
                 train_alone(job)
 
 
-def quick_features(network: Network, x: Tensor) -> Tensor:
-    """What ``features_in_batches`` gives, up to float tolerance, compiled where it can be."""
+def quick_features(network: Network, parts: Sequence[Tensor]) -> list[Tensor]:
+    """What ``features_of_parts`` gives, up to float tolerance, compiled where it can be."""
     plan = None
-    if load_kernels() is not None and x.dtype == torch.float32 and len(x) > 0:
-        plan = kernel_plan(network, tuple(x.shape[1:]), _ROWS_AT_ONCE)
-    return features_in_batches(network, x) if plan is None else compiled_features(plan, network, x)
+    if load_kernels() is not None and all(x.dtype == torch.float32 for x in parts):
+        plan = kernel_plan(network, tuple(parts[0].shape[1:]), _ROWS_AT_ONCE)
+    if plan is None:
+        return features_of_parts(network, parts)
+    features_NF = compiled_features(plan, network, torch.cat(list(parts)))
+    return list(torch.split(features_NF, [len(x) for x in parts]))
 
 
 def _group_key(job: SupervisedJob) -> tuple[object, ...]:
