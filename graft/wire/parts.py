@@ -7,24 +7,20 @@ of the true value and of the base's prediction, on the line where float32 bit pa
 numeric order, so it is lossless for every pattern. Distances are grouped by the magnitude of
 their int8 code, which both sides know and which fixes how long a distance tends to be.
 
-Each part is a magic word and sections; a section is a mode byte, its stored length, its bytes.
+Each part is a magic word and sections (``sections``).
 Source of the format: ours. Sizes measured on trained-like nets are in the tests.
 """
 
 import json
-import struct
-import zlib
 from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from graft.errors import PayloadChangedError, PayloadLimitError, PayloadTruncatedError
+from graft.errors import PayloadChangedError, PayloadLimitError
 from graft.values import FloatArray, Parameters
 from graft.wire.payload import (
-    MAX_HEADER_BYTES,
     MAX_MAGNITUDE,
-    MAX_PAYLOAD_BYTES,
     Shapes,
     check_shapes,
     cut_tensors,
@@ -32,17 +28,13 @@ from graft.wire.payload import (
     encode_payload,
     num_elements,
 )
+from graft.wire.sections import SectionReader, pack_plane, pack_text
 
 _BASE_MAGIC: Final = b"GRB1"
 _RESIDUAL_MAGIC: Final = b"GRR1"
-_SECTION: Final = struct.Struct("<BI")
-_STORED, _DEFLATED = 0, 1
 _NUM_PLANES: Final = 4
 _LEVELS: Final = 127
 _HALF_GROUP: Final = 128  # the group of half-precision values, after every |int8 code|
-# Trained weights' noise comes to 1.006 to 1.03, all else to 1.08 or more; deflate takes 0.3 %
-# off the noise.
-_NOISE: Final = 1.05
 _UPPER_HALF: Final = np.uint32(0xFFFF0000)
 
 UInt32Array = npt.NDArray[np.uint32]
@@ -79,10 +71,10 @@ def split_parameters(architecture: str, parameters: Parameters) -> tuple[bytes, 
     header = json.dumps([architecture, shapes], separators=(",", ":")).encode("ascii")
     base = _BASE_MAGIC + b"".join(
         (
-            _pack(header, zlib.Z_DEFAULT_STRATEGY),
-            _pack(codes_N.tobytes()),
-            *map(_pack, _planes(scales_R.view(np.uint32))),
-            *map(_pack, _planes(halves_V.view(np.uint32))[2:]),
+            pack_text(header),
+            pack_plane(codes_N.tobytes()),
+            *map(pack_plane, _planes(scales_R.view(np.uint32))),
+            *map(pack_plane, _planes(halves_V.view(np.uint32))[2:]),
         )
     )
     predicted, group = _predict(shapes, codes_N, scales_R, halves_V)
@@ -90,7 +82,7 @@ def split_parameters(architecture: str, parameters: Parameters) -> tuple[bytes, 
     order = np.argsort(group, kind="stable")
     distance = (_ordered(true) - _ordered(predicted))[order].view(np.int32)
     folded = ((distance << 1) ^ (distance >> 31)).view(np.uint32)  # small either way: small
-    return base, _RESIDUAL_MAGIC + b"".join(map(_pack, _planes(folded)))
+    return base, _RESIDUAL_MAGIC + b"".join(map(pack_plane, _planes(folded)))
 
 
 def decode_base(
@@ -106,7 +98,7 @@ def decode_base(
 
 def read_base_header(base: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
     """Architecture and shapes that a base claims, before any tensor is inflated."""
-    return _parse_base_header(_Reader(base, _BASE_MAGIC).section(None))
+    return _parse_base_header(SectionReader(base, _BASE_MAGIC).section(None))
 
 
 def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = None) -> bytes:
@@ -116,7 +108,7 @@ def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = No
     Raises PayloadTruncatedError, PayloadChangedError or PayloadLimitError, and nothing else.
     """
     architecture, shapes, predicted, group = _read_base(base, expected_shapes)
-    reader = _Reader(residual, _RESIDUAL_MAGIC)
+    reader = SectionReader(residual, _RESIDUAL_MAGIC)
     folded = _from_planes([reader.section(predicted.size) for _ in range(_NUM_PLANES)])
     reader.finish()
     distance = (folded >> 1) ^ (np.uint32(0) - (folded & 1))
@@ -131,7 +123,7 @@ def _read_base(
     base: bytes, expected_shapes: Shapes | None = None
 ) -> tuple[str, dict[str, tuple[int, ...]], FloatArray, ByteArray]:
     """Architecture, shapes, all predicted values in order, and each value's group."""
-    reader = _Reader(base, _BASE_MAGIC)
+    reader = SectionReader(base, _BASE_MAGIC)
     architecture, shapes = _parse_base_header(reader.section(None))
     check_shapes(architecture, shapes, expected_shapes)
     matrices = [shape for shape in shapes.values() if len(shape) >= 2]
@@ -217,75 +209,3 @@ def _from_planes(planes: list[bytes]) -> UInt32Array:
     for plane, column in enumerate(columns[1:], start=1):
         words = words | (column << np.uint32(8 * plane))
     return words
-
-
-def _pack(raw: bytes, strategy: int = zlib.Z_RLE) -> bytes:
-    """One section: the raw bytes, or their deflate stream where that is shorter.
-
-    Planes repeat nothing but runs of one byte: looking for more takes five times as long and
-    finds a thousandth.
-    """
-    mode, body = _STORED, raw
-    if not _is_noise(raw):
-        packer = zlib.compressobj(6, zlib.DEFLATED, -15, 9, strategy)
-        packed = packer.compress(raw) + packer.flush()
-        if len(packed) < len(raw):
-            mode, body = _DEFLATED, packed
-    return _SECTION.pack(mode, len(body)) + body
-
-
-def _is_noise(raw: bytes) -> bool:
-    """Whether two bytes drawn from ``raw`` are equal as rarely as random ones, 1 in 256."""
-    counts = np.bincount(np.frombuffer(raw, np.uint8), minlength=256)
-    return 256 * int(counts @ counts) < _NOISE * len(raw) ** 2
-
-
-class _Reader:
-    """Reads a part's sections; no section may grow beyond what its header calls for."""
-
-    def __init__(self, part: bytes, magic: bytes) -> None:
-        if len(part) > MAX_PAYLOAD_BYTES:
-            raise PayloadLimitError(f"part: {len(part)} bytes, limit {MAX_PAYLOAD_BYTES}")
-        if len(part) < len(magic):
-            raise PayloadTruncatedError(f"part: {len(part)} bytes, shorter than its magic word")
-        if part[: len(magic)] != magic:
-            raise PayloadChangedError(f"part starts {part[: len(magic)]!r}, wanted {magic!r}")
-        self._part = part
-        self._at = len(magic)
-
-    def section(self, wanted: int | None) -> bytes:
-        """The next section, of exactly ``wanted`` bytes (None: a header, up to its limit)."""
-        limit = MAX_HEADER_BYTES if wanted is None else wanted
-        if len(self._part) < self._at + _SECTION.size:
-            raise PayloadTruncatedError(f"part ends at {len(self._part)}, inside a section head")
-        mode, stored = _SECTION.unpack_from(self._part, self._at)
-        start = self._at + _SECTION.size
-        self._at = start + stored
-        if len(self._part) < self._at:
-            raise PayloadTruncatedError(f"part: {len(self._part)} bytes, announces {self._at}")
-        body = self._part[start : self._at]
-        if mode == _DEFLATED:
-            body = _inflate(body, limit)
-        elif mode != _STORED:
-            raise PayloadChangedError(f"section mode {mode} is unknown")
-        if len(body) > limit or (wanted is not None and len(body) != wanted):
-            raise PayloadChangedError(f"section: got {len(body)} bytes, wanted {limit}")
-        return body
-
-    def finish(self) -> None:
-        """Refuse bytes behind the last section."""
-        if self._at != len(self._part):
-            raise PayloadChangedError(f"part: {len(self._part) - self._at} bytes too many")
-
-
-def _inflate(body: bytes, limit: int) -> bytes:
-    unpacker = zlib.decompressobj(-15)
-    try:
-        raw = unpacker.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise PayloadChangedError(f"section cannot be inflated: {error}") from error
-    if len(raw) > limit:
-        raise PayloadLimitError(f"section inflates beyond {limit} bytes")
-    if not unpacker.eof or unpacker.unused_data:
-        raise PayloadChangedError("section is not one whole deflate stream")
-    return raw
