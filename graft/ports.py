@@ -31,6 +31,10 @@ class ModelStore(Protocol):
         """
         ...
 
+    def num_bytes(self, model_id: str, part: str) -> int:
+        """The length of a part, without reading it; raises as ``part`` does."""
+        ...
+
     def __contains__(self, model_id: str) -> bool: ...
 
 

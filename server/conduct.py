@@ -152,8 +152,8 @@ def check_card(card: ModelCard, *, store: ModelStore, task: Task) -> ModelCard:
     held = (
         architecture,
         len(exact),
-        len(store.part(card.model_id, "base")),
-        len(store.part(card.model_id, "residual")),
+        store.num_bytes(card.model_id, "base"),
+        store.num_bytes(card.model_id, "residual"),
     )
     announced = (card.architecture, card.payload_bytes, card.base_bytes, card.residual_bytes)
     if held != announced:

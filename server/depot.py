@@ -180,7 +180,7 @@ class _Depot(pb_grpc.DepotServicer):
         return payload
 
     def _stat(self, name: str) -> pb.ModelStat:
-        sizes = {part: self._store.path(name, part).stat().st_size for part in PART_CODES}
+        sizes = {part: self._store.num_bytes(name, part) for part in PART_CODES}
         return pb.ModelStat(
             model_id=name,
             payload_bytes=sizes["exact"],

@@ -67,8 +67,8 @@ class GroupAveraging:
                 domain_id=f"group.{architecture}",
                 architecture=architecture,
                 payload_bytes=len(payload),
-                base_bytes=len(self._store.part(model_id, "base")),
-                residual_bytes=len(self._store.part(model_id, "residual")),
+                base_bytes=self._store.num_bytes(model_id, "base"),
+                residual_bytes=self._store.num_bytes(model_id, "residual"),
                 class_mask_C=mask_C,
                 round_index=0,
             )

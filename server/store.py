@@ -6,7 +6,7 @@ from graft.errors import ModelMissingError, PayloadLimitError, TransportError
 from graft.files import AnyPath, replace_file
 from graft.values import Task
 from graft.wire.checks import is_model_id
-from graft.wire.parts import split_payload
+from graft.wire.parts import split_parameters, split_payload
 from graft.wire.payload import Shapes, decode_payload, model_id
 from graft.zoo import parameter_shapes
 
@@ -36,12 +36,12 @@ class DirectoryStore:
         Raises PayloadError for a payload outside the limits or of other shapes than the
         architecture's, ArchitectureError for an unknown architecture.
         """
-        named, _ = decode_payload(payload, self.shapes_of(architecture), None)
+        named, parameters = decode_payload(payload, self.shapes_of(architecture), None)
         if named != architecture:
             raise PayloadLimitError(f"payload is a {named}, wanted {architecture}")
         name = model_id(payload)
         if name not in self:
-            base, residual = split_payload(payload)
+            base, residual = split_parameters(named, parameters)
             self._write(name, "base", base)
             self._write(name, "residual", residual)
             self._write(name, "exact", payload)  # last: from here on the model counts as held
@@ -53,6 +53,10 @@ class DirectoryStore:
         Raises ModelMissingError for an unknown id, TransportError for an unknown part.
         """
         return self.path(model_id, part).read_bytes()
+
+    def num_bytes(self, model_id: str, part: str) -> int:
+        """The length of a part, in bytes; raises as ``part`` does."""
+        return int(self.path(model_id, part).stat().st_size)
 
     def path(self, model_id: str, part: str) -> AnyPath:
         """The file that holds a part of a model; raises as ``part`` does."""

@@ -13,6 +13,10 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # One thread a worker: the sums of a matrix product then have one order.
     "OMP_NUM_THREADS": "1",
+    # One task's arrays lie where the last one's lay: memory that was given back to the kernel
+    # comes again a page fault at a time, which takes as long as reading the data does.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
 }
 
 

@@ -50,6 +50,9 @@ class MemoryStore:
             raise TransportError(part)
         return self.parts[model_id, part]
 
+    def num_bytes(self, model_id: str, part: str) -> int:
+        return len(self.part(model_id, part))
+
     def __contains__(self, model_id: str) -> bool:
         return (model_id, "exact") in self.parts
 

@@ -239,7 +239,7 @@ def _check_windows(path: Path, x: _AnyArray, task: Task) -> FloatArray:
             f"{path}: x: got an integer beyond {_LARGEST_EXACT}, wanted what float32 holds exactly"
         )
     with np.errstate(over="ignore"):  # a float64 too large for float32 is found below
-        converted: FloatArray = x.astype(np.float32)
+        converted: FloatArray = x.astype(np.float32, copy=False)
     finite_N = np.isfinite(converted).reshape(len(x), -1).all(1)
     if not finite_N.all():
         raise DomainValueError(

@@ -94,36 +94,45 @@ def _fixed_block(data: DomainData) -> BoolArray:
 
 def _latest_block(data: DomainData, config: SplitConfig) -> BoolArray:
     group_of_row_N, counts_GC = _count_groups(data)
-    rows_C = counts_GC.sum(0)
+    # Plain numbers, rows by class: a group holds a class or two, and arrays of that size would
+    # be most of what a split costs.
+    held_G: list[dict[int, int]] = [{} for _ in counts_GC]
+    filled = np.nonzero(counts_GC)
+    for (group, label), count in zip(
+        np.transpose(filled).tolist(), counts_GC[filled].tolist(), strict=True
+    ):
+        held_G[group][label] = count
+    rows_C: list[int] = counts_GC.sum(0).tolist()
     train_C = rows_C.copy()
-    is_test_G = np.zeros(len(counts_GC), np.bool_)
-    for label in np.flatnonzero(rows_C):
-        target = config.test_share * rows_C[label]
-        for group in reversed(np.flatnonzero(counts_GC[:, label])):
+    is_test_G = np.zeros(len(held_G), np.bool_)
+    for label, all_rows in enumerate(rows_C):
+        target = config.test_share * all_rows
+        for group in reversed(np.flatnonzero(counts_GC[:, label]).tolist()):
             if is_test_G[group]:
                 continue
-            taken = rows_C[label] - train_C[label]
-            rows = counts_GC[group, label]
+            taken = all_rows - train_C[label]
+            rows = held_G[group][label]
             # A class with few long segments still gets a test block, if that leaves it half.
-            first = taken == 0 and 2 * rows <= rows_C[label]
+            first = taken == 0 and 2 * rows <= all_rows
             if not first and abs(taken + rows - target) >= abs(taken - target):
                 break
-            if _can_leave(counts_GC[group], train_C):
+            if _can_leave(held_G[group], train_C):
                 is_test_G[group] = True
-                train_C -= counts_GC[group]
+                for own, count in held_G[group].items():
+                    train_C[own] -= count
     # Where every block is too long for its class's share, one too long beats no test at all.
     if not is_test_G.any():
-        for group in reversed(range(len(counts_GC))):
-            if _can_leave(counts_GC[group], train_C):
+        for group in reversed(range(len(held_G))):
+            if _can_leave(held_G[group], train_C):
                 is_test_G[group] = True
                 break
     is_test_N: BoolArray = is_test_G[group_of_row_N]
     return is_test_N
 
 
-def _can_leave(counts_C: IntArray, train_C: IntArray) -> bool:
+def _can_leave(held: dict[int, int], train_C: list[int]) -> bool:
     """Whether every class of a group keeps rows in train once the group is gone."""
-    return bool((counts_C < train_C)[counts_C > 0].all())
+    return all(count < train_C[label] for label, count in held.items())
 
 
 def _count_groups(data: DomainData) -> tuple[IntArray, IntArray]:

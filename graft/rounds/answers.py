@@ -15,7 +15,7 @@ from graft.profiling import profile_domain
 from graft.rounds.device import Device
 from graft.rounds.learning import Study, begin_study, finish_study, learn
 from graft.selection import centroid_similarity, joint_scores, smoothed_accuracy
-from graft.training import features_in_batches, masked_probabilities
+from graft.training import features_in_batches, masked_probabilities, quick_features
 from graft.values import (
     Answer,
     Candidate,
@@ -66,7 +66,7 @@ def answer_together(
     compute_s = (devices[0].clock() - start_s) / max(len(studies), 1)
     for (number, study), model in zip(studies.items(), learned, strict=True):
         try:
-            answers[number] = finish_study(study, model, compute_s)
+            answers[number] = finish_study(study, model, compute_s, quick_features)
         except GraftError as error:
             answers[number] = failure_of(study.order, error)
     return [answers[number] for number in range(len(orders))]

@@ -3,10 +3,12 @@
 Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes, F features.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graft.errors import DomainEmptyError
 from graft.methods import Method, find_method
@@ -18,11 +20,12 @@ from graft.training import (
     Lesson,
     Prototypes,
     Source,
-    features_in_batches,
-    predict_in_batches,
+    features_of_parts,
 )
 from graft.values import FloatArray, IntArray, LearnOrder, LearnReport, ModelCard, Precision
-from graft.zoo import network_cost, network_from, parameters_of
+from graft.zoo import Network, network_cost, network_from, parameters_of
+
+FeaturesOf = Callable[[Network, Sequence[Tensor]], list[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -81,12 +84,21 @@ def begin_study(order: LearnOrder, device: Device) -> Study:
     )
 
 
-def finish_study(study: Study, learned: Learned, compute_s: float) -> LearnReport:
+def finish_study(
+    study: Study,
+    learned: Learned,
+    compute_s: float,
+    features_of: FeaturesOf = features_of_parts,
+) -> LearnReport:
     """Test what was learnt, register it where asked, and report; raises GraftError."""
     order, device, lesson = study.order, study.device, study.lesson
+    parts = [torch.from_numpy(study.x_test)]
+    if order.register:
+        parts.append(torch.cat([lesson.x_L, lesson.x_U]))
+    tested_NF, *learnt_from = features_of(learned.network, parts)
     metrics = {
         **learned.figures,
-        **_test_metrics(learned, study.x_test, study.y_test_N),
+        **_test_metrics(learned, tested_NF, study.y_test_N),
         "num_labelled": float(len(lesson.x_L)),
         "num_unlabelled": float(len(lesson.x_U)),
     }
@@ -101,7 +113,7 @@ def finish_study(study: Study, learned: Learned, compute_s: float) -> LearnRepor
         metrics=metrics,
         compute_s=compute_s,
         peak_memory_bytes=training_bytes + sum(card.payload_bytes for card in study.fetched),
-        card=_register(order, learned, lesson, device) if order.register else None,
+        card=_register(study, learned, learnt_from[0]) if order.register else None,
     )
 
 
@@ -133,8 +145,9 @@ def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Sour
     )
 
 
-def _test_metrics(learned: Learned, x: FloatArray, y_N: IntArray) -> dict[str, float]:
-    logits_NC = predict_in_batches(learned.network, torch.from_numpy(x))
+@torch.no_grad()
+def _test_metrics(learned: Learned, features_NF: Tensor, y_N: IntArray) -> dict[str, float]:
+    logits_NC = learned.network.head(features_NF)
     mask_C = torch.from_numpy(learned.mask_C)
     predicted_N = logits_NC.masked_fill(~mask_C, float("-inf")).argmax(1).numpy()
     return {
@@ -157,12 +170,11 @@ def macro_f1(y_N: IntArray, predicted_N: IntArray) -> float:
     return float(score_C.mean())
 
 
-def _register(order: LearnOrder, learned: Learned, lesson: Lesson, device: Device) -> ModelCard:
-    """Push the finished model and describe it. Where labels are few, the class centroids
-    take the model's own predictions on U for labels."""
+def _register(study: Study, learned: Learned, features_NF: Tensor) -> ModelCard:
+    """Push the finished model and describe it by its features of L and U. Where labels are
+    few, the class centroids take the model's own predictions on U for labels."""
+    order, device, lesson = study.order, study.device, study.lesson
     pushed = device.transport.push(learned.architecture, parameters_of(learned.network))
-    x_N = torch.cat([lesson.x_L, lesson.x_U])
-    features_NF = features_in_batches(learned.network, x_N)
     with torch.no_grad():
         predicted_U = learned.network.head(features_NF[len(lesson.x_L) :]).argmax(1)
     y_N = torch.cat([lesson.y_L, predicted_U]).numpy()

@@ -6,11 +6,17 @@ from graft.training.lesson import (
     Prototypes,
     Source,
     features_in_batches,
+    features_of_parts,
     masked_probabilities,
     predict_in_batches,
 )
 from graft.training.local import count_steps, minimise, parameter_group
-from graft.training.stacked import SupervisedJob, train_alone, train_supervised_many
+from graft.training.stacked import (
+    SupervisedJob,
+    quick_features,
+    train_alone,
+    train_supervised_many,
+)
 
 __all__ = [
     "Learned",
@@ -20,10 +26,12 @@ __all__ = [
     "SupervisedJob",
     "count_steps",
     "features_in_batches",
+    "features_of_parts",
     "masked_probabilities",
     "minimise",
     "parameter_group",
     "predict_in_batches",
+    "quick_features",
     "train_alone",
     "train_supervised_many",
 ]

@@ -142,6 +142,26 @@ def train_compiled(
     return run.losses_S
 
 
+@torch.no_grad()
+def compiled_features(plan: KernelPlan, network: Network, x: Tensor) -> Tensor:
+    """Features (N, F) of a network by its running statistics, whatever mode it is in.
+
+    Raises MemoryError where the kernel finds no room.
+    """
+    kernels = load_kernels()
+    assert kernels is not None, "a plan is made only where there are kernels"
+    state, rows = _state(network), plan.rows(x)
+    parameters, statistics = _gather(plan.parameters, state), _gather(plan.statistics, state)
+    features_NF = torch.empty(len(x), plan.plan.features)
+    failed = kernels.graft_features(
+        ctypes.addressof(plan.plan), len(parameters), parameters.data_ptr(),
+        statistics.data_ptr(), rows.data_ptr(), len(x), features_NF.data_ptr(),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError(f"features by {len(parameters)} parameters: no memory for a batch")
+    return features_NF[:, : network.num_features]
+
+
 def compiled_gradients(
     plan: KernelPlan, network: Network, x: Tensor, y_B: Tensor
 ) -> tuple[float, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-/* Trains one small network on one thread: its whole step stays in the second-level cache.
+/* Trains, and asks, one small network on one thread: its whole step stays in the second-level cache.
 
    A network is blocks of convolution (or dense layer), batch norm and ReLU, then a mean over
    positions or a GRU, then a linear head under cross-entropy. Activations are channels-last;
@@ -41,8 +41,8 @@ static float learn_head(State *s, const int64_t *labels) {
     return (float)(loss / (double)batch);
 }
 
-/* One forward and backward pass over the batch that lies in the first block's input. */
-static float pass(State *s, float *statistics, const int64_t *labels) {
+/* Features of the batch that lies in the first block's input. */
+static void forward(State *s, float *statistics, int training) {
     const Plan *plan = s->plan;
     const int64_t end = plan->num_blocks - 1;
     for (int64_t i = 0; i <= end; i++) {
@@ -53,11 +53,12 @@ static float pass(State *s, float *statistics, const int64_t *labels) {
         const int64_t pad_h = next ? next->pad_h : 0, pad_w = next ? next->pad_w : 0;
         const int64_t row = (b->out_w + 2 * pad_w) * b->outputs;
         float *out = next ? s->work[i + 1].in + pad_h * row + pad_w * b->outputs : s->last;
-        normalise(b, w, statistics, out, row, (b->out_h + 2 * pad_h) * row);
+        if (training) measure_batch(b, w, statistics);
+        else recall_statistics(b, w, statistics);
+        normalise(b, w, out, row, (b->out_h + 2 * pad_h) * row);
         statistics += 2 * b->outputs;
     }
     const Block *last = &plan->blocks[end];
-    const Work *w = &s->work[end];
     const int64_t positions = last->out_h * last->out_w, width = last->outputs;
     if (plan->gru_width) run_gru(plan, &s->gru, s->last, s->features);
     else if (plan->dense) memcpy(s->features, s->last, sizeof(float) * plan->batch * width);
@@ -66,6 +67,16 @@ static float pass(State *s, float *statistics, const int64_t *labels) {
             add_rows(s->last + n * positions * width, positions, width, s->features + n * width);
             for (int64_t c = 0; c < width; c++) s->features[n * width + c] /= (float)positions;
         }
+}
+
+/* One forward and backward pass over the batch that lies in the first block's input. */
+static float pass(State *s, float *statistics, const int64_t *labels) {
+    const Plan *plan = s->plan;
+    const int64_t end = plan->num_blocks - 1;
+    const Block *last = &plan->blocks[end];
+    const Work *w = &s->work[end];
+    const int64_t positions = last->out_h * last->out_w, width = last->outputs;
+    forward(s, statistics, 1);
     const float loss = learn_head(s, labels);
     if (plan->gru_width) gru_gradient(plan, &s->gru, s->d_features, w->d_out);
     else if (plan->dense) memcpy(w->d_out, s->d_features, sizeof(float) * plan->batch * width);
@@ -135,6 +146,13 @@ static void repack(const Plan *plan, float *to, const float *from, int64_t back)
     VECTOR(plan->class_lanes);
 }
 
+/* Floats that one sample takes in the first block's input. */
+static int64_t sample_size(const Plan *plan) {
+    const Block *b = &plan->blocks[0];
+    if (plan->dense) return b->inputs;
+    return (b->height + 2 * b->pad_h) * (b->width + 2 * b->pad_w) * b->inputs;
+}
+
 /* Trains on rows (N, sample) by `steps` batches of row numbers (steps, batch). Parameters and
    statistics are changed in place; `gradients` holds the last step's. A rate of zero leaves the
    parameters as they are. 0, or 1 where memory ran out. */
@@ -151,10 +169,7 @@ int graft_train(const Plan *plan, int64_t num_parameters, float *parameters, flo
     int64_t *labels = malloc(sizeof(int64_t) * plan->batch);
     if (!failed && labels != NULL) {
         repack(plan, panels, parameters, 0);
-        const Block *b = &plan->blocks[0];
-        const int64_t lines = plan->dense ? 1 : (b->height + 2 * b->pad_h);
-        const int64_t sample =
-            plan->dense ? b->inputs : lines * (b->width + 2 * b->pad_w) * b->inputs;
+        const int64_t sample = sample_size(plan);
         for (int64_t step = 0; step < steps; step++) {
             const int64_t *rows = batches + step * plan->batch;
             for (int64_t n = 0; n < plan->batch; n++) {
@@ -172,6 +187,29 @@ int graft_train(const Plan *plan, int64_t num_parameters, float *parameters, flo
         repack(plan, gradients, slopes, 1);
     } else failed = 1;
     free(labels);
+    release(&s);
+    free(panels);
+    return failed;
+}
+
+/* Features (num_rows, plan->features) of rows (num_rows, sample), by the running statistics.
+   0, or 1 where memory ran out. */
+int graft_features(const Plan *plan, int64_t num_parameters, const float *parameters,
+                   float *statistics, const float *x, int64_t num_rows, float *features) {
+    State s;
+    float *panels = aligned_alloc(64, (size_t)(num_parameters + 15) / 16 * 64);
+    if (panels == NULL) return 1;
+    const int failed = prepare(&s, plan, panels, panels) || s.num_parameters != num_parameters;
+    if (!failed) {
+        const int64_t sample = sample_size(plan), width = plan->features;
+        repack(plan, panels, parameters, 0);
+        for (int64_t n = 0; n < num_rows; n += plan->batch) {
+            const int64_t left = num_rows - n, rows = left < plan->batch ? left : plan->batch;
+            memcpy(s.work[0].in, x + n * sample, sizeof(float) * rows * sample);
+            forward(&s, statistics, 0);
+            memcpy(features + n * width, s.features, sizeof(float) * rows * width);
+        }
+    }
     release(&s);
     free(panels);
     return failed;

@@ -48,6 +48,10 @@ def _load(folder: Path) -> ctypes.CDLL | None:
         ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 6, ctypes.c_int64, ctypes.c_double,
         ctypes.c_double, ctypes.c_void_p,
     ]  # fmt: skip
+    library.graft_features.restype = ctypes.c_int
+    library.graft_features.argtypes = [
+        ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p,
+    ]  # fmt: skip
     return library
 
 

@@ -38,9 +38,8 @@ static void measure(const float *z, int64_t count, int64_t outputs, float *mean,
     }
 }
 
-/* z becomes normalised, the running statistics move, ReLU of it goes to `out` line by line. */
-static void normalise(const Block *b, const Work *w, float *running, float *out,
-                      int64_t out_row, int64_t out_sample) {
+/* The batch's own mean and 1 / deviation; the running statistics move. */
+static void measure_batch(const Block *b, const Work *w, float *running) {
     const int64_t outputs = b->outputs;
     measure(w->z, w->count, outputs, w->mean, w->scale);
     for (int64_t o = 0; o < outputs; o++) {
@@ -49,6 +48,20 @@ static void normalise(const Block *b, const Work *w, float *running, float *out,
             0.9f * running[outputs + o] + 0.1f * (w->scale[o] / (float)(w->count - 1));
         w->scale[o] = 1.0f / sqrtf(w->scale[o] / (float)w->count + 1e-5f);
     }
+}
+
+/* The running mean and 1 / deviation, of a model that is not in training. */
+static void recall_statistics(const Block *b, const Work *w, const float *running) {
+    for (int64_t o = 0; o < b->outputs; o++) {
+        w->mean[o] = running[o];
+        w->scale[o] = 1.0f / sqrtf(running[b->outputs + o] + 1e-5f);
+    }
+}
+
+/* z becomes normalised, ReLU of it goes to `out` line by line. */
+static void normalise(const Block *b, const Work *w, float *out, int64_t out_row,
+                      int64_t out_sample) {
+    const int64_t outputs = b->outputs;
     for (int64_t line = 0; line < w->line_count; line++)
         for (int64_t o = 0; o < outputs; o += LANES) {
             const vec centre = load(w->mean + o), scale = load(w->scale + o);

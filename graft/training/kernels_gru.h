@@ -40,6 +40,7 @@ static void swap_axes(const float *from, int64_t outer, int64_t inner, int64_t w
 /* Rows are (step, sample): the whole batch of one step lies together. */
 static void run_gru(const Plan *plan, Gru *g, const float *x, float *features) {
     const int64_t batch = plan->batch, width = plan->gru_width, three = 3 * width;
+    const float share = 1.0f / (float)g->num_steps;
     swap_axes(x, batch, g->num_steps, g->inputs, g->x);
     product(g->num_steps * batch, g->x, g->inputs, 1, 0, g->inputs, g->w_in, three, g->gates,
             three);
@@ -63,7 +64,7 @@ static void run_gru(const Plan *plan, Gru *g, const float *x, float *features) {
                 store(c + 2 * width, m);
                 store(now + n * width + o, h);
                 float *mean = features + n * width + o;
-                store(mean, load(mean) + h / (float)g->num_steps);
+                store(mean, load(mean) + h * share);
             }
     }
 }
@@ -72,6 +73,7 @@ static void run_gru(const Plan *plan, Gru *g, const float *x, float *features) {
 static void gru_gradient(const Plan *plan, Gru *g, const float *d_features, float *d_x) {
     const int64_t batch = plan->batch, width = plan->gru_width, three = 3 * width;
     const int64_t count = g->num_steps * batch;
+    const float share = 1.0f / (float)g->num_steps;
     turn(g->w, width, 0, width, three, g->turned, three, 0);
     memset(g->d_h, 0, sizeof(float) * batch * width);
     memset(g->more, 0, sizeof(float) * batch * width);
@@ -84,7 +86,7 @@ static void gru_gradient(const Plan *plan, Gru *g, const float *d_features, floa
                 const vec r = load(a), z = load(a + width), v = load(a + 2 * width);
                 float *carried = g->d_h + n * width + o;
                 const vec d = load(carried) + load(g->more + n * width + o) +
-                              load(d_features + n * width + o) / (float)g->num_steps;
+                              load(d_features + n * width + o) * share;
                 const vec d_v = d * (1.0f - z) * (1.0f - v * v);
                 const vec d_z = d * (load(old + n * width + o) - v) * z * (1.0f - z);
                 const vec d_r = d_v * load(c + 2 * width) * r * (1.0f - r);

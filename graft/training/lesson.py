@@ -3,6 +3,7 @@
 Legend: L labelled, U unlabelled samples, C classes, F features, S sources.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,3 +102,8 @@ def features_in_batches(network: Network, x: Tensor, batch_size: int = 256) -> T
     network.eval()
     parts = [network.features(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
     return torch.cat(parts)
+
+
+def features_of_parts(network: Network, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Features of each of several sets of rows, one or more."""
+    return [features_in_batches(network, x) for x in parts]

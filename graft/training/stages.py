@@ -13,7 +13,7 @@ STAGES = (
     nn.GRU, _MeanPool, _Outline,
 )  # fmt: skip
 # Large temporaries are fresh memory each time, which costs more than the arithmetic on them.
-ROWS_AT_ONCE = 32
+ROWS_AT_ONCE = 128
 
 
 def stages_of(network: Network) -> list[tuple[str, nn.Module]] | None:

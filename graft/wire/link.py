@@ -93,8 +93,8 @@ class DirectoryLink:
         stored = StoredModel(
             model_id=model_id,
             payload_bytes=len(payload),
-            base_bytes=len(self._store.part(model_id, "base")),
-            residual_bytes=len(self._store.part(model_id, "residual")),
+            base_bytes=self._store.num_bytes(model_id, "base"),
+            residual_bytes=self._store.num_bytes(model_id, "residual"),
         )
         for part, num_bytes in push_plan(stored).items():
             whole, rest = divmod(num_bytes, CHUNK_BYTES)

@@ -7,24 +7,20 @@ of the true value and of the base's prediction, on the line where float32 bit pa
 numeric order, so it is lossless for every pattern. Distances are grouped by the magnitude of
 their int8 code, which both sides know and which fixes how long a distance tends to be.
 
-Each part is a magic word and sections; a section is a mode byte, its stored length, its bytes.
+Each part is a magic word and sections (``sections``).
 Source of the format: ours. Sizes measured on trained-like nets are in the tests.
 """
 
 import json
-import struct
-import zlib
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from graft.errors import PayloadChangedError, PayloadLimitError, PayloadTruncatedError
+from graft.errors import PayloadChangedError, PayloadLimitError
 from graft.values import FloatArray, Parameters
 from graft.wire.payload import (
-    MAX_HEADER_BYTES,
     MAX_MAGNITUDE,
-    MAX_PAYLOAD_BYTES,
     Shapes,
     check_shapes,
     cut_tensors,
@@ -32,17 +28,19 @@ from graft.wire.payload import (
     encode_payload,
     num_elements,
 )
+from graft.wire.sections import SectionReader, pack_plane, pack_text
 
 _BASE_MAGIC: Final = b"GRB1"
 _RESIDUAL_MAGIC: Final = b"GRR1"
-_SECTION: Final = struct.Struct("<BI")
-_STORED, _DEFLATED = 0, 1
 _NUM_PLANES: Final = 4
 _LEVELS: Final = 127
 _HALF_GROUP: Final = 128  # the group of half-precision values, after every |int8 code|
+_UPPER_HALF: Final = np.uint32(0xFFFF0000)
 
 UInt32Array = npt.NDArray[np.uint32]
 ByteArray = npt.NDArray[np.uint8]
+CodeArray = npt.NDArray[np.int8]
+_Array = TypeVar("_Array", CodeArray, FloatArray)
 
 
 def split_payload(payload: bytes) -> tuple[bytes, bytes]:
@@ -50,38 +48,41 @@ def split_payload(payload: bytes) -> tuple[bytes, bytes]:
 
     Raises PayloadError for a payload that ``decode_payload`` refuses.
     """
-    architecture, parameters = decode_payload(payload, None, None)
+    return split_parameters(*decode_payload(payload, None, None))
+
+
+def split_parameters(architecture: str, parameters: Parameters) -> tuple[bytes, bytes]:
+    """(base, residual) of the payload that these parameters, in order of their names, make."""
     shapes = {name: array.shape for name, array in parameters.items()}
-    codes: list[npt.NDArray[np.int8]] = []
-    scales: list[UInt32Array] = []
-    halves: list[UInt32Array] = []
+    codes: list[CodeArray] = []
+    scales: list[FloatArray] = []
+    halves: list[FloatArray] = []
     for array in parameters.values():
         if array.ndim < 2:
-            halves.append(array.ravel().view(np.uint32))
+            halves.append(array.ravel())
             continue
         rows = array.reshape(array.shape[0], -1)
         scale = (np.abs(rows).max(axis=1) / np.float32(_LEVELS)).astype(np.float32)
         divisor = np.where(scale > 0, scale, np.float32(1))[:, None]
-        code = np.clip(np.rint(rows / divisor), -_LEVELS, _LEVELS).astype(np.int8)
-        codes.append(code)
-        scales.append(scale.view(np.uint32))
+        codes.append(np.clip(np.rint(rows / divisor), -_LEVELS, _LEVELS).astype(np.int8).ravel())
+        scales.append(scale)
+    codes_N, scales_R = _joined(codes, np.int8), _joined(scales, np.float32)
+    halves_V = (_joined(halves, np.float32).view(np.uint32) & _UPPER_HALF).view(np.float32)
     header = json.dumps([architecture, shapes], separators=(",", ":")).encode("ascii")
     base = _BASE_MAGIC + b"".join(
-        _pack(section)
-        for section in (
-            header,
-            b"".join(code.tobytes() for code in codes),
-            *_planes(_joined(scales)),
-            *_planes(_joined(halves))[2:],
+        (
+            pack_text(header),
+            pack_plane(codes_N.tobytes()),
+            *map(pack_plane, _planes(scales_R.view(np.uint32))),
+            *map(pack_plane, _planes(halves_V.view(np.uint32))[2:]),
         )
     )
-    _, _, predicted, group = _predict(base)
+    predicted, group = _predict(shapes, codes_N, scales_R, halves_V)
     true = np.concatenate([array.ravel() for array in parameters.values()])
     order = np.argsort(group, kind="stable")
     distance = (_ordered(true) - _ordered(predicted))[order].view(np.int32)
     folded = ((distance << 1) ^ (distance >> 31)).view(np.uint32)  # small either way: small
-    residual = _RESIDUAL_MAGIC + b"".join(map(_pack, _planes(folded)))
-    return base, residual
+    return base, _RESIDUAL_MAGIC + b"".join(map(pack_plane, _planes(folded)))
 
 
 def decode_base(
@@ -91,13 +92,13 @@ def decode_base(
 
     Raises PayloadTruncatedError, PayloadChangedError or PayloadLimitError, and nothing else.
     """
-    architecture, shapes, predicted, _ = _predict(base, expected_shapes)
+    architecture, shapes, predicted, _ = _read_base(base, expected_shapes)
     return architecture, cut_tensors(predicted, shapes)
 
 
 def read_base_header(base: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
     """Architecture and shapes that a base claims, before any tensor is inflated."""
-    return _parse_base_header(_Reader(base, _BASE_MAGIC).section(None))
+    return _parse_base_header(SectionReader(base, _BASE_MAGIC).section(None))
 
 
 def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = None) -> bytes:
@@ -106,8 +107,8 @@ def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = No
     With ``expected_shapes`` small parts cannot claim, and inflate to, a large model.
     Raises PayloadTruncatedError, PayloadChangedError or PayloadLimitError, and nothing else.
     """
-    architecture, shapes, predicted, group = _predict(base, expected_shapes)
-    reader = _Reader(residual, _RESIDUAL_MAGIC)
+    architecture, shapes, predicted, group = _read_base(base, expected_shapes)
+    reader = SectionReader(residual, _RESIDUAL_MAGIC)
     folded = _from_planes([reader.section(predicted.size) for _ in range(_NUM_PLANES)])
     reader.finish()
     distance = (folded >> 1) ^ (np.uint32(0) - (folded & 1))
@@ -118,40 +119,47 @@ def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = No
     return encode_payload(architecture, parameters)
 
 
-def _predict(
+def _read_base(
     base: bytes, expected_shapes: Shapes | None = None
 ) -> tuple[str, dict[str, tuple[int, ...]], FloatArray, ByteArray]:
     """Architecture, shapes, all predicted values in order, and each value's group."""
-    reader = _Reader(base, _BASE_MAGIC)
+    reader = SectionReader(base, _BASE_MAGIC)
     architecture, shapes = _parse_base_header(reader.section(None))
     check_shapes(architecture, shapes, expected_shapes)
     matrices = [shape for shape in shapes.values() if len(shape) >= 2]
     vectors = [shape for shape in shapes.values() if len(shape) < 2]
     num_rows = sum(shape[0] for shape in matrices)
     num_halves = sum(map(num_elements, vectors))
-    codes = np.frombuffer(reader.section(sum(map(num_elements, matrices))), np.int8)
-    scales = _from_planes([reader.section(num_rows) for _ in range(4)]).view(np.float32)
+    codes_N = np.frombuffer(reader.section(sum(map(num_elements, matrices))), np.int8)
+    scales_R = _from_planes([reader.section(num_rows) for _ in range(4)]).view(np.float32)
     low, high = (np.frombuffer(reader.section(num_halves), np.uint8) for _ in range(2))
     reader.finish()
-    halves = ((low.astype(np.uint32) << 16) | (high.astype(np.uint32) << 24)).view(np.float32)
+    halves_V = ((low.astype(np.uint32) << 16) | (high.astype(np.uint32) << 24)).view(np.float32)
+    return architecture, shapes, *_predict(shapes, codes_N, scales_R, halves_V)
+
+
+def _predict(
+    shapes: Shapes, codes_N: CodeArray, scales_R: FloatArray, halves_V: FloatArray
+) -> tuple[FloatArray, ByteArray]:
+    """Every value that the base gives, in order of the tensors, and each value's group."""
     values: list[FloatArray] = []
     groups: list[ByteArray] = []
     at_code = at_row = at_half = 0
     for name, shape in shapes.items():
         count = num_elements(shape)
         if len(shape) < 2:
-            half = halves[at_half : at_half + count]
+            half = halves_V[at_half : at_half + count]
             _check_bound(name, half, MAX_MAGNITUDE)
             values.append(half)
             groups.append(np.full(count, _HALF_GROUP, np.uint8))
             at_half += count
             continue
-        code, scale = codes[at_code : at_code + count], scales[at_row : at_row + shape[0]]
+        code, scale = codes_N[at_code : at_code + count], scales_R[at_row : at_row + shape[0]]
         _check_bound(name, scale, MAX_MAGNITUDE / (_LEVELS - 1))
         values.append(code.astype(np.float32) * np.repeat(scale, count // shape[0]))
         groups.append(np.abs(code.astype(np.int16)).astype(np.uint8))
         at_code, at_row = at_code + count, at_row + shape[0]
-    return architecture, shapes, np.concatenate(values), np.concatenate(groups)
+    return np.concatenate(values), np.concatenate(groups)
 
 
 def _check_bound(name: str, values: FloatArray, bound: float) -> None:
@@ -185,8 +193,8 @@ def _unordered(ordered: UInt32Array) -> FloatArray:
     return np.where(positive, ordered & np.uint32(0x7FFFFFFF), ~ordered).view(np.float32)
 
 
-def _joined(arrays: list[UInt32Array]) -> UInt32Array:
-    return np.concatenate([np.empty(0, np.uint32), *arrays])
+def _joined(arrays: list[_Array], dtype: type) -> _Array:
+    return np.concatenate([np.empty(0, dtype), *arrays])
 
 
 def _planes(words: UInt32Array) -> list[bytes]:
@@ -201,65 +209,3 @@ def _from_planes(planes: list[bytes]) -> UInt32Array:
     for plane, column in enumerate(columns[1:], start=1):
         words = words | (column << np.uint32(8 * plane))
     return words
-
-
-def _pack(raw: bytes) -> bytes:
-    """One section: the raw bytes, or the shorter of Huffman-only and full deflate."""
-    best, mode = raw, _STORED
-    for strategy in (zlib.Z_HUFFMAN_ONLY, zlib.Z_DEFAULT_STRATEGY):
-        packer = zlib.compressobj(6, zlib.DEFLATED, -15, 9, strategy)
-        packed = packer.compress(raw) + packer.flush()
-        if len(packed) < len(best):
-            best, mode = packed, _DEFLATED
-    return _SECTION.pack(mode, len(best)) + best
-
-
-class _Reader:
-    """Reads a part's sections; no section may grow beyond what its header calls for."""
-
-    def __init__(self, part: bytes, magic: bytes) -> None:
-        if len(part) > MAX_PAYLOAD_BYTES:
-            raise PayloadLimitError(f"part: {len(part)} bytes, limit {MAX_PAYLOAD_BYTES}")
-        if len(part) < len(magic):
-            raise PayloadTruncatedError(f"part: {len(part)} bytes, shorter than its magic word")
-        if part[: len(magic)] != magic:
-            raise PayloadChangedError(f"part starts {part[: len(magic)]!r}, wanted {magic!r}")
-        self._part = part
-        self._at = len(magic)
-
-    def section(self, wanted: int | None) -> bytes:
-        """The next section, of exactly ``wanted`` bytes (None: a header, up to its limit)."""
-        limit = MAX_HEADER_BYTES if wanted is None else wanted
-        if len(self._part) < self._at + _SECTION.size:
-            raise PayloadTruncatedError(f"part ends at {len(self._part)}, inside a section head")
-        mode, stored = _SECTION.unpack_from(self._part, self._at)
-        start = self._at + _SECTION.size
-        self._at = start + stored
-        if len(self._part) < self._at:
-            raise PayloadTruncatedError(f"part: {len(self._part)} bytes, announces {self._at}")
-        body = self._part[start : self._at]
-        if mode == _DEFLATED:
-            body = _inflate(body, limit)
-        elif mode != _STORED:
-            raise PayloadChangedError(f"section mode {mode} is unknown")
-        if len(body) > limit or (wanted is not None and len(body) != wanted):
-            raise PayloadChangedError(f"section: got {len(body)} bytes, wanted {limit}")
-        return body
-
-    def finish(self) -> None:
-        """Refuse bytes behind the last section."""
-        if self._at != len(self._part):
-            raise PayloadChangedError(f"part: {len(self._part) - self._at} bytes too many")
-
-
-def _inflate(body: bytes, limit: int) -> bytes:
-    unpacker = zlib.decompressobj(-15)
-    try:
-        raw = unpacker.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise PayloadChangedError(f"section cannot be inflated: {error}") from error
-    if len(raw) > limit:
-        raise PayloadLimitError(f"section inflates beyond {limit} bytes")
-    if not unpacker.eof or unpacker.unused_data:
-        raise PayloadChangedError("section is not one whole deflate stream")
-    return raw

@@ -69,11 +69,16 @@ class LayeredStore:
         return self._own.put(payload, architecture)
 
     def part(self, model_id: str, part: str) -> bytes:
-        holder = self._own if model_id in self._own else self._base
-        return holder.part(model_id, part)
+        return self._holder(model_id).part(model_id, part)
+
+    def num_bytes(self, model_id: str, part: str) -> int:
+        return self._holder(model_id).num_bytes(model_id, part)
 
     def __contains__(self, model_id: str) -> bool:
         return model_id in self._own or model_id in self._base
+
+    def _holder(self, model_id: str) -> ModelStore:
+        return self._own if model_id in self._own else self._base
 
 
 def carry_out(job: Job) -> list[EvidenceRow]:

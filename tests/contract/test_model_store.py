@@ -51,6 +51,12 @@ def test_the_parts_join_to_the_payload(store: ModelStore) -> None:
     assert join_parts(store.part(name, "base"), store.part(name, "residual")) == payload
 
 
+def test_a_part_is_as_long_as_its_length_says(store: ModelStore) -> None:
+    name = store.put(payload_of(1), "net")
+    for part in ("base", "residual", "exact"):
+        assert store.num_bytes(name, part) == len(store.part(name, part))
+
+
 def test_putting_twice_is_putting_once(store: ModelStore) -> None:
     assert store.put(payload_of(2), "net") == store.put(payload_of(2), "net")
 
@@ -60,6 +66,8 @@ def test_a_model_it_does_not_hold_is_missing(store: ModelStore, name: str) -> No
     assert name not in store
     with pytest.raises(ModelMissingError):
         store.part(name, "exact")
+    with pytest.raises(ModelMissingError):
+        store.num_bytes(name, "exact")
 
 
 def test_a_part_that_does_not_exist_is_refused(store: ModelStore) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from small_jobs import STACKABLE, WINDOWS, make_job, tensors
 
-from graft.training import stacked
+from graft.training import features_of_parts, quick_features, stacked
 from graft.training.kernel_plan import compiled_gradients, kernel_plan
 from graft.training.kernels import build_kernels, load_kernels
 from graft.training.stacked_layers import StackedNetwork
@@ -46,6 +46,26 @@ def test_loss_and_gradients_are_those_of_the_stacked_form(
         one = stack.parameters[name].grad[0]
         scale = one.abs().max().item()
         torch.testing.assert_close(gradient, one, atol=1e-4 * scale, rtol=1e-3, msg=name)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("task", "architecture"), STACKABLE)
+def test_compiled_features_are_pytorchs_in_eval_mode(task: Task, architecture: str) -> None:
+    # 7 rows are less than the kernel's batch of 32, and 7 + 40 a batch and a half.
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(rows, *task.sample_shape, generator=generator) for rows in (7, 40)]
+    network = build_network(architecture, task, 3).train()
+    network(3 * parts[1] + 1)  # running statistics other than a fresh network's
+    assert kernel_plan(network, task.sample_shape, 32) is not None
+    found, wanted = quick_features(network.eval(), parts), features_of_parts(network, parts)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=1e-4)
+
+
+def test_features_without_a_compiled_form_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFT_NO_KERNELS", "1")
+    network, parts = build_network("mlp", WINDOWS, 3).eval(), [torch.ones(3, *WINDOWS.sample_shape)]
+    assert torch.equal(quick_features(network, parts)[0], features_of_parts(network, parts)[0])
 
 
 @needs_compiler

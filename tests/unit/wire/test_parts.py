@@ -13,6 +13,7 @@ from graft.errors import PayloadError, PayloadLimitError
 from graft.values import FloatArray
 from graft.wire.parts import decode_base, join_parts, split_payload
 from graft.wire.payload import MAX_MAGNITUDE, encode_payload
+from graft.wire.sections import SectionReader, pack_plane
 
 bounded = st.floats(
     min_value=-MAX_MAGNITUDE, max_value=MAX_MAGNITUDE, width=32, allow_subnormal=True
@@ -107,6 +108,14 @@ def test_a_flipped_bit_of_a_part_is_refused_or_changes_the_payload() -> None:
                 continue
     # Deflate leaves bits behind its end and has several ways to write one run of zeros.
     assert harmless < 0.05 * 8 * (len(base) + len(residual))
+
+
+def test_noise_is_stored_and_runs_are_deflated() -> None:
+    noise = np.random.default_rng(0).bytes(10_000)
+    assert pack_plane(noise) == struct.pack("<BI", 0, 10_000) + noise
+    assert len(pack_plane(bytes(10_000))) < 100
+    reader = SectionReader(b"word" + pack_plane(bytes(10_000)) + pack_plane(noise), b"word")
+    assert [reader.section(10_000) for _ in range(2)] == [bytes(10_000), noise]
 
 
 def test_a_section_that_inflates_without_end_is_cut_off() -> None:
