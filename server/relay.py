@@ -123,15 +123,16 @@ class MeteredRelay:
             except OSError:  # out of descriptors, or the client has already gone
                 await asyncio.sleep(0.1)
                 continue
-            task = asyncio.create_task(self._carry(client))
+            full = len(self._connections) >= self._max_connections
+            task = asyncio.create_task(self._carry(client, full))
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
 
-    async def _carry(self, client: socket.socket) -> None:
+    async def _carry(self, client: socket.socket, full: bool) -> None:
         """One client's connection from its first byte to its last segment."""
         with contextlib.suppress(OSError), _closing(client), self._meter.counting(client):
             client.setblocking(False)
-            if len(self._connections) > self._max_connections:
+            if full:
                 self.turned_away += 1  # and not watched to its end: such may be many
                 return
             _keep_alive(client)
