@@ -1,0 +1,144 @@
+"""The two ends of a small piece of real work: a depot behind its relay, and a device of it.
+
+    workload.py serve FOLDER ADDRESS        a depot on loopback, the relay before it
+    workload.py device FOLDER ADDRESS WHAT  fetch, push, small or both of them
+
+Started on the laboratory's machines; FOLDER holds certificates, the store and the relay's lines.
+A device says how it ended as one line of JSON.
+"""
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from client.fetch import GrpcLink, growing_wait, open_channel
+from graft.errors import GraftError
+from graft.meter import MeterFile
+from graft.values import ModelCard, Parameters
+from graft.wire.cache import MemoryCache
+from graft.wire.journal import JournalMeter
+from graft.wire.parts import split_payload
+from graft.wire.payload import Shapes, encode_payload, model_id
+from graft.wire.transport import DeviceTransport, TransferLabel
+from server.depot import DepotServer, tls_credentials
+from server.relay import MeteredRelay
+from server.store import DirectoryStore
+
+ARCHITECTURE = "net"
+PORT = 9100
+LARGE, SMALL = 1_000_000, 250
+SMALL_TIMES = 200
+ATTEMPTS = 8
+
+
+def shapes_of(architecture: str) -> Shapes:
+    """Two sizes of a network: one tensor of so many numbers."""
+    return {"weight": (int(architecture.removeprefix(ARCHITECTURE)),)}
+
+
+def payload(size: int, seed: int = 0) -> bytes:
+    """A model of ``size`` random numbers, 4 bytes each."""
+    return encode_payload(f"{ARCHITECTURE}{size}", _parameters(size, seed))
+
+
+def serve(folder: Path, address: str) -> None:
+    """Depot and relay until a signal ends them."""
+    store = DirectoryStore(folder / "store", shapes_of=shapes_of)
+    for size in (LARGE, SMALL):
+        store.put(payload(size), f"{ARCHITECTURE}{size}")
+    credentials = tls_credentials(
+        key_pem=(folder / "server.key").read_bytes(),
+        certificate_pem=(folder / "server.pem").read_bytes(),
+    )
+    meter = MeterFile(folder / "relay.jsonl")
+    over = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    with (
+        DepotServer(store, "127.0.0.1:0", credentials=credentials) as depot,
+        MeteredRelay(
+            f"{address}:{PORT}", f"127.0.0.1:{depot.port}", service="depot", record=meter.write
+        ),
+    ):
+        print("serving", flush=True)
+        over.wait()
+
+
+def work(folder: Path, address: str, what: str) -> None:
+    """A device's part; raises what the library raises."""
+    if what in ("fetch", "both"):
+        with _device(folder, address) as device:
+            device.fetch(card(LARGE), "exact")
+    if what in ("push", "both"):
+        with _device(folder, address) as device:
+            device.push(f"{ARCHITECTURE}{LARGE}", _parameters(LARGE, seed=1))
+    if what == "small":
+        for _ in range(SMALL_TIMES):
+            with _device(folder, address) as device:
+                device.fetch(card(SMALL), "base")
+                time.sleep(0.01)
+
+
+def card(size: int) -> ModelCard:
+    """The card of a model that ``serve`` holds; both ends make the same bytes."""
+    exact = payload(size)
+    base, residual = split_payload(exact)
+    return ModelCard(
+        model_id=model_id(exact),
+        domain_id="source",
+        architecture=f"{ARCHITECTURE}{size}",
+        payload_bytes=len(exact),
+        base_bytes=len(base),
+        residual_bytes=len(residual),
+        class_mask_C=np.ones(2, np.bool_),
+        round_index=0,
+    )
+
+
+@contextmanager
+def _device(folder: Path, address: str) -> Iterator[DeviceTransport]:
+    journal = JournalMeter(folder / "journal.jsonl")
+    label = TransferLabel(run="lab", round_index=0, method="graft", domain_id="device")
+    ca_pem = (folder / "ca.pem").read_bytes()
+    with open_channel(f"{address}:{PORT}", root_ca_pem=ca_pem) as channel:
+        yield DeviceTransport(
+            link=GrpcLink(channel),
+            cache=MemoryCache(),
+            verify=lambda card: None,
+            shapes_of=shapes_of,
+            label=label,
+            record=journal.record,
+            clock=time.monotonic,
+            max_attempts=ATTEMPTS,
+            wait_before_retry=growing_wait(time.sleep),
+        )
+    journal.close()
+
+
+def _parameters(size: int, seed: int) -> Parameters:
+    return {"weight": np.random.default_rng(seed).normal(size=size).astype(np.float32)}
+
+
+def main(role: str, folder: Path, address: str, what: str = "") -> int:
+    """One end's life; the exit status."""
+    if role == "serve":
+        serve(folder, address)
+        return 0
+    try:
+        work(folder, address, what)
+    except (GraftError, grpc.RpcError) as error:
+        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        return 1
+    print(json.dumps({"error": None}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))
