@@ -28,9 +28,6 @@ from graft.wire.journal import JournalMeter
 from graft.wire.parts import split_payload
 from graft.wire.payload import Shapes, encode_payload, model_id
 from graft.wire.transport import DeviceTransport, TransferLabel
-from server.depot import DepotServer, tls_credentials
-from server.relay import MeteredRelay
-from server.store import DirectoryStore
 
 ARCHITECTURE = "net"
 PORT = 9100
@@ -51,6 +48,11 @@ def payload(size: int, seed: int = 0) -> bytes:
 
 def serve(folder: Path, address: str) -> None:
     """Depot and relay until a signal ends them."""
+    # These import torch, for which a device of the laboratory need not wait.
+    from server.depot import DepotServer, tls_credentials
+    from server.relay import MeteredRelay
+    from server.store import DirectoryStore
+
     store = DirectoryStore(folder / "store", shapes_of=shapes_of)
     for size in (LARGE, SMALL):
         store.put(payload(size), f"{ARCHITECTURE}{size}")

@@ -1,5 +1,6 @@
 """One machine of the laboratory: a process that holds namespaces of its own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # Whoever made the laboratory may be killed at any moment. Then the kernel kills the holder, with
 # it the first process of its process namespace, with that all others there; and the network
@@ -51,9 +54,10 @@ class Node:
         return done.stdout
 
     def spawn(self, words: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a process on this machine, in this working directory; ends with the machine.
+        """Start a process on this machine, in this working directory; it ends with the machine.
 
-        It leads a group of its own: ``stop`` ends it with all its children.
+        What is returned stands for it: its input, output and status are the process's, but a
+        signal must go through ``stop``.
         """
         enter = ["nsenter", "--target", str(self.pid), "--net", "--pid", "--mount"]
         command = [*enter, f"--wd={os.getcwd()}", "--", *words]
@@ -80,9 +84,11 @@ def stop(process: subprocess.Popen[Any], *, patience_s: float = 5.0) -> int:
     """End a spawned process and its children, by force after ``patience_s``; its exit status."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
+            # Not the process itself: it only stands for what it started on the machine, and
+            # tells how that ended.
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(patience_s)
-            except subprocess.TimeoutExpired:
-                continue
     return process.wait()
