@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import grpc
 
+from graft.carriage import DepotCalls, framed_bytes, stream_bytes
 from graft.errors import (
     ModelMissingError,
     PayloadChangedError,
@@ -20,7 +21,6 @@ from graft.wire.link import (
     Progress,
     StoredModel,
     WireSource,
-    framed_bytes,
     push_plan,
 )
 from graft.wire.parts import split_payload
@@ -70,7 +70,8 @@ def growing_wait(
 
 
 class GrpcLink:
-    """``Link`` to a depot; wire bytes are those of the messages serialised on this stream.
+    """``Link`` to a depot; wire bytes are those of the messages serialised on this stream, with
+    the frames, records and segments that their lengths take.
 
     ``timeout_s`` bounds each whole stream. A depot that does not answer is a TransportError at
     once: waiting and trying again is the transport's part.
@@ -81,14 +82,16 @@ class GrpcLink:
     def __init__(self, channel: grpc.Channel, *, timeout_s: float = 600.0) -> None:
         self._stub = pb_grpc.DepotStub(channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
+        self._calls = DepotCalls()
 
     def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
         request = pb.FetchRequest(model_id=model_id, part=PART_CODES[part], offset=offset)
-        overhead = framed_bytes(request.ByteSize())
+        overhead = self._calls.fetch_bytes()
         call = self._stub.Fetch(request, timeout=self._timeout_s)
         try:
             for chunk in call:
-                yield Piece(data=chunk.data, wire_bytes=overhead + framed_bytes(chunk.ByteSize()))
+                wire_bytes = overhead + stream_bytes(framed_bytes(chunk.ByteSize()))
+                yield Piece(data=chunk.data, wire_bytes=wire_bytes)
                 overhead = 0
         except grpc.RpcError as error:
             _raise_typed(error, f"fetch {part} of {model_id}")
@@ -104,7 +107,8 @@ class GrpcLink:
             residual_bytes=len(residual),
         )
         contents: dict[Part, bytes] = {"base": base, "residual": residual, "exact": payload}
-        messages = _push_messages({p: contents[p] for p in push_plan(lengths)}, progress)
+        chosen = {p: contents[p] for p in push_plan(lengths)}
+        messages = _push_messages(chosen, self._calls.push_bytes(), progress)
         try:
             stat = self._stub.Push(messages, timeout=self._timeout_s)
         except grpc.RpcError as error:
@@ -117,16 +121,17 @@ class GrpcLink:
         )
 
 
-def _push_messages(contents: dict[Part, bytes], progress: Progress) -> Iterator[pb.PushChunk]:
+def _push_messages(
+    contents: dict[Part, bytes], overhead: int, progress: Progress
+) -> Iterator[pb.PushChunk]:
     """The header and every part in chunks; each is counted when the stream takes it."""
     lengths = {f"{part}_bytes": len(content) for part, content in contents.items()}
-    header = pb.PushChunk(header=pb.PushHeader(**lengths))
-    overhead = framed_bytes(header.ByteSize())
-    yield header
+    yield pb.PushChunk(header=pb.PushHeader(**lengths))
     for part, content in contents.items():
         for start in range(0, len(content), CHUNK_BYTES):
             message = pb.PushChunk(data=content[start : start + CHUNK_BYTES])
-            progress(part, len(message.data), overhead + framed_bytes(message.ByteSize()))
+            wire_bytes = overhead + stream_bytes(framed_bytes(message.ByteSize()))
+            progress(part, len(message.data), wire_bytes)
             overhead = 0
             yield message
 

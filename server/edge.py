@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 
 from graft.errors import EdgeError, MessageError, NodesMissingError
@@ -73,8 +72,7 @@ class FlowerEdge:
         Raises NodesMissingError, naming what is missing, after ``join_timeout_s``.
         """
         deadline_s = time.monotonic() + self._settings.join_timeout_s
-        wanted, asked = set(expected), set[int]()
-        pending: dict[str, Message] = {}
+        wanted, asked, pending = set(expected), set[int](), set[str]()
         complete_s: float | None = None
         while True:
             missing = sorted(wanted - set(self._nodes))
@@ -94,9 +92,10 @@ class FlowerEdge:
             asked.update(fresh)
             for node_id in fresh:
                 message = _message(b"", node_id, "query.join")
-                pending |= dict.fromkeys(self._grid.push_messages([message]), message)
+                pending.update(self._grid.push_messages([message]))
             for reply in self._grid.pull_messages(list(pending)) if pending else ():
-                self._welcome(pending.pop(reply.metadata.reply_to_message_id), reply)
+                pending.remove(reply.metadata.reply_to_message_id)
+                self._welcome(reply)
             self._progress("join", len(wanted & set(self._nodes)), len(wanted))
             time.sleep(_POLL_S + _POLL_S_PER_MESSAGE * len(pending))
 
@@ -114,7 +113,6 @@ class FlowerEdge:
                 )
                 continue
             message = _message(body, self._nodes[order.domain_id], message_name(order))
-            wire_bytes = message_to_proto(message).ByteSize()
             message_id = next(iter(self._grid.push_messages([message])), "")
             outcome: Outcome = "ok"
             if message_id:
@@ -125,7 +123,7 @@ class FlowerEdge:
                 answers[number] = failure_of(
                     order, EdgeError(f"domain {order.domain_id}: Flower refused the message")
                 )
-            self._meter(order, len(body), wire_bytes, outcome=outcome, down=True)
+            self._meter(order, len(body), outcome=outcome, down=True)
         last_s = time.monotonic()
         if orders:  # long work shows from its start, not from its first answer
             self._progress(answer_phase(orders[0]), 0, len(orders))
@@ -140,7 +138,6 @@ class FlowerEdge:
                 self._meter(
                     order,
                     len(body),
-                    message_to_proto(reply).ByteSize(),
                     outcome="failed" if isinstance(answer, Failure) else "ok",
                     down=False,
                     measured_s=last_s - started_s[message_id],
@@ -157,10 +154,10 @@ class FlowerEdge:
                 f"{self._settings.stall_timeout_s:.0f} s"
             )
             answers[number] = failure_of(orders[number], lost)
-            self._meter(orders[number], 0, 0, outcome="lost", down=False)
+            self._meter(orders[number], 0, outcome="lost", down=False)
         return [answer for answer in answers if answer is not None]
 
-    def _welcome(self, request: Message, reply: Message) -> None:
+    def _welcome(self, reply: Message) -> None:
         """Note which domain a node speaks for; one that answers nonsense stays unknown."""
         body = _body(reply)
         try:
@@ -170,17 +167,13 @@ class FlowerEdge:
         if domain_id in self._nodes:
             raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
         self._nodes[domain_id] = reply.metadata.src_node_id
-        asked_bytes, told_bytes = (message_to_proto(m).ByteSize() for m in (request, reply))
-        for entry in join_entries(
-            domain_id, self._settings.run, len(body), asked_bytes, told_bytes
-        ):
+        for entry in join_entries(domain_id, self._settings.run, len(body)):
             self._record(entry)
 
     def _meter(
         self,
         order: Order,
         payload_bytes: int,
-        wire_bytes: int,
         *,
         outcome: Outcome,
         down: bool,
@@ -192,7 +185,7 @@ class FlowerEdge:
                 run=self._settings.run,
                 down=down,
                 payload_bytes=payload_bytes,
-                wire_bytes=wire_bytes,
+                wire_bytes=0 if outcome in ("lost", "refused") else None,
                 outcome=outcome,
                 measured_s=measured_s,
             )

@@ -4,7 +4,7 @@
 
 A SuperLink over TLS and a SuperNode in the network laboratory, the relay between them, and an
 app whose orders and answers are random bytes of known lengths. The constants of
-``graft/wire/carriage.py`` are fitted to what it prints; results go to results/flower_wire.json.
+``graft/carriage.py`` are fitted to what it prints; results go to results/flower_wire.json.
 """
 
 import json
@@ -21,20 +21,22 @@ import typer
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from graft.files import replace_file
-from graft.meter import Carried, MeterLine, read_meter
 from lab import InterfaceCounter, Lab
 from lab.certificates import write_certificates
 from lab.node import stop
 
+from graft.files import replace_file
+from graft.meter import Carried, MeterLine, read_meter
+
 FLOWER_PORT, PUBLIC_PORT = 8000, 9092
-# Payload bytes of order and answer, and how often; sizes of joins, profiles, orders and reports.
+# Payload bytes of order and answer, seconds of work between them, and how often; the lengths are
+# those of joins, profiles, orders and reports.
 EXCHANGES = (
-    ((0, 40), 4), ((2_200, 2_200), 4), ((20_000, 200), 3), ((200, 20_000), 3),
-    ((200_000, 200), 2), ((200, 200_000), 2),
+    ((0, 40, 0), 4), ((2_200, 2_200, 0), 4), ((20_000, 200, 0), 3), ((200, 20_000, 0), 3),
+    ((200_000, 200, 0), 2), ((200, 200_000, 0), 2), ((200, 200, 61), 2),
 )  # fmt: skip
 IDLE_S = 61.0
-LIMIT_S = 500
+LIMIT_S = 900
 PROJECT = """
 [build-system]
 requires = ["hatchling"]
@@ -66,7 +68,9 @@ client = ClientApp()
 @client.query("profile")
 def answer(message, context):
     wanted = message.content["graft"]["answer"]
-    return Message(RecordDict({"graft": ConfigRecord({"body": os.urandom(wanted)})}), reply_to=message)
+    time.sleep(message.content["graft"]["work_s"])
+    body = ConfigRecord({"body": os.urandom(wanted)})
+    return Message(RecordDict({"graft": body}), reply_to=message)
 
 
 @server.main()
@@ -75,18 +79,20 @@ def main(grid, context):
     while not (nodes := list(grid.get_node_ids())):
         time.sleep(0.2)
     told = open(plan["told"], "a")
-    for order, reply in plan["exchanges"]:
+    for order, reply, work_s in plan["exchanges"]:
         began_s = time.time()
         if order is None:
-            time.sleep(reply)
+            time.sleep(work_s)
         else:
-            body = ConfigRecord({"body": os.urandom(order), "answer": reply})
-            sent = Message(RecordDict({"graft": body}), dst_node_id=nodes[0], message_type="query.profile")
+            body = ConfigRecord({"body": os.urandom(order), "answer": reply, "work_s": work_s})
+            content = RecordDict({"graft": body})
+            sent = Message(content, dst_node_id=nodes[0], message_type="query.profile")
             waiting = list(grid.push_messages([sent]))
             while not list(grid.pull_messages(waiting)):
                 time.sleep(0.05)
         time.sleep(0.3)
-        row = {"order": order, "answer": reply, "began_s": began_s, "ended_s": time.time()}
+        row = {"order": order, "answer": reply, "work_s": work_s}
+        row |= {"began_s": began_s, "ended_s": time.time()}
         told.write(json.dumps(row) + "\\n")
         told.flush()
 """
@@ -115,7 +121,7 @@ def main(
 ) -> None:
     """Run the exchanges and write what each carried, up and down."""
     exchanges = [list(sizes) for sizes, times in EXCHANGES for _ in range(times)] * repeats
-    exchanges += [[None, IDLE_S]]
+    exchanges += [[None, 0, IDLE_S]] * 2
     with tempfile.TemporaryDirectory() as name, Lab(1) as lab:
         work = Path(name)
         write_certificates(work, lab.server.address)
@@ -134,7 +140,9 @@ def main(
         lines = read_meter(work / "relay.jsonl")
         rows = [json.loads(line) for line in told.read_text().splitlines()]
         first_s = rows[0]["began_s"]
-        rows.insert(0, {"order": "start", "answer": 0, "began_s": 0.0, "ended_s": first_s})
+        rows.insert(
+            0, {"order": "start", "answer": 0, "work_s": 0, "began_s": 0.0, "ended_s": first_s}
+        )
         for row in rows:
             window = (row.pop("began_s"), row.pop("ended_s"))
             row["seconds"] = round(window[1] - max(window[0], first_s - 60), 2)

@@ -1,7 +1,10 @@
 """The two ends of a small piece of real work: a depot behind its relay, and a device of it.
 
     workload.py serve FOLDER ADDRESS        a depot on loopback, the relay before it
-    workload.py device FOLDER ADDRESS WHAT  fetch, push, small or both of them
+    workload.py device FOLDER ADDRESS WHAT [TIMES]
+
+WHAT is a large model ("fetch", "push", "both" of them, "exact"), or small ones so many TIMES:
+"small" each over a connection of its own, "base" and "pushes" over one.
 
 Started on the laboratory's machines; FOLDER holds certificates, the store and the relay's lines.
 A device says how it ended as one line of JSON.
@@ -22,9 +25,9 @@ import numpy as np
 from client.fetch import GrpcLink, growing_wait, open_channel
 from graft.errors import GraftError
 from graft.meter import MeterFile
-from graft.values import ModelCard, Parameters
-from graft.wire.cache import MemoryCache
+from graft.values import ModelCard, Parameters, Precision
 from graft.wire.journal import JournalMeter
+from graft.wire.link import Part
 from graft.wire.parts import split_payload
 from graft.wire.payload import Shapes, encode_payload, model_id
 from graft.wire.transport import DeviceTransport, TransferLabel
@@ -32,7 +35,7 @@ from graft.wire.transport import DeviceTransport, TransferLabel
 ARCHITECTURE = "net"
 PORT = 9100
 LARGE, SMALL = 1_000_000, 250
-SMALL_TIMES = 200
+_PRECISION: dict[str, Precision] = {"base": "base", "exact": "exact"}
 ATTEMPTS = 8
 
 
@@ -73,8 +76,15 @@ def serve(folder: Path, address: str) -> None:
         over.wait()
 
 
-def work(folder: Path, address: str, what: str) -> None:
+def work(folder: Path, address: str, what: str, times: int) -> None:
     """A device's part; raises what the library raises."""
+    if what in ("base", "pushes", "exact"):
+        with _device(folder, address) as device:
+            for seed in range(times):
+                if what == "pushes":
+                    device.push(f"{ARCHITECTURE}{SMALL}", _parameters(SMALL, seed))
+                else:
+                    device.fetch(card(LARGE if what == "exact" else SMALL), _PRECISION[what])
     if what in ("fetch", "both"):
         with _device(folder, address) as device:
             device.fetch(card(LARGE), "exact")
@@ -82,7 +92,7 @@ def work(folder: Path, address: str, what: str) -> None:
         with _device(folder, address) as device:
             device.push(f"{ARCHITECTURE}{LARGE}", _parameters(LARGE, seed=1))
     if what == "small":
-        for _ in range(SMALL_TIMES):
+        for _ in range(times):
             with _device(folder, address) as device:
                 device.fetch(card(SMALL), "base")
                 time.sleep(0.01)
@@ -112,7 +122,7 @@ def _device(folder: Path, address: str) -> Iterator[DeviceTransport]:
     with open_channel(f"{address}:{PORT}", root_ca_pem=ca_pem) as channel:
         yield DeviceTransport(
             link=GrpcLink(channel),
-            cache=MemoryCache(),
+            cache=_Forgetful(),
             verify=lambda card: None,
             shapes_of=shapes_of,
             label=label,
@@ -128,13 +138,26 @@ def _parameters(size: int, seed: int) -> Parameters:
     return {"weight": np.random.default_rng(seed).normal(size=size).astype(np.float32)}
 
 
-def main(role: str, folder: Path, address: str, what: str = "") -> int:
+class _Forgetful:
+    """``PartCache`` that holds nothing, so that every fetch is one."""
+
+    def get(self, model_id: str, part: Part) -> None:
+        return None
+
+    def put(self, model_id: str, part: Part, data: bytes) -> None:
+        return None
+
+    def forget(self, model_id: str) -> None:
+        return None
+
+
+def main(role: str, folder: Path, address: str, what: str = "", times: str = "200") -> int:
     """One end's life; the exit status."""
     if role == "serve":
         serve(folder, address)
         return 0
     try:
-        work(folder, address, what)
+        work(folder, address, what, int(times))
     except (GraftError, grpc.RpcError) as error:
         print(json.dumps({"error": type(error).__name__, "message": str(error)}))
         return 1

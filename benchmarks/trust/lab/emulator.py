@@ -32,7 +32,7 @@ class OneWay:
     def __init__(self, source: int, sink: int, seed: str) -> None:
         self.source = source
         self._sink = sink
-        self._chance = random.Random(seed)
+        self._chance = random.Random(seed)  # noqa: S311  (which packet is lost is no secret)
         self._due: deque[tuple[float, bytes]] = deque()
         self._leaving: deque[float] = deque()
         self.shape(delay_s=0.0, loss=0.0, rate_bits_per_s=None, queue_packets=1)

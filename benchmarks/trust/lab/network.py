@@ -24,7 +24,8 @@ def unavailable() -> str | None:
         return f"network laboratory: {', '.join(missing)} not installed"
     if os.geteuid() != 0:
         return "network laboratory: wants root"
-    tried = subprocess.run(["unshare", "--net", "--pid", "--fork", "true"], capture_output=True)
+    words = [shutil.which("unshare") or "", "--net", "--pid", "--fork", "true"]
+    tried = subprocess.run(words, capture_output=True)
     return f"network laboratory: {tried.stderr.decode().strip()}" if tried.returncode else None
 
 
