@@ -1,10 +1,11 @@
 """The two ends of a small piece of real work: a depot behind its relay, and a device of it.
 
     workload.py serve FOLDER ADDRESS        a depot on loopback, the relay before it
-    workload.py device FOLDER ADDRESS WHAT [TIMES]
+    workload.py device FOLDER ADDRESS WHAT [TIMES] [SECONDS]
 
-WHAT is a large model ("fetch", "push", "both" of them, "exact"), or small ones so many TIMES:
-"small" each over a connection of its own, "base" and "pushes" over one.
+WHAT is a large model ("fetch", "push", "exact"), a middling one fetched and pushed ("pair"), or
+small ones so many TIMES: "small" each over a connection of its own, "base" and "pushes" over one.
+After SECONDS a device gives up.
 
 Started on the laboratory's machines; FOLDER holds certificates, the store and the relay's lines.
 A device says how it ended as one line of JSON.
@@ -16,27 +17,27 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import grpc
 import numpy as np
 
 from client.fetch import GrpcLink, growing_wait, open_channel
-from graft.errors import GraftError
+from graft.errors import GraftError, TransportError
 from graft.meter import MeterFile
 from graft.values import ModelCard, Parameters, Precision
 from graft.wire.journal import JournalMeter
-from graft.wire.link import Part
+from graft.wire.link import Part, Piece, Progress, StoredModel, WireSource
 from graft.wire.parts import split_payload
 from graft.wire.payload import Shapes, encode_payload, model_id
 from graft.wire.transport import DeviceTransport, TransferLabel
 
 ARCHITECTURE = "net"
 PORT = 9100
-LARGE, SMALL = 1_000_000, 250
+LARGE, MIDDLING, SMALL = 1_000_000, 10_000, 250
 _PRECISION: dict[str, Precision] = {"base": "base", "exact": "exact"}
-ATTEMPTS = 8
+ATTEMPTS = 100  # the deadline ends it
 
 
 def shapes_of(architecture: str) -> Shapes:
@@ -57,7 +58,7 @@ def serve(folder: Path, address: str) -> None:
     from server.store import DirectoryStore
 
     store = DirectoryStore(folder / "store", shapes_of=shapes_of)
-    for size in (LARGE, SMALL):
+    for size in (LARGE, MIDDLING, SMALL):
         store.put(payload(size), f"{ARCHITECTURE}{size}")
     credentials = tls_credentials(
         key_pem=(folder / "server.key").read_bytes(),
@@ -76,25 +77,34 @@ def serve(folder: Path, address: str) -> None:
         over.wait()
 
 
-def work(folder: Path, address: str, what: str, times: int) -> None:
-    """A device's part; raises what the library raises."""
+def work(folder: Path, address: str, what: str, times: int, deadline_s: float) -> None:
+    """A device's part, done by ``deadline_s`` of the monotonic clock; raises what the library
+    raises."""
+
+    def device() -> AbstractContextManager[DeviceTransport]:
+        return _device(folder, address, deadline_s)
+
     if what in ("base", "pushes", "exact"):
-        with _device(folder, address) as device:
+        with device() as transport:
             for seed in range(times):
                 if what == "pushes":
-                    device.push(f"{ARCHITECTURE}{SMALL}", _parameters(SMALL, seed))
+                    transport.push(f"{ARCHITECTURE}{SMALL}", _parameters(SMALL, seed))
                 else:
-                    device.fetch(card(LARGE if what == "exact" else SMALL), _PRECISION[what])
-    if what in ("fetch", "both"):
-        with _device(folder, address) as device:
-            device.fetch(card(LARGE), "exact")
-    if what in ("push", "both"):
-        with _device(folder, address) as device:
-            device.push(f"{ARCHITECTURE}{LARGE}", _parameters(LARGE, seed=1))
+                    transport.fetch(card(LARGE if what == "exact" else SMALL), _PRECISION[what])
+    if what == "fetch":
+        with device() as transport:
+            transport.fetch(card(LARGE), "exact")
+    if what == "push":
+        with device() as transport:
+            transport.push(f"{ARCHITECTURE}{LARGE}", _parameters(LARGE, seed=1))
+    if what == "pair":
+        with device() as transport:
+            transport.fetch(card(MIDDLING), "exact")
+            transport.push(f"{ARCHITECTURE}{MIDDLING}", _parameters(MIDDLING, seed=1))
     if what == "small":
         for _ in range(times):
-            with _device(folder, address) as device:
-                device.fetch(card(SMALL), "base")
+            with device() as transport:
+                transport.fetch(card(SMALL), "base")
                 time.sleep(0.01)
 
 
@@ -115,13 +125,13 @@ def card(size: int) -> ModelCard:
 
 
 @contextmanager
-def _device(folder: Path, address: str) -> Iterator[DeviceTransport]:
+def _device(folder: Path, address: str, deadline_s: float) -> Iterator[DeviceTransport]:
     journal = JournalMeter(folder / "journal.jsonl")
     label = TransferLabel(run="lab", round_index=0, method="graft", domain_id="device")
     ca_pem = (folder / "ca.pem").read_bytes()
     with open_channel(f"{address}:{PORT}", root_ca_pem=ca_pem) as channel:
         yield DeviceTransport(
-            link=GrpcLink(channel),
+            link=_PunctualLink(channel, deadline_s),
             cache=_Forgetful(),
             verify=lambda card: None,
             shapes_of=shapes_of,
@@ -129,13 +139,39 @@ def _device(folder: Path, address: str) -> Iterator[DeviceTransport]:
             record=journal.record,
             clock=time.monotonic,
             max_attempts=ATTEMPTS,
-            wait_before_retry=growing_wait(time.sleep),
+            wait_before_retry=growing_wait(lambda wait_s: _sleep(wait_s, deadline_s)),
         )
     journal.close()
 
 
 def _parameters(size: int, seed: int) -> Parameters:
     return {"weight": np.random.default_rng(seed).normal(size=size).astype(np.float32)}
+
+
+class _PunctualLink:
+    """A ``Link`` whose streams all end by the deadline."""
+
+    wire_source: WireSource = "measured"
+
+    def __init__(self, channel: grpc.Channel, deadline_s: float) -> None:
+        self._channel = channel
+        self._deadline_s = deadline_s
+
+    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
+        return self._link().read(model_id, part, offset)
+
+    def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
+        return self._link().write(payload, architecture, progress)
+
+    def _link(self) -> GrpcLink:
+        return GrpcLink(self._channel, timeout_s=max(0.1, self._deadline_s - time.monotonic()))
+
+
+def _sleep(wait_s: float, deadline_s: float) -> None:
+    """Wait to try again; raises TransportError where that is too late."""
+    if time.monotonic() + wait_s > deadline_s:
+        raise TransportError("deadline: no time is left to try again")
+    time.sleep(wait_s)
 
 
 class _Forgetful:
@@ -151,13 +187,15 @@ class _Forgetful:
         return None
 
 
-def main(role: str, folder: Path, address: str, what: str = "", times: str = "200") -> int:
+def main(
+    role: str, folder: Path, address: str, what: str = "", times: str = "200", seconds: str = "600"
+) -> int:
     """One end's life; the exit status."""
     if role == "serve":
         serve(folder, address)
         return 0
     try:
-        work(folder, address, what, int(times))
+        work(folder, address, what, int(times), time.monotonic() + float(seconds))
     except (GraftError, grpc.RpcError) as error:
         print(json.dumps({"error": type(error).__name__, "message": str(error)}))
         return 1

@@ -15,6 +15,7 @@ import pytest
 from graft.meter import Carried, MeterLine, read_meter, total_carried
 
 TRUST = Path(__file__).resolve().parents[2] / "benchmarks" / "trust"
+MODULES = ("lab", "faults", "summary")
 # Frame 14, IP 20 and UDP 8 bytes.
 HEADERS = 42
 SEND = """
@@ -46,14 +47,15 @@ except TimeoutError:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(TRUST))
+    sys.path[:0] = [str(TRUST), str(TRUST.parent)]
     import lab
 
     if (reason := lab.unavailable()) is not None:
         pytest.skip(reason)
     yield lab
-    sys.path.remove(str(TRUST))
-    for name in [name for name in sys.modules if name == "lab" or name.startswith("lab.")]:
+    for place in (TRUST, TRUST.parent):
+        sys.path.remove(str(place))
+    for name in [name for name in sys.modules if name.partition(".")[0] in MODULES]:
         del sys.modules[name]
 
 
@@ -166,6 +168,44 @@ def test_the_relay_agrees_with_the_interfaces_within_two_per_cent(
             large = {"fetch": counted.down_bytes, "push": counted.up_bytes, "small": 3_000_000}
             assert large[what] >= 3_000_000
         assert stop(serving) == 0
+
+
+def test_each_cell_of_the_fault_grid_ends_by_name_and_only_once(
+    lab: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import faults
+
+    from graft.errors import DomainLostError
+
+    ran: list[str] = []
+
+    def expand(made, cell, deadline_s: float):
+        ran.append(cell.name)
+        if cell.dropout:
+            raise DomainLostError("gone")
+        if cell.loss:
+            time.sleep(deadline_s - time.monotonic() + faults.GRACE_S + 0.1)
+        return faults.Ending(outcome="finished")
+
+    cells = [faults.Cell(), faults.Cell(dropout=0.9), faults.Cell(loss=0.5)]
+    for _ in range(2):
+        rows = faults.run_grid(cells, expand, tmp_path / "cells.jsonl", devices=1, deadline_s=0.3)
+        endings = [(row["outcome"], row["errors"]) for row in rows]
+        assert endings == [("finished", []), ("failed", ["DomainLostError"]), ("hung", [])]
+    assert len(ran) == 3
+
+
+def test_the_grid_pairs_every_fault_with_every_other(lab: ModuleType) -> None:
+    import faults
+
+    cells = faults.grid()
+    assert len(cells) == len(set(cells))
+    worst = {"delay_s": 5.0, "loss": 0.5, "rate_bits_per_s": 64e3, "dropout": 0.9}
+    assert faults.Cell(**worst) in cells
+    for one in worst:
+        for two in worst:
+            assert faults.Cell(**{name: worst[name] for name in {one, two}}) in cells
+    assert next(len(faults.dropped(cell, 10, 0)) for cell in cells if cell.dropout == 0.9) == 9
 
 
 def test_a_killed_laboratory_leaves_no_process_behind(lab: ModuleType) -> None:
