@@ -42,7 +42,8 @@ def open_channel(
 
     ``identity_pem``: the device's own key and certificate, for a depot that asks for one.
     Raises ValueError where both or neither are given. A client that lost the depot knocks
-    again at least once a second, so that a restarted depot is found soon.
+    again at least once a second, so that a restarted depot is found soon; a connection may take
+    two minutes, so that one is made over a link whose answers take ten seconds.
     """
     if (root_ca_pem is None) is not insecure:
         raise ValueError("channel: give a CA certificate, or ask for insecure; not both")
@@ -50,6 +51,9 @@ def open_channel(
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        # gRPC's word for how long making a connection may take; its own 20 s are two round trips
+        # of such a link, where TCP and TLS want three.
+        ("grpc.min_reconnect_backoff_ms", 120_000),
     ]
     if root_ca_pem is None:
         return grpc.insecure_channel(address, options)
