@@ -14,7 +14,7 @@ from graft.carriage import returned_bytes, stream_bytes
 from graft.files import read_lines
 from graft.ledger import is_upload
 from graft.meter import MeterLine
-from graft.report.wire_model import Key, Stage, StageTime, modelled_bytes, stage_of, waiting_bytes
+from graft.report.wire_model import Key, Stage, StageTime, modelled_bytes, stage_of, timed_bytes
 from graft.values import LedgerEntry
 
 STAGES: Final[tuple[Stage, ...]] = ("join", "profile", "probe", "learn")
@@ -29,7 +29,7 @@ class StageTraffic:
 
     ``stage`` "stages" is their sum, "between" what no stage's time covers, "all" both.
     ``counted_bytes`` and ``modelled_bytes`` are None where nobody counted or nothing models;
-    ``waiting_bytes`` are in the modelled ones.
+    ``timed_bytes``, in the modelled ones, depend on how long nodes waited and worked.
     """
 
     stage: str
@@ -38,7 +38,7 @@ class StageTraffic:
     measured_bytes: int
     counted_bytes: int | None
     modelled_bytes: int | None
-    waiting_bytes: int
+    timed_bytes: int
 
     @property
     def count_difference(self) -> float | None:
@@ -81,9 +81,9 @@ def reconcile(
     for entry in entries:
         payload[stage_of(entry), is_upload(entry)] += entry.payload_bytes
     nodes = len({line.peer for line in measured if line.service == "flower"})
-    model = waiting = None
+    model = timed = None
     if simulated is not None:
-        waiting = waiting_bytes(stages, entries, nodes)
+        timed = timed_bytes(stages, entries, nodes)
         model = modelled_bytes(simulated)
         model["join", False] += nodes * (stream_bytes(app_bytes) if app_bytes else 0)
         model["join", True] += nodes * returned_bytes(app_bytes)
@@ -95,9 +95,9 @@ def reconcile(
             measured_bytes=round(carried[stage, up]),
             counted_bytes=None if link is None else round(link[stage, up]),
             modelled_bytes=None
-            if model is None or waiting is None or stage == BETWEEN
-            else round(model[stage, up] + waiting[stage, up]),
-            waiting_bytes=0 if waiting is None else round(waiting[stage, up]),
+            if model is None or timed is None or stage == BETWEEN
+            else round(model[stage, up] + timed[stage, up]),
+            timed_bytes=0 if timed is None else round(timed[stage, up]),
         )
         for stage in (*STAGES, BETWEEN)
         for up in (False, True)
@@ -138,7 +138,7 @@ def _totals(name: str, rows: Sequence[StageTraffic]) -> list[StageTraffic]:
             measured_bytes=sum(row.measured_bytes for row in mine),
             counted_bytes=_sum([row.counted_bytes for row in mine]),
             modelled_bytes=_sum([row.modelled_bytes for row in mine]),
-            waiting_bytes=sum(row.waiting_bytes for row in mine),
+            timed_bytes=sum(row.timed_bytes for row in mine),
         )
         totals.append(total)
     return totals

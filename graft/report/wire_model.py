@@ -10,11 +10,14 @@ from graft.carriage import (
     CONNECTION_UP_BYTES,
     EXCHANGE_S,
     FETCH_UP_BYTES,
+    SPARED_DOWN_BYTES,
+    SPARED_UP_BYTES,
     WAIT_DOWN_BYTES_PER_S,
     WAIT_UP_BYTES_PER_S,
     WORK_DOWN_BYTES_PER_S,
     WORK_UP_BYTES_PER_S,
     returned_bytes,
+    spared_share,
 )
 from graft.ledger import DEPOT, is_upload
 from graft.values import LedgerEntry, Phase
@@ -63,25 +66,29 @@ def modelled_bytes(entries: Iterable[LedgerEntry]) -> dict[Key, float]:
     return modelled
 
 
-def waiting_bytes(
+def timed_bytes(
     stages: Sequence[StageTime], entries: Iterable[LedgerEntry], nodes: int
 ) -> dict[Key, float]:
-    """What nodes send while they wait for an order, and beyond an exchange's usual time."""
+    """What depends on a deployment's times: nodes that wait for an order, work longer than an
+    exchange's usual time, or are so quick that they spare a connection."""
     exchanges: dict[tuple[int, Stage], list[float | None]] = defaultdict(list)
     for entry in entries:
         if is_upload(entry) and entry.receiver != DEPOT:
             exchanges[entry.round_index, stage_of(entry)].append(entry.measured_s)
-    waiting: dict[Key, float] = defaultdict(float)
+    timed: dict[Key, float] = defaultdict(float)
     for time in stages:
         whole_s = time.ended_s - time.began_s
-        took_s = [
-            min(whole_s, EXCHANGE_S if measured_s is None else measured_s)
-            for measured_s in exchanges[time.round_index, time.stage]
-        ]
+        known_s = exchanges[time.round_index, time.stage]
+        took_s = [min(whole_s, EXCHANGE_S if one_s is None else one_s) for one_s in known_s]
         idle_s = max(0.0, nodes * whole_s - sum(took_s))
         work_s = sum(max(0.0, one_s - EXCHANGE_S) for one_s in took_s)
-        waiting[time.stage, True] += WAIT_UP_BYTES_PER_S * idle_s + WORK_UP_BYTES_PER_S * work_s
-        waiting[time.stage, False] += (
-            WAIT_DOWN_BYTES_PER_S * idle_s + WORK_DOWN_BYTES_PER_S * work_s
+        spared = sum(spared_share(one_s) for one_s in took_s)
+        timed[time.stage, True] += (
+            WAIT_UP_BYTES_PER_S * idle_s + WORK_UP_BYTES_PER_S * work_s - SPARED_UP_BYTES * spared
         )
-    return waiting
+        timed[time.stage, False] += (
+            WAIT_DOWN_BYTES_PER_S * idle_s
+            + WORK_DOWN_BYTES_PER_S * work_s
+            - SPARED_DOWN_BYTES * spared
+        )
+    return timed

@@ -12,13 +12,13 @@ from graft.report.wording import MINUS, NONE, bytes_text
 
 HEADINGS: Final = (
     "Stage", "Direction", "Ledger payload", "Measured wire", "Counted on the link",
-    "Measured to counted", "Modelled wire", "Of that waiting", "Modelled to measured",
+    "Measured to counted", "Modelled wire", "Of that by time", "Modelled to measured",
 )  # fmt: skip
 NOTE: Final = (
     "Wire bytes are Ethernet frames with all headers. Measured: the kernel's counts of the "
     "relay's connections. Counted: interfaces of the link. Modelled: the simulation's ledger, "
     "with the calls and acknowledgements that go against its messages, the application's bundle, "
-    "and what nodes send while they wait, for as long as each stage took."
+    "and, by time, what nodes sent while they waited and worked, for as long as each stage took."
 )
 
 
@@ -32,7 +32,7 @@ def wire_cells(row: StageTraffic) -> tuple[str, ...]:
         bytes_text(row.counted_bytes),
         _share_text(row.count_difference),
         bytes_text(row.modelled_bytes),
-        NONE if row.modelled_bytes is None else bytes_text(row.waiting_bytes),
+        NONE if row.modelled_bytes is None else bytes_text(row.timed_bytes),
         _share_text(row.model_difference),
     )
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from graft.carriage import spared_share
 from graft.errors import RunError
 from graft.files import LineFile
 from graft.meter import Carried, MeterLine
 from graft.report.wire import StageTraffic, read_stages, reconcile
-from graft.report.wire_model import StageTime, waiting_bytes
+from graft.report.wire_model import StageTime, timed_bytes
 from graft.report.wire_tables import wire_dicts, wire_markdown, wire_rich
 from graft.values import LedgerEntry, Phase
 
@@ -94,9 +95,18 @@ def test_a_fetch_has_its_call_its_acknowledgements_and_a_connection_against_it()
 def test_nodes_that_wait_poll_and_those_that_work_say_that_they_live() -> None:
     # Two nodes in 30 s: one answers after 20 s, 8 longer than an exchange has in it.
     entries = [entry("report", "ward", "server", 0, measured_s=20.0)]
-    waiting = waiting_bytes([LEARN], entries, nodes=2)
-    assert waiting["learn", True] == pytest.approx(414 * 40 + 110 * 8)
-    assert waiting["learn", False] == pytest.approx(110 * 40 + 97 * 8)
+    timed = timed_bytes([LEARN], entries, nodes=2)
+    assert timed["learn", True] == pytest.approx(414 * 40 + 110 * 8)
+    assert timed["learn", False] == pytest.approx(110 * 40 + 97 * 8)
+
+
+def test_a_quick_answer_spares_a_connection() -> None:
+    # Idle for 5 s at most, 1.5 s of calls; until it asked, 0 to 3 s of the exchange went by.
+    assert [spared_share(seconds) for seconds in (4.0, 6.5, 8.0, 9.5, 30.0)] == [1, 1, 0.5, 0, 0]
+    entries = [entry("report", "ward", "server", 0, measured_s=4.0)]
+    timed = timed_bytes([LEARN], entries, nodes=1)
+    assert timed["learn", False] == pytest.approx(110 * 26 - 2_900)
+    assert timed["learn", True] == pytest.approx(414 * 26 - 2_000)
 
 
 def test_each_node_gets_the_bundle_as_it_joins() -> None:
