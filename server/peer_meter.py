@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from graft.meter import Carried, MeterLine
 from graft.ports import Clock
-from server.tcp_info import read_tcp_info
+from server.tcp_info import handshake_repeats, read_tcp_info
 
 
 class PeerMeter:
@@ -28,7 +28,9 @@ class PeerMeter:
     @contextlib.contextmanager
     def counting(self, client: socket.socket) -> Iterator[None]:
         """Count the connection from its handshake on, and last as the block is left."""
-        self._seen[client] = (client.getpeername()[0], Carried())
+        peer = client.getpeername()[0]
+        self._seen[client] = (peer, Carried())
+        self._fresh[peer] += handshake_repeats(client)
         try:
             yield
         finally:

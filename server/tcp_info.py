@@ -52,6 +52,17 @@ def read_tcp_info(connection: socket.socket) -> TcpReading:
     )
 
 
+def handshake_repeats(connection: socket.socket) -> Carried:
+    """What the server sent again before it accepted, which no later reading has in it.
+
+    Nothing else can have been repeated on a connection that has said nothing yet.
+    """
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ASKED)
+    (repeated,) = struct.unpack_from("=I", info, _RETRANSMITS)
+    segment_bytes = SYN_BYTES + _header_bytes(connection, bool(info[_OPTIONS] & _HAS_TIMESTAMPS))
+    return Carried(down_bytes=repeated * segment_bytes, down_segments=repeated)
+
+
 def _header_bytes(connection: socket.socket, timestamps: bool) -> int:
     version = 6 if connection.family == socket.AF_INET6 else 4
     options = TIMESTAMP_BYTES if timestamps else 0
