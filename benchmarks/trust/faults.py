@@ -31,6 +31,7 @@ from lab.node import stop
 from summary import figure, machine, write_summary
 
 from graft.files import LineFile, read_lines
+from graft.meter import read_meter
 
 DELAYS_S = (0.0, 0.1, 1.0, 5.0)
 LOSSES = (0.0, 0.05, 0.2, 0.5)
@@ -159,19 +160,39 @@ def expand_depot(seed: int) -> Expand:
             )
             assert serving.stdout is not None
             serving.stdout.readline()
-            patience_s = _left_s(deadline_s) - SAYING_S
-            words = [*script, "device", name, address, "pair", "1", str(patience_s)]
-            devices = [node.spawn(words, stdout=subprocess.PIPE, text=True) for node in lab.devices]
-            lost = dropped(cell, len(devices), seed)
-            time.sleep(min(3.0, _left_s(deadline_s)) if lost else 0.0)
+            patience_s = str(_left_s(deadline_s) - SAYING_S)
+            lost = dropped(cell, len(lab.devices), seed)
+            devices = [
+                node.spawn(
+                    [*script, "device", name, address, *_part(number in lost), patience_s],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                for number, node in enumerate(lab.devices)
+            ]
             for number in lost:
-                lab.devices[number].configure("ip", "link", "set", "up0", "down")
+                _cut_off(lab, number, folder / "relay.jsonl", deadline_s - SAYING_S)
             ending = _ending(devices, deadline_s)
             for process in (*devices, serving):
                 stop(process, patience_s=0.5)
             return ending
 
     return expand
+
+
+def _part(lost: bool) -> tuple[str, str]:
+    """What a device does; one that drops out would be at it for long."""
+    return ("exact", "200") if lost else ("pair", "1")
+
+
+def _cut_off(lab: Lab, number: int, meter: Path, deadline_s: float) -> None:
+    """Take a device off its link once it has said anything."""
+    peer = lab.devices[number].address
+    while time.monotonic() < deadline_s and not any(
+        line.peer == peer for line in (read_meter(meter) if meter.exists() else ())
+    ):
+        time.sleep(0.1)
+    lab.devices[number].configure("ip", "link", "set", "up0", "down")
 
 
 def _ending(devices: Sequence["subprocess.Popen[str]"], deadline_s: float) -> Ending:

@@ -28,7 +28,7 @@ from graft.errors import GraftError, TransportError
 from graft.meter import MeterFile
 from graft.values import ModelCard, Parameters, Precision
 from graft.wire.journal import JournalMeter
-from graft.wire.link import Part, Piece, Progress, StoredModel, WireSource
+from graft.wire.link import Part, Piece, Progress, StoredModel
 from graft.wire.parts import split_payload
 from graft.wire.payload import Shapes, encode_payload, model_id
 from graft.wire.transport import DeviceTransport, TransferLabel
@@ -148,23 +148,23 @@ def _parameters(size: int, seed: int) -> Parameters:
     return {"weight": np.random.default_rng(seed).normal(size=size).astype(np.float32)}
 
 
-class _PunctualLink:
-    """A ``Link`` whose streams all end by the deadline."""
-
-    wire_source: WireSource = "measured"
+class _PunctualLink(GrpcLink):
+    """A link whose streams all end by the deadline."""
 
     def __init__(self, channel: grpc.Channel, deadline_s: float) -> None:
-        self._channel = channel
+        super().__init__(channel)
         self._deadline_s = deadline_s
 
     def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
-        return self._link().read(model_id, part, offset)
+        self._timeout_s = self._left_s()
+        return super().read(model_id, part, offset)
 
     def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
-        return self._link().write(payload, architecture, progress)
+        self._timeout_s = self._left_s()
+        return super().write(payload, architecture, progress)
 
-    def _link(self) -> GrpcLink:
-        return GrpcLink(self._channel, timeout_s=max(0.1, self._deadline_s - time.monotonic()))
+    def _left_s(self) -> float:
+        return max(0.1, self._deadline_s - time.monotonic())
 
 
 def _sleep(wait_s: float, deadline_s: float) -> None:

@@ -86,8 +86,8 @@ def stop(process: subprocess.Popen[Any], *, patience_s: float = 5.0) -> int:
         if process.poll() is None:
             # Not the process itself: it only stands for what it started on the machine, and
             # tells how that ended.
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
                     child.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(patience_s)
