@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import grpc
 
+from graft.carriage import DepotCalls, framed_bytes, stream_bytes
 from graft.errors import (
     ModelMissingError,
     PayloadChangedError,
@@ -20,7 +21,6 @@ from graft.wire.link import (
     Progress,
     StoredModel,
     WireSource,
-    framed_bytes,
     push_plan,
 )
 from graft.wire.parts import split_payload
@@ -42,7 +42,8 @@ def open_channel(
 
     ``identity_pem``: the device's own key and certificate, for a depot that asks for one.
     Raises ValueError where both or neither are given. A client that lost the depot knocks
-    again at least once a second, so that a restarted depot is found soon.
+    again at least once a second, so that a restarted depot is found soon; a connection may take
+    two minutes, so that one is made over a link whose answers take ten seconds.
     """
     if (root_ca_pem is None) is not insecure:
         raise ValueError("channel: give a CA certificate, or ask for insecure; not both")
@@ -50,6 +51,9 @@ def open_channel(
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
+        # gRPC's word for how long making a connection may take; its own 20 s are two round trips
+        # of such a link, where TCP and TLS want three.
+        ("grpc.min_reconnect_backoff_ms", 120_000),
     ]
     if root_ca_pem is None:
         return grpc.insecure_channel(address, options)
@@ -70,7 +74,8 @@ def growing_wait(
 
 
 class GrpcLink:
-    """``Link`` to a depot; wire bytes are those of the messages serialised on this stream.
+    """``Link`` to a depot; wire bytes are those of the messages serialised on this stream, with
+    the frames, records and segments that their lengths take.
 
     ``timeout_s`` bounds each whole stream. A depot that does not answer is a TransportError at
     once: waiting and trying again is the transport's part.
@@ -81,14 +86,16 @@ class GrpcLink:
     def __init__(self, channel: grpc.Channel, *, timeout_s: float = 600.0) -> None:
         self._stub = pb_grpc.DepotStub(channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
+        self._calls = DepotCalls()
 
     def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
         request = pb.FetchRequest(model_id=model_id, part=PART_CODES[part], offset=offset)
-        overhead = framed_bytes(request.ByteSize())
+        overhead = self._calls.fetch_bytes()
         call = self._stub.Fetch(request, timeout=self._timeout_s)
         try:
             for chunk in call:
-                yield Piece(data=chunk.data, wire_bytes=overhead + framed_bytes(chunk.ByteSize()))
+                wire_bytes = overhead + stream_bytes(framed_bytes(chunk.ByteSize()))
+                yield Piece(data=chunk.data, wire_bytes=wire_bytes)
                 overhead = 0
         except grpc.RpcError as error:
             _raise_typed(error, f"fetch {part} of {model_id}")
@@ -104,7 +111,8 @@ class GrpcLink:
             residual_bytes=len(residual),
         )
         contents: dict[Part, bytes] = {"base": base, "residual": residual, "exact": payload}
-        messages = _push_messages({p: contents[p] for p in push_plan(lengths)}, progress)
+        chosen = {p: contents[p] for p in push_plan(lengths)}
+        messages = _push_messages(chosen, self._calls.push_bytes(), progress)
         try:
             stat = self._stub.Push(messages, timeout=self._timeout_s)
         except grpc.RpcError as error:
@@ -117,16 +125,17 @@ class GrpcLink:
         )
 
 
-def _push_messages(contents: dict[Part, bytes], progress: Progress) -> Iterator[pb.PushChunk]:
+def _push_messages(
+    contents: dict[Part, bytes], overhead: int, progress: Progress
+) -> Iterator[pb.PushChunk]:
     """The header and every part in chunks; each is counted when the stream takes it."""
     lengths = {f"{part}_bytes": len(content) for part, content in contents.items()}
-    header = pb.PushChunk(header=pb.PushHeader(**lengths))
-    overhead = framed_bytes(header.ByteSize())
-    yield header
+    yield pb.PushChunk(header=pb.PushHeader(**lengths))
     for part, content in contents.items():
         for start in range(0, len(content), CHUNK_BYTES):
             message = pb.PushChunk(data=content[start : start + CHUNK_BYTES])
-            progress(part, len(message.data), overhead + framed_bytes(message.ByteSize()))
+            wire_bytes = overhead + stream_bytes(framed_bytes(message.ByteSize()))
+            progress(part, len(message.data), wire_bytes)
             overhead = 0
             yield message
 

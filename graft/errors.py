@@ -16,7 +16,8 @@ GraftError
 │   ├── PayloadChangedError    the bytes do not hash to the model id, or are forged
 │   └── PayloadLimitError      too large, too many tensors, wrong shapes, NaN
 ├── TransportError             a shipment could not be completed
-│   └── ModelMissingError      the depot does not hold the model asked for
+│   ├── ModelMissingError      the depot does not hold the model asked for
+│   └── RelayError             the metering relay cannot listen, or lost its meter
 ├── EdgeError                  the conversation with the domains broke
 │   ├── DomainLostError        a domain dropped out in the middle of a round
 │   └── NodesMissingError      fewer nodes than expected within the bounded wait
@@ -94,6 +95,10 @@ class TransportError(GraftError):
 
 class ModelMissingError(TransportError):
     """The depot does not hold the model that was asked for."""
+
+
+class RelayError(TransportError):
+    """The metering relay cannot listen, or could not write what it metered."""
 
 
 class EdgeError(GraftError):

@@ -1,16 +1,22 @@
 """Where files lie, here or on any file system that fsspec knows; each is written whole."""
 
+import json
 import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from graft.errors import RunError
+
 AnyPath = Path | UPath
+Row = TypeVar("Row")
 
 
 def open_path(name: str) -> AnyPath:
@@ -66,3 +72,48 @@ def write_table(table: pa.Table, path: AnyPath) -> None:
 def read_table(path: AnyPath) -> pa.Table:
     """Read a Parquet file; raises FileNotFoundError or pyarrow's ArrowInvalid."""
     return pq.read_table(pa.BufferReader(path.read_bytes()))
+
+
+class LineFile:
+    """Appends JSON lines that survive a killed process, each written whole at once.
+
+    One writer a path. Opening cuts off a line that an earlier writer was killed in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b", buffering=0)
+        self._file.seek(0)
+        self._file.truncate(self._file.read().rfind(b"\n") + 1)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Append one line; it is with the operating system when this returns.
+
+        Raises RunError where it is not written whole.
+        """
+        line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+        written = os.write(self._file.fileno(), line)
+        if written != len(line):
+            raise RunError(f"{self._file.name}: wrote {written} of {len(line)} bytes of a line")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_lines(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
+    """What ``parse`` makes of every whole line, in order; a torn last line is left out.
+
+    Raises RunError for a missing file, or a line that ``parse`` has no use for (ValueError,
+    TypeError, KeyError).
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: missing") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(parse(dict(json.loads(line))))
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{path}, line {number}: {error!r}") from error
+    return rows

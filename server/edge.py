@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 
 from graft.errors import EdgeError, MessageError, NodesMissingError
@@ -97,8 +96,7 @@ class FlowerEdge:
         settings say to go on without.
         """
         deadline_s = time.monotonic() + self._settings.join_timeout_s
-        wanted, asked = set(expected), set[int]()
-        pending: dict[str, Message] = {}
+        wanted, asked, pending = set(expected), set[int](), set[str]()
         complete_s: float | None = None
         while True:
             missing = sorted(wanted - set(self._nodes))
@@ -124,9 +122,10 @@ class FlowerEdge:
             asked.update(fresh)
             for node_id in fresh:
                 message = _message({MESSAGE_BODY: b""}, node_id, "query.join")
-                pending |= dict.fromkeys(self._grid.push_messages([message]), message)
+                pending.update(self._grid.push_messages([message]))
             for reply in self._grid.pull_messages(list(pending)) if pending else ():
-                self._welcome(pending.pop(reply.metadata.reply_to_message_id), reply)
+                pending.remove(reply.metadata.reply_to_message_id)
+                self._welcome(reply)
             self._progress("join", len(wanted & set(self._nodes)), len(wanted))
             time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
 
@@ -164,8 +163,8 @@ class FlowerEdge:
         folder = self._settings.replies
         reply = folder.load(exchange.body) if folder else None
         if reply is not None:
-            self._meter(exchange, len(exchange.body), None, down=True)
-            self._take(exchange, reply)
+            self._meter(exchange, len(exchange.body), down=True)
+            self._take(exchange, reply, measured_s=None)
 
     def _send(self, exchange: "_Exchange") -> Sequence[str]:
         """Send an order; gives the message's id, or none where it does not go out."""
@@ -177,12 +176,11 @@ class FlowerEdge:
         seal = self._settings.seal
         parts = {MESSAGE_BODY: body} | ({MESSAGE_SEAL: seal(body)} if seal else {})
         message = _message(parts, self._nodes[order.domain_id], message_name(order))
-        wire_bytes = message_to_proto(message).ByteSize()
         sent = [id for id in self._grid.push_messages([message]) if id]
         now_s = time.monotonic()
         exchange.sent_s, exchange.due_s = now_s, math.inf
         exchange.first_s = exchange.first_s or now_s
-        self._meter(exchange, len(body), wire_bytes, outcome="ok" if sent else "refused", down=True)
+        self._meter(exchange, len(body), outcome="ok" if sent else "refused", down=True)
         if not sent:
             self._lose(exchange, EdgeError(f"domain {order.domain_id}: Flower refused the message"))
         return sent
@@ -193,8 +191,7 @@ class FlowerEdge:
             node = f"node of {exchange.order.domain_id}"
             error = EdgeError(f"{node}: error {code}: {reason}")
             outcome: Outcome = "lost" if code in _LOST else "failed"
-            wire_bytes = message_to_proto(message).ByteSize()
-            self._meter(exchange, 0, wire_bytes, outcome=outcome, down=False)
+            self._meter(exchange, 0, outcome=outcome, down=False)
             if outcome == "lost":
                 self._lose(exchange, error)
             else:
@@ -203,11 +200,11 @@ class FlowerEdge:
         record = message.content.config_records.get(MESSAGE_RECORD, ConfigRecord())
         transfers = _bytes(record, MESSAGE_TRANSFERS)
         reply = Reply(answer=_bytes(record, MESSAGE_BODY), transfers=transfers)
-        self._take(exchange, reply, message_to_proto(message).ByteSize())
+        self._take(exchange, reply, measured_s=time.monotonic() - exchange.sent_s)
         if self._settings.replies and not isinstance(exchange.answer, Failure):
             self._settings.replies.save(exchange.body, reply)
 
-    def _take(self, exchange: "_Exchange", reply: Reply, wire_bytes: int | None = None) -> None:
+    def _take(self, exchange: "_Exchange", reply: Reply, *, measured_s: float | None) -> None:
         """Believe a reply as far as it makes sense, and write its rows."""
         order = exchange.order
         exchange.answer = answer_to(order, reply.answer)
@@ -220,10 +217,9 @@ class FlowerEdge:
         self._meter(
             exchange,
             len(reply.answer),
-            wire_bytes,
             outcome="failed" if isinstance(exchange.answer, Failure) else "ok",
             down=False,
-            measured_s=None if wire_bytes is None else time.monotonic() - exchange.sent_s,
+            measured_s=measured_s,
         )
 
     def _lose(self, exchange: "_Exchange", error: EdgeError) -> None:
@@ -241,9 +237,9 @@ class FlowerEdge:
             f"{self._settings.stall_timeout_s:.0f} s"
         )
         exchange.answer = failure_of(exchange.order, lost)
-        self._meter(exchange, 0, 0, outcome="lost", down=False)
+        self._meter(exchange, 0, outcome="lost", down=False)
 
-    def _welcome(self, request: Message, reply: Message) -> None:
+    def _welcome(self, reply: Message) -> None:
         """Note which domain a node speaks for; one that answers nonsense stays unknown."""
         body = _body(reply)
         try:
@@ -253,17 +249,13 @@ class FlowerEdge:
         if domain_id in self._nodes:
             raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
         self._nodes[domain_id] = reply.metadata.src_node_id
-        asked_bytes, told_bytes = (message_to_proto(m).ByteSize() for m in (request, reply))
-        for entry in join_entries(
-            domain_id, self._settings.run, len(body), asked_bytes, told_bytes
-        ):
+        for entry in join_entries(domain_id, self._settings.run, len(body)):
             self._record(replace(entry, round_index=self._settings.round_index))
 
     def _meter(
         self,
         exchange: "_Exchange",
         payload_bytes: int,
-        wire_bytes: int | None,
         *,
         outcome: Outcome = "ok",
         down: bool,
@@ -276,7 +268,7 @@ class FlowerEdge:
                 down=down,
                 attempt=exchange.attempt,
                 payload_bytes=payload_bytes,
-                wire_bytes=wire_bytes,
+                wire_bytes=0 if outcome in ("lost", "refused") else None,
                 outcome=outcome,
                 measured_s=measured_s,
             )

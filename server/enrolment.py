@@ -113,12 +113,17 @@ def enrol_device(out: Path, domain_id: str) -> Path:
             run=settings.run,
             superlink=f"{settings.host}:{settings.flower_port}",
             depot=f"{settings.host}:{settings.depot_port}",
-            bundle=hashlib.sha256(build_fab_from_disk(server / "app")).hexdigest(),
+            bundle=hashlib.sha256(bundle_bytes(server)).hexdigest(),
             insecure=settings.insecure,
         ),
     )
     replace_file(server / "nodes" / f"{domain_id}.pub", public)  # last: from here on admitted
     return folder
+
+
+def bundle_bytes(server: Path) -> bytes:
+    """The app bundle that Flower makes of the server's ``app`` folder."""
+    return build_fab_from_disk(server / "app")
 
 
 def enrolled(server: Path) -> tuple[str, ...]:

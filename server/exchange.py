@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from graft.carriage import JOIN_DOWN_BYTES, JOIN_UP_BYTES, answer_bytes, order_bytes
 from graft.errors import EdgeError, MessageError
 from graft.ledger import SERVER
 from graft.values import (
@@ -19,7 +20,6 @@ from graft.values import (
     failure_of,
 )
 from graft.wire.codec import decode_answer
-from graft.wire.link import framed_bytes
 
 Progress = Callable[[str, int, int], None]
 # The phases that an order travels down in and its answer comes up in.
@@ -53,9 +53,11 @@ def exchange_entry(
 ) -> LedgerEntry:
     """The ledger's row of an order on its way ``down``, or of its answer on its way up.
 
-    Without ``wire_bytes`` they are modelled as one gRPC message.
+    Without ``wire_bytes`` they are modelled: what Flower's exchange carries that way.
     """
     name, down_phase, up_phase = _ROUTES[type(order)]
+    if wire_bytes is None:
+        wire_bytes = order_bytes(payload_bytes) if down else answer_bytes(payload_bytes)
     return LedgerEntry(
         run=run,
         round_index=order.round_index,
@@ -67,17 +69,18 @@ def exchange_entry(
         message=name,
         attempt=attempt,
         payload_bytes=payload_bytes,
-        wire_bytes=framed_bytes(payload_bytes) if wire_bytes is None else wire_bytes,
+        wire_bytes=wire_bytes,
         wire_source="modelled",
         measured_s=measured_s,
         outcome=outcome,
     )
 
 
-def join_entries(
-    domain_id: str, run: str, payload_bytes: int, asked_wire_bytes: int, told_wire_bytes: int
-) -> tuple[LedgerEntry, LedgerEntry]:
-    """The ledger's rows of a node being asked for its domain, and of what it answers."""
+def join_entries(domain_id: str, run: str, payload_bytes: int) -> tuple[LedgerEntry, LedgerEntry]:
+    """The ledger's rows of a node being asked for its domain, and of what it answers.
+
+    It is a run's first exchange; the bundle of the application that comes with it is not in it.
+    """
     asked = LedgerEntry(
         run=run,
         round_index=0,
@@ -88,7 +91,7 @@ def join_entries(
         receiver=domain_id,
         message="query.join",
         payload_bytes=0,
-        wire_bytes=asked_wire_bytes,
+        wire_bytes=JOIN_DOWN_BYTES + order_bytes(0),
         wire_source="modelled",
     )
     told = replace(
@@ -96,7 +99,7 @@ def join_entries(
         sender=domain_id,
         receiver=SERVER,
         payload_bytes=payload_bytes,
-        wire_bytes=told_wire_bytes,
+        wire_bytes=JOIN_UP_BYTES + answer_bytes(payload_bytes),
     )
     return asked, told
 

@@ -1,5 +1,6 @@
 """The ServerApp of a deployment: the rounds that are planned and not yet over."""
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -9,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -19,7 +19,7 @@ from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
 from graft.deployment import SERVER_FOLDER, read_server
 from graft.errors import ConfigError, DataError, GraftError, RunError
-from graft.files import replace_file
+from graft.files import LineFile, replace_file
 from graft.values import Task
 from graft.wire.replies import ReplyFolder
 from server.conduct import RunSettings, conduct
@@ -97,7 +97,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         replies=ReplyFolder(folder.steps),
         nodes=read_nodes(server),
     )
-    with (server / "state" / "stages.jsonl").open("ab", buffering=0) as stages:
+    with contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages:
         return conduct(
             connect_flower(grid, settings, arriving),
             RunSettings(
@@ -113,20 +113,25 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
 class _Progress:
     """Tells those who look from outside where the round is, and when each stage began and ended."""
 
-    def __init__(self, path: Path, stages: IO[bytes]) -> None:
+    def __init__(self, path: Path, stages: LineFile) -> None:
         self._path = path
         self._stages = stages
         self._latest: dict[str, object] = {}
+        self._began_s: dict[tuple[int, str], float] = {}
 
     def __call__(self, index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
         told: dict[str, object] = {"round": index, "phase": phase, "done": done, "wanted": wanted}
         if told == self._latest:
             return
         self._latest = told
-        facts = {**told, "time": time.time(), "payload_bytes": num_bytes}
+        now_s = time.time()
+        facts = {**told, "time": now_s, "payload_bytes": num_bytes}
         replace_file(self._path, json.dumps(facts).encode(), durable=False)
-        if done in (0, wanted):
-            self._stages.write(json.dumps(facts).encode() + b"\n")
+        stage = "learn" if phase == "report" else phase
+        began_s = self._began_s.setdefault((index, stage), now_s)
+        if done == wanted:
+            time_of = {"round_index": index, "stage": stage, "began_s": began_s, "ended_s": now_s}
+            self._stages.append(time_of)
 
 
 @contextmanager

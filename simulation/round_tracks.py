@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from graft.ledger import DEPOT, canonical_key, is_upload
 from graft.values import LedgerEntry
-from graft.wire.link import framed_bytes
 from simulation.clock import Compute, Step, Transfer
 
 _JOIN, _PROFILE, _PROBE, _LEARN = range(4)
@@ -65,16 +64,6 @@ def method_round(
     return MethodRound(devices=devices, lossy_stages=frozenset(lossy))
 
 
-def carried_bytes(entry: LedgerEntry) -> int:
-    """Bytes of a message on the wire: one gRPC message, or the depot's own framing.
-
-    Flower's envelope is left out. It holds ids of a length that is drawn anew in every run, and
-    simulated times follow from seed and configuration alone, whichever engine carried them.
-    """
-    by_depot = DEPOT in (entry.sender, entry.receiver)
-    return entry.wire_bytes if by_depot else framed_bytes(entry.payload_bytes)
-
-
 def is_carried(entry: LedgerEntry) -> bool:
     """Whether anything was on its way: not what a device held, and not what never left."""
     return not entry.cached and entry.outcome not in ("lost", "refused")
@@ -114,7 +103,7 @@ def _device_round(
     for number, (index, (stage, place)) in enumerate(placed.items()):
         entry = entries[index]
         if is_carried(entry):
-            step = Transfer(up=is_upload(entry), num_bytes=carried_bytes(entry))
+            step = Transfer(up=is_upload(entry), num_bytes=entry.wire_bytes)
             waiting[stage].append((place, number, step))
     for stage, seconds in enumerate((times.probe_s, *times.learn_s), _PROBE):
         if seconds:

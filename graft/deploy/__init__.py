@@ -11,6 +11,7 @@ from graft.deploy.expand import expand
 from graft.deploy.server import depot, server
 from graft.deploy.setup import enrol, init
 from graft.deploy.status import status
+from graft.deploy.traffic import traffic
 
 deploy_app = typer.Typer(
     help="Real devices: set up, run, expand, look at, measure.", no_args_is_help=True
@@ -23,6 +24,7 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     device: "graft deploy device field/devices/ann --data my-folder",
     expand: "graft deploy expand carol --server field/server",
     status: "graft deploy status --server field/server",
+    traffic: "graft deploy traffic --server field/server --simulated runs/same",
     calibrate: "graft deploy calibrate --out mine.toml; "
     "graft simulate --set devices.classes_file=mine.toml",
 }

@@ -22,14 +22,16 @@ def server(
         bool, typer.Option("--depot/--no-depot", help="Also run the model depot here.")
     ] = True,
 ) -> None:
-    """Run the server: Flower's SuperLink, the gateway in front of it, the model depot.
+    """Run the server: Flower's SuperLink, the gateway and meter in front of it, the model depot.
 
     Until Ctrl-C or SIGTERM. What dies is started again; killed and started again, the server
     goes on where it was.
     """
     from graft.deployment import read_server
     from graft.errors import GraftError
+    from graft.meter import MeterFile
     from server.gateway import Gateway
+    from server.relay import MeteredRelay
     from server.superlink import SuperLink
 
     folder = folder.absolute()
@@ -43,7 +45,14 @@ def server(
         kept.append(_kept("depot", command, superlink.environment, folder))
     with (
         until_stopped() as wait,
-        Gateway(settings.flower_port, superlink.port, None if settings.insecure else folder),
+        Gateway(ports["gateway"], superlink.port, None if settings.insecure else folder),
+        contextlib.closing(MeterFile(folder / "state" / "flower-meter.jsonl")) as meter,
+        MeteredRelay(
+            f"0.0.0.0:{settings.flower_port}",
+            f"127.0.0.1:{ports['gateway']}",
+            service="flower",
+            record=meter.write,
+        ),
     ):
         tell(f"server {settings.host}: Flower {settings.flower_port}, depot {settings.depot_port}")
         due_s = 0.0
@@ -65,11 +74,13 @@ def server(
 def depot(
     folder: Annotated[Path, typer.Argument(help="The server's folder.")],
 ) -> None:
-    """Run the model depot by itself: models over gRPC, TLS with client certificates."""
+    """Run the model depot by itself, its meter before it: gRPC, TLS with client certificates."""
     from graft.data.dataset_table import read_dataset
     from graft.deployment import read_server
+    from graft.meter import MeterFile
     from server.depot import DepotServer, tls_credentials
     from server.field import run_folder
+    from server.relay import MeteredRelay
     from server.store import open_store
 
     folder = folder.absolute()
@@ -85,10 +96,14 @@ def depot(
     with (
         until_stopped() as wait,
         DepotServer(
-            store,
+            store, "127.0.0.1:0", credentials=credentials, insecure=settings.insecure
+        ) as behind,
+        contextlib.closing(MeterFile(folder / "state" / "depot-meter.jsonl")) as meter,
+        MeteredRelay(
             f"0.0.0.0:{settings.depot_port}",
-            credentials=credentials,
-            insecure=settings.insecure,
+            f"127.0.0.1:{behind.port}",
+            service="depot",
+            record=meter.write,
         ),
     ):
         tell(f"depot: port {settings.depot_port}")
@@ -116,8 +131,9 @@ def loopback_ports(folder: Path) -> dict[str, int]:
 
     path = folder / "state" / "ports.json"
     if not path.exists():
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports = {"superlink": free.getsockname()[1]}
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            other.bind(("127.0.0.1", 0))
+            ports = {"superlink": one.getsockname()[1], "gateway": other.getsockname()[1]}
         replace_file(path, json.dumps(ports).encode())
     return dict(json.loads(path.read_text("utf-8")))

@@ -14,20 +14,30 @@ from graft.report.summary import (
     summarise_rounds,
 )
 from graft.report.tables import markdown_table, rich_table, summary_dict
+from graft.report.wire import StageTraffic, read_stages, reconcile
+from graft.report.wire_model import StageTime
+from graft.report.wire_tables import wire_dicts, wire_markdown, wire_rich
 
 __all__ = [
     "MethodSummary",
     "RoundSummary",
     "RunRecord",
+    "StageTime",
+    "StageTraffic",
     "class_dicts",
     "class_times",
     "domain_gains",
     "markdown_table",
     "read_run",
+    "read_stages",
+    "reconcile",
     "report_page",
     "rich_table",
     "summarise",
     "summarise_rounds",
     "summary_dict",
+    "wire_dicts",
+    "wire_markdown",
+    "wire_rich",
     "write_report",
 ]

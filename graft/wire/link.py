@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from graft.carriage import DepotCalls, data_message_bytes, stream_bytes
 from graft.ports import ModelStore
 from graft.wire.stubs import depot_pb2 as pb
 
@@ -20,10 +21,6 @@ PART_CODES: Final[dict[Part, pb.Part]] = {
     "residual": pb.PART_RESIDUAL,
     "exact": pb.PART_EXACT,
 }
-
-_GRPC_PREFIX_BYTES: Final = 5
-_HTTP2_FRAME_BYTES: Final = 16 * 1024
-_HTTP2_HEADER_BYTES: Final = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,22 +67,22 @@ class Link(Protocol):
 class DirectoryLink:
     """A link inside one process, straight to any model store; wire bytes are modelled.
 
-    The model is the depot's own framing, so that a simulated transfer weighs what the same
-    transfer over gRPC does, without TLS and TCP.
+    A simulated transfer weighs what the same transfer over gRPC and TLS does: its own direction,
+    without requests and acknowledgements. One device's link, for one order.
     """
 
     wire_source: WireSource = "modelled"
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store
+        self._calls = DepotCalls()
 
     def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
         content = self._store.part(model_id, part)
-        request = pb.FetchRequest(model_id=model_id, part=PART_CODES[part], offset=offset)
-        overhead = framed_bytes(request.ByteSize())
+        overhead = self._calls.fetch_bytes()
         for start in range(offset, len(content), CHUNK_BYTES):
             data = content[start : start + CHUNK_BYTES]
-            yield Piece(data=data, wire_bytes=overhead + data_message_bytes(len(data)))
+            yield Piece(data=data, wire_bytes=overhead + _chunk_bytes(len(data)))
             overhead = 0
 
     def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
@@ -96,10 +93,12 @@ class DirectoryLink:
             base_bytes=self._store.num_bytes(model_id, "base"),
             residual_bytes=self._store.num_bytes(model_id, "residual"),
         )
+        overhead = self._calls.push_bytes()
         for part, num_bytes in push_plan(stored).items():
             whole, rest = divmod(num_bytes, CHUNK_BYTES)
-            wire = whole * data_message_bytes(CHUNK_BYTES)
-            progress(part, num_bytes, wire + (data_message_bytes(rest) if rest else 0))
+            wire = overhead + whole * _chunk_bytes(CHUNK_BYTES)
+            progress(part, num_bytes, wire + (_chunk_bytes(rest) if rest else 0))
+            overhead = 0
         return stored
 
 
@@ -121,13 +120,5 @@ def acknowledgement_bytes(model: StoredModel) -> int:
     return int(stat.ByteSize())
 
 
-def data_message_bytes(num_bytes: int) -> int:
-    """Wire bytes of one chunk message with ``num_bytes`` of data: tag, length, data, framing."""
-    length_bytes = max(1, (num_bytes.bit_length() + 6) // 7)
-    return framed_bytes(1 + length_bytes + num_bytes)
-
-
-def framed_bytes(message_bytes: int) -> int:
-    """Wire bytes of a serialised message: gRPC's prefix and HTTP/2 data frame headers."""
-    body = _GRPC_PREFIX_BYTES + message_bytes
-    return body + _HTTP2_HEADER_BYTES * -(-body // _HTTP2_FRAME_BYTES)
+def _chunk_bytes(num_bytes: int) -> int:
+    return stream_bytes(data_message_bytes(num_bytes))

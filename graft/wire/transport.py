@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from graft.carriage import acknowledged_bytes
 from graft.errors import (
     ModelMissingError,
     PayloadChangedError,
@@ -19,7 +20,7 @@ from graft.ledger import DEPOT
 from graft.ports import Clock
 from graft.values import LedgerEntry, ModelCard, Outcome, Parameters, Phase, Precision
 from graft.wire.cache import PartCache
-from graft.wire.link import Link, Part, StoredModel, acknowledgement_bytes, framed_bytes
+from graft.wire.link import Link, Part, StoredModel, acknowledgement_bytes
 from graft.wire.parts import decode_base, join_parts
 from graft.wire.payload import (
     MAX_PAYLOAD_BYTES,
@@ -236,7 +237,7 @@ class DeviceTransport:
                     "stored",
                     attempt=attempt,
                     payload_bytes=num_bytes,
-                    wire_bytes=framed_bytes(num_bytes),
+                    wire_bytes=acknowledged_bytes(num_bytes),
                 )
 
     def _write_row(

@@ -8,7 +8,6 @@ from graft.errors import NodesMissingError
 from graft.methods import methods_by_name
 from graft.values import Answer, LearnOrder, LedgerEntry, Order, ProfileOrder, failure_of
 from graft.wire.codec import encode_join, encode_order
-from graft.wire.link import framed_bytes
 from server.exchange import Progress, answer_phase, join_entries, settle
 from simulation.block.steps import Block, BlockResult, StepFolder
 
@@ -63,9 +62,7 @@ class BlockEdge:
         """Every domain says its name, as a node does; nobody has to be waited for."""
         for domain_id in self._domains.ids:
             told = len(encode_join(domain_id))
-            for entry in join_entries(
-                domain_id, self._run, told, framed_bytes(0), framed_bytes(told)
-            ):
+            for entry in join_entries(domain_id, self._run, told):
                 self._record(entry)
         self._progress("join", len(self._domains.ids), len(self._domains.ids))
 

@@ -86,9 +86,8 @@ def lesson(domain_id: str, method: str = "hat") -> list[LedgerEntry]:
     ]
 
 
-# An order or answer of 1 kB has 14 bytes of framing: down at 1 MB/s, up at half of it. The
-# depot's entries count theirs already: 100 kB 0.2 s; 300 kB 0.4 s; up 200 kB 0.5 s.
-DOWN_S, UP_S = 0.1 + 1_014e-6, 0.1 + 2_028e-6
+# 1 kB on the wire: down at 1 MB/s, up at half of it; 100 kB 0.2 s; 300 kB 0.4 s; up 200 kB 0.5 s.
+DOWN_S, UP_S = 0.1 + 1_000e-6, 0.1 + 2_000e-6
 WAY_S = [DOWN_S, UP_S, DOWN_S, 0.2, 0.2, UP_S, DOWN_S, 0.0, 0.4, 0.5, 0.101, UP_S]
 
 
