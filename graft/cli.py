@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from graft.bench import bench_app
 from graft.config import ExpansionConfig, read_config, with_settings
+from graft.data_commands import data_app
 from graft.deploy import deploy_app
 from graft.errors import GraftError
 from graft.files import AnyPath, open_path
@@ -25,9 +26,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
-)
-data_app = typer.Typer(
-    help="Public data sets and people's own: fetch, prepare, check.", no_args_is_help=True
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
@@ -166,77 +164,6 @@ def report(
     _show_run(open_path(run), output)
 
 
-@data_app.command(
-    "prepare", epilog="Example: graft data prepare hapt --from downloads/hapt.zip --out hapt"
-)
-def data_prepare(
-    name: Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")],
-    source: Annotated[Path, typer.Option("--from", help="The originals: a folder or archive.")],
-    out: Annotated[Path, typer.Option(help="The domain folder to write.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace what OUT holds.")] = False,
-    output: FormatOption = Format.TABLE,
-) -> None:
-    """Turn a public set's original files into a domain folder; counts are checked."""
-    from graft.data.prepare import prepare_dataset
-
-    with _file_progress() as progress:
-        done = prepare_dataset(name, source, out, progress, overwrite=overwrite)
-    load = done.load
-    facts: dict[str, Any] = {
-        "name": done.name,
-        "folder": str(done.folder),
-        "licence": done.licence,
-        "domains": load.domains,
-        "recordings": load.recordings,
-        "rows": load.rows,
-        "windows": load.windows,
-        "skipped_lines": dict(load.skipped_lines),
-    }
-    _print_facts(facts, output)
-
-
-@data_app.command("fetch", epilog="Example: graft data fetch hapt --out downloads")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")],
-    out: Annotated[Path, typer.Option(help="Folder for the archive.")] = Path("downloads"),
-    output: FormatOption = Format.TABLE,
-) -> None:
-    """Download a public set from its official address; resumes, checks, shows the licence."""
-    from graft.data.fetch import fetch_dataset
-
-    with _file_progress() as progress:
-        done = fetch_dataset(name, out, progress)
-    _print_facts(
-        {
-            "archive": str(done.path),
-            "address": done.url,
-            "bytes": done.num_bytes,
-            "sha256": done.sha256,
-            "licence": done.licence,
-        },
-        output,
-    )
-
-
-@data_app.command("check", epilog="Example: graft data check my-folder")
-def data_check(
-    folder: Annotated[Path, typer.Argument(help="A domain folder.")],
-    output: FormatOption = Format.TABLE,
-) -> None:
-    """Read every domain of a folder and say what is wrong; exit code 1 if anything is."""
-    from graft.data.folder import FolderWorld, check_folder
-
-    problems = check_folder(folder)
-    facts: dict[str, Any] = {"folder": str(folder), "problems": len(problems)}
-    if not problems:
-        facts["domains"] = len(FolderWorld(folder).domain_ids)
-    for domain_id, error in problems:
-        facts[domain_id or "dataset"] = f"{type(error).__name__}: {error}"
-    _print_facts(facts, output)
-    if problems:
-        raise typer.Exit(1)
-
-
 def _configure(
     config_file: Path | None,
     data: Path | None,
@@ -289,14 +216,6 @@ def _show_run(path: AnyPath, output: Format) -> None:
     console.print(f"report {page}", highlight=False)
 
 
-def _print_facts(facts: dict[str, Any], output: Format) -> None:
-    if output is Format.JSON:
-        print(json.dumps(facts, indent=2))
-        return
-    for key, value in facts.items():
-        print(f"{key:14} {value if value != {} else 'none'}")
-
-
 @contextmanager
 def _round_progress(rounds: int) -> Iterator[Callable[[int, str, int, int, int], None]]:
     """A line a phase while it runs: round, phase, answers, payload bytes so far."""
@@ -330,17 +249,5 @@ def _round_progress(rounds: int) -> Iterator[Callable[[int, str, int, int, int],
                 round=index,
                 traffic=bytes_text(num_bytes),
             )
-
-        yield show
-
-
-@contextmanager
-def _file_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for long work on files: (what, done, of)."""
-    with Progress(console=console, transient=True) as bars:
-        bar = bars.add_task("start", total=None)
-
-        def show(what: str, done: int, wanted: int) -> None:
-            bars.update(bar, description=what, completed=done, total=wanted or None)
 
         yield show
