@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +20,16 @@ from graft.data_commands import data_app
 from graft.deploy import deploy_app
 from graft.errors import GraftError
 from graft.files import AnyPath, open_path
-from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
+from graft.terminal import (
+    Format,
+    FormatOption,
+    SettingOption,
+    TrackOption,
+    console,
+    print_facts,
+    read_settings,
+)
+from graft.world_commands import world_app
 
 app = typer.Typer(
     help="Grow a learning system to new domains: simulate, prepare data, report, measure.",
@@ -30,6 +40,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(deploy_app, name="deploy")
+app.add_typer(world_app, name="world")
 
 
 def main() -> None:
@@ -86,6 +97,7 @@ def simulate(
     stacked: Annotated[
         bool, typer.Option(help="Block engine: train models of one architecture side by side.")
     ] = True,
+    track: TrackOption = None,
     resume: Annotated[
         str | None, typer.Option(help="Go on with an interrupted run's folder.")
     ] = None,
@@ -107,9 +119,12 @@ def simulate(
     from graft.data.worlds import open_world
     from server.conduct import RunSettings
     from server.run_folder import RunFolder
+    from server.trackers import open_tracker
+    from server.tracking import tracked
     from simulation.engines import Engine, EngineSettings, run_engine
     from simulation.timekeeper import SimulatedClock
 
+    trackers = [open_tracker(text) for text in track or ()]
     carrier = EngineSettings(
         engine=Engine(engine),
         accelerator=accelerator,
@@ -143,7 +158,8 @@ def simulate(
             soft_wrap=True,
         )
         try:
-            digest = run_engine(settings, carrier)
+            with tracked(trackers, folder.run_id, config) as on_round:
+                digest = run_engine(replace(settings, on_round=on_round), carrier)
         except GraftError as error:
             folder.fail(f"{type(error).__name__}: {error}")
             failure: GraftError | None = error
@@ -162,6 +178,26 @@ def report(
 ) -> None:
     """Write a run's report.html again and print its table."""
     _show_run(open_path(run), output)
+
+
+@app.command(epilog="Example: graft track runs/first --to tensorboard=runs/tensorboard")
+def track(
+    run: Annotated[str, typer.Argument(help="A run folder.")],
+    to: Annotated[
+        list[str],
+        typer.Option(help="tensorboard=FOLDER, wandb=FOLDER, mlflow=FOLDER or its address."),
+    ],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Send the figures of a run that is over to trackers, round by round."""
+    from graft.report import read_run
+    from server.trackers import open_tracker
+    from server.tracking import track_record
+
+    record = read_run(open_path(run))
+    track_record(record, [open_tracker(text) for text in to])
+    rounds = len({row.round_index for row in record.rows})
+    print_facts({"run": str(record.run["id"]), "rounds": rounds, "to": list(to)}, output)
 
 
 def _configure(

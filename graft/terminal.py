@@ -26,6 +26,14 @@ SettingOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any key, e.g. --set selection.num_sources=3; repeatable."),
 ]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Send each round's figures to a tracker too: tensorboard=FOLDER, wandb=FOLDER "
+        "(offline), mlflow=FOLDER or its address; repeatable. Wants the extra graft[trackers].",
+    ),
+]
 
 
 def read_settings(texts: Sequence[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from server.signing import open_signer
 from server.store import open_store
 
 Progress = Callable[[int, str, int, int, int], None]
+OnRound = Callable[[int, Sequence[ResultRow], Sequence[LedgerEntry]], None]
 # Opens the way to the domains; it gets where ledger entries go and where progress is told.
 Connect = Callable[[Callable[[LedgerEntry], None], EdgeProgress], Edge]
 
@@ -46,7 +47,8 @@ class RunSettings:
     """What a run needs besides its way to the domains.
 
     ``progress`` gets (round, phase, answers so far, answers wanted, payload bytes so far).
-    Without a ``timekeeper`` nothing is simulated, and no time is called so.
+    Without a ``timekeeper`` nothing is simulated, and no time is called so. ``on_round`` gets
+    (round, rows, entries) of each round once it is durable.
     """
 
     config: ExpansionConfig
@@ -54,6 +56,7 @@ class RunSettings:
     folder: RunFolder
     progress: Progress = lambda *_: None
     timekeeper: Timekeeper | None = None
+    on_round: OnRound = lambda *_: None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run before anything starts.
@@ -129,6 +132,7 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
         if keeper is not None:
             rows, entries[:] = keeper.time_round(rows, entries)
         folder.save_round(done.state, rows, entries, done.profiles)
+        settings.on_round(state.round_index, rows, tuple(entries))
         entries.clear()
         state = done.state
     digest, failures = folder.finish(len(schedule))
