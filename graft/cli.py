@@ -5,21 +5,22 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from graft.bench import bench_app
-from graft.config import ExpansionConfig, read_config, with_settings
+from graft.config import ExpansionConfig, read_config
 from graft.data_commands import data_app
 from graft.deploy import deploy_app
 from graft.errors import GraftError
+from graft.export_commands import export_app
 from graft.files import AnyPath, open_path
+from graft.options import configure
 from graft.terminal import (
     Format,
     FormatOption,
@@ -31,6 +32,9 @@ from graft.terminal import (
 )
 from graft.world_commands import world_app
 
+if TYPE_CHECKING:
+    from graft.data.domain import World
+
 app = typer.Typer(
     help="Grow a learning system to new domains: simulate, prepare data, report, measure.",
     no_args_is_help=True,
@@ -41,6 +45,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(world_app, name="world")
+app.add_typer(export_app, name="export")
 
 
 def main() -> None:
@@ -116,15 +121,10 @@ def simulate(
     if resume is None:
         config = _configure(config_file, data, domains, rounds, gamma, seed, method, setting)
     # Flower, Ray and torch take seconds to import; what comes before needs none of them.
-    from graft.data.worlds import open_world
-    from server.conduct import RunSettings
+    from graft.api import carry_out
     from server.run_folder import RunFolder
-    from server.trackers import open_tracker
-    from server.tracking import tracked
-    from simulation.engines import Engine, EngineSettings, run_engine
-    from simulation.timekeeper import SimulatedClock
+    from simulation.engines import Engine, EngineSettings
 
-    trackers = [open_tracker(text) for text in track or ()]
     carrier = EngineSettings(
         engine=Engine(engine),
         accelerator=accelerator,
@@ -140,31 +140,35 @@ def simulate(
         folder = RunFolder(open_path(resume))
         config = folder.resume()
         carrier = carrier.as_kept(folder.read_engine())
-    world = open_world(config.world, config.seed)
-    with _round_progress(config.rounds) as progress:
-        settings = RunSettings(
-            config=config,
-            world=world,
-            folder=folder,
-            progress=progress,
-            timekeeper=SimulatedClock(config, world.task),
-        )
-        if resume is None:
-            folder.begin(config, world, carrier.kept())
+
+    is_begun = False
+
+    def tell(world: "World") -> None:
+        nonlocal is_begun
+        is_begun = True
         console.print(
             f"{world.task.name}: {len(world.domain_ids)} domains, {config.rounds} rounds, "
             f"methods {', '.join(config.methods)}; run folder {folder.path}",
             highlight=False,
             soft_wrap=True,
         )
+
+    failure: GraftError | None = None
+    with _round_progress(config.rounds) as progress:
         try:
-            with tracked(trackers, folder.run_id, config) as on_round:
-                digest = run_engine(replace(settings, on_round=on_round), carrier)
+            digest = carry_out(
+                folder,
+                config,
+                carrier,
+                is_new=resume is None,
+                track=track or (),
+                progress=progress,
+                begun=tell,
+            )
         except GraftError as error:
-            folder.fail(f"{type(error).__name__}: {error}")
-            failure: GraftError | None = error
-        else:
-            failure = None
+            if not is_begun:
+                raise
+            failure = error
     if folder.is_written:
         _show_run(folder.path, output)
     if failure is not None:
@@ -211,21 +215,16 @@ def _configure(
     settings: list[str] | None,
 ) -> ExpansionConfig:
     """The file's configuration (or the defaults), then --set, then the options of their own."""
-    config = read_config(config_file) if config_file else ExpansionConfig()
-    changes = read_settings(settings or ())
-    if data is not None:
-        changes |= {"world.kind": "folder", "world.path": str(data.absolute())}
-    if domains is not None:
-        changes["world.max_domains" if data is not None else "world.domains"] = domains
-    named = {"rounds": rounds, "split.gamma": gamma, "seed": seed, "method": method}
-    changes |= {key: value for key, value in named.items() if value is not None}
-    for key in ("devices.classes_file", "network.classes_file"):
-        if key in changes:  # a run's workers stand in other folders
-            changes[key] = str(Path(changes[key]).absolute())
-    if method is not None and "comparisons" not in changes:
-        # The default comparisons include the default method's own variant, not the new one.
-        changes["comparisons"] = [name for name in config.comparisons if name != method]
-    return with_settings(config, changes)
+    return configure(
+        read_config(config_file) if config_file else ExpansionConfig(),
+        read_settings(settings or ()),
+        data=data,
+        domains=domains,
+        rounds=rounds,
+        gamma=gamma,
+        seed=seed,
+        method=method,
+    )
 
 
 def _show_run(path: AnyPath, output: Format) -> None:

@@ -90,7 +90,7 @@ def test_an_mlflow_file_store_reads_settings_and_rounds_back(tmp_path: Path) -> 
 
 
 def test_mlflow_goes_on_in_the_run_that_was_begun(tmp_path: Path) -> None:
-    place = f"sqlite:///{tmp_path}/mlflow.db"
+    place = str(tmp_path / "store")
     tell("mlflow", place, rounds=2)
     again = open_tracker(f"mlflow={place}")
     again.begin("first", flat_settings(CONFIG))

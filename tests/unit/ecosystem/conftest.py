@@ -1,0 +1,19 @@
+"""One small finished run, made by the Python API within this process."""
+
+from pathlib import Path
+
+import pytest
+
+import graft
+
+SETTINGS = {"world.windows_per_domain": 60, "training.max_steps": 8}
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> graft.Run:
+    """Of 8 domains round(0.4 * 8) = 3 are founders, 5 are newcomers of two rounds."""
+    place: Path = tmp_path_factory.mktemp("ecosystem") / "run"
+    return graft.simulate(
+        "imu", domains=8, rounds=2, seed=3, comparisons=["label-only"], settings=SETTINGS,
+        engine="block", workers=0, out=place, track=[f"tensorboard={place.parent / 'events'}"],
+    )  # fmt: skip
