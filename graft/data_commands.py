@@ -157,6 +157,71 @@ def data_from_csv(
     console.print(f"next: graft data check {out}", highlight=False, soft_wrap=True)
 
 
+@data_app.command(
+    "from-flwr",
+    epilog="Example: graft data from-flwr digits.parquet --sample image --label digit "
+    "--partitions 10 --alpha 0.5 --out digits",
+)
+def data_from_flwr(
+    source: Annotated[
+        str, typer.Argument(help="A .parquet, .csv or .json file, or a set of the hub by name.")
+    ],
+    sample: Annotated[str, typer.Option(help="The column of the samples: windows or images.")],
+    label: Annotated[str, typer.Option(help="The column of the class.")],
+    out: Annotated[Path, typer.Option(help="The domain folder to write.")],
+    user: Annotated[
+        str | None, typer.Option(help="A column whose every value becomes a domain.")
+    ] = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, help="Instead of --user: so many domains.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="With --partitions: uneven classes, Dirichlet's alpha.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="A column of recordings that no split may part.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split of a set of the hub.")] = "train",
+    seed: Annotated[int, typer.Option(help="What a drawn partition derives from.")] = 0,
+    name: Annotated[
+        str | None, typer.Option(help="The set's name; by default that of OUT.")
+    ] = None,
+    modality: Annotated[str, typer.Option(help=", ".join(get_args(Modality)) + ".")] = "image",
+    licence: Annotated[str, typer.Option(help="The data's licence, as dataset.toml says it.")] = (
+        "not stated"
+    ),
+    overwrite: Annotated[bool, typer.Option(help="Replace what OUT holds.")] = False,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Turn flwr-datasets' partitions into a domain folder. Wants the extra graft[datasets]."""
+    from graft.data.partitions import PartitionColumns, convert_partitions, open_partitioner
+
+    partitioner = open_partitioner(
+        source, split=split, user=user, partitions=partitions, label=label, alpha=alpha, seed=seed
+    )
+    with file_progress() as progress:
+        done = convert_partitions(
+            partitioner,
+            out,
+            PartitionColumns(sample=sample, label=label, group=group),
+            name=name or out.name,
+            licence=licence,
+            modality=_modality(modality),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    print_facts(
+        {
+            "folder": str(done.folder),
+            "domains": done.domains,
+            "classes": list(done.classes),
+            "rows": done.rows,
+            "left_out": list(done.left_out),
+        },
+        output,
+    )
+
+
 @data_app.command("check", epilog="Example: graft data check my-folder")
 def data_check(
     folder: Annotated[Path, typer.Argument(help="A domain folder.")],
