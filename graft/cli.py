@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,6 +47,24 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(world_app, name="world")
 app.add_typer(export_app, name="export")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("graft"))
+        raise typer.Exit
+
+
+@app.callback()
+def graft(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Tell the version and end.", is_eager=True, callback=_tell_version
+        ),
+    ] = False,
+) -> None:
+    """Grow a learning system to new domains: simulate, prepare data, report, measure, export."""
 
 
 def main() -> None:
