@@ -47,6 +47,8 @@ class MlflowTracker:
     def __init__(self, place: str) -> None:
         if "://" not in place:
             place = Path(place).absolute().as_uri()
+        # Trackers tell their makers how they are used, unless they are told not to.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         if place.startswith("file:"):
             # MLflow asks for a word of consent before it writes to a plain folder.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -57,8 +59,6 @@ class MlflowTracker:
         self._client: Any = MlflowClient(tracking_uri=place)
 
     def begin(self, run: str, settings: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-
         known = self._client.get_experiment_by_name(EXPERIMENT)
         experiment = known.experiment_id if known else self._client.create_experiment(EXPERIMENT)
         named = f"tags.`{_RUN_TAG}` = '{run}'"
@@ -69,7 +69,8 @@ class MlflowTracker:
             return
         tags = {_RUN_TAG: run}
         self._run = self._client.create_run(experiment, run_name=run, tags=tags).info.run_id
-        self._client.log_batch(self._run, params=[Param(*each) for each in settings.items()])
+        for key, value in settings.items():
+            self._client.log_param(self._run, key, value)
 
     def log(self, figures: Mapping[str, float], round_index: int) -> None:
         for name, value in figures.items():
@@ -83,6 +84,7 @@ class WandbTracker:
     """An offline run of Weights & Biases in a folder; ``wandb sync`` may send it later."""
 
     def __init__(self, folder: str) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         try:
             import wandb
         except ImportError as error:

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from graft.errors import DatasetFormatError
+from graft.errors import ConfigError, DatasetFormatError
 
 RowArray = npt.NDArray[np.float64]
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,16 @@ class CsvColumns:
     time_unit_s: float = 1.0
     session: str | None = None
     delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        if len(self.delimiter) != 1:
+            raise ConfigError(f"delimiter: got {self.delimiter!r}, wanted one character")
+        named = [*self.sensors, self.label, self.user, self.time, self.session]
+        given = [name for name in named if name is not None]
+        if not self.sensors or not all(given) or len(set(given)) < len(given):
+            raise ConfigError(
+                f"columns: got {given}, wanted one sensor or more, and none in two places"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -173,8 +184,9 @@ def _fault(
         try:
             number = float(text)
         except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+            number = math.inf
+        # Beyond float32 a value would become an infinity.
+        if not abs(number) < _LARGEST:
             return f"{name} is not a number", f" with {text.strip()!r:.30}"
     return None
 

@@ -3,6 +3,7 @@
 Legend: L lines of a stretch, K channels, N windows, T samples of a window.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,14 @@ class Windowing:
     block_s: float = 10.0
 
     def __post_init__(self) -> None:
-        for name, value in (("rate", self.rate_hz), ("window", self.window), ("step", self.step)):
-            if not value > 0:
+        wanted = {
+            "rate": self.rate_hz,
+            "window": self.window,
+            "step": self.step,
+            "block": self.block_s,
+        }
+        for name, value in wanted.items():
+            if not 0 < value < math.inf:
                 raise ConfigError(f"{name}: got {value}, wanted more than 0")
         if round(self.block_s * self.rate_hz) < self.window:
             raise ConfigError(

@@ -116,8 +116,10 @@ def overlapping_rows(data: DomainData) -> tuple[int, int] | None:
         before_KT, own_KT = x[row - 1], x[row]
         for hop in np.flatnonzero((before_KT == own_KT[:, :1]).all(0)):
             shared_KT = before_KT[:, hop:]
-            # Any two stretches of silence are equal, and so may be two single samples.
-            tells = shared_KT.shape[1] >= 2 and (np.ptp(shared_KT, axis=1) > 0).any()
+            # Any two stretches of silence are equal, and so may be a few samples.
+            tells = (
+                shared_KT.shape[1] >= max(2, length // 8) and (np.ptp(shared_KT, axis=1) > 0).any()
+            )
             if tells and np.array_equal(shared_KT, own_KT[:, : length - hop]):
                 return int(row), int(length - hop)
     return None

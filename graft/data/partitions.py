@@ -3,6 +3,7 @@
 Legend: N rows of a partition.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,7 @@ def open_partitioner(
     Raises ExtraMissingError without the extra, ConfigError for no or two ways to part,
     DatasetFormatError for a source that cannot be read.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import datasets
         from flwr_datasets.partitioner import (

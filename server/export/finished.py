@@ -53,7 +53,11 @@ def find_model(path: AnyPath, name: str) -> FinishedModel:
         raise RunError(f"run folder {path}: got no readable run.toml, wanted a run's") from error
     catalogue = RunFolder(path).read_state().catalogue
     card = _choose(catalogue, name)
-    verify_card(tables["run"]["id"], card, (path / "keys" / "server.pub").read_bytes())
+    try:
+        public_key = (path / "keys" / "server.pub").read_bytes()
+    except FileNotFoundError as error:
+        raise RunError(f"run folder {path}: got no keys/server.pub, wanted the run's") from error
+    verify_card(tables["run"]["id"], card, public_key)
     task = _task(tables["world"])
     payload = open_store(path / "models", task).part(card.model_id, "exact")
     shapes = parameter_shapes(card.architecture, task)

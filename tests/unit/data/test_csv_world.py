@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_a_line_that_cannot_be_used_is_skipped_named_and_never_spanned(write: Wr
     rows[12] = "ann,walk,12"
     rows[15] = "ann,,15,1"
     rows[17] = ",walk,17,1"
-    rows[18] = "ann,walk,nan,1"
+    rows[18] = "ann,walk,1e39,1"  # no float32
     world, report = convert(write(rows))
     assert report.skipped == (
         "all.csv: 2 lines skipped: a is not a number, first line 12 with 'ten'",
@@ -212,8 +213,18 @@ def test_a_file_that_is_no_text_or_not_there_is_named(write: Write, tmp_path: Pa
 def test_a_block_shorter_than_a_window_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"at least the 128 samples of a window: 2\.56 s"):
         Windowing(rate_hz=50, window=128, step=64, block_s=2)
-    with pytest.raises(ConfigError, match="step: got 0"):
-        Windowing(rate_hz=50, step=0)
+    for settings in ({"step": 0}, {"rate_hz": float("inf")}, {"block_s": float("nan")}):
+        with pytest.raises(ConfigError, match="wanted more than 0"):
+            Windowing(**{"rate_hz": 50, **settings})
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"sensors": ()}, {"delimiter": ";;"}, {"label": "a"}, {"user": ""}, {"sensors": ("a", "a")}],
+)
+def test_columns_that_cannot_be_are_refused(columns: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        CsvColumns(**{"sensors": ("a", "b"), "label": "what", **columns})
 
 
 def test_the_same_files_give_the_same_bytes(write: Write, tmp_path: Path) -> None:

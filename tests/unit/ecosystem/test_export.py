@@ -156,6 +156,9 @@ def test_a_changed_payload_or_key_is_never_exported(
     (copy / "run.toml").write_text(text, "utf-8")
     with pytest.raises(PayloadChangedError, match="signature"):
         find_model(copy, newcomer.card.domain_id)
+    (copy / "keys" / "server.pub").unlink()
+    with pytest.raises(RunError, match=r"server\.pub"):
+        find_model(copy, newcomer.card.domain_id)
 
 
 def test_answers_that_differ_leave_no_file(
