@@ -46,17 +46,17 @@ class Timekeeper(Protocol):
 class RunSettings:
     """What a run needs besides its way to the domains.
 
+    ``on_round`` gets (round, rows, entries) of each round once it is durable.
     ``progress`` gets (round, phase, answers so far, answers wanted, payload bytes so far).
-    Without a ``timekeeper`` nothing is simulated, and no time is called so. ``on_round`` gets
-    (round, rows, entries) of each round once it is durable.
+    Without a ``timekeeper`` nothing is simulated, and no time is called so.
     """
 
     config: ExpansionConfig
     world: World
     folder: RunFolder
+    on_round: OnRound = lambda *_: None
     progress: Progress = lambda *_: None
     timekeeper: Timekeeper | None = None
-    on_round: OnRound = lambda *_: None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run before anything starts.
