@@ -53,8 +53,8 @@ def write_onnx(model: FinishedModel, path: Path) -> float:
     answers = _Answers(model.network(), model.card.class_mask_C).eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # torch's newer exporter writes the exporting machine's file names into the model, and
-        # unrolls what ONNX has as one operator.
+        # torch warns of its older exporter; the newer one writes the exporting machine's file
+        # names into the model.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             answers,

@@ -7,6 +7,12 @@ import pytest
 import graft
 
 SETTINGS = {"world.windows_per_domain": 60, "training.max_steps": 8}
+# The same, as the command is told it.
+ARGUMENTS = (
+    "simulate", "--domains", "8", "--rounds", "2", "--seed", "3", "--engine", "block",
+    "--workers", "0", "--set", "world.windows_per_domain=60", "--set", "training.max_steps=8",
+    "--set", 'comparisons=["label-only"]',
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +23,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> graft.Run:
         "imu", domains=8, rounds=2, seed=3, comparisons=["label-only"], settings=SETTINGS,
         engine="block", workers=0, out=place, track=[f"tensorboard={place.parent / 'events'}"],
     )  # fmt: skip
+
+
+@pytest.fixture
+def arguments() -> tuple[str, ...]:
+    """What the command is told for the same run."""
+    return ARGUMENTS

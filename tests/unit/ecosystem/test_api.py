@@ -9,8 +9,10 @@ import pandas as pd
 import polars as pl
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
 
 import graft
+from graft.cli import app
 from graft.data import ImuWorld
 from graft.errors import ConfigError, RunError
 from graft.ledger import read_ledger
@@ -30,6 +32,14 @@ def test_a_run_gives_its_tables_its_summary_and_its_models(small_run: graft.Run)
     assert found.card.model_id == row.model_id == model_id(found.payload)
     assert small_run.report().name == "report.html"
     assert graft.open_run(str(small_run.folder)) == small_run
+
+
+def test_the_command_gives_the_same_hash(
+    small_run: graft.Run, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert f"hash {small_run.hash}" in done.stderr
 
 
 def test_figures_reached_the_tracker_round_by_round(small_run: graft.Run) -> None:

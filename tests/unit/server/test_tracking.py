@@ -106,6 +106,7 @@ def test_mlflow_goes_on_in_the_run_that_was_begun(tmp_path: Path) -> None:
     assert [each.value for each in history] == [0.8, 0.9]
 
 
+@pytest.mark.slow
 def test_wandb_writes_an_offline_run_and_opens_no_account(tmp_path: Path) -> None:
     tell("wandb", tmp_path)
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
