@@ -44,7 +44,7 @@ licences: $(READY)  ## write docs/licences.md anew
 
 audit: $(READY)  ## known vulnerabilities of what graft needs; asks PyPI, so only on demand
 	$(BIN)/python -m pip install --quiet '.[audit]'
-	$(BIN)/pip-audit --strict --desc .
+	$(BIN)/pip-audit --strict --desc on .
 
 clean:
 	rm -rf $(VENV) dist build runs

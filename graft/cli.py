@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from graft.data.domain import World
 
 app = typer.Typer(
-    help="Grow a learning system to new domains: simulate, prepare data, report, measure.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
