@@ -9,7 +9,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-all lint stubs wheel clean
+.PHONY: demo test test-all lint stubs dist licences audit clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,8 +36,15 @@ test-all: lint  ## everything; the real data too where GRAFT_DATA_ORIGINALS name
 stubs: $(READY)  ## regenerate the protobuf stubs from proto/
 	$(BIN)/python -m graft.wire.generate
 
-wheel: $(READY)
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+dist: $(READY)  ## wheel and sdist of the last commit, reproducible
+	.ci/dist $(BIN)/python
+
+licences: $(READY)  ## write docs/licences.md anew
+	$(BIN)/python .ci/licences.py
+
+audit: $(READY)  ## known vulnerabilities of what graft needs; asks PyPI, so only on demand
+	$(BIN)/python -m pip install --quiet '.[audit]'
+	$(BIN)/pip-audit --strict --desc on .
 
 clean:
 	rm -rf $(VENV) dist build runs

@@ -1,0 +1,19 @@
+"""Grow a learning system to new domains. ``graft.simulate(world, method=...)`` is the command.
+
+Names are looked up when they are first used, so that a library room alone costs no engine.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graft.api import FinishedModel, LoadedModel, Run, load_model, open_run, simulate
+
+__all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'graft' has no attribute {name!r}")
+    from graft import api
+
+    return getattr(api, name)

@@ -6,33 +6,65 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from graft.bench import bench_app
-from graft.config import ExpansionConfig, read_config, with_settings
+from graft.config import ExpansionConfig, read_config
+from graft.data_commands import data_app
 from graft.deploy import deploy_app
 from graft.errors import GraftError
+from graft.export_commands import export_app
 from graft.files import AnyPath, open_path
-from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
+from graft.options import configure
+from graft.terminal import (
+    Format,
+    FormatOption,
+    SettingOption,
+    TrackOption,
+    console,
+    print_facts,
+    read_settings,
+)
+from graft.world_commands import world_app
+
+if TYPE_CHECKING:
+    from graft.data.domain import World
 
 app = typer.Typer(
-    help="Grow a learning system to new domains: simulate, prepare data, report, measure.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # keys and labels would stand in a traceback
 )
-data_app = typer.Typer(
-    help="Public data sets and people's own: fetch, prepare, check.", no_args_is_help=True
-)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(deploy_app, name="deploy")
+app.add_typer(world_app, name="world")
+app.add_typer(export_app, name="export")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("graft"))
+        raise typer.Exit
+
+
+@app.callback()
+def graft(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Tell the version and end.", is_eager=True, callback=_tell_version
+        ),
+    ] = False,
+) -> None:
+    """Grow a learning system to new domains: simulate, prepare data, report, measure, export."""
 
 
 def main() -> None:
@@ -89,6 +121,7 @@ def simulate(
     stacked: Annotated[
         bool, typer.Option(help="Block engine: train models of one architecture side by side.")
     ] = True,
+    track: TrackOption = None,
     resume: Annotated[
         str | None, typer.Option(help="Go on with an interrupted run's folder.")
     ] = None,
@@ -107,11 +140,9 @@ def simulate(
     if resume is None:
         config = _configure(config_file, data, domains, rounds, gamma, seed, method, setting)
     # Flower, Ray and torch take seconds to import; what comes before needs none of them.
-    from graft.data.worlds import open_world
-    from server.conduct import RunSettings
+    from graft.api import carry_out
     from server.run_folder import RunFolder
-    from simulation.engines import Engine, EngineSettings, run_engine
-    from simulation.timekeeper import SimulatedClock
+    from simulation.engines import Engine, EngineSettings
 
     carrier = EngineSettings(
         engine=Engine(engine),
@@ -128,30 +159,35 @@ def simulate(
         folder = RunFolder(open_path(resume))
         config = folder.resume()
         carrier = carrier.as_kept(folder.read_engine())
-    world = open_world(config.world, config.seed)
-    with _round_progress(config.rounds) as progress:
-        settings = RunSettings(
-            config=config,
-            world=world,
-            folder=folder,
-            progress=progress,
-            timekeeper=SimulatedClock(config, world.task),
-        )
-        if resume is None:
-            folder.begin(config, world, carrier.kept())
+
+    is_begun = False
+
+    def tell(world: "World") -> None:
+        nonlocal is_begun
+        is_begun = True
         console.print(
             f"{world.task.name}: {len(world.domain_ids)} domains, {config.rounds} rounds, "
             f"methods {', '.join(config.methods)}; run folder {folder.path}",
             highlight=False,
             soft_wrap=True,
         )
+
+    failure: GraftError | None = None
+    with _round_progress(config.rounds) as progress:
         try:
-            digest = run_engine(settings, carrier)
+            digest = carry_out(
+                folder,
+                config,
+                carrier,
+                is_new=resume is None,
+                track=track or (),
+                progress=progress,
+                begun=tell,
+            )
         except GraftError as error:
-            folder.fail(f"{type(error).__name__}: {error}")
-            failure: GraftError | None = error
-        else:
-            failure = None
+            if not is_begun:
+                raise
+            failure = error
     if folder.is_written:
         _show_run(folder.path, output)
     if failure is not None:
@@ -167,75 +203,24 @@ def report(
     _show_run(open_path(run), output)
 
 
-@data_app.command(
-    "prepare", epilog="Example: graft data prepare hapt --from downloads/hapt.zip --out hapt"
-)
-def data_prepare(
-    name: Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")],
-    source: Annotated[Path, typer.Option("--from", help="The originals: a folder or archive.")],
-    out: Annotated[Path, typer.Option(help="The domain folder to write.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace what OUT holds.")] = False,
+@app.command(epilog="Example: graft track runs/first --to tensorboard=runs/tensorboard")
+def track(
+    run: Annotated[str, typer.Argument(help="A run folder.")],
+    to: Annotated[
+        list[str],
+        typer.Option(help="tensorboard=FOLDER, wandb=FOLDER, mlflow=FOLDER or its address."),
+    ],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Turn a public set's original files into a domain folder; counts are checked."""
-    from graft.data.prepare import prepare_dataset
+    """Send the figures of a run that is over to trackers, round by round."""
+    from graft.report import read_run
+    from server.trackers import open_tracker
+    from server.tracking import track_record
 
-    with _file_progress() as progress:
-        done = prepare_dataset(name, source, out, progress, overwrite=overwrite)
-    load = done.load
-    facts: dict[str, Any] = {
-        "name": done.name,
-        "folder": str(done.folder),
-        "licence": done.licence,
-        "domains": load.domains,
-        "recordings": load.recordings,
-        "rows": load.rows,
-        "windows": load.windows,
-        "skipped_lines": dict(load.skipped_lines),
-    }
-    _print_facts(facts, output)
-
-
-@data_app.command("fetch", epilog="Example: graft data fetch hapt --out downloads")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")],
-    out: Annotated[Path, typer.Option(help="Folder for the archive.")] = Path("downloads"),
-    output: FormatOption = Format.TABLE,
-) -> None:
-    """Download a public set from its official address; resumes, checks, shows the licence."""
-    from graft.data.fetch import fetch_dataset
-
-    with _file_progress() as progress:
-        done = fetch_dataset(name, out, progress)
-    _print_facts(
-        {
-            "archive": str(done.path),
-            "address": done.url,
-            "bytes": done.num_bytes,
-            "sha256": done.sha256,
-            "licence": done.licence,
-        },
-        output,
-    )
-
-
-@data_app.command("check", epilog="Example: graft data check my-folder")
-def data_check(
-    folder: Annotated[Path, typer.Argument(help="A domain folder.")],
-    output: FormatOption = Format.TABLE,
-) -> None:
-    """Read every domain of a folder and say what is wrong; exit code 1 if anything is."""
-    from graft.data.folder import FolderWorld, check_folder
-
-    problems = check_folder(folder)
-    facts: dict[str, Any] = {"folder": str(folder), "problems": len(problems)}
-    if not problems:
-        facts["domains"] = len(FolderWorld(folder).domain_ids)
-    for domain_id, error in problems:
-        facts[domain_id or "dataset"] = f"{type(error).__name__}: {error}"
-    _print_facts(facts, output)
-    if problems:
-        raise typer.Exit(1)
+    record = read_run(open_path(run))
+    track_record(record, [open_tracker(text) for text in to])
+    rounds = len({row.round_index for row in record.rows})
+    print_facts({"run": str(record.run["id"]), "rounds": rounds, "to": list(to)}, output)
 
 
 def _configure(
@@ -249,21 +234,16 @@ def _configure(
     settings: list[str] | None,
 ) -> ExpansionConfig:
     """The file's configuration (or the defaults), then --set, then the options of their own."""
-    config = read_config(config_file) if config_file else ExpansionConfig()
-    changes = read_settings(settings or ())
-    if data is not None:
-        changes |= {"world.kind": "folder", "world.path": str(data.absolute())}
-    if domains is not None:
-        changes["world.max_domains" if data is not None else "world.domains"] = domains
-    named = {"rounds": rounds, "split.gamma": gamma, "seed": seed, "method": method}
-    changes |= {key: value for key, value in named.items() if value is not None}
-    for key in ("devices.classes_file", "network.classes_file"):
-        if key in changes:  # a run's workers stand in other folders
-            changes[key] = str(Path(changes[key]).absolute())
-    if method is not None and "comparisons" not in changes:
-        # The default comparisons include the default method's own variant, not the new one.
-        changes["comparisons"] = [name for name in config.comparisons if name != method]
-    return with_settings(config, changes)
+    return configure(
+        read_config(config_file) if config_file else ExpansionConfig(),
+        read_settings(settings or ()),
+        data=data,
+        domains=domains,
+        rounds=rounds,
+        gamma=gamma,
+        seed=seed,
+        method=method,
+    )
 
 
 def _show_run(path: AnyPath, output: Format) -> None:
@@ -288,14 +268,6 @@ def _show_run(path: AnyPath, output: Format) -> None:
         # A piped table keeps its columns instead of being cut at 80 characters.
         Console(width=None if sys.stdout.isatty() else 160).print(rich_table(summaries))
     console.print(f"report {page}", highlight=False)
-
-
-def _print_facts(facts: dict[str, Any], output: Format) -> None:
-    if output is Format.JSON:
-        print(json.dumps(facts, indent=2))
-        return
-    for key, value in facts.items():
-        print(f"{key:14} {value if value != {} else 'none'}")
 
 
 @contextmanager
@@ -331,17 +303,5 @@ def _round_progress(rounds: int) -> Iterator[Callable[[int, str, int, int, int],
                 round=index,
                 traffic=bytes_text(num_bytes),
             )
-
-        yield show
-
-
-@contextmanager
-def _file_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for long work on files: (what, done, of)."""
-    with Progress(console=console, transient=True) as bars:
-        bar = bars.add_task("start", total=None)
-
-        def show(what: str, done: int, wanted: int) -> None:
-            bars.update(bar, description=what, completed=done, total=wanted or None)
 
         yield show

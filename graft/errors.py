@@ -8,6 +8,7 @@ GraftError
 │   ├── DomainClassError       a domain's labels are unusable (one class, out of range)
 │   ├── DomainValueError       NaN or infinity in the windows
 │   └── DomainShapeError       wrong channel count, length or dtype
+├── ExtraMissingError          an optional library is not installed; names the extra
 ├── ArchitectureError          an architecture is unknown or does not fit the device
 ├── MessageError               a message between server and device cannot be decoded
 │   └── OrderForgedError       an order is not the server's, or was carried out before
@@ -35,6 +36,15 @@ class GraftError(Exception):
 
 class ConfigError(GraftError):
     """A configuration key or value is not acceptable."""
+
+
+class ExtraMissingError(GraftError):
+    """An optional library is not installed; the message names the extra that brings it."""
+
+
+def missing_extra(library: str, extra: str) -> ExtraMissingError:
+    """The error of a library that one of graft's own extras brings."""
+    return ExtraMissingError(f"{library}: got no such library, wanted pip install 'graft[{extra}]'")
 
 
 class DataError(GraftError):

@@ -1,6 +1,6 @@
-"""The four seams between the algorithm and the world: small protocols, many implementations."""
+"""The seams between the algorithm and the world: small protocols, many implementations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from graft.values import Answer, ModelCard, Order, Parameters, Precision
@@ -50,6 +50,22 @@ class WeightTransport(Protocol):
 
     def push(self, architecture: str, parameters: Parameters) -> tuple[str, int, int, int]:
         """Send a finished model up; returns (model id, exact, base and residual bytes)."""
+        ...
+
+
+class Tracker(Protocol):
+    """Where a run's figures go while it runs, beside the run's own folder."""
+
+    def begin(self, run: str, settings: Mapping[str, str]) -> None:
+        """A run begins or goes on; ``settings`` are all keys of its configuration, as texts."""
+        ...
+
+    def log(self, figures: Mapping[str, float], round_index: int) -> None:
+        """The figures of a finished round, by ``<method>/<what>``."""
+        ...
+
+    def close(self, *, failed: bool) -> None:
+        """The run is over."""
         ...
 
 

@@ -22,6 +22,7 @@ from server.signing import open_signer
 from server.store import open_store
 
 Progress = Callable[[int, str, int, int, int], None]
+OnRound = Callable[[int, Sequence[ResultRow], Sequence[LedgerEntry]], None]
 # Opens the way to the domains; it gets where ledger entries go and where progress is told.
 Connect = Callable[[Callable[[LedgerEntry], None], EdgeProgress], Edge]
 
@@ -45,6 +46,7 @@ class Timekeeper(Protocol):
 class RunSettings:
     """What a run needs besides its way to the domains.
 
+    ``on_round`` gets (round, rows, entries) of each round once it is durable.
     ``progress`` gets (round, phase, answers so far, answers wanted, payload bytes so far).
     Without a ``timekeeper`` nothing is simulated, and no time is called so. ``planned``: who
     arrives in which round, where somebody decided it; else it is drawn from the configuration.
@@ -53,6 +55,7 @@ class RunSettings:
     config: ExpansionConfig
     world: World
     folder: RunFolder
+    on_round: OnRound = lambda *_: None
     progress: Progress = lambda *_: None
     timekeeper: Timekeeper | None = None
     planned: tuple[tuple[str, ...], ...] | None = None
@@ -133,6 +136,7 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
         if keeper is not None:
             rows, entries[:] = keeper.time_round(rows, entries)
         folder.save_round(done.state, rows, entries, done.profiles)
+        settings.on_round(state.round_index, rows, tuple(entries))
         entries.clear()
         state = done.state
     digest, failures = folder.finish(len(schedule))

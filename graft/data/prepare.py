@@ -1,6 +1,5 @@
 """Turns the originals of a public data set into a domain folder."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from graft.data.archive import Originals, open_originals
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
 from graft.data.folder import write_domain
+from graft.data.new_folder import new_folder
 from graft.data.originals import (
     DatasetDescription,
     LoadReport,
@@ -18,7 +18,7 @@ from graft.data.originals import (
     check_counts,
     person_of,
 )
-from graft.errors import ConfigError, DataError
+from graft.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]
 
@@ -87,8 +87,6 @@ def prepare_dataset(
     domains. ``overwrite`` replaces a folder that already holds something. ``complete``
     compares the counts with the published ones; turn it off to prepare a part of a set.
 
-    The folder is written beside its place as ``<out>.partial`` and renamed at the end.
-
     Raises:
         ConfigError: no such data set.
         DatasetFormatError: the originals are missing, damaged or not complete.
@@ -96,47 +94,23 @@ def prepare_dataset(
     """
     dataset = find_dataset(name)
     description = dataset.description
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: got a place that already holds something, wanted an empty one")
-    partial = out.with_name(out.name + ".partial")
     tally = Tally()
     persons: dict[str, str] = {}
-    try:
-        with open_originals(source) as originals:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            for data in dataset.read(originals, tally=tally):
-                write_domain(partial, data)
-                persons[data.domain_id] = person_of(data.domain_id)
-                if progress is not None:
-                    progress(data.domain_id, len(persons), description.published.domains)
+    with new_folder(out, overwrite=overwrite) as folder, open_originals(source) as originals:
+        for data in dataset.read(originals, tally=tally):
+            write_domain(folder, data)
+            persons[data.domain_id] = person_of(data.domain_id)
+            if progress is not None:
+                progress(data.domain_id, len(persons), description.published.domains)
         report = tally.report()
         if complete:
             check_counts(description, report)
         write_dataset(
-            partial,
+            folder,
             description.task,
             channels=description.channels,
             rate_hz=description.rate_hz,
             licence=description.licence,
             persons={domain: person for domain, person in persons.items() if domain != person},
         )
-        _replace_folder(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return PrepareReport(name=name, folder=out, licence=description.licence, load=report)
-
-
-def _replace_folder(partial: Path, out: Path) -> None:
-    """Put ``partial`` in the place of ``out``; what was there goes only once it is replaced."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    previous = out.with_name(out.name + ".previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    out.rename(previous)
-    partial.rename(out)
-    if previous.is_dir():
-        shutil.rmtree(previous)
-    else:
-        previous.unlink()

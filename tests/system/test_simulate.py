@@ -266,16 +266,3 @@ def test_bad_input_is_one_line_that_names_it(
     assert error in done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_every_command_shows_an_example(graft: Run) -> None:
-    for command in (
-        ("simulate",),
-        ("report",),
-        ("data", "prepare"),
-        ("data", "fetch"),
-        ("data", "check"),
-    ):
-        done = graft(*command, "--help")
-        assert done.returncode == 0
-        assert f"Example: graft {' '.join(command)}" in done.stdout

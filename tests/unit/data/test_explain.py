@@ -1,0 +1,90 @@
+"""What ``graft data check`` says: every fault has a reason and a way out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graft.data.dataset_table import write_dataset
+from graft.data.domain import DomainData
+from graft.data.explain import explain_folder, overlapping_rows
+from graft.data.folder import write_domain
+from graft.values import Task
+
+TASK = Task(name="gait", modality="imu", sample_shape=(2, 8), classes=("walk", "run", "rest"))
+
+
+def record(domain_id: str, *, hop: int = 8, blocks: bool = True) -> DomainData:
+    """Two recordings of each of two classes, cut every ``hop`` samples."""
+    rng = np.random.default_rng(7)
+    x, y, group = [], [], []
+    for segment in range(8):
+        signal = rng.normal(size=(2, 8 + 4 * hop)).astype(np.float32)
+        for start in range(0, 4 * hop + 1, hop):
+            x.append(signal[:, start : start + 8])
+            y.append(segment % 2)
+            group.append(segment if blocks else len(group))
+    return DomainData(domain_id=domain_id, x=np.stack(x), y_N=np.array(y), group_N=np.array(group))
+
+
+def write(folder: Path, *domains: DomainData) -> Path:
+    write_dataset(folder, TASK, channels=("x", "y"), rate_hz=50.0, licence="CC0")
+    for data in domains:
+        write_domain(folder, data)
+    return folder
+
+
+def test_a_sound_folder_has_nothing_to_explain(tmp_path: Path) -> None:
+    people = [record(name, hop=4) for name in ("ann", "bob", "cid", "dee", "eve")]
+    assert explain_folder(write(tmp_path, *people)) == ()
+
+
+@pytest.mark.parametrize("hop", [2, 4, 6])
+def test_windows_that_overlap_across_groups_are_a_problem(tmp_path: Path, hop: int) -> None:
+    people = [record(name) for name in ("bob", "cid", "dee", "eve")]
+    (found,) = explain_folder(write(tmp_path, record("ann", hop=hop, blocks=False), *people))
+    assert found.is_problem
+    assert found.domain_id == "ann"
+    assert f"Rows 0 and 1 share {8 - hop} of 8 samples" in found.what
+    assert "test what the other trained" in found.advice
+
+
+def test_silence_and_separate_windows_do_not_count_as_overlap() -> None:
+    assert overlapping_rows(record("ann", hop=8, blocks=False)) is None
+    still = replace(record("ann", blocks=False), x=np.zeros((40, 2, 8), np.float32))
+    assert overlapping_rows(still) is None
+
+
+def test_a_copy_in_another_group_is_an_overlap_of_all_samples() -> None:
+    data = record("ann", blocks=False)
+    data.x[4] = data.x[3]
+    assert overlapping_rows(data) == (4, 8)
+
+
+def test_recordings_that_cannot_be_split_are_told_how_to_be(tmp_path: Path) -> None:
+    data = record("ann")
+    whole = replace(data, group_N=data.y_N)
+    found = explain_folder(write(tmp_path, whole))
+    assert (found[0].domain_id, found[0].error) == ("ann", "DomainEmptyError")
+    assert "at least two segments to each class" in found[0].advice
+
+
+def test_problems_come_first_and_remarks_stop_nothing(tmp_path: Path) -> None:
+    loud, dead = record("ann"), record("bob")
+    loud = replace(loud, x=loud.x * 100)
+    dead.x[:, 1] = 2.0
+    bad = replace(record("zoe"), x=np.full((40, 2, 8), np.nan, np.float32))
+    found = explain_folder(write(tmp_path, loud, dead, record("cid"), bad))
+    assert [(f.domain_id, f.is_problem) for f in found] == [
+        ("zoe", True), ("bob", False), ("ann", False), ("ann", False), ("", False),
+    ]  # fmt: skip
+    assert "1 never change" in found[1].what
+    assert "100 times as much" in found[2].what
+    assert found[0].advice.startswith("Drop the windows")
+
+
+def test_a_folder_that_is_none_is_one_problem_with_the_layout_named(tmp_path: Path) -> None:
+    (found,) = explain_folder(tmp_path / "nowhere")
+    assert (found.domain_id, found.error) == ("", "DatasetFormatError")
+    assert "from-csv" in found.advice
