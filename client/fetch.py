@@ -1,15 +1,18 @@
 """A device's connection to the model depot over gRPC."""
 
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from io import BytesIO
+from typing import Final, NoReturn
 
 import grpc
 
 from graft.errors import (
+    DeviceRefusedError,
     ModelMissingError,
     PayloadChangedError,
     PayloadLimitError,
     PayloadTruncatedError,
+    QuotaExceededError,
     TransportError,
 )
 from graft.wire.link import (
@@ -21,14 +24,15 @@ from graft.wire.link import (
     StoredModel,
     WireSource,
     framed_bytes,
-    push_plan,
 )
+from graft.wire.parcel import RETRY_AFTER, Parcel, Received
 from graft.wire.parts import split_payload
 from graft.wire.payload import model_id
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 
 _MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
+_LONGEST_WAIT_S: Final = 24 * 3600.0
 
 
 def open_channel(
@@ -97,38 +101,65 @@ class GrpcLink:
 
     def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
         base, residual = split_payload(payload)
-        lengths = StoredModel(
-            model_id=model_id(payload),
-            payload_bytes=len(payload),
-            base_bytes=len(base),
-            residual_bytes=len(residual),
+        parcel = Parcel(
+            model=StoredModel(
+                model_id=model_id(payload),
+                payload_bytes=len(payload),
+                base_bytes=len(base),
+                residual_bytes=len(residual),
+            ),
+            architecture=architecture,
+            forms={"base": BytesIO(base), "residual": BytesIO(residual), "exact": BytesIO(payload)},
         )
-        contents: dict[Part, bytes] = {"base": base, "residual": residual, "exact": payload}
-        messages = _push_messages({p: contents[p] for p in push_plan(lengths)}, progress)
+        return self.send(parcel, self.received(parcel).num_bytes, progress)
+
+    def received(self, parcel: Parcel) -> Received:
+        """What the depot holds of this parcel from this device."""
         try:
-            stat = self._stub.Push(messages, timeout=self._timeout_s)
+            state = self._stub.Received(_push_header(parcel, 0), timeout=self._timeout_s)
         except grpc.RpcError as error:
-            _raise_typed(error, f"push of a {architecture}")
-        return StoredModel(
-            model_id=stat.model_id,
-            payload_bytes=stat.payload_bytes,
-            base_bytes=stat.base_bytes,
-            residual_bytes=stat.residual_bytes,
-        )
+            _raise_typed(error, f"push of {parcel.model.model_id}")
+        stored = _stored_model(state.stored) if state.HasField("stored") else None
+        return Received(num_bytes=min(state.received_bytes, parcel.num_bytes), stored=stored)
+
+    def send(self, parcel: Parcel, offset: int, progress: Progress) -> StoredModel:
+        """Send the parcel from byte ``offset`` on."""
+        messages = _push_messages(parcel, offset, progress)
+        try:
+            return _stored_model(self._stub.Push(messages, timeout=self._timeout_s))
+        except grpc.RpcError as error:
+            _raise_typed(error, f"push of a {parcel.architecture}")
 
 
-def _push_messages(contents: dict[Part, bytes], progress: Progress) -> Iterator[pb.PushChunk]:
-    """The header and every part in chunks; each is counted when the stream takes it."""
-    lengths = {f"{part}_bytes": len(content) for part, content in contents.items()}
-    header = pb.PushChunk(header=pb.PushHeader(**lengths))
-    overhead = framed_bytes(header.ByteSize())
-    yield header
-    for part, content in contents.items():
-        for start in range(0, len(content), CHUNK_BYTES):
-            message = pb.PushChunk(data=content[start : start + CHUNK_BYTES])
-            progress(part, len(message.data), overhead + framed_bytes(message.ByteSize()))
-            overhead = 0
-            yield message
+def _push_header(parcel: Parcel, offset: int) -> pb.PushHeader:
+    lengths = {f"{part}_bytes": num_bytes for part, num_bytes in parcel.plan.items()}
+    return pb.PushHeader(model_id=parcel.model.model_id, offset=offset, **lengths)
+
+
+def _push_messages(parcel: Parcel, offset: int, progress: Progress) -> Iterator[pb.PushChunk]:
+    """The header and the rest in chunks; each is counted when the stream takes it.
+
+    The question of what the depot holds is counted with the first chunk.
+    """
+    header = _push_header(parcel, offset)
+    overhead = framed_bytes(_push_header(parcel, 0).ByteSize())
+    message = pb.PushChunk(header=header)
+    overhead += framed_bytes(message.ByteSize())
+    yield message
+    for part, data in parcel.chunks(offset):
+        message = pb.PushChunk(data=data)
+        progress(part, len(data), overhead + framed_bytes(message.ByteSize()))
+        overhead = 0
+        yield message
+
+
+def _stored_model(stat: pb.ModelStat) -> StoredModel:
+    return StoredModel(
+        model_id=stat.model_id,
+        payload_bytes=stat.payload_bytes,
+        base_bytes=stat.base_bytes,
+        residual_bytes=stat.residual_bytes,
+    )
 
 
 def _raise_typed(error: grpc.RpcError, what: str) -> NoReturn:
@@ -141,4 +172,19 @@ def _raise_typed(error: grpc.RpcError, what: str) -> NoReturn:
     if code == grpc.StatusCode.DATA_LOSS:
         kind = PayloadTruncatedError if "Truncated" in details else PayloadChangedError
         raise kind(details) from error
+    if code == grpc.StatusCode.PERMISSION_DENIED:
+        raise DeviceRefusedError(details) from error
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and (wait_s := _told_wait_s(error)) is not None:
+        raise QuotaExceededError(details, wait_s) from error
     raise TransportError(f"{details} ({code.name})") from error
+
+
+def _told_wait_s(error: grpc.RpcError) -> float | None:
+    """The seconds that a depot tells a device to wait, within reason; None: it tells nothing."""
+    for key, value in error.trailing_metadata() or ():
+        if key == RETRY_AFTER:
+            try:
+                return min(max(float(value), 0.0), _LONGEST_WAIT_S)
+            except ValueError:
+                return None
+    return None

@@ -15,7 +15,9 @@ GraftError
 │   ├── PayloadChangedError    the bytes do not hash to the model id, or are forged
 │   └── PayloadLimitError      too large, too many tensors, wrong shapes, NaN
 ├── TransportError             a shipment could not be completed
-│   └── ModelMissingError      the depot does not hold the model asked for
+│   ├── ModelMissingError      the depot does not hold the model asked for
+│   ├── QuotaExceededError     this device has used its share; says how long to wait
+│   └── DeviceRefusedError     the depot does not serve a device of this name
 ├── EdgeError                  the conversation with the domains broke
 │   ├── DomainLostError        a domain dropped out in the middle of a round
 │   └── NodesMissingError      fewer nodes than expected within the bounded wait
@@ -89,6 +91,21 @@ class TransportError(GraftError):
 
 class ModelMissingError(TransportError):
     """The depot does not hold the model that was asked for."""
+
+
+class QuotaExceededError(TransportError):
+    """The depot's quota for this device is used up for ``retry_after_s`` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type["QuotaExceededError"], tuple[str, float]]:
+        return type(self), (str(self), self.retry_after_s)
+
+
+class DeviceRefusedError(TransportError):
+    """The depot serves no device of this name; trying again does not help."""
 
 
 class EdgeError(GraftError):

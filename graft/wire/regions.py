@@ -28,7 +28,7 @@ ByteArray = npt.NDArray[np.uint8]
 def open_work(folder: Path) -> BinaryIO:
     """A nameless working file in ``folder``: it goes with its process, however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryFile(dir=folder)  # type: ignore[return-value]
+    return tempfile.TemporaryFile(dir=folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Region:
         return np.frombuffer(data, np.uint8)
 
     def write(self, at: int, content: ByteArray | bytes) -> None:
-        view = memoryview(content)
+        view = memoryview(content)  # type: ignore[arg-type]
         while view:
             written = os.pwrite(self.file.fileno(), view, self.start + at)
             view, at = view[written:], at + written
