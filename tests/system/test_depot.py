@@ -36,24 +36,25 @@ from graft.wire.payload import Shapes, encode_payload
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transport import DeviceTransport, TransferLabel
-from server.depot import SERVICE, DepotServer, tls_credentials
+from server.depot import SERVICE, DepotServer, DepotSettings, tls_credentials
 from server.store import DirectoryStore
 
 SHAPES: Shapes = {"w": (1_000, 1_500), "b": (1_000,)}  # 6 MB: the base alone is 5 chunks
+NAME = "0" * 64
 ROOT = Path(__file__).parents[2]
 # A tenth of a second a chunk, so that a whole part is never in flight when the depot is killed.
 DEPOT_PROCESS = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from server import depot
+from server import depot_service
 from server.depot import DepotServer
 from server.store import DirectoryStore
-messages = vars(depot.pb)
+messages = vars(depot_service.pb)
 def chunk(**fields):
     time.sleep(0.1)
     return messages["Chunk"](**fields)
-depot.pb = SimpleNamespace(**{**messages, "Chunk": chunk})
+depot_service.pb = SimpleNamespace(**{**messages, "Chunk": chunk})
 store = DirectoryStore(Path(sys.argv[1]), shapes_of=lambda architecture: {})
 with DepotServer(store, "127.0.0.1:" + sys.argv[2], insecure=True):
     print("serving", flush=True)
@@ -97,7 +98,10 @@ def card(store: DirectoryStore, payload: bytes) -> ModelCard:
 def channel(store: DirectoryStore) -> Iterator[grpc.Channel]:
     with (
         DepotServer(
-            store, "127.0.0.1:0", insecure=True, max_payload_bytes=8 * 1024 * 1024
+            store,
+            "127.0.0.1:0",
+            insecure=True,
+            settings=DepotSettings(max_payload_bytes=8 * 1024 * 1024),
         ) as depot,
         open_channel(f"127.0.0.1:{depot.port}", insecure=True) as channel,
     ):
@@ -250,7 +254,7 @@ def test_an_oversize_push_is_refused_before_its_data(channel: grpc.Channel) -> N
     sent = []
 
     def messages() -> Iterator[pb.PushChunk]:
-        yield pb.PushChunk(header=pb.PushHeader(exact_bytes=8 * 1024 * 1024 + 1))
+        yield pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=8 * 1024 * 1024 + 1))
         for _ in range(10_000):
             sent.append(1)
             time.sleep(0.001)
@@ -268,18 +272,36 @@ def test_an_oversize_push_is_refused_before_its_data(channel: grpc.Channel) -> N
         ([], grpc.StatusCode.INVALID_ARGUMENT),
         ([pb.PushChunk(data=b"x")], grpc.StatusCode.INVALID_ARGUMENT),
         ([pb.PushChunk(header=pb.PushHeader())], grpc.StatusCode.INVALID_ARGUMENT),
-        ([pb.PushChunk(header=pb.PushHeader(exact_bytes=2))] * 2, grpc.StatusCode.INVALID_ARGUMENT),
-        ([pb.PushChunk(header=pb.PushHeader(exact_bytes=9))], grpc.StatusCode.DATA_LOSS),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id="../x", exact_bytes=9))],
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=9, base_bytes=9))],
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=9, offset=1))],
+            grpc.StatusCode.ABORTED,
+        ),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=2))] * 2,
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=9))],
+            grpc.StatusCode.DATA_LOSS,
+        ),
         (
             [
-                pb.PushChunk(header=pb.PushHeader(exact_bytes=2)),
+                pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=2)),
                 pb.PushChunk(data=b"many more bytes"),
             ],
             grpc.StatusCode.INVALID_ARGUMENT,
         ),
         (
             [
-                pb.PushChunk(header=pb.PushHeader(base_bytes=4, residual_bytes=4)),
+                pb.PushChunk(header=pb.PushHeader(model_id=NAME, base_bytes=4, residual_bytes=4)),
                 pb.PushChunk(data=b"nonsense"),
             ],
             grpc.StatusCode.DATA_LOSS,
@@ -298,7 +320,9 @@ def test_a_push_over_the_limit_is_a_typed_error(
     store: DirectoryStore, payload: bytes, tmp_path: Path
 ) -> None:
     with (
-        DepotServer(store, "127.0.0.1:0", insecure=True, max_payload_bytes=1_000) as depot,
+        DepotServer(
+            store, "127.0.0.1:0", insecure=True, settings=DepotSettings(max_payload_bytes=1_000)
+        ) as depot,
         open_channel(f"127.0.0.1:{depot.port}", insecure=True) as channel,
         pytest.raises(PayloadLimitError, match="limit 1000"),
     ):
@@ -366,7 +390,7 @@ def test_small_parts_that_claim_a_huge_model_are_refused_before_they_grow(
 ) -> None:
     bomb, rest = split_payload(encode_payload("net", {"w": np.zeros((1_000, 2_000), np.float32)}))
     assert len(bomb) + len(rest) < 50_000  # 8 MB of zeros
-    header = pb.PushHeader(base_bytes=len(bomb), residual_bytes=len(rest))
+    header = pb.PushHeader(model_id=NAME, base_bytes=len(bomb), residual_bytes=len(rest))
     messages = [pb.PushChunk(header=header), pb.PushChunk(data=bomb + rest)]
     with pytest.raises(grpc.RpcError, match="wanted"):
         pb_grpc.DepotStub(channel).Push(iter(messages))

@@ -73,7 +73,7 @@ class DepotServicer:
         """A finished model, either as its exact payload or as its two parts, base first, from the
         header's offset on. What arrives is kept when the stream breaks. INVALID_ARGUMENT: refused by
         the limits; DATA_LOSS: fewer bytes than announced, or others than the model's;
-        OUT_OF_RANGE: the depot does not hold as much as the offset says.
+        ABORTED: the depot does not hold as much as the offset says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
