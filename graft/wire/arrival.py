@@ -124,6 +124,8 @@ class FileArrival:
         return self._num_bytes - self._recorded
 
     def append(self, data: bytes) -> None:
+        if not data:
+            return
         self._digest.update(data)
         _write_all(self._data, data)
         _write_all(self._log, _RECORD.pack(len(data), zlib.crc32(data)))

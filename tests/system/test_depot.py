@@ -1,7 +1,5 @@
 """A real depot on loopback: killed, restarted, lied to, and asked over TLS."""
 
-import datetime
-import ipaddress
 import signal
 import socket
 import subprocess
@@ -14,10 +12,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import make_authority
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client.fetch import GrpcLink, growing_wait, open_channel
@@ -398,35 +393,5 @@ def test_small_parts_that_claim_a_huge_model_are_refused_before_they_grow(
 
 def make_identity() -> tuple[bytes, bytes, bytes]:
     """A fresh CA's certificate, and a key and certificate for 127.0.0.1 that it signed; PEM."""
-    now = datetime.datetime.now(datetime.UTC)
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "depot")])
-
-    def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(ca_name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-        )
-
-    ca = (
-        builder(ca_name, ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(ca_key, hashes.SHA256())
-    )
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        builder(name, key.public_key())
-        .add_extension(address, critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    key_pem = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return ca.public_bytes(pem), key_pem, certificate.public_bytes(pem)
+    authority = make_authority()
+    return authority.certificate, *authority.issue("depot")
