@@ -181,7 +181,9 @@ class _Call:
                 self._moved("up", message, len(message.data))
             else:
                 self._model_id = message.model_id[:80]
-                if isinstance(message, pb.FetchRequest):
+                if isinstance(message, pb.PushHeader):
+                    self._announced(message)
+                elif isinstance(message, pb.FetchRequest):
                     self._part = PARTS.get(message.part, "")
                 self._moved("up", message, 0)
             yield message

@@ -24,7 +24,7 @@ from graft.wire.payload import (
     read_header,
 )
 
-BLOCK_VALUES: Final = 512 * 1024
+BLOCK_VALUES: Final = 256 * 1024
 _MAPPED_FROM_BYTES: Final = 16 * 1024 * 1024  # smaller models are simply read
 _F32_BYTES: Final = 4
 

@@ -20,7 +20,7 @@ from graft.errors import (
 from graft.wire.parts import _DEFLATED, _SECTION, _STORED, _inflate
 from graft.wire.payload import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
 
-COPY_BYTES: Final = 512 * 1024
+COPY_BYTES: Final = 256 * 1024
 
 ByteArray = npt.NDArray[np.uint8]
 

@@ -33,7 +33,7 @@ anything = settings(
 )
 
 
-@pytest.fixture(params=[3, 512 * 1024])
+@pytest.fixture(params=[3, 256 * 1024])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Values a block; three cut every row and every tensor somewhere."""
     for module in (payload_file, parts_file):
