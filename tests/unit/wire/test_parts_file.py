@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from graft.errors import PayloadError, PayloadLimitError
 from graft.values import FloatArray
-from graft.wire import parts_file, payload_file
+from graft.wire import payload_file, raw_base
 from graft.wire.parts import decode_base, join_parts, split_payload
 from graft.wire.parts_file import PartFile, join_files, read_base, read_base_head, split_file
 from graft.wire.payload import MAX_MAGNITUDE, decode_payload, encode_payload, model_id
@@ -36,7 +36,7 @@ anything = settings(
 @pytest.fixture(params=[3, 256 * 1024])
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Values a block; three cut every row and every tensor somewhere."""
-    for module in (payload_file, parts_file):
+    for module in (payload_file, raw_base):
         monkeypatch.setattr(module, "BLOCK_VALUES", request.param)
     return int(request.param)
 
