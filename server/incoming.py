@@ -53,7 +53,7 @@ class IncomingPushes:
         self._now = now
         self._lock = threading.Lock()
         self._owners: dict[str, Incoming] = {}
-        self._finishing: dict[str, threading.Lock] = {}
+        self._finishing: dict[str, _Turn] = {}
         for work in folder.glob(f"{WORK_PREFIX}*"):  # of a depot that was killed
             work.unlink(missing_ok=True)
 
@@ -97,23 +97,28 @@ class IncomingPushes:
         """The file of a push that is whole; one stream at a time has it."""
         name = push.file_name
         with self._lock:
-            lock = self._finishing.setdefault(name, threading.Lock())
-        with lock:
-            yield self.folder / name
-        with self._lock:
-            if not lock.locked():
-                self._finishing.pop(name, None)
+            turn = self._finishing.setdefault(name, _Turn())
+            turn.streams += 1
+        try:
+            with turn.lock:
+                yield self.folder / name
+        finally:
+            with self._lock:
+                turn.streams -= 1
+                if not turn.streams:
+                    del self._finishing[name]
 
     def drop(self, push: PendingPush) -> None:
         """Forget what came of a push."""
-        (self.folder / push.file_name).unlink(missing_ok=True)
+        with self._lock:
+            (self.folder / push.file_name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what was abandoned, by age first, then by size."""
         with self._lock:
             left = []
             for path in self.folder.glob(f"*{_SUFFIX}"):
-                if path.name in self._owners:
+                if path.name in self._owners or path.name in self._finishing:
                     continue
                 status = path.stat()
                 if self._now() - status.st_mtime > self._max_age_s:
@@ -126,6 +131,14 @@ class IncomingPushes:
                     return
                 path.unlink(missing_ok=True)
                 excess -= size
+
+
+class _Turn:
+    """Whose turn it is to finish one push, and how many streams want to."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.streams = 0
 
 
 class Incoming:
