@@ -1,7 +1,6 @@
 """A device's connection to the model depot over gRPC."""
 
 from collections.abc import Callable, Iterator
-from io import BytesIO
 from typing import Final, NoReturn
 
 import grpc
@@ -25,9 +24,7 @@ from graft.wire.link import (
     WireSource,
     framed_bytes,
 )
-from graft.wire.parcel import RETRY_AFTER, Parcel, Received
-from graft.wire.parts import split_payload
-from graft.wire.payload import model_id
+from graft.wire.parcel import RETRY_AFTER, Parcel, Received, parcel_of
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 
@@ -100,17 +97,7 @@ class GrpcLink:
             call.cancel()
 
     def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
-        base, residual = split_payload(payload)
-        parcel = Parcel(
-            model=StoredModel(
-                model_id=model_id(payload),
-                payload_bytes=len(payload),
-                base_bytes=len(base),
-                residual_bytes=len(residual),
-            ),
-            architecture=architecture,
-            forms={"base": BytesIO(base), "residual": BytesIO(residual), "exact": BytesIO(payload)},
-        )
+        parcel = parcel_of(payload, architecture)
         return self.send(parcel, self.received(parcel).num_bytes, progress)
 
     def received(self, parcel: Parcel) -> Received:

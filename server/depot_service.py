@@ -18,11 +18,12 @@ from graft.errors import (
 from graft.files import working_file
 from graft.wire.checks import is_model_id
 from graft.wire.link import CHUNK_BYTES, PART_CODES
+from graft.wire.parts import join_parts
 from graft.wire.parts_file import PartFile, join_files, read_base_head
-from graft.wire.payload import check_shapes
+from graft.wire.payload import Shapes, check_shapes, model_id
 from graft.wire.payload_file import (
-    PayloadFacts,
     check_payload,
+    fits_in_memory,
     payload_bytes_of,
     read_payload_head,
 )
@@ -138,35 +139,46 @@ class DepotService(pb_grpc.DepotServicer):
                 working_file(self._incoming.folder, WORK_PREFIX) as (joined, sink),
                 path.open("rb") as pushed,
             ):
-                if push.exact_bytes:
-                    facts, payload = self._check_exact(pushed, push.exact_bytes), path
+                architecture, shapes = self._shapes(push, pushed)
+                if fits_in_memory(shapes):
+                    self._put_bytes(push, pushed, architecture, shapes)
                 else:
-                    facts, payload = self._join(push, pushed, sink), joined
-                if facts.model_id != push.model_id:
-                    raise PayloadChangedError(
-                        f"push: hashes to {facts.model_id}, wanted {push.model_id}"
-                    )
-                self._store.keep_file(facts, payload, self._incoming.folder)
+                    if push.exact_bytes:
+                        facts, payload = check_payload(pushed, push.exact_bytes, shapes), path
+                    else:
+                        base, residual = _parts(push, pushed)
+                        facts = join_files(base, residual, sink, self._incoming.folder, shapes)
+                        payload = joined
+                    _check_id(push, facts.model_id)
+                    self._store.keep_file(facts, payload, self._incoming.folder)
         except (PayloadError, ArchitectureError):
             self._incoming.drop(push)
             raise
         self._incoming.drop(push)
 
-    def _check_exact(self, pushed: BinaryIO, num_bytes: int) -> PayloadFacts:
-        architecture, _, _ = read_payload_head(pushed, num_bytes)
-        return check_payload(pushed, num_bytes, self._store.shapes_of(architecture))
-
-    def _join(self, push: PendingPush, pushed: BinaryIO, sink: BinaryIO) -> PayloadFacts:
-        base = PartFile(file=pushed, num_bytes=push.base_bytes)
-        architecture, claimed = read_base_head(base)
+    def _shapes(self, push: PendingPush, pushed: BinaryIO) -> tuple[str, Shapes]:
+        """What a push claims to be, and the shapes of that; small parts may not grow large."""
+        if push.exact_bytes:
+            architecture, claimed, _ = read_payload_head(pushed, push.exact_bytes)
+        else:
+            architecture, claimed = read_base_head(PartFile(file=pushed, num_bytes=push.base_bytes))
         shapes = self._store.shapes_of(architecture)
         check_shapes(architecture, claimed, shapes)
-        # Parts are compressed: small ones may grow large.
         if (num_bytes := payload_bytes_of(architecture, claimed)) > self._max_payload_bytes:
             raise PayloadLimitError(f"push: a payload of {num_bytes} bytes is over the limit")
-        pushed.seek(0)  # one file serves both: the base is read to its end before the residual
-        residual = PartFile(file=pushed, num_bytes=push.residual_bytes)
-        return join_files(base, residual, sink, self._incoming.folder, shapes)
+        pushed.seek(0)
+        return architecture, shapes
+
+    def _put_bytes(
+        self, push: PendingPush, pushed: BinaryIO, architecture: str, shapes: Shapes
+    ) -> None:
+        if push.exact_bytes:
+            payload = pushed.read(push.exact_bytes)
+        else:
+            base, residual = _parts(push, pushed)
+            payload = join_parts(base.content(), residual.content(), shapes)
+        _check_id(push, model_id(payload))
+        self._store.put(payload, architecture)
 
     def _stat(self, name: str) -> pb.ModelStat:
         sizes = {part: self._store.path(name, part).stat().st_size for part in PART_CODES}
@@ -176,3 +188,16 @@ class DepotService(pb_grpc.DepotServicer):
             base_bytes=sizes["base"],
             residual_bytes=sizes["residual"],
         )
+
+
+def _parts(push: PendingPush, pushed: BinaryIO) -> tuple[PartFile, PartFile]:
+    """Both parts in one file: the base is read to its end before the residual."""
+    return (
+        PartFile(file=pushed, num_bytes=push.base_bytes),
+        PartFile(file=pushed, num_bytes=push.residual_bytes),
+    )
+
+
+def _check_id(push: PendingPush, got: str) -> None:
+    if got != push.model_id:
+        raise PayloadChangedError(f"push: hashes to {got}, wanted {push.model_id}")

@@ -1,4 +1,4 @@
-"""A model on a device's disk: received, joined and read there, a block at a time."""
+"""A model on a device's disk: received there and, if it is large, joined and read there too."""
 
 from contextlib import ExitStack
 
@@ -7,9 +7,10 @@ from graft.values import FloatArray, ModelCard, Phase
 from graft.wire.cache import FolderCache
 from graft.wire.download import PROGRESSIVE, Downloads, announced_bytes, comes_whole
 from graft.wire.link import Part
+from graft.wire.parts import decode_base, join_parts
 from graft.wire.parts_file import PartFile, join_files, read_base
-from graft.wire.payload import Shapes
-from graft.wire.payload_file import check_payload, map_values
+from graft.wire.payload import Shapes, decode_payload
+from graft.wire.payload_file import check_payload, fits_in_memory, map_values
 from graft.wire.regions import open_work
 
 
@@ -33,6 +34,8 @@ class ModelFiles:
         """The approximation."""
         with ExitStack() as files:
             base = self._part("base", "probe", files)
+            if fits_in_memory(self._shapes):
+                return decode_base(base.content(), self._shapes)
             sink = files.enter_context(open_work(self._cache.folder))
             return read_base(base, sink, self._cache.folder, self._shapes)
 
@@ -42,10 +45,15 @@ class ModelFiles:
         with ExitStack() as files:
             if comes_whole(self._card, lambda part: self._cache.holds(name, part)):
                 whole = self._part("exact", "ship", files)
+                if fits_in_memory(self._shapes):
+                    return decode_payload(whole.content(), self._shapes, name)
                 file = whole.file
                 facts = check_payload(file, whole.num_bytes, self._shapes)
             else:
                 base, residual = (self._part(part, "ship", files) for part in PROGRESSIVE)
+                if fits_in_memory(self._shapes):
+                    payload = join_parts(base.content(), residual.content(), self._shapes)
+                    return decode_payload(payload, self._shapes, name)
                 file = files.enter_context(open_work(folder))
                 facts = join_files(base, residual, file, folder, self._shapes)
             if facts.model_id != name:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO, Final, Protocol, runtime_checkable
 
 from graft.wire.link import CHUNK_BYTES, Link, Part, Progress, StoredModel, push_plan
+from graft.wire.parts import split_payload
+from graft.wire.payload import model_id
 
 RETRY_AFTER: Final = "retry-after-s"  # the trailing metadata that tells a device to wait
 
@@ -43,6 +46,21 @@ class Parcel:
             for start in range(first, last, CHUNK_BYTES):
                 file.seek(start)
                 yield part, file.read(min(CHUNK_BYTES, last - start))
+
+
+def parcel_of(payload: bytes, architecture: str) -> Parcel:
+    """The parcel of a payload in memory."""
+    base, residual = split_payload(payload)
+    return Parcel(
+        model=StoredModel(
+            model_id=model_id(payload),
+            payload_bytes=len(payload),
+            base_bytes=len(base),
+            residual_bytes=len(residual),
+        ),
+        architecture=architecture,
+        forms={"base": BytesIO(base), "residual": BytesIO(residual), "exact": BytesIO(payload)},
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,6 +45,10 @@ class PartFile:
     file: BinaryIO
     num_bytes: int
 
+    def content(self) -> bytes:
+        """The whole part; for small models only."""
+        return self.file.read(self.num_bytes)
+
 
 def split_file(
     facts: PayloadFacts, payload: BinaryIO, base: BinaryIO, residual: BinaryIO, folder: Path

@@ -25,7 +25,7 @@ from graft.wire.payload import (
 )
 
 BLOCK_VALUES: Final = 256 * 1024
-_MAPPED_FROM_BYTES: Final = 16 * 1024 * 1024  # smaller models are simply read
+IN_MEMORY_BYTES: Final = 16 * 1024 * 1024  # smaller models are quicker as bytes
 _F32_BYTES: Final = 4
 
 
@@ -138,16 +138,18 @@ def read_values(file: BinaryIO, count: int) -> FloatArray:
 
 
 def map_values(file: BinaryIO, shapes: Shapes, data_at: int) -> dict[str, FloatArray]:
-    """The tensors behind ``data_at``: of a large model as private views of the file's pages.
+    """The tensors behind ``data_at``, as private views of the file's pages.
 
     Pages come into memory as they are read; what is written to an array stays in memory.
     """
     count = sum(map(num_elements, shapes.values()))
-    if _F32_BYTES * count < _MAPPED_FROM_BYTES:
-        file.seek(data_at)
-        return cut_tensors(read_values(file, count).copy(), shapes)
     mapped = np.memmap(file, dtype="<f4", mode="c", offset=data_at, shape=(count,))
     return cut_tensors(mapped.view(np.ndarray), shapes)
+
+
+def fits_in_memory(shapes: Shapes) -> bool:
+    """Whether a model is so small that files would only make it slower."""
+    return _F32_BYTES * sum(map(num_elements, shapes.values())) < IN_MEMORY_BYTES
 
 
 def payload_bytes_of(architecture: str, shapes: Shapes) -> int:

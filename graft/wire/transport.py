@@ -1,8 +1,7 @@
 """A device's way to the model store: cached, verified, resumed, and metered on every attempt.
 
 A card is verified before the first byte is asked for. Where the cache is a folder, parts are
-received, joined and split there, a block at a time, and large models are mapped from it; in memory
-otherwise.
+received there, and large models joined, split and mapped there, a block at a time.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from graft.wire.cache import FolderCache, PartCache
 from graft.wire.download import PROGRESSIVE, Downloads, announced_bytes, comes_whole
 from graft.wire.link import Link, Part, StoredModel
 from graft.wire.model_files import ModelFiles
-from graft.wire.parcel import Parcel, ParcelLink
+from graft.wire.parcel import Parcel, ParcelLink, parcel_of
 from graft.wire.parts import decode_base, join_parts
 from graft.wire.parts_file import split_file
 from graft.wire.payload import (
@@ -26,7 +25,7 @@ from graft.wire.payload import (
     encode_payload,
     model_id,
 )
-from graft.wire.payload_file import write_payload
+from graft.wire.payload_file import fits_in_memory, write_payload
 from graft.wire.regions import open_work
 from graft.wire.retries import DEFAULT_ATTEMPTS, Retries
 from graft.wire.rows import TransferLabel, TransferRows
@@ -125,24 +124,29 @@ class DeviceTransport:
     def _push_files(
         self, cache: FolderCache, link: ParcelLink, architecture: str, parameters: Parameters
     ) -> tuple[str, int, int, int]:
+        shapes = {name: parameters[name].shape for name in parameters}
         with ExitStack() as files:
-            payload, base, residual = (
-                files.enter_context(open_work(cache.folder)) for _ in range(3)
-            )
-            facts = write_payload(architecture, parameters, payload)
-            split_file(facts, payload, base, residual, cache.folder)
-            parcel = Parcel(
-                model=StoredModel(
-                    model_id=facts.model_id,
-                    payload_bytes=facts.num_bytes,
-                    base_bytes=base.tell(),
-                    residual_bytes=residual.tell(),
-                ),
-                architecture=architecture,
-                forms={"exact": payload, "base": base, "residual": residual},
-            )
+            if fits_in_memory(shapes):
+                parcel = parcel_of(encode_payload(architecture, parameters), architecture)
+            else:
+                payload, base, residual = (
+                    files.enter_context(open_work(cache.folder)) for _ in range(3)
+                )
+                facts = write_payload(architecture, parameters, payload)
+                split_file(facts, payload, base, residual, cache.folder)
+                parcel = Parcel(
+                    model=StoredModel(
+                        model_id=facts.model_id,
+                        payload_bytes=facts.num_bytes,
+                        base_bytes=base.tell(),
+                        residual_bytes=residual.tell(),
+                    ),
+                    architecture=architecture,
+                    forms={"exact": payload, "base": base, "residual": residual},
+                )
             upload = ParcelUpload(parcel, cache, link=link, rows=self._rows, clock=self._clock)
-            return _pushed(upload.run(self._retries), facts.model_id, facts.num_bytes)
+            model = parcel.model
+            return _pushed(upload.run(self._retries), model.model_id, model.payload_bytes)
 
     def _decode(
         self, card: ModelCard, precision: Precision, shapes: Shapes

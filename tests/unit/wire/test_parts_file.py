@@ -123,9 +123,8 @@ def test_the_base_read_from_a_file_is_the_decoded_one(
 
 
 def test_mapped_values_are_the_models_own_and_writing_them_changes_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(payload_file, "_MAPPED_FROM_BYTES", 0)
     with open_work(tmp_path) as sink:
         facts = write_payload("net", trained_like(3), sink)
         mapped = map_values(sink, facts.shapes, facts.data_at)
