@@ -83,7 +83,8 @@ class IncomingPushes:
                 if (before := self._owners.get(name)) is not None:
                     before.superseded = True
                 self._owners[name] = incoming
-                file.truncate(offset)
+                if held_bytes > offset:
+                    file.truncate(offset)
                 file.seek(offset)
             try:
                 yield incoming
