@@ -1,16 +1,18 @@
 """A device's connection to the model depot over gRPC."""
 
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import grpc
 
 from graft.carriage import DepotCalls, framed_bytes, stream_bytes
 from graft.errors import (
+    DeviceRefusedError,
     ModelMissingError,
     PayloadChangedError,
     PayloadLimitError,
     PayloadTruncatedError,
+    QuotaExceededError,
     TransportError,
 )
 from graft.wire.link import (
@@ -21,14 +23,13 @@ from graft.wire.link import (
     Progress,
     StoredModel,
     WireSource,
-    push_plan,
 )
-from graft.wire.parts import split_payload
-from graft.wire.payload import model_id
+from graft.wire.parcel import RETRY_AFTER, Parcel, Received, parcel_of
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 
 _MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
+_LONGEST_WAIT_S: Final = 24 * 3600.0
 
 
 def open_channel(
@@ -103,41 +104,52 @@ class GrpcLink:
             call.cancel()
 
     def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
-        base, residual = split_payload(payload)
-        lengths = StoredModel(
-            model_id=model_id(payload),
-            payload_bytes=len(payload),
-            base_bytes=len(base),
-            residual_bytes=len(residual),
-        )
-        contents: dict[Part, bytes] = {"base": base, "residual": residual, "exact": payload}
-        chosen = {p: contents[p] for p in push_plan(lengths)}
-        messages = _push_messages(chosen, self._calls.push_bytes(), progress)
+        parcel = parcel_of(payload, architecture)
+        return self.send(parcel, self.received(parcel).num_bytes, progress)
+
+    def received(self, parcel: Parcel) -> Received:
+        """What the depot holds of this parcel from this device."""
         try:
-            stat = self._stub.Push(messages, timeout=self._timeout_s)
+            state = self._stub.Received(_push_header(parcel, 0), timeout=self._timeout_s)
         except grpc.RpcError as error:
-            _raise_typed(error, f"push of a {architecture}")
-        return StoredModel(
-            model_id=stat.model_id,
-            payload_bytes=stat.payload_bytes,
-            base_bytes=stat.base_bytes,
-            residual_bytes=stat.residual_bytes,
-        )
+            _raise_typed(error, f"push of {parcel.model.model_id}")
+        stored = _stored_model(state.stored) if state.HasField("stored") else None
+        return Received(num_bytes=min(state.received_bytes, parcel.num_bytes), stored=stored)
+
+    def send(self, parcel: Parcel, offset: int, progress: Progress) -> StoredModel:
+        """Send the parcel from byte ``offset`` on."""
+        messages = _push_messages(parcel, offset, self._calls.push_bytes(), progress)
+        try:
+            return _stored_model(self._stub.Push(messages, timeout=self._timeout_s))
+        except grpc.RpcError as error:
+            _raise_typed(error, f"push of a {parcel.architecture}")
+
+
+def _push_header(parcel: Parcel, offset: int) -> pb.PushHeader:
+    lengths = {f"{part}_bytes": num_bytes for part, num_bytes in parcel.plan.items()}
+    return pb.PushHeader(model_id=parcel.model.model_id, offset=offset, **lengths)
 
 
 def _push_messages(
-    contents: dict[Part, bytes], overhead: int, progress: Progress
+    parcel: Parcel, offset: int, overhead: int, progress: Progress
 ) -> Iterator[pb.PushChunk]:
-    """The header and every part in chunks; each is counted when the stream takes it."""
-    lengths = {f"{part}_bytes": len(content) for part, content in contents.items()}
-    yield pb.PushChunk(header=pb.PushHeader(**lengths))
-    for part, content in contents.items():
-        for start in range(0, len(content), CHUNK_BYTES):
-            message = pb.PushChunk(data=content[start : start + CHUNK_BYTES])
-            wire_bytes = overhead + stream_bytes(framed_bytes(message.ByteSize()))
-            progress(part, len(message.data), wire_bytes)
-            overhead = 0
-            yield message
+    """The header and the rest in chunks; each is counted when the stream takes it."""
+    yield pb.PushChunk(header=_push_header(parcel, offset))
+    for part, data in parcel.chunks(offset):
+        message = pb.PushChunk(data=data)
+        wire_bytes = overhead + stream_bytes(framed_bytes(message.ByteSize()))
+        progress(part, len(data), wire_bytes)
+        overhead = 0
+        yield message
+
+
+def _stored_model(stat: pb.ModelStat) -> StoredModel:
+    return StoredModel(
+        model_id=stat.model_id,
+        payload_bytes=stat.payload_bytes,
+        base_bytes=stat.base_bytes,
+        residual_bytes=stat.residual_bytes,
+    )
 
 
 def _raise_typed(error: grpc.RpcError, what: str) -> NoReturn:
@@ -150,4 +162,19 @@ def _raise_typed(error: grpc.RpcError, what: str) -> NoReturn:
     if code == grpc.StatusCode.DATA_LOSS:
         kind = PayloadTruncatedError if "Truncated" in details else PayloadChangedError
         raise kind(details) from error
+    if code == grpc.StatusCode.PERMISSION_DENIED:
+        raise DeviceRefusedError(details) from error
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and (wait_s := _told_wait_s(error)) is not None:
+        raise QuotaExceededError(details, wait_s) from error
     raise TransportError(f"{details} ({code.name})") from error
+
+
+def _told_wait_s(error: grpc.RpcError) -> float | None:
+    """The seconds that a depot tells a device to wait, within reason; None: it tells nothing."""
+    for key, value in error.trailing_metadata() or ():
+        if key == RETRY_AFTER:
+            try:
+                return min(max(float(value), 0.0), _LONGEST_WAIT_S)
+            except ValueError:
+                return None
+    return None

@@ -41,6 +41,7 @@ def make_device(
     record: Callable[[LedgerEntry], None],
     clock: Clock,
     wait_before_retry: Callable[[int], None] = lambda attempts: None,
+    wait_out: Callable[[float], None] = lambda seconds: None,
 ) -> Device:
     """The device that an order is for; ``record`` gets its transfers.
 
@@ -69,6 +70,7 @@ def make_device(
             record=record,
             clock=clock,
             wait_before_retry=wait_before_retry,
+            wait_out=wait_out,
         ),
         clock=clock,
     )
@@ -134,4 +136,5 @@ def node_device(context: Context, order: Order) -> Iterator[Device]:
             record=journal.record,
             clock=time.perf_counter,
             wait_before_retry=growing_wait(time.sleep),
+            wait_out=time.sleep,
         )

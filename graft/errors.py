@@ -18,6 +18,8 @@ GraftError
 │   └── PayloadLimitError      too large, too many tensors, wrong shapes, NaN
 ├── TransportError             a shipment could not be completed
 │   ├── ModelMissingError      the depot does not hold the model asked for
+│   ├── QuotaExceededError     this device has used its share; says how long to wait
+│   ├── DeviceRefusedError     the depot does not serve a device of this name
 │   └── RelayError             the metering relay cannot listen, or lost its meter
 ├── EdgeError                  the conversation with the domains broke
 │   ├── DomainLostError        a domain dropped out in the middle of a round
@@ -105,6 +107,21 @@ class TransportError(GraftError):
 
 class ModelMissingError(TransportError):
     """The depot does not hold the model that was asked for."""
+
+
+class QuotaExceededError(TransportError):
+    """The depot's quota for this device is used up for ``retry_after_s`` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type["QuotaExceededError"], tuple[str, float]]:
+        return type(self), (str(self), self.retry_after_s)
+
+
+class DeviceRefusedError(TransportError):
+    """The depot serves no device of this name; trying again does not help."""
 
 
 class RelayError(TransportError):

@@ -1,13 +1,15 @@
 """Where files lie, here or on any file system that fsspec knows; each is written whole."""
 
+import errno
 import json
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,6 +54,43 @@ def replace_file(path: AnyPath, content: bytes, *, mode: int = 0o644, durable: b
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def place_file(temporary: Path, path: AnyPath, *, durable: bool = True) -> None:
+    """Move a finished local file to ``path``; a reader sees the old file or the whole new one.
+
+    It keeps its mode. ``durable``: wait for the disk first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(path, Path):
+        beside = path.parent / f".partial-{uuid.uuid4().hex}"
+        path.fs.put_file(str(temporary), beside.path)
+        path.fs.mv(beside.path, path.path)
+        temporary.unlink()
+        return
+    if durable:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        nearer = path.with_name(f".partial-{uuid.uuid4().hex}")
+        shutil.copy2(temporary, nearer)  # from another file system
+        place_file(nearer, path, durable=durable)
+        temporary.unlink()
+
+
+@contextmanager
+def working_file(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file for its owner alone, by path and open; removed unless it is moved away."""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=prefix)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield Path(name), file
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def remove_tree(path: AnyPath) -> None:

@@ -47,18 +47,17 @@ def total_bytes(
 def delivered(entries: Iterable[LedgerEntry]) -> dict[tuple[object, ...], int]:
     """Payload bytes that arrived, by round, domain, method, phase, message and receiver.
 
-    However often something was tried, it counts once: the same for a run that was interrupted and
-    one that was not.
+    An order that was sent again, because its device was lost, counts once. Of a model's parts all
+    bytes count, those of streams that broke too: the next one went on from there.
     """
-    latest: dict[tuple[object, ...], int] = {}
     arrived: dict[tuple[object, ...], int] = {}
-    for e in sorted((e for e in entries if e.outcome == "ok"), key=lambda e: e.attempt):
+    for e in sorted(entries, key=lambda e: e.attempt):
         key = (e.round_index, e.domain_id, e.method, e.phase, e.message, e.receiver)
         if e.message.startswith("payload."):
             arrived[key] = arrived.get(key, 0) + e.payload_bytes
-        else:  # an order that was sent again, because its device was lost
-            latest[key] = e.payload_bytes
-    return arrived | latest
+        elif e.outcome == "ok":
+            arrived[key] = e.payload_bytes
+    return arrived
 
 
 def ordered(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:

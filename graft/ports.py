@@ -44,6 +44,7 @@ class WeightTransport(Protocol):
     def fetch(self, card: ModelCard, precision: Precision) -> Parameters:
         """The model's parameters: "base" is the int8 approximation, "exact" the model itself.
 
+        Arrays of a large model may be private views of a file; writing to them changes no file.
         Raises PayloadError where bytes and card disagree, TransportError where they do not come.
         """
         ...

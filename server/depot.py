@@ -1,43 +1,60 @@
 """The model depot: a gRPC service that streams models out of and into the server's store."""
 
+import tempfile
 import threading
-from collections.abc import Iterator
-from concurrent import futures
-from typing import NoReturn
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
-from graft.errors import (
-    ArchitectureError,
-    GraftError,
-    ModelMissingError,
-    PayloadError,
-    PayloadLimitError,
-    PayloadTruncatedError,
-)
-from graft.wire.checks import is_model_id
-from graft.wire.link import CHUNK_BYTES, PART_CODES, Part
-from graft.wire.parts import join_parts, read_base_header
-from graft.wire.payload import MAX_PAYLOAD_BYTES, read_header
-from graft.wire.stubs import depot_pb2 as pb
+from graft.ports import Clock
+from graft.wire.payload import MAX_PAYLOAD_BYTES
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
+from server.calls import SERVICE, CallRecord, CallWatch
+from server.depot_service import DepotService
+from server.incoming import IncomingPushes
+from server.metrics import CountedPool, DepotMetrics
+from server.quota import MAX_MESSAGE_BYTES, DeviceQuota, QuotaBook
 from server.store import DirectoryStore
 
-SERVICE = "graft.v1.Depot"
-_PARTS: dict[int, Part] = {code: part for part, code in PART_CODES.items()}
-# One message never exceeds a chunk and its few bytes of framing, whatever a client tries.
-_MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
+__all__ = ["SERVICE", "DepotServer", "DepotSettings", "tls_credentials"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepotSettings:
+    """The depot's limits.
+
+    ``max_concurrent``: streams served at once; ``max_waiting`` more wait their turn, and any
+    beyond are turned away to try again. ``max_finishing``: pushes that are joined, checked and
+    split at once; each takes a core and a few dozen MB. ``max_payload_bytes``: the largest model
+    taken in. ``quota``: for each device by itself. ``incoming_folder``: where pushes arrive (None:
+    in the store's folder, or for a store elsewhere in a temporary one); what nobody went on with
+    for ``incoming_max_age_s`` goes, and the oldest beyond ``incoming_max_bytes`` in all.
+    ``keepalive_s``: how long a device may be silent before the depot asks whether it is there.
+    """
+
+    max_concurrent: int = 16
+    max_waiting: int = 1024
+    max_finishing: int = 2
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES
+    quota: DeviceQuota = field(default_factory=DeviceQuota)
+    incoming_folder: Path | None = None
+    incoming_max_age_s: float = 24 * 3600.0
+    incoming_max_bytes: int = 8 * MAX_PAYLOAD_BYTES
+    keepalive_s: float = 60.0
 
 
 class DepotServer:
     """A running depot; ``close`` (or leaving its ``with`` block) stops it.
 
     ``credentials``: TLS; None only together with ``insecure=True``, else ValueError.
-    ``max_concurrent``: streams served at once; ``max_waiting`` more wait their turn, and any
-    beyond are turned away to try again.
-    ``max_payload_bytes``: the largest model taken in; at most ``max_pushes`` are held in memory
-    at once, fetches stream from the file.
+    ``allows(device)``: whether a device of this name is served (None: everyone); a device is named
+    by its certificate's common name, without one by its address. ``registry`` takes the metrics;
+    ``record`` gets one record a call when it ends, on the thread that served it.
     """
 
     def __init__(
@@ -47,23 +64,47 @@ class DepotServer:
         *,
         credentials: grpc.ServerCredentials | None = None,
         insecure: bool = False,
-        max_concurrent: int = 16,
-        max_waiting: int = 1024,
-        max_pushes: int = 4,
-        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        settings: DepotSettings | None = None,
+        allows: Callable[[str], bool] | None = None,
+        registry: CollectorRegistry | None = None,
+        record: Callable[[CallRecord], None] = lambda call: None,
+        clock: Clock = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         if (credentials is None) is not insecure:
             raise ValueError("depot: give TLS credentials, or ask for insecure; not both")
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(max_workers=max_concurrent, thread_name_prefix="depot"),
-            options=[
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-                ("grpc.so_reuseport", 0),  # a second depot on the port must fail, not share
-            ],
-            maximum_concurrent_rpcs=max_concurrent + max_waiting,
+        settings = settings or DepotSettings()
+        metrics = DepotMetrics(registry or CollectorRegistry())
+        watch = CallWatch(
+            allows=allows,
+            quotas=QuotaBook(settings.quota, clock),
+            metrics=metrics,
+            record=record,
+            clock=clock,
         )
-        servicer = _Depot(store, max_payload_bytes, threading.BoundedSemaphore(max_pushes))
-        pb_grpc.add_DepotServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call]
+        self._server = grpc.server(
+            CountedPool(settings.max_concurrent, metrics.waiting),
+            interceptors=[watch],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),  # a second depot on the port must fail, not share
+                ("grpc.keepalive_time_ms", int(1000 * settings.keepalive_s)),
+            ],
+            maximum_concurrent_rpcs=settings.max_concurrent + settings.max_waiting,
+        )
+        incoming = IncomingPushes(
+            settings.incoming_folder or _incoming_folder(store),
+            max_age_s=settings.incoming_max_age_s,
+            max_bytes=settings.incoming_max_bytes,
+            now=now,
+        )
+        service = DepotService(
+            store,
+            incoming,
+            settings.max_payload_bytes,
+            threading.BoundedSemaphore(settings.max_finishing),
+        )
+        pb_grpc.add_DepotServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if credentials is None:
@@ -101,103 +142,7 @@ def tls_credentials(
     )
 
 
-class _Depot(pb_grpc.DepotServicer):
-    def __init__(
-        self, store: DirectoryStore, max_payload_bytes: int, pushes: threading.BoundedSemaphore
-    ) -> None:
-        self._store = store
-        self._max_payload_bytes = max_payload_bytes
-        self._pushes = pushes
-
-    def Fetch(  # noqa: N802
-        self, request: pb.FetchRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.Chunk]:
-        part = _PARTS.get(request.part)
-        if part is None or not is_model_id(request.model_id):
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "wanted a model id and a part")
-            raise AssertionError("abort always raises")
-        try:
-            path = self._store.path(request.model_id, part)
-            with path.open("rb") as file:
-                if request.offset > path.stat().st_size:
-                    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "offset is behind the end")
-                file.seek(request.offset)
-                while data := file.read(CHUNK_BYTES):
-                    yield pb.Chunk(data=data)
-        except (GraftError, OSError) as error:
-            _abort(context, error)
-
-    def Push(  # noqa: N802
-        self, request_iterator: Iterator[pb.PushChunk], context: grpc.ServicerContext
-    ) -> pb.ModelStat:
-        with self._pushes:
-            try:
-                payload = self._receive(request_iterator)
-                architecture, _, _ = read_header(payload)
-                return self._stat(self._store.put(payload, architecture))
-            except (GraftError, OSError) as error:
-                _abort(context, error)
-
-    def Stat(  # noqa: N802
-        self, request: pb.StatRequest, context: grpc.ServicerContext
-    ) -> pb.ModelStat:
-        try:
-            return self._stat(request.model_id)
-        except (GraftError, OSError) as error:
-            _abort(context, error)
-
-    def _receive(self, messages: Iterator[pb.PushChunk]) -> bytes:
-        """The pushed payload, never holding more than its header announced."""
-        first = next(messages, None)
-        if first is None or first.WhichOneof("content") != "header":
-            raise PayloadLimitError("push: wanted a header first")
-        header = first.header
-        lengths = [header.exact_bytes] if header.exact_bytes else []
-        if header.base_bytes or header.residual_bytes:
-            lengths += [header.base_bytes, header.residual_bytes]
-        announced = sum(lengths)
-        if len(lengths) not in (1, 2) or announced > self._max_payload_bytes:
-            raise PayloadLimitError(
-                f"push: announces {announced} bytes, limit {self._max_payload_bytes}"
-            )
-        received = bytearray()
-        for message in messages:
-            if message.WhichOneof("content") != "data":
-                raise PayloadLimitError("push: wanted data behind the header")
-            received += message.data
-            if len(received) > announced:
-                raise PayloadLimitError(f"push: more than the {announced} bytes announced")
-        if len(received) < announced:
-            raise PayloadTruncatedError(f"push: got {len(received)} of {announced} bytes")
-        content = bytes(received)
-        if len(lengths) == 1:
-            return content
-        base, residual = content[: lengths[0]], content[lengths[0] :]
-        architecture, _ = read_base_header(base)
-        payload = join_parts(base, residual, self._store.shapes_of(architecture))
-        if len(payload) > self._max_payload_bytes:  # parts are compressed: small may grow large
-            raise PayloadLimitError(f"push: a payload of {len(payload)} bytes is over the limit")
-        return payload
-
-    def _stat(self, name: str) -> pb.ModelStat:
-        sizes = {part: self._store.num_bytes(name, part) for part in PART_CODES}
-        return pb.ModelStat(
-            model_id=name,
-            payload_bytes=sizes["exact"],
-            base_bytes=sizes["base"],
-            residual_bytes=sizes["residual"],
-        )
-
-
-def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End the call with the status that the client's link turns back into the typed error."""
-    if isinstance(error, ModelMissingError):
-        code = grpc.StatusCode.NOT_FOUND
-    elif isinstance(error, PayloadLimitError | ArchitectureError):
-        code = grpc.StatusCode.INVALID_ARGUMENT
-    elif isinstance(error, PayloadError):
-        code = grpc.StatusCode.DATA_LOSS
-    else:
-        code = grpc.StatusCode.INTERNAL
-    context.abort(code, f"{type(error).__name__}: {error}")
-    raise AssertionError("abort always raises")
+def _incoming_folder(store: DirectoryStore) -> Path:
+    if isinstance(store.folder, Path):
+        return store.folder / "incoming"
+    return Path(tempfile.mkdtemp(prefix="graft-incoming-"))

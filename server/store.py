@@ -1,15 +1,21 @@
 """The server's durable model store: a folder of payloads named by their own SHA-256."""
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
 
 from graft.errors import ModelMissingError, PayloadLimitError, TransportError
-from graft.files import AnyPath, replace_file
+from graft.files import AnyPath, place_file, replace_file, working_file
 from graft.values import Task
 from graft.wire.checks import is_model_id
-from graft.wire.parts import split_parameters, split_payload
+from graft.wire.parts import split_parameters
+from graft.wire.parts_file import split_file
 from graft.wire.payload import Shapes, decode_payload, model_id
+from graft.wire.payload_file import PayloadFacts, check_payload
 from graft.zoo import parameter_shapes
 
+_WORK_PREFIX = "work-"
 _SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
 
 
@@ -26,7 +32,7 @@ class DirectoryStore:
         self, folder: AnyPath, *, shapes_of: Callable[[str], Shapes], durable: bool = False
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         self.shapes_of = shapes_of
         self._durable = durable
 
@@ -47,6 +53,18 @@ class DirectoryStore:
             self._write(name, "exact", payload)  # last: from here on the model counts as held
         return name
 
+    def keep_file(self, facts: PayloadFacts, payload: Path, work: Path) -> None:
+        """Move a payload file in that was checked against ``shapes_of``, and make its parts.
+
+        It is gone from where it was. Working files lie in ``work``; a block is in memory.
+        """
+        if facts.model_id in self:
+            payload.unlink()
+            return
+        with payload.open("rb") as file:
+            self._split_in(facts, file, work)
+        self._place(payload, facts.model_id, "exact")  # last, as in ``put``
+
     def part(self, model_id: str, part: str) -> bytes:
         """The bytes of part "base", "residual" or "exact".
 
@@ -66,16 +84,32 @@ class DirectoryStore:
             raise ModelMissingError(f"model {model_id!r:.80} is not in the store")
         path = self._path(model_id, part)
         if not path.exists():  # parts are a cache of the payload: make them again
-            exact = self._path(model_id, "exact").read_bytes()
-            for name, data in zip(("base", "residual"), split_payload(exact), strict=True):
-                self._write(model_id, name, data)
+            exact = self._path(model_id, "exact")
+            near = self.folder if isinstance(self.folder, Path) else None
+            with (
+                tempfile.TemporaryDirectory(prefix=".partial-", dir=near) as work,
+                exact.open("rb") as file,
+            ):
+                self._split_in(check_payload(file, exact.stat().st_size, None), file, Path(work))
         return path
 
     def __contains__(self, model_id: str) -> bool:
         return is_model_id(model_id) and self._path(model_id, "exact").exists()
 
     def _path(self, model_id: str, part: str) -> AnyPath:
-        return self._folder / (model_id + _SUFFIXES[part])
+        return self.folder / (model_id + _SUFFIXES[part])
+
+    def _split_in(self, facts: PayloadFacts, payload: BinaryIO, work: Path) -> None:
+        with (
+            working_file(work, _WORK_PREFIX) as (base_path, base),
+            working_file(work, _WORK_PREFIX) as (residual_path, residual),
+        ):
+            split_file(facts, payload, base, residual, work)
+            self._place(base_path, facts.model_id, "base")
+            self._place(residual_path, facts.model_id, "residual")
+
+    def _place(self, temporary: Path, model_id: str, part: str) -> None:
+        place_file(temporary, self._path(model_id, part), durable=self._durable)
 
     def _write(self, model_id: str, part: str, data: bytes) -> None:
         # A model is its owner's own; what a device may have, the depot gives it.

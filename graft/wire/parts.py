@@ -30,11 +30,11 @@ from graft.wire.payload import (
 )
 from graft.wire.sections import SectionReader, pack_plane, pack_text
 
-_BASE_MAGIC: Final = b"GRB1"
-_RESIDUAL_MAGIC: Final = b"GRR1"
-_NUM_PLANES: Final = 4
-_LEVELS: Final = 127
-_HALF_GROUP: Final = 128  # the group of half-precision values, after every |int8 code|
+BASE_MAGIC: Final = b"GRB1"
+RESIDUAL_MAGIC: Final = b"GRR1"
+NUM_PLANES: Final = 4
+LEVELS: Final = 127
+HALF_GROUP: Final = 128  # the group of half-precision values, after every |int8 code|
 _UPPER_HALF: Final = np.uint32(0xFFFF0000)
 
 UInt32Array = npt.NDArray[np.uint32]
@@ -62,27 +62,27 @@ def split_parameters(architecture: str, parameters: Parameters) -> tuple[bytes, 
             halves.append(array.ravel())
             continue
         rows = array.reshape(array.shape[0], -1)
-        scale = (np.abs(rows).max(axis=1) / np.float32(_LEVELS)).astype(np.float32)
+        scale = (np.abs(rows).max(axis=1) / np.float32(LEVELS)).astype(np.float32)
         divisor = np.where(scale > 0, scale, np.float32(1))[:, None]
-        codes.append(np.clip(np.rint(rows / divisor), -_LEVELS, _LEVELS).astype(np.int8).ravel())
+        codes.append(np.clip(np.rint(rows / divisor), -LEVELS, LEVELS).astype(np.int8).ravel())
         scales.append(scale)
     codes_N, scales_R = _joined(codes, np.int8), _joined(scales, np.float32)
     halves_V = (_joined(halves, np.float32).view(np.uint32) & _UPPER_HALF).view(np.float32)
     header = json.dumps([architecture, shapes], separators=(",", ":")).encode("ascii")
-    base = _BASE_MAGIC + b"".join(
+    base = BASE_MAGIC + b"".join(
         (
             pack_text(header),
             pack_plane(codes_N.tobytes()),
-            *map(pack_plane, _planes(scales_R.view(np.uint32))),
-            *map(pack_plane, _planes(halves_V.view(np.uint32))[2:]),
+            *map(pack_plane, byte_planes(scales_R.view(np.uint32))),
+            *map(pack_plane, byte_planes(halves_V.view(np.uint32))[2:]),
         )
     )
     predicted, group = _predict(shapes, codes_N, scales_R, halves_V)
     true = np.concatenate([array.ravel() for array in parameters.values()])
     order = np.argsort(group, kind="stable")
-    distance = (_ordered(true) - _ordered(predicted))[order].view(np.int32)
+    distance = (ordered_bits(true) - ordered_bits(predicted))[order].view(np.int32)
     folded = ((distance << 1) ^ (distance >> 31)).view(np.uint32)  # small either way: small
-    return base, _RESIDUAL_MAGIC + b"".join(map(pack_plane, _planes(folded)))
+    return base, RESIDUAL_MAGIC + b"".join(map(pack_plane, byte_planes(folded)))
 
 
 def decode_base(
@@ -98,7 +98,7 @@ def decode_base(
 
 def read_base_header(base: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
     """Architecture and shapes that a base claims, before any tensor is inflated."""
-    return _parse_base_header(SectionReader(base, _BASE_MAGIC).section(None))
+    return parse_base_header(SectionReader(base, BASE_MAGIC).section(None))
 
 
 def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = None) -> bytes:
@@ -108,13 +108,13 @@ def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = No
     Raises PayloadTruncatedError, PayloadChangedError or PayloadLimitError, and nothing else.
     """
     architecture, shapes, predicted, group = _read_base(base, expected_shapes)
-    reader = SectionReader(residual, _RESIDUAL_MAGIC)
-    folded = _from_planes([reader.section(predicted.size) for _ in range(_NUM_PLANES)])
+    reader = SectionReader(residual, RESIDUAL_MAGIC)
+    folded = from_planes([reader.section(predicted.size) for _ in range(NUM_PLANES)])
     reader.finish()
     distance = (folded >> 1) ^ (np.uint32(0) - (folded & 1))
     distances = np.empty_like(distance)
     distances[np.argsort(group, kind="stable")] = distance
-    exact = _unordered(_ordered(predicted) + distances)
+    exact = unordered_bits(ordered_bits(predicted) + distances)
     parameters: Parameters = cut_tensors(exact, shapes)
     return encode_payload(architecture, parameters)
 
@@ -123,15 +123,15 @@ def _read_base(
     base: bytes, expected_shapes: Shapes | None = None
 ) -> tuple[str, dict[str, tuple[int, ...]], FloatArray, ByteArray]:
     """Architecture, shapes, all predicted values in order, and each value's group."""
-    reader = SectionReader(base, _BASE_MAGIC)
-    architecture, shapes = _parse_base_header(reader.section(None))
+    reader = SectionReader(base, BASE_MAGIC)
+    architecture, shapes = parse_base_header(reader.section(None))
     check_shapes(architecture, shapes, expected_shapes)
     matrices = [shape for shape in shapes.values() if len(shape) >= 2]
     vectors = [shape for shape in shapes.values() if len(shape) < 2]
     num_rows = sum(shape[0] for shape in matrices)
     num_halves = sum(map(num_elements, vectors))
     codes_N = np.frombuffer(reader.section(sum(map(num_elements, matrices))), np.int8)
-    scales_R = _from_planes([reader.section(num_rows) for _ in range(4)]).view(np.float32)
+    scales_R = from_planes([reader.section(num_rows) for _ in range(4)]).view(np.float32)
     low, high = (np.frombuffer(reader.section(num_halves), np.uint8) for _ in range(2))
     reader.finish()
     halves_V = ((low.astype(np.uint32) << 16) | (high.astype(np.uint32) << 24)).view(np.float32)
@@ -149,25 +149,27 @@ def _predict(
         count = num_elements(shape)
         if len(shape) < 2:
             half = halves_V[at_half : at_half + count]
-            _check_bound(name, half, MAX_MAGNITUDE)
+            check_bound(name, half, MAX_MAGNITUDE)
             values.append(half)
-            groups.append(np.full(count, _HALF_GROUP, np.uint8))
+            groups.append(np.full(count, HALF_GROUP, np.uint8))
             at_half += count
             continue
         code, scale = codes_N[at_code : at_code + count], scales_R[at_row : at_row + shape[0]]
-        _check_bound(name, scale, MAX_MAGNITUDE / (_LEVELS - 1))
+        check_bound(name, scale, MAX_MAGNITUDE / (LEVELS - 1))
         values.append(code.astype(np.float32) * np.repeat(scale, count // shape[0]))
         groups.append(np.abs(code.astype(np.int16)).astype(np.uint8))
         at_code, at_row = at_code + count, at_row + shape[0]
     return np.concatenate(values), np.concatenate(groups)
 
 
-def _check_bound(name: str, values: FloatArray, bound: float) -> None:
+def check_bound(name: str, values: FloatArray, bound: float) -> None:
+    """Raises PayloadLimitError for values beyond ``bound``, or that are none."""
     if not bool((np.abs(values) <= bound).all()):  # false for NaN as well
         raise PayloadLimitError(f"base of tensor {name!r} holds NaN, infinity or beyond {bound:g}")
 
 
-def _parse_base_header(text: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
+def parse_base_header(text: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """Architecture and shapes of a base's first section; raises PayloadChangedError."""
     try:
         architecture, listed = json.loads(text)
         shapes = {name: tuple(shape) for name, shape in listed.items()}
@@ -181,14 +183,15 @@ def _parse_base_header(text: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
     return architecture, shapes
 
 
-def _ordered(values: FloatArray) -> UInt32Array:
+def ordered_bits(values: FloatArray) -> UInt32Array:
     """Bit patterns moved so that unsigned order is numeric order; -0.0 just below +0.0."""
     bits = values.view(np.uint32)
     negative = (bits >> 31).astype(np.bool_)
     return np.where(negative, ~bits, bits | np.uint32(0x80000000))
 
 
-def _unordered(ordered: UInt32Array) -> FloatArray:
+def unordered_bits(ordered: UInt32Array) -> FloatArray:
+    """The values of ``ordered_bits``."""
     positive = (ordered >> 31).astype(np.bool_)
     return np.where(positive, ordered & np.uint32(0x7FFFFFFF), ~ordered).view(np.float32)
 
@@ -197,13 +200,14 @@ def _joined(arrays: list[_Array], dtype: type) -> _Array:
     return np.concatenate([np.empty(0, dtype), *arrays])
 
 
-def _planes(words: UInt32Array) -> list[bytes]:
-    """Byte planes, least significant first: noise apart from what compresses."""
-    as_bytes = words.astype("<u4").view(np.uint8).reshape(-1, _NUM_PLANES)
-    return [as_bytes[:, plane].tobytes() for plane in range(_NUM_PLANES)]
+def byte_planes(words: UInt32Array) -> list[bytes]:
+    """Byte planes of words, least significant first: noise apart from what compresses."""
+    as_bytes = words.astype("<u4").view(np.uint8).reshape(-1, NUM_PLANES)
+    return [as_bytes[:, plane].tobytes() for plane in range(NUM_PLANES)]
 
 
-def _from_planes(planes: list[bytes]) -> UInt32Array:
+def from_planes(planes: list[bytes]) -> UInt32Array:
+    """The words of ``byte_planes``."""
     columns = [np.frombuffer(plane, np.uint8).astype(np.uint32) for plane in planes]
     words = columns[0]
     for plane, column in enumerate(columns[1:], start=1):

@@ -26,7 +26,7 @@ from graft.values import FloatArray, Parameters
 Shapes = Mapping[str, tuple[int, ...]]
 
 FORMAT: Final = "graft-1"
-MAX_PAYLOAD_BYTES: Final = 256 * 1024 * 1024
+MAX_PAYLOAD_BYTES: Final = 512 * 1024 * 1024
 MAX_HEADER_BYTES: Final = 256 * 1024
 MAX_TENSORS: Final = 1024
 MAX_DIMENSIONS: Final = 8
@@ -36,6 +36,7 @@ MAX_MAGNITUDE: Final = 1e9  # far beyond any trained value; squares of it still 
 _LENGTH_BYTES: Final = 8
 _F32_BYTES: Final = 4
 _ALIGNMENT: Final = 8
+HEAD_BYTES: Final = _LENGTH_BYTES + MAX_HEADER_BYTES  # a payload's first bytes that tell all
 
 
 def model_id(payload: bytes) -> str:
@@ -63,8 +64,8 @@ def encode_payload(architecture: str, parameters: Parameters) -> bytes:
     shapes = {name: array.shape for name, array in arrays.items()}
     check_shapes(architecture, shapes, None)
     for name, array in arrays.items():
-        _check_values(name, array)
-    header = _canonical_header(architecture, shapes)
+        check_values(name, array)
+    header = canonical_header(architecture, shapes)
     data = (array.astype("<f4", copy=False).tobytes() for array in arrays.values())
     return b"".join((header, *data))
 
@@ -85,29 +86,35 @@ def decode_payload(
     values = np.frombuffer(payload, dtype="<f4", offset=start).astype(np.float32)
     parameters = cut_tensors(values, shapes)
     for name, array in parameters.items():
-        _check_values(name, array)
+        check_values(name, array)
     return architecture, parameters
 
 
-def read_header(payload: bytes) -> tuple[str, dict[str, tuple[int, ...]], int]:
-    """Architecture, shapes and the offset of the data, from a payload of the right length."""
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        raise PayloadLimitError(f"payload: {len(payload)} bytes, limit {MAX_PAYLOAD_BYTES}")
+def read_header(
+    payload: bytes, num_bytes: int | None = None
+) -> tuple[str, dict[str, tuple[int, ...]], int]:
+    """Architecture, shapes and the offset of the data, from a payload of the right length.
+
+    ``num_bytes``: of the whole payload, where only its first ``HEAD_BYTES`` are given.
+    """
+    num_bytes = len(payload) if num_bytes is None else num_bytes
+    if num_bytes > MAX_PAYLOAD_BYTES:
+        raise PayloadLimitError(f"payload: {num_bytes} bytes, limit {MAX_PAYLOAD_BYTES}")
     if len(payload) < _LENGTH_BYTES:
-        raise PayloadTruncatedError(f"payload: {len(payload)} bytes, shorter than any header")
+        raise PayloadTruncatedError(f"payload: {num_bytes} bytes, shorter than any header")
     header_bytes = int.from_bytes(payload[:_LENGTH_BYTES], "little")
     start = _LENGTH_BYTES + header_bytes
     if header_bytes > MAX_HEADER_BYTES:
         raise PayloadLimitError(f"header: {header_bytes} bytes, limit {MAX_HEADER_BYTES}")
     if start > len(payload):
-        raise PayloadTruncatedError(f"payload: {len(payload)} bytes, its header alone ends {start}")
+        raise PayloadTruncatedError(f"payload: {num_bytes} bytes, its header alone ends {start}")
     architecture, shapes = _parse_header(payload[_LENGTH_BYTES:start])
     check_shapes(architecture, shapes, None)
     end = start + _F32_BYTES * sum(map(num_elements, shapes.values()))
-    if len(payload) < end:
-        raise PayloadTruncatedError(f"payload: {len(payload)} bytes, header announces {end}")
+    if num_bytes < end:
+        raise PayloadTruncatedError(f"payload: {num_bytes} bytes, header announces {end}")
     # Rebuilding the header refuses duplicate keys, gaps, overlaps and reordering all at once.
-    if len(payload) > end or payload[:start] != _canonical_header(architecture, shapes):
+    if num_bytes > end or payload[:start] != canonical_header(architecture, shapes):
         raise PayloadChangedError("payload is not in the canonical encoding of its tensors")
     return architecture, shapes, start
 
@@ -150,12 +157,14 @@ def cut_tensors(values: FloatArray, shapes: Shapes) -> dict[str, FloatArray]:
     return parameters
 
 
-def _check_values(name: str, array: FloatArray) -> None:
+def check_values(name: str, array: FloatArray) -> None:
+    """Refuse NaN, infinity and absurd magnitudes with PayloadLimitError."""
     if not bool((np.abs(array) <= MAX_MAGNITUDE).all()):  # false for NaN as well
         raise PayloadLimitError(f"tensor {name!r} holds NaN, infinity or beyond {MAX_MAGNITUDE:g}")
 
 
-def _canonical_header(architecture: str, shapes: Shapes) -> bytes:
+def canonical_header(architecture: str, shapes: Shapes) -> bytes:
+    """The one header of a payload of these tensors, its length word included."""
     header: dict[str, object] = {"__metadata__": {"architecture": architecture, "format": FORMAT}}
     offset = 0
     for name in sorted(shapes):

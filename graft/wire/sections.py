@@ -5,12 +5,13 @@ import zlib
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from graft.errors import PayloadChangedError, PayloadLimitError, PayloadTruncatedError
 from graft.wire.payload import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
 
-_SECTION: Final = struct.Struct("<BI")
-_STORED, _DEFLATED = 0, 1
+SECTION: Final = struct.Struct("<BI")
+STORED, DEFLATED = 0, 1
 # Trained weights' noise comes to 1.006 to 1.03, all else to 1.08 or more; deflate takes 0.3 %
 # off the noise.
 _NOISE: Final = 1.05
@@ -27,12 +28,13 @@ def pack_plane(raw: bytes) -> bytes:
     Planes repeat nothing but runs of one byte: looking for more takes five times as long and
     finds a thousandth.
     """
-    return _section(raw, raw if _is_noise(raw) else _deflate(raw, zlib.Z_RLE))
+    counts = np.bincount(np.frombuffer(raw, np.uint8), minlength=256)
+    return _section(raw, raw if is_noise(counts) else _deflate(raw, zlib.Z_RLE))
 
 
 def _section(raw: bytes, packed: bytes) -> bytes:
-    mode, body = (_DEFLATED, packed) if len(packed) < len(raw) else (_STORED, raw)
-    return _SECTION.pack(mode, len(body)) + body
+    mode, body = (DEFLATED, packed) if len(packed) < len(raw) else (STORED, raw)
+    return SECTION.pack(mode, len(body)) + body
 
 
 def _deflate(raw: bytes, strategy: int) -> bytes:
@@ -40,10 +42,9 @@ def _deflate(raw: bytes, strategy: int) -> bytes:
     return packer.compress(raw) + packer.flush()
 
 
-def _is_noise(raw: bytes) -> bool:
-    """Whether two bytes drawn from ``raw`` are equal as rarely as random ones, 1 in 256."""
-    counts = np.bincount(np.frombuffer(raw, np.uint8), minlength=256)
-    return 256 * int(counts @ counts) < _NOISE * len(raw) ** 2
+def is_noise(counts: npt.NDArray[np.int64]) -> bool:
+    """Whether two of the bytes, so many of each value, are equal as rarely as random ones."""
+    return 256 * int(counts @ counts) < _NOISE * int(counts.sum()) ** 2
 
 
 class SectionReader:
@@ -62,17 +63,17 @@ class SectionReader:
     def section(self, wanted: int | None) -> bytes:
         """The next section, of exactly ``wanted`` bytes (None: a header, up to its limit)."""
         limit = MAX_HEADER_BYTES if wanted is None else wanted
-        if len(self._part) < self._at + _SECTION.size:
+        if len(self._part) < self._at + SECTION.size:
             raise PayloadTruncatedError(f"part ends at {len(self._part)}, inside a section head")
-        mode, stored = _SECTION.unpack_from(self._part, self._at)
-        start = self._at + _SECTION.size
+        mode, stored = SECTION.unpack_from(self._part, self._at)
+        start = self._at + SECTION.size
         self._at = start + stored
         if len(self._part) < self._at:
             raise PayloadTruncatedError(f"part: {len(self._part)} bytes, announces {self._at}")
         body = self._part[start : self._at]
-        if mode == _DEFLATED:
-            body = _inflate(body, limit)
-        elif mode != _STORED:
+        if mode == DEFLATED:
+            body = inflate(body, limit)
+        elif mode != STORED:
             raise PayloadChangedError(f"section mode {mode} is unknown")
         if len(body) > limit or (wanted is not None and len(body) != wanted):
             raise PayloadChangedError(f"section: got {len(body)} bytes, wanted {limit}")
@@ -84,7 +85,8 @@ class SectionReader:
             raise PayloadChangedError(f"part: {len(self._part) - self._at} bytes too many")
 
 
-def _inflate(body: bytes, limit: int) -> bytes:
+def inflate(body: bytes, limit: int) -> bytes:
+    """A deflated section; raises PayloadError where it is none, or grows beyond ``limit``."""
     unpacker = zlib.decompressobj(-15)
     try:
         raw = unpacker.decompress(body, limit + 1)

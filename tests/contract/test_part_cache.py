@@ -32,7 +32,7 @@ def models(store: MemoryStore) -> list[str]:
     ]
 
 
-@pytest.fixture(params=["memory", "folder", "listed", "named"])
+@pytest.fixture(params=["memory", "folder", "quota", "listed", "named"])
 def open_cache(request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStore) -> OpenCache:
     """Opens a device's cache; what outlives its process is there when it is opened again."""
     if request.param == "memory":
@@ -40,6 +40,8 @@ def open_cache(request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStor
         return lambda: held
     if request.param == "folder":
         return lambda: FolderCache(tmp_path / "device")
+    if request.param == "quota":
+        return lambda: FolderCache(tmp_path / "device", quota_bytes=10_000_000)
     if request.param == "listed":
         return lambda: ListedParts(tmp_path / "devices" / "ann.held", store)
     named = HeldParts((), store)

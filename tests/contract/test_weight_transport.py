@@ -19,6 +19,7 @@ from graft.errors import (
     TransportError,
 )
 from graft.values import FloatArray, LedgerEntry, ModelCard
+from graft.wire import payload_file
 from graft.wire.cache import FolderCache, MemoryCache, PartCache
 from graft.wire.link import DirectoryLink, Link, Part, Piece
 from graft.wire.payload import Shapes, encode_payload, model_id
@@ -57,8 +58,13 @@ def link(request: pytest.FixtureRequest, store: DirectoryStore) -> Iterator[Link
         yield GrpcLink(channel)
 
 
-@pytest.fixture(params=["memory", "folder"])
-def cache(request: pytest.FixtureRequest, tmp_path: Path) -> PartCache:
+@pytest.fixture(params=["memory", "folder", "files"])
+def cache(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> PartCache:
+    """In the last case every model counts as large, here and in the depot."""
+    if request.param == "files":
+        monkeypatch.setattr(payload_file, "IN_MEMORY_BYTES", 0)
     return MemoryCache() if request.param == "memory" else FolderCache(tmp_path / "cache")
 
 

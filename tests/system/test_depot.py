@@ -1,7 +1,5 @@
 """A real depot on loopback: killed, restarted, lied to, and asked over TLS."""
 
-import datetime
-import ipaddress
 import signal
 import socket
 import subprocess
@@ -14,10 +12,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import make_authority
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client.fetch import GrpcLink, growing_wait, open_channel
@@ -36,24 +31,25 @@ from graft.wire.payload import Shapes, encode_payload
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transport import DeviceTransport, TransferLabel
-from server.depot import SERVICE, DepotServer, tls_credentials
+from server.depot import SERVICE, DepotServer, DepotSettings, tls_credentials
 from server.store import DirectoryStore
 
 SHAPES: Shapes = {"w": (1_000, 1_500), "b": (1_000,)}  # 6 MB: the base alone is 5 chunks
+NAME = "0" * 64
 ROOT = Path(__file__).parents[2]
 # A tenth of a second a chunk, so that a whole part is never in flight when the depot is killed.
 DEPOT_PROCESS = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from server import depot
+from server import depot_service
 from server.depot import DepotServer
 from server.store import DirectoryStore
-messages = vars(depot.pb)
+messages = vars(depot_service.pb)
 def chunk(**fields):
     time.sleep(0.1)
     return messages["Chunk"](**fields)
-depot.pb = SimpleNamespace(**{**messages, "Chunk": chunk})
+depot_service.pb = SimpleNamespace(**{**messages, "Chunk": chunk})
 store = DirectoryStore(Path(sys.argv[1]), shapes_of=lambda architecture: {})
 with DepotServer(store, "127.0.0.1:" + sys.argv[2], insecure=True):
     print("serving", flush=True)
@@ -97,7 +93,10 @@ def card(store: DirectoryStore, payload: bytes) -> ModelCard:
 def channel(store: DirectoryStore) -> Iterator[grpc.Channel]:
     with (
         DepotServer(
-            store, "127.0.0.1:0", insecure=True, max_payload_bytes=8 * 1024 * 1024
+            store,
+            "127.0.0.1:0",
+            insecure=True,
+            settings=DepotSettings(max_payload_bytes=8 * 1024 * 1024),
         ) as depot,
         open_channel(f"127.0.0.1:{depot.port}", insecure=True) as channel,
     ):
@@ -250,7 +249,7 @@ def test_an_oversize_push_is_refused_before_its_data(channel: grpc.Channel) -> N
     sent = []
 
     def messages() -> Iterator[pb.PushChunk]:
-        yield pb.PushChunk(header=pb.PushHeader(exact_bytes=8 * 1024 * 1024 + 1))
+        yield pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=8 * 1024 * 1024 + 1))
         for _ in range(10_000):
             sent.append(1)
             time.sleep(0.001)
@@ -268,18 +267,36 @@ def test_an_oversize_push_is_refused_before_its_data(channel: grpc.Channel) -> N
         ([], grpc.StatusCode.INVALID_ARGUMENT),
         ([pb.PushChunk(data=b"x")], grpc.StatusCode.INVALID_ARGUMENT),
         ([pb.PushChunk(header=pb.PushHeader())], grpc.StatusCode.INVALID_ARGUMENT),
-        ([pb.PushChunk(header=pb.PushHeader(exact_bytes=2))] * 2, grpc.StatusCode.INVALID_ARGUMENT),
-        ([pb.PushChunk(header=pb.PushHeader(exact_bytes=9))], grpc.StatusCode.DATA_LOSS),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id="../x", exact_bytes=9))],
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=9, base_bytes=9))],
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=9, offset=1))],
+            grpc.StatusCode.ABORTED,
+        ),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=2))] * 2,
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            [pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=9))],
+            grpc.StatusCode.DATA_LOSS,
+        ),
         (
             [
-                pb.PushChunk(header=pb.PushHeader(exact_bytes=2)),
+                pb.PushChunk(header=pb.PushHeader(model_id=NAME, exact_bytes=2)),
                 pb.PushChunk(data=b"many more bytes"),
             ],
             grpc.StatusCode.INVALID_ARGUMENT,
         ),
         (
             [
-                pb.PushChunk(header=pb.PushHeader(base_bytes=4, residual_bytes=4)),
+                pb.PushChunk(header=pb.PushHeader(model_id=NAME, base_bytes=4, residual_bytes=4)),
                 pb.PushChunk(data=b"nonsense"),
             ],
             grpc.StatusCode.DATA_LOSS,
@@ -298,7 +315,9 @@ def test_a_push_over_the_limit_is_a_typed_error(
     store: DirectoryStore, payload: bytes, tmp_path: Path
 ) -> None:
     with (
-        DepotServer(store, "127.0.0.1:0", insecure=True, max_payload_bytes=1_000) as depot,
+        DepotServer(
+            store, "127.0.0.1:0", insecure=True, settings=DepotSettings(max_payload_bytes=1_000)
+        ) as depot,
         open_channel(f"127.0.0.1:{depot.port}", insecure=True) as channel,
         pytest.raises(PayloadLimitError, match="limit 1000"),
     ):
@@ -366,7 +385,7 @@ def test_small_parts_that_claim_a_huge_model_are_refused_before_they_grow(
 ) -> None:
     bomb, rest = split_payload(encode_payload("net", {"w": np.zeros((1_000, 2_000), np.float32)}))
     assert len(bomb) + len(rest) < 50_000  # 8 MB of zeros
-    header = pb.PushHeader(base_bytes=len(bomb), residual_bytes=len(rest))
+    header = pb.PushHeader(model_id=NAME, base_bytes=len(bomb), residual_bytes=len(rest))
     messages = [pb.PushChunk(header=header), pb.PushChunk(data=bomb + rest)]
     with pytest.raises(grpc.RpcError, match="wanted"):
         pb_grpc.DepotStub(channel).Push(iter(messages))
@@ -374,35 +393,5 @@ def test_small_parts_that_claim_a_huge_model_are_refused_before_they_grow(
 
 def make_identity() -> tuple[bytes, bytes, bytes]:
     """A fresh CA's certificate, and a key and certificate for 127.0.0.1 that it signed; PEM."""
-    now = datetime.datetime.now(datetime.UTC)
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "depot")])
-
-    def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(ca_name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-        )
-
-    ca = (
-        builder(ca_name, ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(ca_key, hashes.SHA256())
-    )
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        builder(name, key.public_key())
-        .add_extension(address, critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    key_pem = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return ca.public_bytes(pem), key_pem, certificate.public_bytes(pem)
+    authority = make_authority()
+    return authority.certificate, *authority.issue("depot")

@@ -6,7 +6,16 @@ from uuid import uuid4
 import pyarrow as pa
 import pytest
 
-from graft.files import AnyPath, open_path, read_table, remove_tree, replace_file, write_table
+from graft.files import (
+    AnyPath,
+    open_path,
+    place_file,
+    read_table,
+    remove_tree,
+    replace_file,
+    working_file,
+    write_table,
+)
 
 
 @pytest.fixture(params=["here", "elsewhere"])
@@ -28,6 +37,23 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(folder: AnyPath) 
         replace_file(path, content)
         assert path.read_bytes() == content
     assert [each.name for each in path.parent.iterdir()] == ["file"]
+
+
+def test_a_finished_working_file_is_moved_to_its_place_and_another_goes(
+    folder: AnyPath, tmp_path: Path
+) -> None:
+    replace_file(folder / "file", b"old")
+    with working_file(tmp_path, "work-") as (path, file):
+        assert path.stat().st_mode & 0o777 == 0o600
+        file.write(b"new")
+        file.flush()
+        place_file(path, folder / "file")
+        assert not path.exists()
+    with working_file(tmp_path, "work-") as (abandoned, _):
+        pass
+    assert not abandoned.exists()
+    assert (folder / "file").read_bytes() == b"new"
+    assert [each.name for each in folder.iterdir()] == ["file"]
 
 
 def test_a_tree_is_removed_and_its_neighbours_are_not(folder: AnyPath) -> None:

@@ -24,27 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgraft/wire/stubs/depot.proto\x12\x08graft.v1\"N\n\x0c\x46\x65tchRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x1c\n\x04part\x18\x02 \x01(\x0e\x32\x0e.graft.v1.Part\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"M\n\nPushHeader\x12\x13\n\x0b\x65xact_bytes\x18\x01 \x01(\x04\x12\x12\n\nbase_bytes\x18\x02 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x03 \x01(\x04\"N\n\tPushChunk\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x14.graft.v1.PushHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"\x1f\n\x0bStatRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"`\n\tModelStat\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x15\n\rpayload_bytes\x18\x02 \x01(\x04\x12\x12\n\nbase_bytes\x18\x03 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x04 \x01(\x04*N\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\r\n\tPART_BASE\x10\x01\x12\x11\n\rPART_RESIDUAL\x10\x02\x12\x0e\n\nPART_EXACT\x10\x03\x32\xa3\x01\n\x05\x44\x65pot\x12\x32\n\x05\x46\x65tch\x12\x16.graft.v1.FetchRequest\x1a\x0f.graft.v1.Chunk0\x01\x12\x32\n\x04Push\x12\x13.graft.v1.PushChunk\x1a\x13.graft.v1.ModelStat(\x01\x12\x32\n\x04Stat\x12\x15.graft.v1.StatRequest\x1a\x13.graft.v1.ModelStatb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgraft/wire/stubs/depot.proto\x12\x08graft.v1\"N\n\x0c\x46\x65tchRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x1c\n\x04part\x18\x02 \x01(\x0e\x32\x0e.graft.v1.Part\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"o\n\nPushHeader\x12\x13\n\x0b\x65xact_bytes\x18\x01 \x01(\x04\x12\x12\n\nbase_bytes\x18\x02 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x03 \x01(\x04\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"H\n\tPushState\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12#\n\x06stored\x18\x02 \x01(\x0b\x32\x13.graft.v1.ModelStat\"N\n\tPushChunk\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x14.graft.v1.PushHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"\x1f\n\x0bStatRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"`\n\tModelStat\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x15\n\rpayload_bytes\x18\x02 \x01(\x04\x12\x12\n\nbase_bytes\x18\x03 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x04 \x01(\x04*N\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\r\n\tPART_BASE\x10\x01\x12\x11\n\rPART_RESIDUAL\x10\x02\x12\x0e\n\nPART_EXACT\x10\x03\x32\xda\x01\n\x05\x44\x65pot\x12\x32\n\x05\x46\x65tch\x12\x16.graft.v1.FetchRequest\x1a\x0f.graft.v1.Chunk0\x01\x12\x32\n\x04Push\x12\x13.graft.v1.PushChunk\x1a\x13.graft.v1.ModelStat(\x01\x12\x35\n\x08Received\x12\x14.graft.v1.PushHeader\x1a\x13.graft.v1.PushState\x12\x32\n\x04Stat\x12\x15.graft.v1.StatRequest\x1a\x13.graft.v1.ModelStatb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'graft.wire.stubs.depot_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PART']._serialized_start=435
-  _globals['_PART']._serialized_end=513
+  _globals['_PART']._serialized_start=543
+  _globals['_PART']._serialized_end=621
   _globals['_FETCHREQUEST']._serialized_start=42
   _globals['_FETCHREQUEST']._serialized_end=120
   _globals['_CHUNK']._serialized_start=122
   _globals['_CHUNK']._serialized_end=143
   _globals['_PUSHHEADER']._serialized_start=145
-  _globals['_PUSHHEADER']._serialized_end=222
-  _globals['_PUSHCHUNK']._serialized_start=224
-  _globals['_PUSHCHUNK']._serialized_end=302
-  _globals['_STATREQUEST']._serialized_start=304
-  _globals['_STATREQUEST']._serialized_end=335
-  _globals['_MODELSTAT']._serialized_start=337
-  _globals['_MODELSTAT']._serialized_end=433
-  _globals['_DEPOT']._serialized_start=516
-  _globals['_DEPOT']._serialized_end=679
+  _globals['_PUSHHEADER']._serialized_end=256
+  _globals['_PUSHSTATE']._serialized_start=258
+  _globals['_PUSHSTATE']._serialized_end=330
+  _globals['_PUSHCHUNK']._serialized_start=332
+  _globals['_PUSHCHUNK']._serialized_end=410
+  _globals['_STATREQUEST']._serialized_start=412
+  _globals['_STATREQUEST']._serialized_end=443
+  _globals['_MODELSTAT']._serialized_start=445
+  _globals['_MODELSTAT']._serialized_end=541
+  _globals['_DEPOT']._serialized_start=624
+  _globals['_DEPOT']._serialized_end=842
 # @@protoc_insertion_point(module_scope)

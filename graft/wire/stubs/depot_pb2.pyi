@@ -34,14 +34,26 @@ class Chunk(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class PushHeader(_message.Message):
-    __slots__ = ("exact_bytes", "base_bytes", "residual_bytes")
+    __slots__ = ("exact_bytes", "base_bytes", "residual_bytes", "model_id", "offset")
     EXACT_BYTES_FIELD_NUMBER: _ClassVar[int]
     BASE_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESIDUAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     exact_bytes: int
     base_bytes: int
     residual_bytes: int
-    def __init__(self, exact_bytes: _Optional[int] = ..., base_bytes: _Optional[int] = ..., residual_bytes: _Optional[int] = ...) -> None: ...
+    model_id: str
+    offset: int
+    def __init__(self, exact_bytes: _Optional[int] = ..., base_bytes: _Optional[int] = ..., residual_bytes: _Optional[int] = ..., model_id: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class PushState(_message.Message):
+    __slots__ = ("received_bytes", "stored")
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    received_bytes: int
+    stored: ModelStat
+    def __init__(self, received_bytes: _Optional[int] = ..., stored: _Optional[_Union[ModelStat, _Mapping]] = ...) -> None: ...
 
 class PushChunk(_message.Message):
     __slots__ = ("header", "data")

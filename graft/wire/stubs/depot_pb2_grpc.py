@@ -44,6 +44,11 @@ class DepotStub:
                 request_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.PushChunk.SerializeToString,
                 response_deserializer=graft_dot_wire_dot_stubs_dot_depot__pb2.ModelStat.FromString,
                 _registered_method=True)
+        self.Received = channel.unary_unary(
+                '/graft.v1.Depot/Received',
+                request_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.PushHeader.SerializeToString,
+                response_deserializer=graft_dot_wire_dot_stubs_dot_depot__pb2.PushState.FromString,
+                _registered_method=True)
         self.Stat = channel.unary_unary(
                 '/graft.v1.Depot/Stat',
                 request_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.StatRequest.SerializeToString,
@@ -57,14 +62,25 @@ class DepotServicer:
     def Fetch(self, request, context):
         """One part of a model from a byte offset on. NOT_FOUND: unknown model;
         INVALID_ARGUMENT: bad id, part or offset; DATA_LOSS: the stored bytes are damaged.
+        Of every call: PERMISSION_DENIED: not a device that this depot serves; RESOURCE_EXHAUSTED:
+        its quota is used up for as many seconds as the trailing metadata "retry-after-s" says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Push(self, request_iterator, context):
-        """A finished model, either as its exact payload or as its two parts, base first.
-        INVALID_ARGUMENT: refused by the limits; DATA_LOSS: fewer bytes than announced.
+        """A finished model, either as its exact payload or as its two parts, base first, from the
+        header's offset on. What arrives is kept when the stream breaks. INVALID_ARGUMENT: refused by
+        the limits; DATA_LOSS: fewer bytes than announced, or others than the model's;
+        ABORTED: the depot does not hold as much as the offset says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Received(self, request, context):
+        """How much of a push from this device the depot holds; to be asked before Push.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +105,11 @@ def add_DepotServicer_to_server(servicer, server):
                     servicer.Push,
                     request_deserializer=graft_dot_wire_dot_stubs_dot_depot__pb2.PushChunk.FromString,
                     response_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.ModelStat.SerializeToString,
+            ),
+            'Received': grpc.unary_unary_rpc_method_handler(
+                    servicer.Received,
+                    request_deserializer=graft_dot_wire_dot_stubs_dot_depot__pb2.PushHeader.FromString,
+                    response_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.PushState.SerializeToString,
             ),
             'Stat': grpc.unary_unary_rpc_method_handler(
                     servicer.Stat,
@@ -150,6 +171,33 @@ class Depot:
             '/graft.v1.Depot/Push',
             graft_dot_wire_dot_stubs_dot_depot__pb2.PushChunk.SerializeToString,
             graft_dot_wire_dot_stubs_dot_depot__pb2.ModelStat.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Received(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/graft.v1.Depot/Received',
+            graft_dot_wire_dot_stubs_dot_depot__pb2.PushHeader.SerializeToString,
+            graft_dot_wire_dot_stubs_dot_depot__pb2.PushState.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,53 @@
+"""When a transfer is tried again, and how long it waits first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from graft.errors import (
+    DeviceRefusedError,
+    ModelMissingError,
+    QuotaExceededError,
+    TransportError,
+)
+
+DEFAULT_ATTEMPTS: Final = 5
+MAX_TOLD_WAITS: Final = 256  # a quota may cut one long transfer often; but never without end
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retries:
+    """At most ``max_attempts`` streams that break; those that a quota ended are not among them.
+
+    ``wait_before_retry`` gets the broken attempts so far, ``wait_out`` the seconds that the depot
+    told this device to wait; both may sleep.
+    """
+
+    max_attempts: int
+    wait_before_retry: Callable[[int], None]
+    wait_out: Callable[[float], None]
+
+    def run(self, what: Callable[[], str], attempt_once: Callable[[], T]) -> T:
+        """What ``attempt_once`` gives; TransportError after the last attempt.
+
+        ModelMissingError and DeviceRefusedError end it at once, and so does any other error.
+        """
+        broken, waits = 0, 0
+        while True:
+            try:
+                return attempt_once()
+            except (ModelMissingError, DeviceRefusedError):
+                raise
+            except QuotaExceededError as error:
+                waits += 1
+                if waits > MAX_TOLD_WAITS:
+                    raise
+                self.wait_out(error.retry_after_s)
+            except TransportError as error:
+                broken += 1
+                if broken >= self.max_attempts:
+                    raise TransportError(
+                        f"{what()} after {self.max_attempts} attempts; last: {error}"
+                    ) from error
+                self.wait_before_retry(broken)
