@@ -14,6 +14,13 @@ from graft.terminal import console
 
 _LOOK_S = 0.5
 _REGISTER_EVERY_S = 2.0
+MetricsHostOption = Annotated[
+    str, typer.Option(help="Where Prometheus may ask; metrics have neither TLS nor a password.")
+]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Port of the metrics; by default as set up. 0: no metrics."),
+]
 
 
 def server(
@@ -21,14 +28,19 @@ def server(
     with_depot: Annotated[
         bool, typer.Option("--depot/--no-depot", help="Also run the model depot here.")
     ] = True,
+    metrics_host: MetricsHostOption = "127.0.0.1",
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Run the server: Flower's SuperLink, the gateway in front of it, the model depot.
 
     Until Ctrl-C or SIGTERM. What dies is started again; killed and started again, the server
     goes on where it was.
     """
+    from prometheus_client import CollectorRegistry
+
     from graft.deployment import read_server
     from graft.errors import GraftError
+    from server.deployment_metrics import DeploymentMetrics, serve_metrics
     from server.gateway import Gateway
     from server.superlink import SuperLink
 
@@ -40,9 +52,17 @@ def server(
     kept = [_kept("superlink", superlink.command, superlink.environment, folder)]
     if with_depot:
         command = [sys.executable, "-c", _GRAFT, "deploy", "depot", str(folder)]
+        command += ["--metrics-host", metrics_host]
+        command += ["--metrics-port", "0"] if metrics_port == 0 else []
         kept.append(_kept("depot", command, superlink.environment, folder))
+    if metrics_port is None:
+        metrics_port = settings.metrics_port
+    metrics, registry = DeploymentMetrics(folder, superlink.nodes), CollectorRegistry()
+    registry.register(metrics)
     with (
         until_stopped() as wait,
+        metrics.watch() if metrics_port else contextlib.nullcontext(),
+        serve_metrics(metrics_host, metrics_port, registry, tell),
         Gateway(settings.flower_port, superlink.port, None if settings.insecure else folder),
     ):
         tell(f"server {settings.host}: Flower {settings.flower_port}, depot {settings.depot_port}")
@@ -64,10 +84,15 @@ def server(
 
 def depot(
     folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+    metrics_host: MetricsHostOption = "127.0.0.1",
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Run the model depot by itself: models over gRPC, TLS with client certificates."""
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
     from graft.data.dataset_table import read_dataset
     from graft.deployment import read_server
+    from server.deployment_metrics import serve_metrics
     from server.depot import DepotServer, tls_credentials
     from server.field import run_folder
     from server.store import open_store
@@ -82,8 +107,13 @@ def depot(
             certificate_pem=(folder / "tls.pem").read_bytes(),
             client_ca_pem=(folder / "ca.pem").read_bytes(),
         )
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    if metrics_port is None:
+        metrics_port = settings.metrics_port + 1
     with (
         until_stopped() as wait,
+        serve_metrics(metrics_host, metrics_port, registry, tell),
         DepotServer(
             store,
             f"0.0.0.0:{settings.depot_port}",
