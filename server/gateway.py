@@ -23,19 +23,13 @@ _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "cont
 
 
 class Gateway:
-    """An HTTPS server at ``port`` of ``host`` that forwards to the SuperLink at ``upstream_port``.
+    """An HTTPS server at ``port`` of loopback that forwards to the SuperLink at ``upstream_port``.
 
     ``folder`` holds tls.key, tls.pem and ca.pem; None: neither side has TLS. ``close``, or leaving
     its ``with`` block, stops it.
     """
 
-    def __init__(
-        self,
-        port: int,
-        upstream_port: int,
-        folder: Path | None,
-        host: str = "0.0.0.0",  # noqa: S104  (devices call from outside)
-    ) -> None:
+    def __init__(self, port: int, upstream_port: int, folder: Path | None) -> None:
         scheme = "https" if folder else "http"
         self._client = httpx.AsyncClient(
             base_url=f"{scheme}://127.0.0.1:{upstream_port}",
@@ -46,7 +40,7 @@ class Gateway:
         routes = [Route("/{path:path}", self._forward, methods=["GET", "POST"])]
         config = uvicorn.Config(
             Starlette(routes=routes),
-            host=host,
+            host="127.0.0.1",
             port=port,
             ssl_keyfile=folder / "tls.key" if folder else None,
             ssl_certfile=folder / "tls.pem" if folder else None,
