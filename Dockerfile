@@ -1,18 +1,19 @@
 # Two images: `server` (everything, and the default) and the slim `device`. Nothing here names an
 # architecture: docker buildx build --platform linux/amd64,linux/arm64 --target device .
 FROM python:3.11-slim AS base
-# PyPI's torch for amd64 brings gigabytes of CUDA; this index has builds for processors alone.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_EXTRA_INDEX_URL=$TORCH_INDEX \
-    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
     FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 RAY_USAGE_STATS_ENABLED=0
 # Volumes get the owner of the folder that they are mounted on.
 RUN groupadd --gid 10001 graft \
     && useradd --uid 10001 --gid graft --no-create-home --home-dir /tmp graft \
     && install -d -o graft -g graft /field /data
+# PyPI's torch brings gigabytes of CUDA, for arm64 too; this index has builds for processors alone.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --index-url "$TORCH_INDEX" torch==2.13.0
 WORKDIR /graft
 
-FROM base AS wheel
+FROM python:3.11-slim AS wheel
+WORKDIR /graft
 COPY pyproject.toml README.md ./
 COPY graft graft
 COPY server server

@@ -35,6 +35,8 @@ DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "graft.json"
 SETTINGS = ServerSettings(run="run", host="server")
 # What a slim device goes without.
 LEFT_OUT = {"ray", "matplotlib", "simpy", "prometheus-client"}
+# The gateway's, which every image has because Flower itself wants them.
+BY_FLOWER = {"httpx", "starlette", "uvicorn"}
 
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
@@ -247,6 +249,16 @@ def test_the_image_copies_every_package_of_the_wheel() -> None:
         assert f"!{package}\n" in taken
 
 
+def test_the_images_torch_is_the_projects() -> None:
+    (pinned,) = re.findall(r"torch==[\d.]+", (ROOT / "Dockerfile").read_text("utf-8"))
+    assert (
+        pinned
+        in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    )
+    for page in ("deployment.md", "raspberry-pi.md"):
+        assert f" {pinned}\n" in (ROOT / "docs" / page).read_text("utf-8")
+
+
 def test_the_images_have_the_targets_and_the_user_that_the_compose_file_names() -> None:
     recipe = (ROOT / "Dockerfile").read_text("utf-8")
     for name in graft_services():
@@ -262,7 +274,7 @@ def test_the_slim_image_has_the_projects_own_versions_and_leaves_out_what_is_nam
     text = (ROOT / "docker" / "device-requirements.txt").read_text("utf-8")
     slim = {line for line in text.splitlines() if not line.startswith("#")}
     assert slim <= whole
-    assert {re.split(r"[=><]", line)[0] for line in whole - slim} == LEFT_OUT
+    assert {re.split(r"[=><]", line)[0] for line in whole - slim} - BY_FLOWER == LEFT_OUT
 
 
 def test_a_device_runs_without_what_the_slim_image_leaves_out() -> None:
