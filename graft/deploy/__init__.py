@@ -27,7 +27,7 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     status: "graft deploy status --server field/server",
     health: "graft deploy health field/server",
     sample: "graft deploy sample field-data --domains 5",
-    units: "graft deploy units /etc/systemd/system",
+    units: "graft deploy units units",
     calibrate: "graft deploy calibrate --out mine.toml; "
     "graft simulate --set devices.classes_file=mine.toml",
 }

@@ -1,9 +1,12 @@
 """``graft deploy sample``: data to try a deployment with, where nobody has any of their own."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from graft.terminal import Format, FormatOption
 
 
 def sample(
@@ -11,6 +14,7 @@ def sample(
     domains: Annotated[int, typer.Option(min=2, help="How many people.")] = 5,
     windows: Annotated[int, typer.Option(min=20, help="Windows of each.")] = 160,
     seed: Annotated[int, typer.Option(help="Every person derives from it.")] = 0,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Write the embedded IMU world as each device would have it: a domain folder a person.
 
@@ -32,4 +36,8 @@ def sample(
                 rate_hz=RATE_HZ,
                 licence="made from a seed",
             )
-        print(f"{domain_id}  {folder}")
+    if output is Format.JSON:
+        print(json.dumps({"folder": str(out), "domains": list(world.domain_ids)}))
+        return
+    for domain_id in world.domain_ids:
+        print(f"{domain_id}  {out / domain_id}")

@@ -69,13 +69,15 @@ def status(
 
 def health(
     folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Ask the depot's health service, as a container's health check does.
 
     Exit code 1 where it does not answer that it serves.
     """
     serves = _depot_serves(folder.absolute())
-    print("depot      " + ("answers" if serves else "does not answer"))
+    told = "answers" if serves else "does not answer"
+    print(json.dumps({"depot": serves}) if output is Format.JSON else f"depot      {told}")
     if not serves:
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """``graft deploy units``: systemd's units for server, depot and device."""
 
+import json
 import sys
 from importlib import resources
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from graft.files import replace_file
+from graft.terminal import Format, FormatOption
 
 _SERVICES = ("graft-server.service", "graft-depot.service", "graft-device@.service")
 
@@ -17,14 +19,17 @@ def units(
     state: Annotated[
         Path, typer.Option(help="Holds server/, devices/<domain>/ and data/<domain>/.")
     ] = Path("/var/lib/graft"),
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Write systemd's units: restarted when they end, as the user graft, writing only their folder.
 
     They start the very graft that wrote them. After it: systemctl daemon-reload.
     """
-    for name, text in unit_files(Path(sys.executable).with_name("graft"), state).items():
-        replace_file(folder / name, text.encode(), mode=0o644)
-        print(folder / name)
+    texts = unit_files(Path(sys.executable).with_name("graft"), state)
+    for name, text in texts.items():
+        replace_file(folder / name, text.encode())
+    written = [str(folder / name) for name in texts]
+    print(json.dumps({"units": written}) if output is Format.JSON else "\n".join(written))
 
 
 def unit_files(graft: Path, state: Path) -> dict[str, str]:
