@@ -1,11 +1,36 @@
-# The graft command in a container; Ray needs shared memory, see docker-compose.yml.
-FROM python:3.11-slim
+# Two images: `server` (everything, and the default) and the slim `device`. Nothing here names an
+# architecture: docker buildx build --platform linux/amd64,linux/arm64 --target device .
+FROM python:3.11-slim AS base
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 RAY_USAGE_STATS_ENABLED=0
+# Volumes get the owner of the folder that they are mounted on.
+RUN groupadd --gid 10001 graft \
+    && useradd --uid 10001 --gid graft --no-create-home --home-dir /tmp graft \
+    && install -d -o graft -g graft /field /data
+# PyPI's torch brings gigabytes of CUDA, for arm64 too; this index has builds for processors alone.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --index-url "$TORCH_INDEX" torch==2.13.0
+WORKDIR /graft
+
+FROM python:3.11-slim AS wheel
 WORKDIR /graft
 COPY pyproject.toml README.md ./
 COPY graft graft
 COPY server server
 COPY client client
 COPY simulation simulation
-RUN pip install --no-cache-dir .
-ENV FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 RAY_USAGE_STATS_ENABLED=0
+RUN pip wheel --no-deps --wheel-dir /wheels .
+
+FROM base AS device
+COPY docker/device-requirements.txt ./
+RUN pip install --requirement device-requirements.txt
+COPY --from=wheel /wheels /wheels
+RUN pip install --no-deps /wheels/*.whl
+USER 10001:10001
+ENTRYPOINT ["graft"]
+
+FROM base AS server
+COPY --from=wheel /wheels /wheels
+RUN pip install /wheels/*.whl
+USER 10001:10001
 ENTRYPOINT ["graft"]

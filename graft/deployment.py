@@ -25,7 +25,9 @@ SERVER_FOLDER: Final = "GRAFT_SERVER_FOLDER"
 class ServerSettings:
     """What a server is: its run, the address that devices call, and its public ports.
 
-    ``insecure``: without TLS and node authentication, as somebody asked for by name.
+    ``depot_host``: where the depot runs on a machine of its own; "" is the server's. Metrics:
+    the server's are at ``metrics_port``, the depot's one higher. ``insecure``: without TLS and
+    node authentication, as somebody asked for by name.
     """
 
     run: str
@@ -34,6 +36,7 @@ class ServerSettings:
     depot_port: int = 9444
     metrics_port: int = 9464
     insecure: bool = False
+    depot_host: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -53,11 +53,13 @@ def create_deployment(
     flower_port: int,
     depot_port: int,
     insecure: bool = False,
+    depot_host: str = "",
 ) -> ServerSettings:
     """The authority and the server's folder under ``out``, without any device yet.
 
-    ``dataset`` is a folder with a ``dataset.toml``: the task that every device works on. Raises
-    RunError where ``out`` holds a deployment, DatasetFormatError for another ``dataset``.
+    ``dataset`` is a folder with a ``dataset.toml``: the task that every device works on. What was
+    interrupted goes on with the authority that it had made. Raises RunError where ``out`` holds a
+    deployment, DatasetFormatError for another ``dataset``.
     """
     folder = out / "server"
     if (folder / "server.toml").exists():
@@ -69,9 +71,11 @@ def create_deployment(
         flower_port=flower_port,
         depot_port=depot_port,
         insecure=insecure,
+        depot_host=depot_host,
     )
-    authority = create_authority(out / "ca")
-    hosts = dict.fromkeys((host, "localhost", "127.0.0.1"))
+    made = (out / "ca" / "ca.pem").exists()
+    authority = open_authority(out / "ca") if made else create_authority(out / "ca")
+    hosts = dict.fromkeys(filter(None, (host, depot_host, "localhost", "127.0.0.1")))
     authority.server_identity(list(hosts)).write(folder)
     replace_file(folder / "ca.pem", authority.certificate_pem)
     replace_file(folder / "dataset.toml", (dataset / "dataset.toml").read_bytes())
@@ -112,7 +116,7 @@ def enrol_device(out: Path, domain_id: str) -> Path:
             domain=domain_id,
             run=settings.run,
             superlink=f"{settings.host}:{settings.flower_port}",
-            depot=f"{settings.host}:{settings.depot_port}",
+            depot=f"{settings.depot_host or settings.host}:{settings.depot_port}",
             bundle=hashlib.sha256(bundle_bytes(server)).hexdigest(),
             insecure=settings.insecure,
         ),

@@ -1,6 +1,7 @@
 """The real ``graft`` command for system tests: where it is, how it is run small and quiet."""
 
 import os
+import socket
 import sys
 import time
 import tomllib
@@ -35,3 +36,9 @@ def wait_until(condition: Callable[[], bool], what: str, limit_s: float = LIMIT_
 def run_facts(folder: Path) -> dict[str, object]:
     """The [run] table of a run folder."""
     return tomllib.loads((folder / "run.toml").read_text("utf-8"))["run"]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

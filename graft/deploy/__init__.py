@@ -8,10 +8,12 @@ import typer
 from graft.deploy.calibrate import calibrate
 from graft.deploy.device import device
 from graft.deploy.expand import expand
+from graft.deploy.sample import sample
 from graft.deploy.server import depot, server
 from graft.deploy.setup import enrol, init
-from graft.deploy.status import status
+from graft.deploy.status import health, status
 from graft.deploy.traffic import traffic
+from graft.deploy.units import units
 
 deploy_app = typer.Typer(
     help="Real devices: set up, run, expand, look at, measure.", no_args_is_help=True
@@ -25,6 +27,9 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     expand: "graft deploy expand carol --server field/server",
     status: "graft deploy status --server field/server",
     traffic: "graft deploy traffic --server field/server --simulated runs/same",
+    health: "graft deploy health field/server",
+    sample: "graft deploy sample field-data --domains 5",
+    units: "graft deploy units units",
     calibrate: "graft deploy calibrate --out mine.toml; "
     "graft simulate --set devices.classes_file=mine.toml",
 }

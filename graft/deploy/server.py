@@ -14,6 +14,13 @@ from graft.terminal import console
 
 _LOOK_S = 0.5
 _REGISTER_EVERY_S = 2.0
+MetricsHostOption = Annotated[
+    str, typer.Option(help="Where Prometheus may ask; metrics have neither TLS nor a password.")
+]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Port of the metrics; by default as set up. 0: no metrics."),
+]
 
 
 def server(
@@ -21,15 +28,20 @@ def server(
     with_depot: Annotated[
         bool, typer.Option("--depot/--no-depot", help="Also run the model depot here.")
     ] = True,
+    metrics_host: MetricsHostOption = "127.0.0.1",
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Run the server: Flower's SuperLink, the gateway and meter in front of it, the model depot.
 
     Until Ctrl-C or SIGTERM. What dies is started again; killed and started again, the server
     goes on where it was.
     """
+    from prometheus_client import CollectorRegistry
+
     from graft.deployment import read_server
     from graft.errors import GraftError
     from graft.meter import MeterFile
+    from server.deployment_metrics import DeploymentMetrics, serve_metrics
     from server.gateway import Gateway
     from server.relay import MeteredRelay
     from server.superlink import SuperLink
@@ -42,9 +54,17 @@ def server(
     kept = [_kept("superlink", superlink.command, superlink.environment, folder)]
     if with_depot:
         command = [sys.executable, "-c", _GRAFT, "deploy", "depot", str(folder)]
+        command += ["--metrics-host", metrics_host]
+        command += ["--metrics-port", "0"] if metrics_port == 0 else []
         kept.append(_kept("depot", command, superlink.environment, folder))
+    if metrics_port is None:
+        metrics_port = settings.metrics_port
+    metrics, registry = DeploymentMetrics(folder, superlink.nodes), CollectorRegistry()
+    registry.register(metrics)
     with (
         until_stopped() as wait,
+        metrics.watch() if metrics_port else contextlib.nullcontext(),
+        serve_metrics(metrics_host, metrics_port, registry, tell),
         Gateway(ports["gateway"], superlink.port, None if settings.insecure else folder),
         contextlib.closing(MeterFile(folder / "state" / "flower-meter.jsonl")) as meter,
         MeteredRelay(
@@ -73,11 +93,16 @@ def server(
 
 def depot(
     folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+    metrics_host: MetricsHostOption = "127.0.0.1",
+    metrics_port: MetricsPortOption = None,
 ) -> None:
     """Run the model depot by itself, its meter before it: gRPC, TLS with client certificates."""
+    from prometheus_client import CollectorRegistry, ProcessCollector
+
     from graft.data.dataset_table import read_dataset
     from graft.deployment import read_server
     from graft.meter import MeterFile
+    from server.deployment_metrics import serve_metrics
     from server.depot import DepotServer, tls_credentials
     from server.field import run_folder
     from server.relay import MeteredRelay
@@ -93,8 +118,13 @@ def depot(
             certificate_pem=(folder / "tls.pem").read_bytes(),
             client_ca_pem=(folder / "ca.pem").read_bytes(),
         )
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    if metrics_port is None:
+        metrics_port = settings.metrics_port + 1
     with (
         until_stopped() as wait,
+        serve_metrics(metrics_host, metrics_port, registry, tell),
         DepotServer(
             store, "127.0.0.1:0", credentials=credentials, insecure=settings.insecure
         ) as behind,

@@ -23,6 +23,12 @@ def init(
     setting: SettingOption = None,
     flower_port: Annotated[int, typer.Option(help="The server's public port for Flower.")] = 9443,
     depot_port: Annotated[int, typer.Option(help="Its public port for models.")] = 9444,
+    depot_host: Annotated[
+        str, typer.Option(help="Where the depot runs on another machine than the server.")
+    ] = "",
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Keep a deployment that is there; add who is new.")
+    ] = False,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="No TLS, no authentication: for a closed net only.")
     ] = False,
@@ -32,8 +38,15 @@ def init(
 
     Only the main method runs on devices, unless the configuration names comparisons.
     """
-    from server.enrolment import create_deployment, enrol_device
+    from graft.deployment import read_server
+    from server.enrolment import create_deployment, enrol_device, enrolled
 
+    server = out / "server"
+    if if_missing and (server / "server.toml").exists():
+        new = [domain_id for domain_id in device or () if domain_id not in enrolled(server)]
+        folders = [enrol_device(out, domain_id) for domain_id in new]
+        _show(read_server(server).run, server, folders, output)
+        return
     config = read_config(config_file) if config_file else ExpansionConfig(comparisons=())
     config = with_settings(config, read_settings(setting or ()))
     settings = create_deployment(
@@ -44,11 +57,12 @@ def init(
         flower_port=flower_port,
         depot_port=depot_port,
         insecure=insecure,
+        depot_host=depot_host,
     )
     folders = [enrol_device(out, domain_id) for domain_id in device or ()]
     if insecure:
         console.print("[bold red]insecure[/]: anyone on the network can read, send and run")
-    _show(settings.run, out / "server", folders, output)
+    _show(settings.run, server, folders, output)
 
 
 def enrol(

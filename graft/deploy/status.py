@@ -67,6 +67,21 @@ def status(
         raise typer.Exit(1)
 
 
+def health(
+    folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Ask the depot's health service, as a container's health check does.
+
+    Exit code 1 where it does not answer that it serves.
+    """
+    serves = _depot_serves(folder.absolute())
+    told = "answers" if serves else "does not answer"
+    print(json.dumps({"depot": serves}) if output is Format.JSON else f"depot      {told}")
+    if not serves:
+        raise typer.Exit(1)
+
+
 def _depot_serves(server: Path) -> bool:
     """Whether the depot's health service says so."""
     import grpc
@@ -83,7 +98,7 @@ def _depot_serves(server: Path) -> bool:
         else ((server / "tls.key").read_bytes(), (server / "tls.pem").read_bytes())
     )
     with open_channel(
-        f"127.0.0.1:{settings.depot_port}",
+        f"{settings.depot_host or '127.0.0.1'}:{settings.depot_port}",
         root_ca_pem=ca_pem,
         identity_pem=identity,
         insecure=settings.insecure,

@@ -1,0 +1,50 @@
+"""docker-compose.yml as tests read it: services, the words of a command, paths of volumes."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+
+
+def compose_file() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+
+
+def services() -> dict[str, dict[str, Any]]:
+    return compose_file()["services"]
+
+
+def graft_services() -> list[str]:
+    """Those that run the graft command; the rest are other people's images."""
+    return [name for name, service in services().items() if "build" in service]
+
+
+def words(service: str, variables: Mapping[str, str] | None = None) -> list[str]:
+    """A service's command; ${NAME:-default} means what compose makes of it."""
+
+    def meaning(match: re.Match[str]) -> str:
+        return (variables or {}).get(match[1], match[2])
+
+    return [_VARIABLE.sub(meaning, word) for word in services()[service]["command"]]
+
+
+def local_words(service: str, root: Path, variables: Mapping[str, str]) -> list[str]:
+    """A service's command with each volume's path replaced by one under ``root``."""
+    targets = {}
+    for mount in services()[service]["volumes"]:
+        subpath = mount.get("volume", {}).get("subpath", "")
+        targets[mount["target"]] = root / mount["source"] / subpath
+    replaced = []
+    for word in words(service, variables):
+        option, equals, value = word.rpartition("=")
+        for target in sorted(targets, key=len, reverse=True):
+            if value == target or value.startswith(f"{target}/"):
+                value = f"{targets[target]}{value.removeprefix(target)}"
+                break
+        replaced.append(f"{option}{equals}{value}")
+    return replaced
