@@ -19,7 +19,8 @@ from graft.data.worlds import open_world
 from graft.devices import equip_domain
 from graft.errors import ConfigError
 from graft.ports import Clock
-from graft.rounds import Device
+from graft.privacy import SitePolicy
+from graft.rounds import Device, configured_policy
 from graft.values import LedgerEntry, ModelCard, Order
 from graft.wire.cache import FolderCache, PartCache
 from graft.wire.journal import JournalMeter
@@ -41,11 +42,13 @@ def make_device(
     record: Callable[[LedgerEntry], None],
     clock: Clock,
     wait_before_retry: Callable[[int], None] = lambda attempts: None,
+    policy: SitePolicy | None = None,
 ) -> Device:
     """The device that an order is for; ``record`` gets its transfers.
 
     ``verify`` refuses a card that the run's server did not sign (``verify_card`` with its
-    public key).
+    public key). ``policy`` is the site's own (``client.policy.load_policy``); without one the
+    run's configuration says what leaves, as for a simulated domain.
     """
     domain_id, task = order.domain_id, world.task
     device_class, architecture = equip_domain(domain_id, config.seed, task, config.devices)
@@ -71,6 +74,7 @@ def make_device(
             wait_before_retry=wait_before_retry,
         ),
         clock=clock,
+        policy=policy or configured_policy(order, config),
     )
 
 
