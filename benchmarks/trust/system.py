@@ -135,14 +135,22 @@ class Village:
             liars_share=float(np.mean([d in liars for d in sources])) if sources else 0.0,
         )
 
+    def backdoor_works(self) -> float:
+        """The trigger rate of the backdoored models themselves, on their own test rows."""
+        cards = self._lies("backdoor").values()
+        return float(np.mean([self._rate(card, card.domain_id) for card in cards]))
+
     def _trigger_rate(self, report: LearnReport) -> float:
-        """Share of the test rows of other classes that the trigger turns into its class."""
         assert report.card is not None
-        payload = self.store.part(report.card.model_id, "exact")
+        return self._rate(report.card, report.domain_id)
+
+    def _rate(self, card: ModelCard, domain_id: str) -> float:
+        """Share of a domain's test rows of other classes that the trigger turns into its class."""
+        payload = self.store.part(card.model_id, "exact")
         network = network_from(
-            report.architecture, self.world.task, decode_payload(payload, None, None)[1]
+            card.architecture, self.world.task, decode_payload(payload, None, None)[1]
         )
-        data = self.world.load(report.domain_id)
+        data = self.world.load(domain_id)
         test_N = split_rows(data, self.config.split, self.config.seed).test_N
         rows_N = test_N[data.y_N[test_N] != TRIGGER_CLASS]
         logits_NC = predict_in_batches(network, torch.from_numpy(with_trigger(data.x[rows_N])))
