@@ -38,7 +38,10 @@ def write_cards(cards: Sequence[ModelCard], path: AnyPath) -> None:
 def read_cards(path: AnyPath) -> tuple[ModelCard, ...]:
     """The cards of ``write_cards``, profiles included; raises RunError where it cannot be read."""
     try:
-        return tuple(decode_card(row) for row in read_table(path)["card"].to_pylist())
+        column = read_table(path)["card"]
+        if column.type != pa.binary() or column.null_count:
+            raise pa.ArrowInvalid(f"column card: got {column.type}, wanted bytes in every row")
+        return tuple(decode_card(row) for row in column.to_pylist())
     except (FileNotFoundError, KeyError, pa.ArrowInvalid, MessageError) as error:
         raise RunError(f"catalogue {path}: {error}") from error
 

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -76,25 +76,14 @@ def cells() -> Iterator[Cell]:
 
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 3,
-    newcomers: Annotated[int, typer.Option(min=1, help="Newcomers a seed.")] = 6,
+    newcomers: Annotated[int, typer.Option(min=1, help="Newcomers a seed.")] = 4,
     work: Annotated[Path, typer.Option(help="Where outcomes are kept.")] = Path("runs/poison"),
 ) -> None:
     """Run what is missing, then write results/summary.json."""
     work.mkdir(parents=True, exist_ok=True)
     outcomes: dict[Cell, list[Outcome]] = defaultdict(list)
     for seed in range(seeds):
-        kept = work / f"seed-{seed}-{newcomers}.json"
-        known = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
-        missing = [cell for cell in cells() if cell.name not in known]
-        if missing:
-            config = with_settings(ExpansionConfig(seed=seed, comparisons=()), SETTINGS)
-            with tempfile.TemporaryDirectory() as folder:
-                village = Village(config, Path(folder), 14, 6, newcomers)
-                known["trigger"] = village.backdoor_works()
-                for cell in missing:
-                    known[cell.name] = asdict(run(village, cell))
-                    kept.write_text(json.dumps(known, indent=1), "utf-8")
-                    console.print(f"seed {seed} {cell.name}: {known[cell.name]}", highlight=False)
+        known = run_seed(seed, newcomers, work)
         for cell in cells():
             outcomes[cell].append(Outcome(**known[cell.name]))
         outcomes[Cell("source", "backdoor", 0.3, "off")].append(
@@ -102,6 +91,23 @@ def main(
         )
     write_summary(HERE / "results", figures(outcomes, range(seeds)))
     Console(width=120).print(table(outcomes))
+
+
+def run_seed(seed: int, newcomers: int, work: Path) -> dict[str, Any]:
+    """The outcomes of one seed by cell; those that an earlier call finished are kept."""
+    kept = work / f"seed-{seed}-{newcomers}.json"
+    known: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    missing = [cell for cell in cells() if cell.name not in known]
+    if missing:
+        config = with_settings(ExpansionConfig(seed=seed, comparisons=()), SETTINGS)
+        with tempfile.TemporaryDirectory() as folder:
+            village = Village(config, Path(folder), 14, 6, newcomers)
+            known["trigger"] = village.backdoor_works()
+            for cell in missing:
+                known[cell.name] = asdict(run(village, cell))
+                kept.write_text(json.dumps(known, indent=1), "utf-8")
+                console.print(f"seed {seed} {cell.name}: {known[cell.name]}", highlight=False)
+    return known
 
 
 def run(village: Village, cell: Cell) -> Outcome:

@@ -227,11 +227,17 @@ def _admit_reports(
 
 
 def own_card(report: LearnReport) -> ModelCard:
-    """The card of what a domain registered; raises EdgeError for none or another domain's."""
+    """The card of what a domain registered; raises EdgeError for none, another domain's, or one
+    of another round."""
     if report.card is None:
         raise EdgeError(f"report of {report.domain_id}: got no card, wanted one")
     if report.card.domain_id != report.domain_id:
         raise EdgeError(f"report of {report.domain_id}: got a card of {report.card.domain_id}")
+    if report.card.round_index != report.round_index:
+        raise EdgeError(
+            f"report of {report.domain_id}: got a card of round {report.card.round_index}, "
+            f"wanted {report.round_index}"
+        )
     return report.card
 
 

@@ -113,7 +113,7 @@ def test_a_budget_allows_what_fits_and_names_what_does_not() -> None:
         spent = spent + cost
     with pytest.raises(PolicyError, match=r"profile of ann: got .*delta 5e-06 .* wanted 1e-06"):
         require_budget("profile of ann", spent, cost, config)
-    with pytest.raises(PolicyError, match="epsilon 1 with 0.95"):
+    with pytest.raises(PolicyError, match=r"epsilon 1 with 0\.95"):
         require_budget("x", Cost(epsilon=0.95, delta=0), cost, config)
 
 
