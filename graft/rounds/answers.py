@@ -22,14 +22,18 @@ from graft.selection import (
     centroid_similarity,
     find_fault,
     joint_scores,
+    outsiders,
     smoothed_accuracy,
 )
-from graft.training import features_in_batches, masked_probabilities
+from graft.training import features_in_batches, log_probabilities, masked_probabilities
 from graft.values import (
     Answer,
+    BoolArray,
     Candidate,
     Demotion,
     DomainProfile,
+    FloatArray,
+    IntArray,
     LearnOrder,
     ModelCard,
     Order,
@@ -99,7 +103,7 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
     x_N = torch.from_numpy(device.data.x[rows.train_N])
     labelled = torch.from_numpy(np.isin(rows.train_N, rows.labelled_N))
     y_L = device.data.y_N[rows.train_N][labelled.numpy()]
-    similarity, accuracy = [], []
+    similarity, accuracy, logs = [], [], []
     faults: dict[str, Reason] = {}
     trust = device.config.trust
     nearer = np.median(order.coarse_distances) if order.coarse_distances else 0.0
@@ -122,6 +126,15 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
             continue
         similarity.append(centroid_similarity(features_NF.numpy(), card.centroids_CF))
         accuracy.append(smoothed_accuracy(probabilities_LC.numpy(), y_L, card.class_mask_C))
+        logs.append(log_probabilities(logits_NC, mask_C))
+    if trust.disagreement:
+        sound = [card for card in order.candidates if card.model_id not in faults]
+        out = _outsiders(sound, logs, labelled.numpy(), y_L)
+        faults |= {sound[place].model_id: "disagreement" for place in out}
+        similarity, accuracy = (
+            [each for place, each in enumerate(scored) if place not in out]
+            for scored in (similarity, accuracy)
+        )
     scores = joint_scores(similarity, accuracy, device.config.selection.score_mix)
     sound = [card for card in order.candidates if card.model_id not in faults]
     score_of = {card.model_id: float(s) for card, s in zip(sound, scores, strict=True)}
@@ -153,6 +166,16 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
             if card.model_id in faults
         ),
     )
+
+
+def _outsiders(
+    cards: Sequence[ModelCard], logs: Sequence[FloatArray], labelled_N: BoolArray, y_L: IntArray
+) -> list[int]:
+    """Places of candidates that agree with no others; see ``selection.trust.outsiders``."""
+    if not cards:
+        return []
+    mask_SC = np.stack([card.class_mask_C for card in cards])
+    return outsiders(np.stack(logs), labelled_N, y_L, mask_SC)
 
 
 def _consistency(card: ModelCard, network: Network, device: Device) -> float:

@@ -22,7 +22,7 @@ from graft.training import (
     Prototypes,
     Source,
     features_in_batches,
-    masked_probabilities,
+    log_probabilities,
     predict_in_batches,
 )
 from graft.values import (
@@ -35,8 +35,6 @@ from graft.values import (
     Precision,
 )
 from graft.zoo import network_cost, network_from, parameters_of
-
-_LEAST_PROBABILITY = 1e-6  # none has a veto over the others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -139,10 +137,7 @@ def _agreeing(
     x_N = torch.from_numpy(np.concatenate([x_L, x_U]))
     log_SNC = np.stack(
         [
-            masked_probabilities(predict_in_batches(s.network, x_N), torch.from_numpy(s.mask_C))
-            .clamp_min(_LEAST_PROBABILITY)
-            .log()
-            .numpy()
+            log_probabilities(predict_in_batches(s.network, x_N), torch.from_numpy(s.mask_C))
             for s in sources
         ]
     )

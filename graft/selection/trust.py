@@ -14,7 +14,7 @@ from scipy.stats import binom
 from graft.config import TrustConfig
 from graft.values import BoolArray, FloatArray, IntArray
 
-Reason = Literal["scale", "centroids", "profile", "chance"]
+Reason = Literal["scale", "centroids", "profile", "chance", "disagreement"]
 # exp(-88) is the least normal float32: beyond it every prediction is 0 or 1, where cross-entropy
 # has no gradient left and no training ends. Honest logits were below 4 in the mean.
 MAX_LOGIT: Final = 88.0
@@ -46,10 +46,12 @@ def centroid_consistency(logits_CC: FloatArray, centroids_CF: FloatArray | None)
     return float(np.trace(own_KK)) / size if size > 0 else 0.0
 
 
-def beats_chance(predicted_L: IntArray, y_L: IntArray, mask_C: BoolArray) -> bool:
-    """Whether a source is right on more of L than half of all guessers among its classes."""
+def beats_chance(
+    predicted_L: IntArray, y_L: IntArray, mask_C: BoolArray, level: float = 0.5
+) -> bool:
+    """Whether fewer than ``level`` of all guessers among its classes are right on so much of L."""
     correct = int((predicted_L == y_L).sum())
-    return bool(binom.sf(correct - 1, len(y_L), 1 / max(1, int(mask_C.sum()))) < 0.5)
+    return bool(binom.sf(correct - 1, len(y_L), 1 / max(1, int(mask_C.sum()))) < level)
 
 
 def agrees(predicted_N: IntArray, others_N: IntArray, num_classes: int) -> bool:
@@ -65,7 +67,7 @@ def agrees(predicted_N: IntArray, others_N: IntArray, num_classes: int) -> bool:
 def outsiders(
     log_SNC: FloatArray, labelled_N: BoolArray, y_L: IntArray, mask_SC: BoolArray
 ) -> list[int]:
-    """Places of sources that neither agree with the others' geometric mean nor beat chance on L.
+    """Places of sources that neither agree with the others' geometric mean nor are right on L.
 
     ``log_SNC``: log probabilities on all rows, bounded below. The newcomer's own labels decide:
     one who is right on them may disagree with everybody. None of fewer than three sources.
@@ -78,7 +80,7 @@ def outsiders(
         predicted_N = log_NC.argmax(1)
         others_N = (total_NC - log_NC).argmax(1)
         if not agrees(predicted_N, others_N, log_NC.shape[1]) and not beats_chance(
-            predicted_N[labelled_N], y_L, mask_SC[place]
+            predicted_N[labelled_N], y_L, mask_SC[place], level=0.05
         ):
             found.append(place)
     return found if len(found) < len(log_SNC) else []

@@ -6,6 +6,7 @@ from graft.training.lesson import (
     Prototypes,
     Source,
     features_in_batches,
+    log_probabilities,
     masked_probabilities,
     predict_in_batches,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "SupervisedJob",
     "count_steps",
     "features_in_batches",
+    "log_probabilities",
     "masked_probabilities",
     "minimise",
     "parameter_group",
