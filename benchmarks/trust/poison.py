@@ -58,6 +58,9 @@ class Cell:
         return f"{self.method}/{self.attack}{liars}/{self.defence}"
 
 
+Outcomes = dict[Cell, dict[int, Outcome]]
+
+
 def cells() -> Iterator[Cell]:
     """Every cell; the slower method has those at 30 % alone."""
     for defence in DEFENCES:
@@ -78,25 +81,26 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 3,
     newcomers: Annotated[int, typer.Option(min=1, help="Newcomers a seed.")] = 4,
     work: Annotated[Path, typer.Option(help="Where outcomes are kept.")] = Path("runs/poison"),
+    kept: Annotated[bool, typer.Option(help="Run nothing: tell what is kept so far.")] = False,
 ) -> None:
     """Run what is missing, then write results/summary.json."""
     work.mkdir(parents=True, exist_ok=True)
-    outcomes: dict[Cell, list[Outcome]] = defaultdict(list)
+    outcomes: Outcomes = defaultdict(dict)
     for seed in range(seeds):
-        known = run_seed(seed, newcomers, work)
+        known = kept_outcomes(seed, newcomers, work) if kept else run_seed(seed, newcomers, work)
         for cell in cells():
-            outcomes[cell].append(Outcome(**known[cell.name]))
-        outcomes[Cell("source", "backdoor", 0.3, "off")].append(
-            Outcome(accuracy=0, trigger_rate=known["trigger"], liars_share=1)
+            if cell.name in known:
+                outcomes[cell][seed] = Outcome(**known[cell.name])
+        outcomes[Cell("source", "backdoor", 0.3, "off")][seed] = Outcome(
+            accuracy=0, trigger_rate=known["trigger"], liars_share=1
         )
-    write_summary(HERE / "results", figures(outcomes, range(seeds)))
+    write_summary(HERE / "results", figures(outcomes))
     Console(width=120).print(table(outcomes))
 
 
 def run_seed(seed: int, newcomers: int, work: Path) -> dict[str, Any]:
     """The outcomes of one seed by cell; those that an earlier call finished are kept."""
-    kept = work / f"seed-{seed}-{newcomers}.json"
-    known: dict[str, Any] = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+    known = kept_outcomes(seed, newcomers, work)
     missing = [cell for cell in cells() if cell.name not in known]
     if missing:
         config = with_settings(ExpansionConfig(seed=seed, comparisons=()), SETTINGS)
@@ -105,9 +109,20 @@ def run_seed(seed: int, newcomers: int, work: Path) -> dict[str, Any]:
             known["trigger"] = village.backdoor_works()
             for cell in missing:
                 known[cell.name] = asdict(run(village, cell))
-                kept.write_text(json.dumps(known, indent=1), "utf-8")
+                kept_file(seed, newcomers, work).write_text(json.dumps(known, indent=1), "utf-8")
                 console.print(f"seed {seed} {cell.name}: {known[cell.name]}", highlight=False)
     return known
+
+
+def kept_file(seed: int, newcomers: int, work: Path) -> Path:
+    """Where the outcomes of one seed are kept."""
+    return work / f"seed-{seed}-{newcomers}.json"
+
+
+def kept_outcomes(seed: int, newcomers: int, work: Path) -> dict[str, Any]:
+    """The outcomes of one seed that are there."""
+    path = kept_file(seed, newcomers, work)
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def run(village: Village, cell: Cell) -> Outcome:
@@ -119,10 +134,11 @@ def run(village: Village, cell: Cell) -> Outcome:
     return village.expand(village.attacked(cell.attack, cell.share), liars, config)
 
 
-def figures(outcomes: dict[Cell, list[Outcome]], seeds: range) -> dict[str, object]:
+def figures(outcomes: Outcomes) -> dict[str, Any]:
     """Points of accuracy lost against the same method clean and undefended, and trigger rates."""
-    told: dict[str, object] = {}
-    for cell, found in outcomes.items():
+    told: dict[str, Any] = {}
+    for cell, by_seed in outcomes.items():
+        found, seeds = list(by_seed.values()), list(by_seed)
         accuracy = 100 * np.mean([each.accuracy for each in found])
         if cell.method == "source":
             rate = 100 * np.mean([each.trigger_rate for each in found])
@@ -134,9 +150,7 @@ def figures(outcomes: dict[Cell, list[Outcome]], seeds: range) -> dict[str, obje
         told[f"{name}/accuracy"] = figure(accuracy, "%", None, COMMAND, seeds)
         if cell.attack != "clean":
             clean = outcomes[Cell(cell.method, "clean", 0, "off")]
-            lost = 100 * np.mean(
-                [c.accuracy - e.accuracy for c, e in zip(clean, found, strict=True)]
-            )
+            lost = 100 * np.mean([clean[s].accuracy - by_seed[s].accuracy for s in by_seed])
             target = "at most 1" if cell.defence == "on" else None
             told[f"{name}/lost"] = figure(lost, "points", target, COMMAND, seeds)
         if cell.attack in ("clean", "backdoor"):
@@ -145,11 +159,12 @@ def figures(outcomes: dict[Cell, list[Outcome]], seeds: range) -> dict[str, obje
     return told
 
 
-def table(outcomes: dict[Cell, list[Outcome]]) -> Table:
+def table(outcomes: Outcomes) -> Table:
     """Accuracy by method, attack and defence."""
     shown = Table("Method, attack", *DEFENCES)
     rows: dict[str, dict[str, str]] = defaultdict(dict)
-    for cell, found in outcomes.items():
+    for cell, by_seed in outcomes.items():
+        found = by_seed.values()
         mean = 100 * np.mean([each.accuracy for each in found])
         liars = np.mean([each.liars_share for each in found])
         rows[cell.name.rpartition("/")[0]][cell.defence] = f"{mean:.1f} ({liars:.0%})"

@@ -126,7 +126,8 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
             continue
         similarity.append(centroid_similarity(features_NF.numpy(), card.centroids_CF))
         accuracy.append(smoothed_accuracy(probabilities_LC.numpy(), y_L, card.class_mask_C))
-        logs.append(log_probabilities(logits_NC, mask_C))
+        if trust.disagreement:
+            logs.append(log_probabilities(logits_NC, mask_C))
     if trust.disagreement:
         sound = [card for card in order.candidates if card.model_id not in faults]
         out = _outsiders(sound, logs, labelled.numpy(), y_L)
