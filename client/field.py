@@ -22,6 +22,7 @@ from flwr.clientapp import ClientApp
 from client.app import answer_with, attach, order_bytes
 from client.fetch import GrpcLink, growing_wait, open_channel
 from client.host import make_device
+from client.policy import load_policy
 from graft.config import ExpansionConfig, config_from_dict
 from graft.data.folder import FolderWorld
 from graft.deployment import DeviceSettings, read_device
@@ -35,6 +36,10 @@ from graft.wire.journal import JournalMeter, read_journal
 from graft.wire.manifest import verify_card
 from graft.wire.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, encode_transfers
 from graft.wire.seal import MESSAGE_SEAL, open_seal
+
+# With waits that grow to eight seconds this is a quarter of an hour: a depot that was moved, or a
+# link that is down, may come back.
+_MAX_ATTEMPTS = 120
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,11 +128,14 @@ def field_device(context: Context, order: Order, journal: Path) -> Iterator[Devi
                 world=world,
                 run=settings.run,
                 link=GrpcLink(channel),
-                cache=FolderCache(folder / "state" / "cache"),
+                cache=FolderCache(folder / "state" / "cache", settings.cache_bytes),
                 verify=partial(verify_card, settings.run, public_key=site.public_key),
                 record=meter.record,
                 clock=time.perf_counter,
                 wait_before_retry=growing_wait(time.sleep),
+                wait_out=time.sleep,
+                max_attempts=_MAX_ATTEMPTS,
+                policy=load_policy(folder / "policy.toml"),
             )
         finally:
             meter.close()

@@ -19,12 +19,14 @@ from graft.data.worlds import open_world
 from graft.devices import equip_domain
 from graft.errors import ConfigError
 from graft.ports import Clock
-from graft.rounds import Device
+from graft.privacy import SitePolicy
+from graft.rounds import Device, configured_policy
 from graft.values import LedgerEntry, ModelCard, Order
 from graft.wire.cache import FolderCache, PartCache
 from graft.wire.journal import JournalMeter
 from graft.wire.link import Link
 from graft.wire.manifest import verify_card
+from graft.wire.retries import DEFAULT_ATTEMPTS
 from graft.wire.transport import DeviceTransport, TransferLabel
 from graft.zoo import parameter_shapes
 
@@ -42,11 +44,14 @@ def make_device(
     clock: Clock,
     wait_before_retry: Callable[[int], None] = lambda attempts: None,
     wait_out: Callable[[float], None] = lambda seconds: None,
+    max_attempts: int = DEFAULT_ATTEMPTS,
+    policy: SitePolicy | None = None,
 ) -> Device:
     """The device that an order is for; ``record`` gets its transfers.
 
     ``verify`` refuses a card that the run's server did not sign (``verify_card`` with its
-    public key).
+    public key). ``policy`` is the site's own (``client.policy.load_policy``); without one the
+    run's configuration says what leaves, as for a simulated domain.
     """
     domain_id, task = order.domain_id, world.task
     device_class, architecture = equip_domain(domain_id, config.seed, task, config.devices)
@@ -71,8 +76,10 @@ def make_device(
             clock=clock,
             wait_before_retry=wait_before_retry,
             wait_out=wait_out,
+            max_attempts=max_attempts,
         ),
         clock=clock,
+        policy=policy or configured_policy(order, config),
     )
 
 

@@ -200,15 +200,68 @@ class GrowthConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyConfig:
-    """What every domain applies before statistics leave it: a class with fewer rows gives
-    neither its centroid nor, with any other class, its count."""
+    """What a domain applies before statistics leave it. In a run's configuration: what every
+    simulated domain applies; a real site's own stands in a file on its disk.
+
+    A class with fewer rows than ``min_class_count`` gives neither its centroid nor, with any
+    other class, its count. ``withhold_*``: never give any. ``epsilon``: Gaussian noise on
+    statistics, counts and centroids, so much and ``delta`` a release (None: no noise), out of
+    ``total_epsilon`` and ``total_delta`` for all of them. Bounds that rows are clipped to for
+    it: ``value_bound`` each number of a window or image, ``feature_bound`` the length of a row
+    of features.
+    """
 
     min_class_count: int = 10
+    withhold_class_counts: bool = False
+    withhold_centroids: bool = False
+    epsilon: float | None = None
+    delta: float = 1e-6
+    total_epsilon: float | None = None
+    total_delta: float | None = None
+    value_bound: float = 4.0
+    feature_bound: float = 10.0
 
     def __post_init__(self) -> None:
         _require(
             self.min_class_count >= 1, "policy.min_class_count", self.min_class_count, "at least 1"
         )
+        _require(0 < self.delta < 1, "policy.delta", self.delta, "between 0 and 1")
+        for name in ("value_bound", "feature_bound"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"policy.{name}", value, "above 0, finite")
+        for name in ("epsilon", "total_epsilon", "total_delta"):
+            value = getattr(self, name)
+            _require(
+                value is None or 0 < value < math.inf, f"policy.{name}", value, "above 0, finite"
+            )
+        _require(
+            self.epsilon is None or self.total_epsilon is not None,
+            "policy.total_epsilon",
+            self.total_epsilon,
+            "a total to spend epsilon from",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrustConfig:
+    """What newcomers check of the sources that they are offered, and what the server keeps of it.
+
+    ``verify``: a source whose card and model contradict each other is demoted, which is never
+    chosen by who found it out and, once ``demoted_by`` newcomers did, is ranked behind all
+    others. ``chance``: a source that is no better than chance on the newcomer's rows is
+    demoted too. ``share_cap``: the most that one source has of a fused prediction, 1 is no cap.
+    ``disagreement``: a source that agrees with the others no more than chance has no share.
+    """
+
+    verify: bool = True
+    chance: bool = False
+    demoted_by: int = 2
+    share_cap: float = 1.0
+    disagreement: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.demoted_by >= 1, "trust.demoted_by", self.demoted_by, "at least 1")
+        _require(0 < self.share_cap <= 1, "trust.share_cap", self.share_cap, "above 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,6 +351,7 @@ class ExpansionConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     growth: GrowthConfig = field(default_factory=GrowthConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    trust: TrustConfig = field(default_factory=TrustConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
     def __post_init__(self) -> None:

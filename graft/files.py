@@ -109,8 +109,12 @@ def write_table(table: pa.Table, path: AnyPath) -> None:
 
 
 def read_table(path: AnyPath) -> pa.Table:
-    """Read a Parquet file; raises FileNotFoundError or pyarrow's ArrowInvalid."""
-    return pq.read_table(pa.BufferReader(path.read_bytes()))
+    """Read a Parquet file; raises FileNotFoundError or, whatever is wrong with it, ArrowInvalid."""
+    content = path.read_bytes()
+    try:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow has a kind for each fault
+        raise pa.ArrowInvalid(str(error)) from error
 
 
 class LineFile:

@@ -4,7 +4,8 @@ Legend: C classes, D statistics, F features, N samples, S sources.
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -103,12 +104,27 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Demotion:
+    """A source that the domain ``by`` found out, and in a word why (``selection.trust``)."""
+
+    by: str
+    domain_id: str
+    model_id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Which of the candidates a domain keeps, best first, with every candidate's scores."""
+    """Which of the candidates a domain keeps, best first, with every candidate's scores.
+
+    ``demoted`` are candidates that did not stand up to what the domain checked; they have no
+    joint score and are not chosen.
+    """
 
     domain_id: str
     candidates: tuple[Candidate, ...]
     chosen: tuple[str, ...]
+    demoted: tuple[Demotion, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +176,8 @@ class LearnReport:
 
     ``metrics`` holds numbers only: accuracy and macro_f1 (0 to 1, on the domain's test
     block), num_test, num_labelled, num_unlabelled, and what the method adds.
-    ``compute_s`` is measured on the device and stays out of every hash.
+    ``compute_s`` is measured on the device and stays out of every hash. ``demoted`` are sources
+    that were sent and had no share in what was learnt.
     """
 
     domain_id: str
@@ -173,6 +190,7 @@ class LearnReport:
     compute_s: float
     peak_memory_bytes: int
     card: ModelCard | None = None
+    demoted: tuple[Demotion, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,12 +223,26 @@ class SystemState:
     """The catalogue after ``round_index`` rounds; a new state is made, none is changed.
 
     ``groups`` are the founders' average models, one an architecture; they stand apart from the
-    catalogue, because no domain owns them and no method may select them.
+    catalogue, because no domain owns them and no method may select them. ``demotions`` are all
+    that newcomers found out of sources so far, each once.
     """
 
     round_index: int = 0
     catalogue: tuple[ModelCard, ...] = field(default=())
     groups: tuple[ModelCard, ...] = ()
+    demotions: tuple[Demotion, ...] = ()
+
+    def suspects(self, demoted_by: int) -> frozenset[str]:
+        """Domains whose models at least so many others demoted: one alone may lie itself."""
+        accusers = {(demotion.domain_id, demotion.by) for demotion in self.demotions}
+        counts = Counter(domain_id for domain_id, _ in accusers)
+        return frozenset(d for d, count in counts.items() if count >= demoted_by)
+
+    def note(self, demotions: Iterable[Demotion]) -> "SystemState":
+        """The state with these demotions as well, in one order whatever order they came in."""
+        every = {*self.demotions, *demotions}
+        ordered = sorted(every, key=lambda d: (d.domain_id, d.by, d.model_id, d.reason))
+        return replace(self, demotions=tuple(ordered))
 
     def admit(self, cards: tuple[ModelCard, ...]) -> "SystemState":
         """The state one round later, with ``cards`` in the catalogue ordered by domain id."""

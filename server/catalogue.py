@@ -1,5 +1,6 @@
 """Profiles and cards as columns: Parquet in and out, readable by any data frame library."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,8 +8,10 @@ import pyarrow as pa
 
 from graft.errors import MessageError, RunError
 from graft.files import AnyPath, read_table, write_table
-from graft.values import DomainProfile, ModelCard
+from graft.values import Demotion, DomainProfile, ModelCard
 from graft.wire.codec import decode_card, encode_card
+
+_DEMOTIONS = pa.schema([(f.name, pa.string()) for f in dataclasses.fields(Demotion)])
 
 
 def write_cards(cards: Sequence[ModelCard], path: AnyPath) -> None:
@@ -35,7 +38,10 @@ def write_cards(cards: Sequence[ModelCard], path: AnyPath) -> None:
 def read_cards(path: AnyPath) -> tuple[ModelCard, ...]:
     """The cards of ``write_cards``, profiles included; raises RunError where it cannot be read."""
     try:
-        return tuple(decode_card(row) for row in read_table(path)["card"].to_pylist())
+        column = read_table(path)["card"]
+        if column.type != pa.binary() or column.null_count:
+            raise pa.ArrowInvalid(f"column card: got {column.type}, wanted bytes in every row")
+        return tuple(decode_card(row) for row in column.to_pylist())
     except (FileNotFoundError, KeyError, pa.ArrowInvalid, MessageError) as error:
         raise RunError(f"catalogue {path}: {error}") from error
 
@@ -54,6 +60,25 @@ def write_profiles(profiles: Sequence[DomainProfile], path: AnyPath) -> None:
         ),
     }
     write_table(pa.table(columns), path)
+
+
+def write_demotions(demotions: Sequence[Demotion], path: AnyPath) -> None:
+    """Write atomically which newcomer demoted which source, and why."""
+    rows = [dataclasses.asdict(demotion) for demotion in demotions]
+    write_table(pa.Table.from_pylist(rows, schema=_DEMOTIONS), path)
+
+
+def read_demotions(path: AnyPath) -> tuple[Demotion, ...]:
+    """What ``write_demotions`` wrote; none of a run from before there were any.
+
+    Raises RunError where it cannot be read.
+    """
+    if not path.exists():
+        return ()
+    try:
+        return tuple(Demotion(**row) for row in read_table(path).to_pylist())
+    except (TypeError, pa.ArrowInvalid) as error:
+        raise RunError(f"demotions {path}: {error}") from error
 
 
 def read_profiles(path: AnyPath) -> list[DomainProfile]:

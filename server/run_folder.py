@@ -1,7 +1,7 @@
 """A run's folder: durable, atomic steps, one a round, and the whole at the end.
 
 run.toml             configuration, seed, versions, world, engine, outcome
-rounds/<i>/          results, ledger, profiles, catalogue, groups (.parquet) of one round
+rounds/<i>/          results, ledger, profiles, catalogue, groups, demotions (.parquet) of a round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
@@ -30,7 +30,13 @@ from graft.ledger import read_ledger, write_ledger
 from graft.results import ResultRow, read_results, run_hash, write_results
 from graft.values import DomainProfile, LedgerEntry, SystemState
 from graft.wire.journal import read_journal
-from server.catalogue import read_cards, write_cards, write_profiles
+from server.catalogue import (
+    read_cards,
+    read_demotions,
+    write_cards,
+    write_demotions,
+    write_profiles,
+)
 
 _LOOK_EVERY_S = 1.0
 # A round is finished when its last file is there.
@@ -142,6 +148,7 @@ class RunFolder:
         write_profiles(profiles, folder / "profiles.parquet")
         write_cards(state.catalogue, folder / "catalogue.parquet")
         write_cards(state.groups, folder / "groups.parquet")
+        write_demotions(state.demotions, folder / "demotions.parquet")
         write_results(rows, folder / _LAST_OF_A_ROUND)
         remove_tree(self.steps)
 
@@ -165,7 +172,12 @@ class RunFolder:
             read_cards(self._round(finished - 1) / f"{name}.parquet")
             for name in ("catalogue", "groups")
         )
-        return SystemState(round_index=finished, catalogue=catalogue, groups=groups)
+        return SystemState(
+            round_index=finished,
+            catalogue=catalogue,
+            groups=groups,
+            demotions=read_demotions(self._round(finished - 1) / "demotions.parquet"),
+        )
 
     def journal_bytes(self) -> int:
         """Payload bytes that the journals hold by now, or held a moment ago.

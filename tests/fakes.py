@@ -8,10 +8,11 @@ from itertools import count
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.host import make_device
-from graft.config import ExpansionConfig
+from graft.config import ExpansionConfig, PolicyConfig
 from graft.data.domain import World
 from graft.errors import ModelMissingError, TransportError
 from graft.ports import Edge, ModelStore
+from graft.privacy import Cost, SeededReleases, SitePolicy
 from graft.rounds import Device
 from graft.values import Answer, LedgerEntry, Order
 from graft.wire.cache import MemoryCache
@@ -99,3 +100,9 @@ class SpoiledEdge:
     def ask(self, orders: Sequence[Order]) -> list[Answer]:
         answers = self._edge.ask(orders)
         return [self._change(o, a) for o, a in zip(orders, answers, strict=True)]
+
+
+def site_policy(**settings: object) -> SitePolicy:
+    """A site's policy of which nothing is spent yet; its noise is the same each time."""
+    config = PolicyConfig(**settings)  # type: ignore[arg-type]
+    return SitePolicy(config, SeededReleases(config, ("site",), Cost(epsilon=0, delta=0)))

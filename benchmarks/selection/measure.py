@@ -22,6 +22,7 @@ from graft.data.splits import split_rows
 from graft.methods.adaptation import adapt_source
 from graft.ports import ModelStore
 from graft.profiling import profile_domain
+from graft.rounds import configured_policy
 from graft.seeding import derive_seed
 from graft.selection import (
     SCORES,
@@ -38,7 +39,7 @@ from graft.training import (
     minimise,
     parameter_group,
 )
-from graft.values import FloatArray, IntArray, ModelCard
+from graft.values import FloatArray, IntArray, ModelCard, ProfileOrder
 from graft.wire.payload import decode_payload
 from graft.zoo import network_from
 
@@ -109,7 +110,8 @@ def open_newcomer(domain_id: str, world: World, config: ExpansionConfig) -> Newc
     rows = split_rows(data, config.split, config.seed)
     y_L = data.y_N[rows.labelled_N]
     x = data.x[rows.train_N]
-    profile = profile_domain(domain_id, world.task, x, y_L, config.policy)
+    policy = configured_policy(ProfileOrder(domain_id=domain_id, round_index=1), config)
+    profile = profile_domain(domain_id, world.task, x, y_L, policy)
     order_N = np.concatenate([rows.labelled_N, rows.unlabelled_N])
     return Newcomer(
         domain_id=domain_id,

@@ -4,6 +4,7 @@ import contextlib
 import json
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -101,9 +102,11 @@ def depot(
 
     from graft.data.dataset_table import read_dataset
     from graft.deployment import read_server
+    from graft.files import LineFile
     from graft.meter import MeterFile
     from server.deployment_metrics import serve_metrics
     from server.depot import DepotServer, tls_credentials
+    from server.enrolment import enrolled
     from server.field import run_folder
     from server.relay import MeteredRelay
     from server.store import open_store
@@ -125,8 +128,15 @@ def depot(
     with (
         until_stopped() as wait,
         serve_metrics(metrics_host, metrics_port, registry, tell),
+        contextlib.closing(LineFile(folder / "state" / "depot-calls.jsonl")) as calls,
         DepotServer(
-            store, "127.0.0.1:0", credentials=credentials, insecure=settings.insecure
+            store,
+            "127.0.0.1:0",
+            credentials=credentials,
+            insecure=settings.insecure,
+            allows=None if settings.insecure else lambda device: device in enrolled(folder),
+            registry=registry,
+            record=lambda call: calls.append(asdict(call)),
         ) as behind,
         contextlib.closing(MeterFile(folder / "state" / "depot-meter.jsonl")) as meter,
         MeteredRelay(

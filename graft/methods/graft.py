@@ -33,6 +33,7 @@ from graft.methods.dictionary import sharpened
 from graft.methods.method import Method
 from graft.methods.mixer import stack_features, stack_heads
 from graft.methods.propagation import joint_features, neighbour_graph, propagate
+from graft.methods.shares import cap_teachers
 from graft.methods.target import fresh_target, known_classes, require_sources
 from graft.methods.work import graft_work
 from graft.seeding import derive_seed
@@ -131,6 +132,8 @@ def agreed_prediction(
     if "propagation" not in without:
         graph = neighbour_graph(joint_features(teachers.features_TNF), growth.num_neighbours)
     trust_T = torch.full((len(log_TNC),), 1 / len(log_TNC))
+    share_cap = lesson.config.trust.share_cap
+    source_T = [source.model_id for source in teachers.sources]
     rounds = 0 if "agreement" in without else growth.agreement_rounds
     for _ in range(rounds + 1):
         agreed_NC = geometric_mean(log_TNC, trust_T)
@@ -139,6 +142,8 @@ def agreed_prediction(
             agreed_NC = propagate(agreed_NC, graph, growth.spread_share)
         agreement_T = (log_TNC.argmax(2) == agreed_NC.argmax(1)).float().mean(1)
         trust_T = torch.softmax(growth.trust * agreement_T, dim=0)
+        if share_cap < 1:
+            trust_T = cap_teachers(trust_T, source_T, share_cap)
     return agreed_NC, agreement_T
 
 

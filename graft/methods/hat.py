@@ -55,7 +55,14 @@ def fit_hat(lesson: Lesson) -> Learned:
     held_RL = torch.from_numpy(holdout_folds(lesson.y_L.numpy(), fusion.holdout_share, lesson.seed))
     x_N = torch.cat([lesson.x_L, lesson.x_U])
     sources = [adapt_source(source, x_N, lesson.label_mask) for source in lesson.sources]
-    mixer = Mixer(sources, target.num_features, len(held_RL), fusion, lesson.seed)
+    mixer = Mixer(
+        sources,
+        target.num_features,
+        len(held_RL),
+        fusion,
+        lesson.seed,
+        lesson.config.trust.share_cap,
+    )
     dictionary = KnowledgeDictionary(len(lesson.x_U), num_classes, fusion)
     knowledge = _Knowledge(precision_C=torch.zeros(num_classes), accuracy=0.0)
     # Source encoders are frozen and in eval mode, so their features are computed once.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.config import FusionConfig
+from graft.methods.shares import cap_shares
 from graft.seeding import stream
 from graft.training import Source, features_in_batches, masked_probabilities
 from graft.values import BoolArray, IntArray
@@ -62,8 +63,10 @@ class Mixer(nn.Module):
         num_replicas: int,
         config: FusionConfig,
         seed: int,
+        share_cap: float = 1.0,
     ) -> None:
         super().__init__()
+        self.share_cap = share_cap
         generator = torch.Generator().manual_seed(seed)
         widest = max(source.network.num_features for source in sources)
 
@@ -97,6 +100,8 @@ class Mixer(nn.Module):
         key_RSBW = nn.functional.normalize(sources_SBF @ self.key_RSFW, dim=-1)
         cosine_RBS = torch.einsum("rbw,rsbw->rbs", query_RBW, key_RSBW)
         mixture_RBS = torch.softmax(self.tau_R11 * cosine_RBS, dim=-1)
+        if self.share_cap < 1:
+            mixture_RBS = cap_shares(mixture_RBS, self.share_cap)
         predictions_RSBC = self.predictions(sources_SBF)
         return torch.einsum("rbs,rsbc->rbc", mixture_RBS, predictions_RSBC), mixture_RBS
 

@@ -16,6 +16,7 @@ from graft.config import ExpansionConfig, PolicyConfig
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.errors import DataError, DomainEmptyError
+from graft.privacy import Cost, SeededReleases, SitePolicy
 from graft.profiling import profile_domain
 from graft.selection.coarse import ProfileRanking
 from graft.values import IntArray, Task
@@ -49,6 +50,11 @@ class WorldDescription:
         return self.domain_ids[best], float(self.distance_DD[place, best])
 
 
+# A description stays where the data are: no policy withholds anything.
+_SETTINGS = PolicyConfig(min_class_count=1)
+_OPEN = SitePolicy(_SETTINGS, SeededReleases(_SETTINGS, keys=(), spent=Cost(epsilon=0, delta=0)))
+
+
 def describe_world(
     world: World,
     config: ExpansionConfig,
@@ -65,11 +71,7 @@ def describe_world(
         except DataError as error:
             unusable.append((domain_id, f"{type(error).__name__}: {error}"))
             continue
-        # A description stays where the data are: no policy withholds anything.
-        profile = profile_domain(
-            domain_id, world.task, data.x[train_N], data.y_N[train_N],
-            PolicyConfig(min_class_count=1),
-        )  # fmt: skip
+        profile = profile_domain(domain_id, world.task, data.x[train_N], data.y_N[train_N], _OPEN)
         counts[domain_id] = np.bincount(data.y_N, minlength=world.task.num_classes)
         statistics.append(profile.statistics_D)
     if not counts:

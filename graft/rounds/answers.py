@@ -3,6 +3,7 @@
 Legend: L labelled, N all rows a device may learn from, C classes, F features.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,12 +15,30 @@ from graft.methods import find_method
 from graft.profiling import profile_domain
 from graft.rounds.device import Device
 from graft.rounds.learning import Study, begin_study, finish_study, learn
-from graft.selection import centroid_similarity, joint_scores, smoothed_accuracy
-from graft.training import features_in_batches, masked_probabilities, quick_features
+from graft.selection import (
+    Reason,
+    beats_chance,
+    centroid_consistency,
+    centroid_similarity,
+    find_fault,
+    joint_scores,
+    outsiders,
+    smoothed_accuracy,
+)
+from graft.training import (
+    features_in_batches,
+    log_probabilities,
+    masked_probabilities,
+    quick_features,
+)
 from graft.values import (
     Answer,
+    BoolArray,
     Candidate,
+    Demotion,
     DomainProfile,
+    FloatArray,
+    IntArray,
     LearnOrder,
     ModelCard,
     Order,
@@ -28,7 +47,7 @@ from graft.values import (
     Selection,
     failure_of,
 )
-from graft.zoo import network_from
+from graft.zoo import Network, network_from
 
 
 def answer_order(order: Order, device: Device) -> Answer:
@@ -79,7 +98,7 @@ def _describe(order: ProfileOrder, device: Device) -> DomainProfile:
         device.task,
         device.data.x[rows.train_N],
         device.data.y_N[rows.labelled_N],
-        device.config.policy,
+        device.policy,
     )
 
 
@@ -89,35 +108,89 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
     x_N = torch.from_numpy(device.data.x[rows.train_N])
     labelled = torch.from_numpy(np.isin(rows.train_N, rows.labelled_N))
     y_L = device.data.y_N[rows.train_N][labelled.numpy()]
-    similarity, accuracy = [], []
-    for card in order.candidates:
+    similarity, accuracy, logs = [], [], []
+    faults: dict[str, Reason] = {}
+    trust = device.config.trust
+    nearer = np.median(order.coarse_distances) if order.coarse_distances else 0.0
+    for card, distance in zip(order.candidates, order.coarse_distances, strict=True):
         network = network_from(card.architecture, device.task, device.transport.fetch(card, "base"))
         features_NF = features_in_batches(network, x_N)
-        similarity.append(centroid_similarity(features_NF.numpy(), card.centroids_CF))
         mask_C = torch.from_numpy(card.class_mask_C)
         with torch.no_grad():
+            logits_NC = network.head(features_NF)
             probabilities_LC = masked_probabilities(network.head(features_NF[labelled]), mask_C)
-        accuracy.append(smoothed_accuracy(probabilities_LC.numpy(), y_L, card.class_mask_C))
-    scores = joint_scores(similarity, accuracy, device.config.selection.score_mix)
-    candidates = tuple(
-        Candidate(model_id=card.model_id, coarse_distance=distance, joint_score=float(score))
-        for card, distance, score in zip(
-            order.candidates, order.coarse_distances, scores, strict=True
+        fault = find_fault(
+            logits_NC.numpy(),
+            _consistency(card, network, device),
+            beats_chance(probabilities_LC.argmax(1).numpy(), y_L, card.class_mask_C),
+            claims_near=bool(distance <= nearer),
+            config=trust,
         )
+        if fault is not None:
+            faults[card.model_id] = fault
+            continue
+        similarity.append(centroid_similarity(features_NF.numpy(), card.centroids_CF))
+        accuracy.append(smoothed_accuracy(probabilities_LC.numpy(), y_L, card.class_mask_C))
+        if trust.disagreement:
+            logs.append(log_probabilities(logits_NC, mask_C))
+    if trust.disagreement:
+        sound = [card for card in order.candidates if card.model_id not in faults]
+        out = _outsiders(sound, logs, labelled.numpy(), y_L)
+        faults |= {sound[place].model_id: "disagreement" for place in out}
+        similarity, accuracy = (
+            [each for place, each in enumerate(scored) if place not in out]
+            for scored in (similarity, accuracy)
+        )
+    scores = joint_scores(similarity, accuracy, device.config.selection.score_mix)
+    sound = [card for card in order.candidates if card.model_id not in faults]
+    score_of = {card.model_id: float(s) for card, s in zip(sound, scores, strict=True)}
+    candidates = tuple(
+        Candidate(
+            model_id=card.model_id,
+            coarse_distance=distance,
+            joint_score=score_of.get(card.model_id),
+        )
+        for card, distance in zip(order.candidates, order.coarse_distances, strict=True)
     )
-    ranked = sorted(
-        zip(candidates, order.candidates, strict=True),
-        key=lambda pair: (-(pair[0].joint_score or 0.0), pair[1].domain_id),
-    )
-    wanted = [card for _, card in ranked[: device.config.selection.num_sources]]
+    ranked = sorted(sound, key=lambda card: (-score_of[card.model_id], card.domain_id))
+    wanted = ranked[: device.config.selection.num_sources]
     if find_method(order.method).warm_start:
-        wanted = _with_a_start(wanted, [card for _, card in ranked], device.architecture)
+        wanted = _with_a_start(wanted, ranked, device.architecture)
     kept = affordable_sources(wanted, device.architecture, device.task, device.device_class)
     return Selection(
         domain_id=order.domain_id,
         candidates=candidates,
         chosen=tuple(card.model_id for card in kept),
+        demoted=tuple(
+            Demotion(
+                by=order.domain_id,
+                domain_id=card.domain_id,
+                model_id=card.model_id,
+                reason=faults[card.model_id],
+            )
+            for card in order.candidates
+            if card.model_id in faults
+        ),
     )
+
+
+def _outsiders(
+    cards: Sequence[ModelCard], logs: Sequence[FloatArray], labelled_N: BoolArray, y_L: IntArray
+) -> list[int]:
+    """Places of candidates that agree with no others; see ``selection.trust.outsiders``."""
+    if not cards:
+        return []
+    mask_SC = np.stack([card.class_mask_C for card in cards])
+    return outsiders(np.stack(logs), labelled_N, y_L, mask_SC)
+
+
+def _consistency(card: ModelCard, network: Network, device: Device) -> float:
+    """How far a card's centroids fit its model's head; infinite where noise may part them."""
+    if card.centroids_CF is None or device.config.policy.epsilon is not None:
+        return math.inf
+    with torch.no_grad():
+        logits_CC = network.head(torch.from_numpy(card.centroids_CF))
+    return centroid_consistency(logits_CC.numpy(), card.centroids_CF)
 
 
 def _with_a_start(

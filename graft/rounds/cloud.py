@@ -13,6 +13,7 @@ from graft.ports import Edge
 from graft.selection import Ranked, rank_catalogue
 from graft.values import (
     Answer,
+    Demotion,
     DomainProfile,
     Failure,
     LearnOrder,
@@ -81,10 +82,12 @@ def expand_system(
         for domain_id in profiles
     ]
     chosen: dict[tuple[str, str], tuple[str, ...]] = {}
+    demotions: list[Demotion] = []
     for order, answer in zip(probes, edge.ask(probes), strict=True):
         if isinstance(answer, Selection):
             try:
                 chosen[order.domain_id, order.method] = _offered(answer, order)
+                demotions += answer.demoted
             except EdgeError as error:
                 failures.append(failure_of(order, error))
         else:
@@ -118,7 +121,15 @@ def expand_system(
         if (domain_id, method.name) not in failed
     ]
     reports = [*failures, *learn_reports(orders, edge)]
-    return _admit_reports(state, config.method, reports, profiles, admit)
+    named = {card.model_id: card.domain_id for card in state.catalogue}
+    demotions += [
+        demotion
+        for report in reports
+        if isinstance(report, LearnReport)
+        for demotion in report.demoted
+        if named.get(demotion.model_id) == demotion.domain_id
+    ]
+    return _admit_reports(state.note(demotions), config.method, reports, profiles, admit)
 
 
 def _ask_profiles(
@@ -148,9 +159,27 @@ def _rank(
     for method in methods:
         if method.reach in ("selected", "centroids") and method.founders_only not in ranked:
             cards = _visible(method, state.catalogue)
-            nearest = rank_catalogue(list(profiles.values()), cards, config.selection)
+            nearest = _rank_sound(list(profiles.values()), cards, state, config)
             ranked[method.founders_only] = dict(zip(profiles, nearest, strict=True))
     return {method.name: ranked.get(method.founders_only, {}) for method in methods}
+
+
+def _rank_sound(
+    profiles: Sequence[DomainProfile],
+    cards: Sequence[ModelCard],
+    state: SystemState,
+    config: ExpansionConfig,
+) -> list[Ranked]:
+    """Stage one's ranking with those behind all others that several newcomers demoted."""
+    suspects = state.suspects(config.trust.demoted_by)
+    sound = [card for card in cards if card.domain_id not in suspects]
+    nearest = rank_catalogue(profiles, sound, config.selection)
+    if len(sound) < min(len(cards), config.selection.candidates_wanted + 1):
+        last = [card for card in cards if card.domain_id in suspects]
+        behind = rank_catalogue(profiles, last, config.selection)
+        wanted = config.selection.candidates_wanted
+        nearest = [(a + b)[:wanted] for a, b in zip(nearest, behind, strict=True)]
+    return nearest
 
 
 def _visible(method: Method, cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
@@ -164,6 +193,13 @@ def _offered(selection: Selection, order: ProbeOrder) -> tuple[str, ...]:
     foreign = sorted(set(selection.chosen) - offered)
     if foreign:
         raise EdgeError(f"selection of {order.domain_id}: got {foreign[0]}, never offered")
+    owners = {card.model_id: card.domain_id for card in order.candidates}
+    for demotion in selection.demoted:
+        if owners.get(demotion.model_id) != demotion.domain_id:
+            raise EdgeError(
+                f"selection of {order.domain_id}: demotes {demotion.model_id} of "
+                f"{demotion.domain_id}, never offered"
+            )
     return selection.chosen
 
 
@@ -191,11 +227,17 @@ def _admit_reports(
 
 
 def own_card(report: LearnReport) -> ModelCard:
-    """The card of what a domain registered; raises EdgeError for none or another domain's."""
+    """The card of what a domain registered; raises EdgeError for none, another domain's, or one
+    of another round."""
     if report.card is None:
         raise EdgeError(f"report of {report.domain_id}: got no card, wanted one")
     if report.card.domain_id != report.domain_id:
         raise EdgeError(f"report of {report.domain_id}: got a card of {report.card.domain_id}")
+    if report.card.round_index != report.round_index:
+        raise EdgeError(
+            f"report of {report.domain_id}: got a card of round {report.card.round_index}, "
+            f"wanted {report.round_index}"
+        )
     return report.card
 
 

@@ -7,12 +7,13 @@ from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass
 from graft.ports import Clock, WeightTransport
-from graft.values import Order, Task
+from graft.privacy import Cost, SeededReleases, SitePolicy, release_cost
+from graft.values import Order, ProfileOrder, Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Device:
-    """One domain's machine: its data and budget, and its ways out."""
+    """One domain's machine: its data and budget, its site's policy, and its ways out."""
 
     task: Task
     data: DomainData
@@ -21,9 +22,24 @@ class Device:
     config: ExpansionConfig
     transport: WeightTransport
     clock: Clock
+    policy: SitePolicy
 
     def rows(self, order: Order) -> DomainSplit:
         """The domain's split. A founder is fully labelled (A7)."""
         split = split_rows(self.data, self.config.split, self.config.seed)
         founder = order.round_index == 0
         return replace(split, labelled_N=split.train_N) if founder else split
+
+
+def configured_policy(order: Order, config: ExpansionConfig) -> SitePolicy:
+    """The policy of a simulated domain: the run's, with noise from (seed, domain, round).
+
+    A domain tells its profile first and its centroids last, each once.
+    """
+    before = None if isinstance(order, ProfileOrder) else release_cost(config.policy)
+    releases = SeededReleases(
+        config.policy,
+        keys=(config.seed, order.domain_id, order.round_index),
+        spent=before or Cost(epsilon=0, delta=0),
+    )
+    return SitePolicy(config.policy, releases)

@@ -10,19 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graft.config import ExpansionConfig
 from graft.errors import DomainEmptyError
 from graft.methods import Method, find_method
+from graft.methods.fedavg import FEDAVG_LOCAL
 from graft.profiling import class_centroids
 from graft.rounds.device import Device
 from graft.seeding import derive_seed
+from graft.selection import outsiders
 from graft.training import (
     Learned,
     Lesson,
     Prototypes,
     Source,
     features_of_parts,
+    log_probabilities,
+    predict_in_batches,
 )
-from graft.values import FloatArray, IntArray, LearnOrder, LearnReport, ModelCard, Precision
+from graft.values import (
+    Demotion,
+    FloatArray,
+    IntArray,
+    LearnOrder,
+    LearnReport,
+    ModelCard,
+    Precision,
+)
 from graft.zoo import Network, network_cost, network_from, parameters_of
 
 FeaturesOf = Callable[[Network, Sequence[Tensor]], list[Tensor]]
@@ -36,6 +49,7 @@ class Study:
     device: Device
     lesson: Lesson
     fetched: tuple[ModelCard, ...]
+    demoted: tuple[Demotion, ...]
     x_test: FloatArray
     y_test_N: IntArray
 
@@ -58,15 +72,18 @@ def begin_study(order: LearnOrder, device: Device) -> Study:
     method = find_method(order.method)
     cards = _cards_to_fetch(method, order, device)
     sources = tuple(_fetch_source(card, device, method.precision) for card in cards)
+    x_L, x_U = data.x[rows.labelled_N], data.x[rows.unlabelled_N]
+    y_L = data.y_N[rows.labelled_N]
+    sources, demoted = _agreeing(sources, x_L, x_U, y_L, order, config)
     group_cards = [card for card in order.groups if card.architecture == device.architecture][:1]
     groups = [_fetch_source(card, device, "exact") for card in group_cards]
     unlabelled_N = rows.unlabelled_N
     lesson = Lesson(
         task=device.task,
         architecture=device.architecture,
-        x_L=torch.from_numpy(data.x[rows.labelled_N]),
-        y_L=torch.from_numpy(data.y_N[rows.labelled_N]),
-        x_U=torch.from_numpy(data.x[unlabelled_N]),
+        x_L=torch.from_numpy(x_L),
+        y_L=torch.from_numpy(y_L),
+        x_U=torch.from_numpy(x_U),
         sources=sources,
         config=config,
         seed=derive_seed("learn", config.seed, order.domain_id, order.round_index),
@@ -79,6 +96,7 @@ def begin_study(order: LearnOrder, device: Device) -> Study:
         device=device,
         lesson=lesson,
         fetched=(*cards, *group_cards),
+        demoted=demoted,
         x_test=data.x[rows.test_N],
         y_test_N=data.y_N[rows.test_N],
     )
@@ -114,7 +132,40 @@ def finish_study(
         compute_s=compute_s,
         peak_memory_bytes=training_bytes + sum(card.payload_bytes for card in study.fetched),
         card=_register(study, learned, learnt_from[0]) if order.register else None,
+        demoted=study.demoted,
     )
+
+
+def _agreeing(
+    sources: tuple[Source, ...],
+    x_L: FloatArray,
+    x_U: FloatArray,
+    y_L: IntArray,
+    order: LearnOrder,
+    config: ExpansionConfig,
+) -> tuple[tuple[Source, ...], tuple[Demotion, ...]]:
+    """The sources that have a share in what is learnt, and those that have none."""
+    if not config.trust.disagreement or len(sources) < 3:
+        return sources, ()
+    x_N = torch.from_numpy(np.concatenate([x_L, x_U]))
+    log_SNC = np.stack(
+        [
+            log_probabilities(predict_in_batches(s.network, x_N), torch.from_numpy(s.mask_C))
+            for s in sources
+        ]
+    )
+    mask_SC = np.stack([source.mask_C for source in sources])
+    out = outsiders(log_SNC, np.arange(len(x_N)) < len(x_L), y_L, mask_SC)
+    demoted = tuple(
+        Demotion(
+            by=order.domain_id,
+            domain_id=sources[place].domain_id,
+            model_id=sources[place].model_id,
+            reason="disagreement",
+        )
+        for place in out
+    )
+    return tuple(s for place, s in enumerate(sources) if place not in out), demoted
 
 
 def _cards_to_fetch(method: Method, order: LearnOrder, device: Device) -> list[ModelCard]:
@@ -188,7 +239,21 @@ def _register(study: Study, learned: Learned, features_NF: Tensor) -> ModelCard:
         class_mask_C=learned.mask_C,
         round_index=order.round_index,
         parents=tuple(source.model_id for source in learned.used),
-        centroids_CF=class_centroids(
-            features_NF.numpy(), y_N, device.task.num_classes, device.config.policy
-        ),
+        centroids_CF=_told_centroids(order, features_NF.numpy(), y_N, device),
+    )
+
+
+def _told_centroids(
+    order: LearnOrder, features_NF: FloatArray, y_N: IntArray, device: Device
+) -> FloatArray | None:
+    """The class centroids as the site's policy lets them out."""
+    if order.method == FEDAVG_LOCAL and device.policy.settings.epsilon is not None:
+        return None  # nobody reads a group member's, and each would cost a release
+    return class_centroids(
+        f"centroids of {order.domain_id}",
+        ("centroids", order.domain_id, order.round_index, order.method),
+        features_NF,
+        y_N,
+        device.task.num_classes,
+        device.policy,
     )

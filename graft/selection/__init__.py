@@ -28,13 +28,24 @@ from graft.selection.label_scores import leep_score, likelihood_score, nce_score
 from graft.selection.linear_probe import linear_probe_score
 from graft.selection.naive import oracle_k, random_k, random_scores, ship_all, top_k
 from graft.selection.scores import SCORES, Probe
+from graft.selection.trust import (
+    Reason,
+    beats_chance,
+    centroid_consistency,
+    find_fault,
+    outsiders,
+)
 
 __all__ = [
     "SCORES",
     "Probe",
     "ProfileRanking",
     "Ranked",
+    "Reason",
+    "beats_chance",
+    "centroid_consistency",
     "centroid_similarity",
+    "find_fault",
     "frechet_distance",
     "gbc_score",
     "h_score",
@@ -46,6 +57,7 @@ __all__ = [
     "mmd_distance",
     "nce_score",
     "oracle_k",
+    "outsiders",
     "parc_score",
     "profile_distances",
     "profile_frechet_distances",

@@ -7,6 +7,7 @@ from graft.training.lesson import (
     Source,
     features_in_batches,
     features_of_parts,
+    log_probabilities,
     masked_probabilities,
     predict_in_batches,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "count_steps",
     "features_in_batches",
     "features_of_parts",
+    "log_probabilities",
     "masked_probabilities",
     "minimise",
     "parameter_group",

@@ -89,6 +89,12 @@ def masked_probabilities(logits_BC: Tensor, mask_C: Tensor) -> Tensor:
     return torch.softmax(logits_BC.masked_fill(~mask_C, float("-inf")), dim=-1)
 
 
+def log_probabilities(logits_NC: Tensor, mask_C: Tensor) -> FloatArray:
+    """log softmax over the classes that a source knows, at least log 1e-6: none has a veto."""
+    log_NC: FloatArray = masked_probabilities(logits_NC, mask_C).clamp_min(1e-6).log().numpy()
+    return log_NC
+
+
 @torch.no_grad()
 def predict_in_batches(network: Network, x: Tensor, batch_size: int = 256) -> Tensor:
     """Logits (N, C) of a network in eval mode."""

@@ -5,7 +5,7 @@ Legend: C classes, D statistics, F features.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from graft.values import (
     DOMAIN_ID,
     Answer,
     Candidate,
+    Demotion,
     DomainProfile,
     Failure,
     FloatArray,
@@ -80,6 +81,7 @@ def check_answer(answer: Answer) -> None:
             _check_candidate(candidate)
         for model_id in answer.chosen:
             _check_model_id(model_id)
+        _check_demotions(answer.demoted)
     elif isinstance(answer, LearnReport):
         _check_report(answer)
     else:
@@ -152,6 +154,15 @@ def _check_report(report: LearnReport) -> None:
     _check_integer("peak_memory_bytes", report.peak_memory_bytes, MAX_UINT64)
     if report.card is not None:
         check_card(report.card)
+    _check_demotions(report.demoted)
+
+
+def _check_demotions(demotions: Sequence[Demotion]) -> None:
+    _check_count("demotions", len(demotions))
+    for demotion in demotions:
+        _check_model_id(demotion.model_id)
+        check_domain_id(demotion.domain_id)
+        _check_name("reason", demotion.reason)
 
 
 def _check_failure(failure: Failure) -> None:

@@ -4,6 +4,7 @@ Reading refuses what cannot be laid out as an array; all other rules stand in ``
 Legend: C classes, D statistics, F features.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from graft.errors import MessageError
 from graft.values import (
     BoolArray,
     Candidate,
+    Demotion,
     DomainProfile,
     Failure,
     FloatArray,
@@ -105,7 +107,12 @@ def selection_message(selection: Selection) -> pb.Selection:
         for candidate in selection.candidates
     ]
     chosen = [bytes.fromhex(model_id) for model_id in selection.chosen]
-    return pb.Selection(domain_id=selection.domain_id, candidates=candidates, chosen=chosen)
+    return pb.Selection(
+        domain_id=selection.domain_id,
+        candidates=candidates,
+        chosen=chosen,
+        demoted=_demotion_messages(selection.demoted),
+    )
 
 
 def selection_record(message: pb.Selection) -> Selection:
@@ -118,7 +125,12 @@ def selection_record(message: pb.Selection) -> Selection:
         for candidate in message.candidates
     )
     chosen = tuple(map(_hex_id, message.chosen))
-    return Selection(domain_id=message.domain_id, candidates=candidates, chosen=chosen)
+    return Selection(
+        domain_id=message.domain_id,
+        candidates=candidates,
+        chosen=chosen,
+        demoted=_demotion_records(message.domain_id, message.demoted),
+    )
 
 
 def report_message(report: LearnReport) -> pb.LearnReport:
@@ -133,6 +145,7 @@ def report_message(report: LearnReport) -> pb.LearnReport:
         compute_s=report.compute_s,
         peak_memory_bytes=report.peak_memory_bytes,
         card=None if report.card is None else card_message(report.card),
+        demoted=_demotion_messages(report.demoted),
     )
 
 
@@ -148,6 +161,21 @@ def report_record(message: pb.LearnReport) -> LearnReport:
         compute_s=message.compute_s,
         peak_memory_bytes=message.peak_memory_bytes,
         card=card_record(message.card) if message.HasField("card") else None,
+        demoted=_demotion_records(message.domain_id, message.demoted),
+    )
+
+
+def _demotion_messages(demotions: Iterable[Demotion]) -> list[pb.Demotion]:
+    return [
+        pb.Demotion(model_id=bytes.fromhex(d.model_id), domain_id=d.domain_id, reason=d.reason)
+        for d in demotions
+    ]
+
+
+def _demotion_records(by: str, messages: Iterable[pb.Demotion]) -> tuple[Demotion, ...]:
+    return tuple(
+        Demotion(by=by, domain_id=m.domain_id, model_id=_hex_id(m.model_id), reason=m.reason)
+        for m in messages
     )
 
 

@@ -31,6 +31,13 @@ _KEY_SETTINGS: Final = (
     "seed", "rounds", "method", "comparisons", "world", "split.gamma", "selection.num_sources",
     "network",
 )  # fmt: skip
+# Settings that came after rows had been computed, and at their default change none: they are part
+# of a digest where they have another value.
+_LATER_SETTINGS: Final = (
+    "trust.verify", "trust.chance", "trust.demoted_by", "trust.share_cap", "trust.disagreement",
+    "policy.withhold_class_counts", "policy.withhold_centroids", "policy.delta",
+    "policy.value_bound", "policy.feature_bound",
+)  # fmt: skip
 # Founders hold all their labels and select nothing.
 _NEWCOMER_SETTINGS: Final = ("selection", "fusion", "growth")
 
@@ -135,7 +142,7 @@ class EvidencePlan:
         the sections that only other methods read."""
         private = {name for known in methods_by_name().values() for name in known.reads}
         foreign = private - set(find_method(method).reads)
-        return _digest(_without(config_to_dict(self.config), (*_KEY_SETTINGS, *foreign)))
+        return _digest(_without(_settings(self.config), (*_KEY_SETTINGS, *foreign)))
 
     @cached_property
     def data_digests(self) -> Mapping[str, str]:
@@ -186,7 +193,7 @@ class EvidencePlan:
     ) -> Founding:
         """Its run folder is named by everything that decides the founders' models."""
         asked = FEDAVG_LOCAL if find_method(method).group else FOUNDER
-        settings = _without(config_to_dict(config), (*_KEY_SETTINGS, *_NEWCOMER_SETTINGS))
+        settings = _without(_settings(config), (*_KEY_SETTINGS, *_NEWCOMER_SETTINGS))
         digest = _digest([asked, settings, self.data_digests[name]])
         return Founding(
             data=name,
@@ -235,6 +242,21 @@ def _data_digest(world: WorldConfig) -> str:
         if path.exists():  # opening the world says in words what is missing
             whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()[:12]
+
+
+def _settings(config: ExpansionConfig) -> dict[str, Any]:
+    """The configuration as tables, without later settings that are at their default."""
+    table, usual = config_to_dict(config), config_to_dict(ExpansionConfig())
+    unchanged = [
+        key
+        for key in _LATER_SETTINGS
+        for section, leaf in [key.split(".")]
+        if table[section][leaf] == usual[section][leaf]
+    ]
+    settings = _without(table, unchanged)
+    if not settings["trust"]:
+        del settings["trust"]
+    return settings
 
 
 def _without(table: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:

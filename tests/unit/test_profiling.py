@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from fakes import site_policy
 
-from graft.config import PolicyConfig
 from graft.profiling import class_centroids, image_statistics, profile_domain, window_statistics
 from graft.values import Task
 
@@ -74,7 +74,7 @@ def test_a_flat_image_has_no_direction() -> None:
 
 def test_a_profile_is_the_mean_and_deviation_over_the_samples() -> None:
     x = np.stack([np.full((1, STEPS), level, np.float32) for level in (1.0, 3.0)])
-    profile = profile_domain("ann", TASK, x, np.array([0, 1]), PolicyConfig(min_class_count=1))
+    profile = profile_domain("ann", TASK, x, np.array([0, 1]), site_policy(min_class_count=1))
     assert (profile.domain_id, profile.task, profile.num_samples) == ("ann", "w", 2)
     assert profile.statistics_D.dtype == np.float32
     # Means, then deviations, of the eight numbers: levels 1 and 3 have mean 2, deviation 1.
@@ -93,7 +93,7 @@ def test_class_counts_below_the_policy_are_withheld_as_a_whole(
     labels: list[int], counts: list[int] | None
 ) -> None:
     x = np.zeros((len(labels), 1, STEPS), np.float32)
-    profile = profile_domain("ann", TASK, x, np.array(labels), PolicyConfig(min_class_count=3))
+    profile = profile_domain("ann", TASK, x, np.array(labels), site_policy(min_class_count=3))
     got = profile.class_counts_C
     assert (None if got is None else got.tolist()) == counts
 
@@ -101,7 +101,7 @@ def test_class_counts_below_the_policy_are_withheld_as_a_whole(
 def test_the_centroid_of_a_class_is_its_mean_or_withheld() -> None:
     features_NF = np.array([[1, 0], [3, 2], [9, 9], [5, 5], [7, 5]], np.float32)
     centroids_CF = class_centroids(
-        features_NF, np.array([0, 0, 1, 2, 2]), 4, PolicyConfig(min_class_count=2)
+        "ann's", (), features_NF, np.array([0, 0, 1, 2, 2]), 4, site_policy(min_class_count=2)
     )
     # One row of class 1 would be that row itself; class 3 has none.
     np.testing.assert_array_equal(centroids_CF, [[2, 1], [0, 0], [6, 5], [0, 0]])

@@ -120,18 +120,30 @@ class LearnOrder(_message.Message):
     groups: _containers.RepeatedCompositeFieldContainer[ModelCard]
     def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ..., groups: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ...) -> None: ...
 
+class Demotion(_message.Message):
+    __slots__ = ("model_id", "domain_id", "reason")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    model_id: bytes
+    domain_id: str
+    reason: str
+    def __init__(self, model_id: _Optional[bytes] = ..., domain_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class Selection(_message.Message):
-    __slots__ = ("domain_id", "candidates", "chosen")
+    __slots__ = ("domain_id", "candidates", "chosen", "demoted")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    DEMOTED_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     chosen: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, domain_id: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., chosen: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    demoted: _containers.RepeatedCompositeFieldContainer[Demotion]
+    def __init__(self, domain_id: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., chosen: _Optional[_Iterable[bytes]] = ..., demoted: _Optional[_Iterable[_Union[Demotion, _Mapping]]] = ...) -> None: ...
 
 class LearnReport(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card")
+    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card", "demoted")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +161,7 @@ class LearnReport(_message.Message):
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CARD_FIELD_NUMBER: _ClassVar[int]
+    DEMOTED_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
@@ -159,7 +172,8 @@ class LearnReport(_message.Message):
     compute_s: float
     peak_memory_bytes: int
     card: ModelCard
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ...) -> None: ...
+    demoted: _containers.RepeatedCompositeFieldContainer[Demotion]
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ..., demoted: _Optional[_Iterable[_Union[Demotion, _Mapping]]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("domain_id", "round_index", "method", "error", "message")

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes import site_policy
 
-from graft.config import PolicyConfig, SplitConfig, WorldConfig
+from graft.config import SplitConfig, WorldConfig
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
 from graft.data.folder import FolderWorld, write_domain
@@ -78,7 +79,7 @@ def test_profiles_point_to_the_own_cluster_but_do_not_give_it_away() -> None:
     statistics = []
     for domain_id in world.domain_ids:
         data = world.load(domain_id)
-        profile = profile_domain(domain_id, world.task, data.x, data.y_N, PolicyConfig())
+        profile = profile_domain(domain_id, world.task, data.x, data.y_N, site_policy())
         statistics.append(profile.statistics_D)
     statistics_SD = np.stack(statistics)
     clusters = np.array([world.cluster(domain_id) for domain_id in world.domain_ids])

@@ -1,0 +1,177 @@
+"""One small system in this process: founders, liars among them, newcomers who learn from both."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from attackers import (
+    TRIGGER_CLASS,
+    LyingWorld,
+    flatter,
+    forge_centroids,
+    permute_labels,
+    plant_backdoor,
+    spoil_parameters,
+    with_trigger,
+)
+
+from client.host import make_device
+from graft.config import ExpansionConfig
+from graft.data.domain import World
+from graft.data.imu_world import ImuWorld
+from graft.data.splits import split_rows
+from graft.rounds import Device, expand_system, found_system
+from graft.training import predict_in_batches
+from graft.values import DomainProfile, LearnReport, LedgerEntry, ModelCard, Order, SystemState
+from graft.wire.cache import MemoryCache
+from graft.wire.link import DirectoryLink
+from graft.wire.manifest import verify_card
+from graft.wire.payload import decode_payload
+from graft.zoo import network_from
+from server.signing import open_signer
+from server.store import open_store
+from simulation.local import LocalEdge
+
+RUN = "poison"
+ATTACKS = ("flattering", "permuted", "backdoor", "spoiled", "forged")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Means over the newcomers: accuracy, attack success rate, share of liars among sources."""
+
+    accuracy: float
+    trigger_rate: float
+    liars_share: float
+
+
+@dataclass
+class Village:
+    """Founders of one seed, trained once; every attack replaces the liars' cards alone."""
+
+    config: ExpansionConfig
+    folder: Path
+    num_honest: int
+    num_liars: int
+    num_newcomers: int
+    profiles: dict[str, DomainProfile] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(1)
+        size = self.num_honest + self.num_liars + self.num_newcomers
+        self.world = ImuWorld(size, self.config.world.windows_per_domain, self.config.seed)
+        self.signer = open_signer(self.folder / "keys", RUN)
+        self.store = open_store(self.folder / "models", self.world.task)
+        domain_ids = self.world.domain_ids
+        self.newcomers = tuple(domain_ids[: self.num_newcomers])
+        self.everyone_lying = tuple(domain_ids[self.num_newcomers :][: self.num_liars])
+        self.clean = self._found(self.world, domain_ids[-self.num_honest :])
+        self._kept: dict[str, dict[str, ModelCard]] = {}
+
+    def liars(self, share: float) -> tuple[str, ...]:
+        """Those who stand beside the honest, so many that they are ``share`` of all sources."""
+        return self.everyone_lying[: round(share / (1 - share) * self.num_honest)]
+
+    def attacked(self, attack: str, share: float) -> SystemState:
+        """The system after round 0: the same honest founders, and liars beside them."""
+        lies = self._lies(attack)
+        cards = [*self.clean.catalogue, *(lies[domain_id] for domain_id in self.liars(share))]
+        return replace(self.clean, catalogue=tuple(sorted(cards, key=lambda card: card.domain_id)))
+
+    def _lies(self, attack: str) -> dict[str, ModelCard]:
+        if attack not in self._kept:
+            liars = self.everyone_lying
+            honest = {} if attack == "honest" else self._lies("honest")
+            if attack == "honest":
+                lies = self._trained(liars, lambda data: data)
+            elif attack == "permuted":
+                lies = self._trained(liars, permute_labels)
+            elif attack == "backdoor":
+                trained = self._trained(liars, plant_backdoor)
+                lies = {d: replace(trained[d], profile=honest[d].profile) for d in liars}
+            elif attack == "flattering":
+                wooed = self._newcomer_profiles()
+                trained = self._lies("permuted")
+                lies = {d: flatter(card, wooed) for d, card in trained.items()}
+            elif attack == "spoiled":
+                lies = {d: spoil_parameters(card, self.store) for d, card in honest.items()}
+            else:
+                lies = {d: forge_centroids(card) for d, card in honest.items()}
+            self._kept[attack] = {d: self.signer.sign(card) for d, card in lies.items()}
+        return self._kept[attack]
+
+    def _trained(self, liars: tuple[str, ...], spoil) -> dict[str, ModelCard]:
+        state = self._found(LyingWorld(self.world, liars, spoil), liars)
+        return {card.domain_id: card for card in state.catalogue}
+
+    def _found(self, world: World, founders: Sequence[str]) -> SystemState:
+        done = found_system(founders, self._edge(world, self.config), self.signer.sign)
+        assert not done.failures, done.failures
+        return done.state
+
+    def _newcomer_profiles(self) -> list[DomainProfile]:
+        config = replace(self.config, method="label-only", comparisons=())
+        done = self.expand_round(self.clean, config)
+        return list(done.profiles)
+
+    def expand_round(self, state: SystemState, config: ExpansionConfig):
+        edge = self._edge(self.world, config)
+        return expand_system(state, self.newcomers, edge, self.signer.sign, config)
+
+    def expand(self, state: SystemState, liars: Sequence[str], config: ExpansionConfig) -> Outcome:
+        """All newcomers learn by ``config.method``."""
+        done = self.expand_round(state, config)
+        assert not done.failures, done.failures
+        reports = [r for r in done.reports if isinstance(r, LearnReport)]
+        sources = [d for r in reports for d in r.source_domains]
+        return Outcome(
+            accuracy=float(np.mean([r.metrics["accuracy"] for r in reports])),
+            trigger_rate=float(np.mean([self._trigger_rate(r) for r in reports])),
+            liars_share=float(np.mean([d in liars for d in sources])) if sources else 0.0,
+        )
+
+    def backdoor_works(self) -> float:
+        """The trigger rate of the backdoored models themselves, on their own test rows."""
+        cards = self._lies("backdoor").values()
+        return float(np.mean([self._rate(card, card.domain_id) for card in cards]))
+
+    def _trigger_rate(self, report: LearnReport) -> float:
+        assert report.card is not None
+        return self._rate(report.card, report.domain_id)
+
+    def _rate(self, card: ModelCard, domain_id: str) -> float:
+        """Share of a domain's test rows of other classes that the trigger turns into its class."""
+        payload = self.store.part(card.model_id, "exact")
+        network = network_from(
+            card.architecture, self.world.task, decode_payload(payload, None, None)[1]
+        )
+        data = self.world.load(domain_id)
+        test_N = split_rows(data, self.config.split, self.config.seed).test_N
+        rows_N = test_N[data.y_N[test_N] != TRIGGER_CLASS]
+        logits_NC = predict_in_batches(network, torch.from_numpy(with_trigger(data.x[rows_N])))
+        return float((logits_NC.argmax(1) == TRIGGER_CLASS).double().mean())
+
+    def _edge(self, world: World, config: ExpansionConfig) -> LocalEdge:
+        caches: dict[tuple[str, str], MemoryCache] = {}
+        entries: list[LedgerEntry] = []
+
+        @contextmanager
+        def open_device(order: Order) -> Iterator[Device]:
+            yield make_device(
+                order,
+                config=config,
+                world=world,
+                run=RUN,
+                link=DirectoryLink(self.store),
+                cache=caches.setdefault((order.domain_id, order.method), MemoryCache()),
+                verify=partial(verify_card, RUN, public_key=self.signer.public_key),
+                record=entries.append,
+                clock=time.thread_time,
+            )
+
+        return LocalEdge(RUN, world.domain_ids, open_device, entries.append)

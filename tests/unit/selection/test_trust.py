@@ -1,0 +1,119 @@
+"""What a newcomer holds against a source, with numbers by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from graft.config import TrustConfig
+from graft.selection import beats_chance, centroid_consistency, find_fault, outsiders
+from graft.selection.trust import agrees
+from graft.values import Demotion, SystemState
+
+RNG = np.random.default_rng(0)
+SOUND = np.ones((5, 4), np.float32)
+
+
+def test_the_measure_is_deviations_over_all_permutations_of_the_classes() -> None:
+    logits_CC = RNG.normal(size=(5, 5)).astype(np.float32)
+    own = logits_CC.astype(np.float64)
+    own = own - own.mean(0) - own.mean(1)[:, None] + own.mean()
+    traces = [sum(own[c, order[c]] for c in range(5)) for order in itertools.permutations(range(5))]
+    assert np.mean(traces) == pytest.approx(0, abs=1e-12)
+    wanted = np.trace(own) / np.std(traces)
+    assert centroid_consistency(logits_CC, np.ones((5, 3), np.float32)) == pytest.approx(wanted)
+
+
+def test_a_head_that_tells_every_centroid_has_the_most_there_is() -> None:
+    assert centroid_consistency(np.eye(6, dtype=np.float32), np.ones((6, 2))) == pytest.approx(5)
+    shuffled = np.roll(np.eye(6, dtype=np.float32), 1, axis=1)
+    assert centroid_consistency(shuffled, np.ones((6, 2))) == pytest.approx(-1)
+
+
+def test_withheld_or_few_centroids_are_held_against_nobody() -> None:
+    few_CF = np.zeros((6, 2), np.float32)
+    few_CF[:3] = 1
+    for centroids_CF in (None, few_CF, np.zeros((6, 2), np.float32)):
+        assert centroid_consistency(-np.eye(6, dtype=np.float32), centroids_CF) == math.inf
+
+
+def test_classes_without_centroid_are_left_out() -> None:
+    centroids_CF = np.ones((6, 2), np.float32)
+    centroids_CF[0] = 0
+    logits_CC = np.eye(6, dtype=np.float32)
+    logits_CC[0] = logits_CC[:, 0] = 99
+    assert centroid_consistency(logits_CC, centroids_CF) == pytest.approx(4)
+
+
+@pytest.mark.parametrize(("correct", "beats"), [(0, False), (1, False), (2, True), (8, True)])
+def test_chance_is_half_of_all_guessers(correct: int, beats: bool) -> None:
+    # Of 8 guesses among 8 classes, 1 or more are right with 1 - (7/8)^8 = 0.66, 2 or more 0.26.
+    y_L = np.arange(8)
+    predicted_L = np.where(y_L < correct, y_L, (y_L + 1) % 8)
+    assert beats_chance(predicted_L, y_L, np.ones(8, np.bool_)) is beats
+
+
+def fault(
+    config: TrustConfig,
+    logits: float = 1.0,
+    consistency: float = 3.0,
+    beats: bool = True,
+    near: bool = False,
+) -> str | None:
+    return find_fault(np.float32(logits) * SOUND, consistency, beats, near, config)
+
+
+def test_each_check_has_its_switch_and_its_word() -> None:
+    usual, off = TrustConfig(), TrustConfig(verify=False)
+    assert fault(usual) is None
+    for logits in (89.0, math.nan, math.inf):
+        assert fault(usual, logits=logits) == "scale"
+        assert fault(off, logits=logits) is None
+    assert fault(usual, logits=87.0) is None
+    assert fault(usual, consistency=0.9) == "centroids"
+    assert fault(off, consistency=0.9) is None
+    assert fault(usual, beats=False) is None  # honest sources of other people are no better
+    strict = TrustConfig(chance=True)
+    assert fault(strict, beats=False) == "chance"
+    assert fault(strict, beats=False, near=True) == "profile"
+    assert fault(strict, beats=True, near=True) is None
+
+
+def test_agreement_must_pass_what_marginals_give() -> None:
+    one = np.arange(80) % 4
+    assert agrees(one, one, 4)
+    assert not agrees(one, np.repeat(np.arange(4), 20), 4)  # a quarter, as chance has it
+    assert not agrees(np.zeros(80, np.int64), np.zeros(80, np.int64), 4)  # chance is 1
+
+
+def sources(*predicted: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    log = np.full((len(predicted), len(predicted[0]), 4), -5.0, np.float32)
+    for place, each in enumerate(predicted):
+        log[place, np.arange(len(each)), each] = -0.1
+    return log
+
+
+def test_who_disagrees_is_out_unless_the_newcomers_own_labels_say_otherwise() -> None:
+    truth, noise = np.arange(80) % 4, np.repeat(np.arange(4), 20)
+    labelled_N = np.arange(80) < 12
+    mask_SC = np.ones((4, 4), np.bool_)
+    log_SNC = sources(truth, truth, truth, noise)
+    assert outsiders(log_SNC, labelled_N, truth[:12], mask_SC) == [3]
+    # The same four before a newcomer whose labels the fourth alone has right.
+    assert outsiders(log_SNC, labelled_N, noise[:12], mask_SC) == []
+    assert outsiders(log_SNC[2:], labelled_N, truth[:12], mask_SC[2:]) == []  # two cannot tell
+
+
+def told(by: str, domain_id: str, model_id: str = "a" * 64) -> Demotion:
+    return Demotion(by=by, domain_id=domain_id, model_id=model_id, reason="scale")
+
+
+def test_a_source_is_suspect_once_several_newcomers_demoted_it() -> None:
+    state = SystemState().note([told("ann", "x"), told("ann", "x", "b" * 64), told("ben", "y")])
+    assert state.suspects(2) == frozenset()  # ann twice is one accuser
+    state = state.note([told("ben", "x"), told("ann", "x")])
+    assert state.suspects(2) == {"x"}
+    assert state.suspects(1) == {"x", "y"}
+    assert len(state.demotions) == 4
+    assert state.note(reversed(state.demotions)) == state
