@@ -130,6 +130,11 @@ def bundle_bytes(server: Path) -> bytes:
     return build_fab_from_disk(server / "app")
 
 
+def told_bytes(server: Path) -> int:
+    """What a node is sent once in each run: the bundle, and how to learn."""
+    return len(bundle_bytes(server)) + (server / "expansion.toml").stat().st_size
+
+
 def enrolled(server: Path) -> tuple[str, ...]:
     """The domains whose devices may join, sorted."""
     return tuple(sorted(path.stem for path in (server / "nodes").glob("*.pub")))

@@ -50,6 +50,7 @@ class Gateway:
             access_log=False,
             ws="none",
             server_header=False,
+            date_header=False,  # the SuperLink has dated its answer
             timeout_keep_alive=60,
         )
         self._server = uvicorn.Server(config)

@@ -126,5 +126,6 @@ class SuperLink:
         except (subprocess.TimeoutExpired, ValueError) as error:
             raise EdgeError(f"SuperLink: flwr {' '.join(arguments[:2])}: {error}") from error
         if not told.get("success", False):
-            raise EdgeError(f"SuperLink: {told.get('error-message', told)}")
+            said = str(told.get("error-message", told)).strip()
+            raise EdgeError(f"SuperLink: {said.splitlines()[-1]}")  # advice stands before it
         return told

@@ -14,6 +14,9 @@ from typing import Any
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from lab.node import stop
+
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
 from graft.data.folder import write_domain
@@ -90,12 +93,7 @@ class Field:
         self._closing.set()
         self._tender.join()
         for process in self._running.values():
-            process.terminate()
-        for process in self._running.values():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            stop(process, patience_s=20)
 
     def expand(self, domains: Sequence[str], *, founders: bool = False, **options: Any) -> int:
         """Run ``graft deploy expand`` until it ends of itself; its exit status.

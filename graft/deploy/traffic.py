@@ -24,7 +24,7 @@ def traffic(
     from graft.ledger import read_ledger
     from graft.meter import read_meter
     from graft.report import read_stages, reconcile, wire_dicts, wire_rich
-    from server.enrolment import bundle_bytes
+    from server.enrolment import told_bytes
     from server.field import run_folder
 
     server = server.absolute()
@@ -36,7 +36,7 @@ def traffic(
         [line for meter in meters for line in read_meter(meter)],
         None if counted is None else read_meter(counted),
         None if simulated is None else read_ledger(simulated / "ledger.parquet"),
-        app_bytes=len(bundle_bytes(server)),
+        app_bytes=told_bytes(server),
     )
     if output is Format.JSON:
         print(json.dumps(wire_dicts(rows), indent=2))

@@ -10,11 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from graft.carriage import returned_bytes, stream_bytes
+from graft.carriage import JOIN_DOWN_BYTES, JOIN_UP_BYTES, returned_bytes, stream_bytes
 from graft.files import read_lines
 from graft.ledger import is_upload
 from graft.meter import MeterLine
-from graft.report.wire_model import Key, Stage, StageTime, modelled_bytes, stage_of, timed_bytes
+from graft.report.wire_model import (
+    Key,
+    Stage,
+    StageTime,
+    first_exchanges,
+    modelled_bytes,
+    stage_of,
+    timed_bytes,
+)
 from graft.values import LedgerEntry
 
 STAGES: Final[tuple[Stage, ...]] = ("join", "profile", "probe", "learn")
@@ -73,7 +81,9 @@ def reconcile(
 
     ``entries`` are the deployment's ledger, ``simulated`` that of a simulation of the same run.
     A meter line's bytes are shared out over the stages that its interval touches, evenly in
-    time. ``app_bytes``: of the bundle that each node gets as it joins.
+    time. ``app_bytes``: of the bundle and the configuration that a node gets with the first
+    exchange of a Flower run: as it joins or, where nobody is asked to join, with each round's
+    question for its profile, for each round is a run then.
     """
     carried = _by_stage(stages, measured)
     link = None if counted is None else _by_stage(stages, counted)
@@ -85,8 +95,11 @@ def reconcile(
     if simulated is not None:
         timed = timed_bytes(stages, entries, nodes)
         model = modelled_bytes(simulated)
-        model["join", False] += nodes * (stream_bytes(app_bytes) if app_bytes else 0)
-        model["join", True] += nodes * returned_bytes(app_bytes)
+        for first, count in first_exchanges(entries).items():
+            beside = (0, 0) if first == "join" else (JOIN_DOWN_BYTES, JOIN_UP_BYTES)
+            told = stream_bytes(app_bytes) if app_bytes else 0
+            model[first, False] += count * (beside[0] + told)
+            model[first, True] += count * (beside[1] + returned_bytes(app_bytes))
     rows = [
         StageTraffic(
             stage=stage,

@@ -66,6 +66,13 @@ def modelled_bytes(entries: Iterable[LedgerEntry]) -> dict[Key, float]:
     return modelled
 
 
+def first_exchanges(entries: Iterable[LedgerEntry]) -> dict[Stage, int]:
+    """How many exchanges were a node's first of a Flower run, by stage."""
+    told = [stage_of(entry) for entry in entries if is_upload(entry)]
+    first: Stage = "join" if "join" in told else "profile"
+    return {first: told.count(first)}
+
+
 def timed_bytes(
     stages: Sequence[StageTime], entries: Iterable[LedgerEntry], nodes: int
 ) -> dict[Key, float]:

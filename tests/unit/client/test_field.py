@@ -37,6 +37,7 @@ class Site:
         )
         write_device(self.folder, settings)
         (self.folder / "server.pub").write_bytes(self.signer.public_key)
+        (self.folder / "policy.toml").write_text("min_class_count = 10\n", "utf-8")
         write_dataset(self.data, WORLD.task, channels=list(CHANNELS), rate_hz=50.0, licence="ours")
         write_domain(self.data, WORLD.load(ME))
 

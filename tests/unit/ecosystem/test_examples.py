@@ -44,6 +44,7 @@ FIRST = {"deploy enrol": "deploy init"}
 # These talk to each other for as long as people let them: system tests run them together.
 TOGETHER = {
     "deploy server", "deploy depot", "deploy device", "deploy expand", "deploy status",
+    "deploy health", "deploy traffic",
 }  # fmt: skip
 
 

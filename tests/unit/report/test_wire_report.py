@@ -9,7 +9,7 @@ from graft.errors import RunError
 from graft.files import LineFile
 from graft.meter import Carried, MeterLine
 from graft.report.wire import StageTraffic, read_stages, reconcile
-from graft.report.wire_model import StageTime, timed_bytes
+from graft.report.wire_model import StageTime, first_exchanges, timed_bytes
 from graft.report.wire_tables import wire_dicts, wire_markdown, wire_rich
 from graft.values import LedgerEntry, Phase
 
@@ -109,11 +109,29 @@ def test_a_quick_answer_spares_a_connection() -> None:
     assert timed["learn", True] == pytest.approx(414 * 26 - 2_000)
 
 
+def test_where_nobody_joins_the_first_exchange_is_the_profiles() -> None:
+    measured = [line(101.0, 102.0, up=1, down=1)]
+    told = [entry("profile", "ward", "server", 1_000)]
+    stage = StageTime(round_index=0, stage="profile", began_s=100.0, ended_s=102.0)
+    rows = {
+        size: reconcile([stage], told, measured, simulated=told, app_bytes=size)
+        for size in (0, 1_426)
+    }
+    # A run's first exchange has 2.4 kB down, and behind it the bundle: one record, one segment.
+    assert (
+        row(rows[1_426], "profile", up=False).modelled_bytes
+        - row(rows[0], "profile", up=False).modelled_bytes
+        == 1_426 + 22 + 66
+    )
+    assert first_exchanges(told) == {"profile": 1}
+    assert first_exchanges([*told, entry("join", "ward", "server", 0)]) == {"join": 1}
+
+
 def test_each_node_gets_the_bundle_as_it_joins() -> None:
     measured = [line(101.0, 102.0, up=1, down=1)]
     told = [entry("join", "ward", "server", 1_000)]
     plain, bundled = (
-        reconcile([JOIN], [], measured, simulated=told, app_bytes=size) for size in (0, 1_426)
+        reconcile([JOIN], told, measured, simulated=told, app_bytes=size) for size in (0, 1_426)
     )
     more = (
         row(bundled, "join", up=False).modelled_bytes - row(plain, "join", up=False).modelled_bytes
