@@ -33,7 +33,7 @@ _BUNDLE = {
             "app": {
                 "publisher": "graft",
                 "components": {"serverapp": "server.field:app", "clientapp": "client.field:app"},
-                "config": {"expansion": "", "join-timeout-s": 120.0},
+                "config": {"expansion": "", "join-timeout-s": 120.0, "patience-s": 600.0},
             }
         }
     },

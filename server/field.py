@@ -32,10 +32,7 @@ from server.signing import open_signer
 log = logging.getLogger("graft")
 app = ServerApp()
 
-# A device that was killed is refused by Flower until about 71 s later; one that trains is silent
-# for as long as that takes.
-LOST_PATIENCE_S = 600.0
-STALL_S = 3600.0
+STALL_S = 3600.0  # a device that trains is silent for as long as that takes
 _LOCK_WAIT_S = 30.0
 _POLL_S = 0.5
 
@@ -88,9 +85,9 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
     settings = EdgeSettings(
         run=folder.run_id,
         join_timeout_s=float(str(context.run_config["join-timeout-s"])),
+        lost_patience_s=float(str(context.run_config["patience-s"])),
         go_on_without=finished > 0,  # without its founders a system has nothing to grow from
         stall_timeout_s=STALL_S,
-        lost_patience_s=LOST_PATIENCE_S,
         poll_s=_POLL_S,
         round_index=finished,
         seal=open_signer(folder.keys, folder.run_id).seal,

@@ -91,10 +91,17 @@ class SuperLink:
                 new.append(path.stem)
         return new
 
-    def start_run(self, expansion: str, join_timeout_s: float) -> str:
-        """Start the ServerApp on what is planned; gives Flower's run id."""
+    def start_run(self, expansion: str, join_timeout_s: float, patience_s: float) -> str:
+        """Start the ServerApp on what is planned; gives Flower's run id.
+
+        The times: how long it waits for devices to come, and for those that it lost.
+        """
         path = self.folder / "state" / "run-config.toml"
-        config = {"expansion": expansion, "join-timeout-s": join_timeout_s}
+        config = {
+            "expansion": expansion,
+            "join-timeout-s": float(join_timeout_s),
+            "patience-s": float(patience_s),
+        }
         replace_file(path, tomli_w.dumps(config).encode())
         app = str(self.folder / "app")
         return str(self.flwr("run", app, "graft", "--run-config", str(path))["run-id"])

@@ -2,13 +2,17 @@
 
     python benchmarks/trust/faults.py
 
+    python benchmarks/trust/faults.py --what deployment --deadline 300
+
 Delay, loss, rate and dropout, each cell an expansion of its own in the network laboratory. What
-is run in a cell is an argument: here a depot behind its relay, from which each device fetches a
-model and to which it pushes one, over gRPC and TLS.
+is run in a cell is an argument: a depot behind its relay, from which each device fetches a
+model and to which it pushes one, over gRPC and TLS; or a whole deployment, two founders and then
+two newcomers.
 """
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,11 +29,13 @@ import typer
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+from field import Field, wait_until, write_world
 from lab import Lab, LinkShape, unavailable
 from lab.certificates import write_certificates
 from lab.node import stop
 from summary import figure, machine, write_summary
 
+from graft.data.imu_world import CHANNELS, ImuWorld
 from graft.files import LineFile, read_lines
 from graft.meter import read_meter
 
@@ -180,6 +186,43 @@ def expand_depot(seed: int) -> Expand:
     return expand
 
 
+def expand_field(seed: int) -> Expand:
+    """A deployment: founders, then newcomers. Who drops out goes off its link when a round begins,
+    founders in the first, newcomers in the second."""
+
+    def expand(lab: Lab, cell: Cell, deadline_s: float) -> Ending:
+        lost = dropped(cell, len(lab.devices), seed)
+        domains = ImuWorld(len(lab.devices), 60, seed=seed).domain_ids
+        places = dict(zip(domains, lab.devices, strict=True))
+        half = len(domains) // 2
+        with tempfile.TemporaryDirectory() as name:
+            data = Path(name) / "data"
+            write_world(ImuWorld(len(domains), 60, seed=seed), domains, data, list(CHANNELS))
+            with Field(
+                Path(name) / "field", data, domains, host=lab.server.address,
+                spawn_server=lab.server.spawn, spawn_device=lambda d: places[d].spawn,
+                settings={"training.max_steps": 20, "selection.num_sources": 2},
+            ) as field:  # fmt: skip
+                for arriving, founders in ((domains[:half], True), (domains[half:], False)):
+                    left_s = _left_s(deadline_s) - SAYING_S
+                    words = [*arriving, *(["--founders"] if founders else [])]
+                    words += ["--deadline-s", f"{left_s:.0f}", "--join-timeout-s", "60"]
+                    expanding = field.start_expand(
+                        [*words, "--patience-s", "60"], stderr=subprocess.PIPE, text=True
+                    )
+                    wait_until(lambda: field.is_at("profile"), "the round to begin", left_s)
+                    for number in lost:
+                        if domains[number] in arriving:
+                            lab.devices[number].configure("ip", "link", "set", "up0", "down")
+                    _, said = expanding.communicate(timeout=_left_s(deadline_s))
+                    if expanding.returncode:
+                        names = re.findall(r"\b[A-Z][A-Za-z]+(?:Error|Exception)\b", said)
+                        return Ending(outcome="failed", errors=tuple(sorted(set(names))))
+        return Ending(outcome="finished")
+
+    return expand
+
+
 def _part(lost: bool) -> tuple[str, str]:
     """What a device does; one that drops out would be at it for long."""
     return ("exact", "200") if lost else ("pair", "1")
@@ -218,22 +261,26 @@ def _left_s(deadline_s: float) -> float:
 def main(
     deadline: Annotated[float, typer.Option(help="Seconds that a cell may take.")] = 90.0,
     seed: Annotated[int, typer.Option(help="Of losses and dropouts.")] = 0,
+    what: Annotated[
+        Literal["depot", "deployment"], typer.Option(help="What is run in a cell.")
+    ] = "depot",
     limit: Annotated[int, typer.Option(help="Only so many cells, evenly spread; 0: all.")] = 0,
     out: Annotated[Path, typer.Option(help="Where the cells' endings go.")] = HERE / "results",
 ) -> None:
-    """Run the grid with the depot; cells that are done are not run again."""
+    """Run the grid; cells that are done are not run again."""
     if (reason := unavailable()) is not None:
         raise SystemExit(reason)
     cells = grid()
     if limit:
         cells = [cells[round(place)] for place in np.linspace(0, len(cells) - 1, limit)]
-    rows = run_grid(
-        cells, expand_depot(seed), out / "faults-depot.jsonl", deadline_s=deadline, seed=seed
-    )
+    expand = expand_depot(seed) if what == "depot" else expand_field(seed)
+    rows = run_grid(cells, expand, out / f"faults-{what}.jsonl", deadline_s=deadline, seed=seed)
     outcomes = [row["outcome"] for row in rows]
-    command = f"python benchmarks/trust/faults.py --deadline {deadline:g} --limit {limit}"
+    command = (
+        f"python benchmarks/trust/faults.py --what {what} --deadline {deadline:g} --limit {limit}"
+    )
     figures = {
-        f"faults-depot/{name}": figure(outcomes.count(name), "cells", target, command, [seed])
+        f"faults-{what}/{name}": figure(outcomes.count(name), "cells", target, command, [seed])
         for name, target in (("finished", None), ("failed", None), ("hung", "0"))
     }
     write_summary(out, figures)

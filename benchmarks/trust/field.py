@@ -116,6 +116,13 @@ class Field:
         self._running["expand"] = process
         return process
 
+    def is_at(self, phase: str) -> bool:
+        """Whether the round under way has come to a phase, or the expansion has ended."""
+        path = self.server / "state" / "progress.json"
+        told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        here = told.get("phase") == phase and told["round"] == len(self.rounds()) - 1
+        return here or self._running["expand"].poll() is not None
+
     def rounds(self) -> list[list[str]]:
         """The domains of each round so far."""
         path = self.server / "rounds.json"

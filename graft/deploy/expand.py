@@ -29,6 +29,9 @@ def expand(
     join_timeout_s: Annotated[
         float, typer.Option(help="Longest wait for devices; who is absent fails by name.")
     ] = 120.0,
+    patience_s: Annotated[
+        float, typer.Option(help="Longest wait for a device that was lost in the middle.")
+    ] = 600.0,
     deadline_s: Annotated[
         float, typer.Option(help="Give up after so long, seconds; what is done is kept.")
     ] = 24 * 3600.0,
@@ -66,7 +69,7 @@ def expand(
                 raise EdgeError(
                     f"round {finished}: not over after {deadline_s:.0f} s; run it again"
                 )
-            _run_once(server, folder, len(rounds), bar, until_s, join_timeout_s)
+            _run_once(server, folder, len(rounds), bar, until_s, (join_timeout_s, patience_s))
     rows = [row for row in folder.read_rows(len(rounds)) if row.round_index >= finished]
     _show(rows, output)
     failed = [f"{row.domain_id} ({row.method}): {row.error}" for row in rows if row.error]
@@ -75,7 +78,12 @@ def expand(
 
 
 def _run_once(
-    server: Path, folder: Any, num_rounds: int, bar: Progress, until_s: float, join_timeout_s: float
+    server: Path,
+    folder: Any,
+    num_rounds: int,
+    bar: Progress,
+    until_s: float,
+    waits_s: tuple[float, float],
 ) -> None:
     """Start the ServerApp, or find it running, and stay until it ended or the rounds are over."""
     from graft.deploy.server import loopback_ports
@@ -91,7 +99,7 @@ def _run_once(
         run_id = kept.read_text("utf-8") if kept.exists() else ""
         if not run_id or superlink.run_status(run_id).startswith("finished"):
             expansion = (server / "expansion.toml").read_text("utf-8")
-            run_id = superlink.start_run(expansion, join_timeout_s)
+            run_id = superlink.start_run(expansion, *waits_s)
             replace_file(kept, run_id.encode())
     except GraftError as error:
         tell(f"{error}; again in {_AGAIN_S:.0f} s")
