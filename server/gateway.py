@@ -30,10 +30,10 @@ class Gateway:
     """An HTTPS server at ``port`` of loopback that forwards to the SuperLink at ``upstream_port``.
 
     ``folder`` holds tls.key, tls.pem and ca.pem; None: neither side has TLS. ``close``, or leaving
-    its ``with`` block, stops it. Raises EdgeError where the port is taken.
+    its ``with`` block, stops it.
     """
 
-    def __init__(self, port: int, upstream_port: int, folder: Path | None) -> None:
+    def __init__(self, upstream_port: int, folder: Path | None) -> None:
         scheme = "https" if folder else "http"
         self._client = httpx.AsyncClient(
             base_url=f"{scheme}://127.0.0.1:{upstream_port}",
@@ -55,11 +55,8 @@ class Gateway:
         )
         self._server = uvicorn.Server(config)
         self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise EdgeError(f"gateway: port {port}: {error.strerror}") from error
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
         run = partial(self._server.run, sockets=[self._socket])
         self._thread = threading.Thread(target=run, name="gateway", daemon=True)
 

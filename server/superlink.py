@@ -6,6 +6,7 @@ interface and asks for no key: the gateway in front of it lets through the devic
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,18 +15,40 @@ from typing import Any
 
 import tomli_w
 
-from graft.deployment import SERVER_FOLDER, ServerSettings
+from graft.deployment import SERVER_FOLDER, ServerSettings, read_server
 from graft.errors import EdgeError
 from graft.files import replace_file
 from server.plan import read_nodes, write_node
 
 _COMMAND_LIMIT_S = 120.0
+_PORT_FILE = "state/superlink.port"
 # Nothing is sent to Flower's makers, and a run never installs packages.
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
+
+
+def new_superlink(folder: Path) -> "SuperLink":
+    """The SuperLink of a server's folder at a free port, which Flower's commands are told."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        superlink = SuperLink(
+            folder=folder, settings=read_server(folder), port=free.getsockname()[1]
+        )
+    superlink.configure()
+    replace_file(folder / _PORT_FILE, str(superlink.port).encode())
+    return superlink
+
+
+def open_superlink(folder: Path) -> "SuperLink":
+    """The SuperLink that ``graft deploy server`` started last; raises EdgeError where none was."""
+    try:
+        port = int((folder / _PORT_FILE).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise EdgeError(f"{folder}: no server was started; graft deploy server") from error
+    return SuperLink(folder=folder, settings=read_server(folder), port=port)
 
 
 def flower_environment(home: Path) -> dict[str, str]:

@@ -86,20 +86,16 @@ def _run_once(
     waits_s: tuple[float, float],
 ) -> None:
     """Start the ServerApp, or find it running, and stay until it ended or the rounds are over."""
-    from graft.deploy.server import loopback_ports
-    from graft.deployment import read_server
     from graft.errors import EdgeError, GraftError
     from graft.files import replace_file
-    from server.superlink import SuperLink
+    from server.superlink import open_superlink
 
-    ports = loopback_ports(server)
-    superlink = SuperLink(folder=server, settings=read_server(server), port=ports["superlink"])
     kept = server / "state" / "flower-run"
     try:
         run_id = kept.read_text("utf-8") if kept.exists() else ""
-        if not run_id or superlink.run_status(run_id).startswith("finished"):
+        if not run_id or open_superlink(server).run_status(run_id).startswith("finished"):
             expansion = (server / "expansion.toml").read_text("utf-8")
-            run_id = superlink.start_run(expansion, *waits_s)
+            run_id = open_superlink(server).start_run(expansion, *waits_s)
             replace_file(kept, run_id.encode())
     except GraftError as error:
         tell(f"{error}; again in {_AGAIN_S:.0f} s")
@@ -114,7 +110,7 @@ def _run_once(
             if time.monotonic() > ask_s:
                 ask_s = time.monotonic() + _ASK_FLOWER_EVERY_S
                 try:
-                    status = superlink.run_status(run_id)
+                    status = open_superlink(server).run_status(run_id)
                 except GraftError:
                     continue  # the SuperLink is starting again
                 if status.startswith("finished") and folder.read_state().round_index < num_rounds:

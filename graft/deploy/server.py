@@ -1,8 +1,6 @@
 """``graft deploy server`` and ``depot``: what runs on the server's machine."""
 
 import contextlib
-import json
-import socket
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -45,13 +43,11 @@ def server(
     from server.deployment_metrics import DeploymentMetrics, serve_metrics
     from server.gateway import Gateway
     from server.relay import MeteredRelay
-    from server.superlink import SuperLink
+    from server.superlink import new_superlink
 
     folder = folder.absolute()
     settings = read_server(folder)
-    ports = loopback_ports(folder)
-    superlink = SuperLink(folder=folder, settings=settings, port=ports["superlink"])
-    superlink.configure()
+    superlink = new_superlink(folder)
     kept = [_kept("superlink", superlink.command, superlink.environment, folder)]
     if with_depot:
         command = [sys.executable, "-c", _GRAFT, "deploy", "depot", str(folder)]
@@ -66,11 +62,11 @@ def server(
         until_stopped() as wait,
         metrics.watch() if metrics_port else contextlib.nullcontext(),
         serve_metrics(metrics_host, metrics_port, registry, tell),
-        Gateway(ports["gateway"], superlink.port, None if settings.insecure else folder),
+        Gateway(superlink.port, None if settings.insecure else folder) as gateway,
         contextlib.closing(MeterFile(folder / "state" / "flower-meter.jsonl")) as meter,
         MeteredRelay(
             f"0.0.0.0:{settings.flower_port}",
-            f"127.0.0.1:{ports['gateway']}",
+            f"127.0.0.1:{gateway.port}",
             service="flower",
             record=meter.write,
         ),
@@ -163,17 +159,3 @@ _GRAFT = "from graft.cli import main; main()"
 def _kept(name: str, command: list[str], environment: dict[str, str], folder: Path) -> Kept:
     log_file = folder / "state" / f"{name}.log"
     return Kept(name=name, command=command, environment=environment, log_file=log_file, news=tell)
-
-
-def loopback_ports(folder: Path) -> dict[str, int]:
-    """Ports of loopback, chosen at the first start and the same ever after."""
-    from graft.files import replace_file
-
-    path = folder / "state" / "ports.json"
-    if not path.exists():
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", 0))
-            ports = {"superlink": one.getsockname()[1], "gateway": other.getsockname()[1]}
-        replace_file(path, json.dumps(ports).encode())
-    return dict(json.loads(path.read_text("utf-8")))

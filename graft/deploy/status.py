@@ -18,26 +18,22 @@ def status(
 
     Exit code 1 where the SuperLink or the depot does not answer.
     """
-    from graft.deploy.server import loopback_ports
     from graft.deployment import read_server
     from graft.errors import GraftError
     from server.enrolment import enrolled
     from server.field import run_folder
     from server.plan import read_rounds
-    from server.superlink import SuperLink
+    from server.superlink import open_superlink
 
     server = server.absolute()
     settings = read_server(server)
-    superlink = SuperLink(
-        folder=server, settings=settings, port=loopback_ports(server)["superlink"]
-    )
     folder = run_folder(server)
     state = folder.read_state()
     rounds = read_rounds(server)
     owners = {card.domain_id for card in state.catalogue}
     arrived = {domain: index for index, domains in enumerate(rounds) for domain in domains}
     try:
-        online = superlink.nodes()
+        online = open_superlink(server).nodes()
         answers = True
     except GraftError as error:
         console.print(str(error), markup=False, highlight=False)
