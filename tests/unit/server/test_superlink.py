@@ -56,5 +56,5 @@ def test_its_processes_send_nothing_to_flowers_makers_and_install_nothing(tmp_pa
 
 
 def test_a_server_that_does_not_answer_is_an_error_by_name(tmp_path: Path) -> None:
-    with pytest.raises(EdgeError, match="SuperLink: .*unavailable"):
+    with pytest.raises(EdgeError, match=r"SuperLink: .*unavailable"):
         new_superlink(folder(tmp_path, insecure=True)).nodes()
