@@ -1,8 +1,10 @@
 """A deployment whose every process is started, and started again, as its owner would."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,9 +16,6 @@ from typing import Any
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from lab.node import stop
-
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
 from graft.data.folder import write_domain
@@ -25,6 +24,7 @@ GRAFT = Path(sys.executable).with_name("graft")
 Spawn = Callable[..., "subprocess.Popen[Any]"]
 _TEND_S = 0.5
 _EXPAND_LIMIT_S = 3600.0
+_END_LIMIT_S = 15.0
 # Which of a deployment's processes a command line belongs to; the first that fits.
 _ROLES = {
     "flower-superlink": "superlink",
@@ -93,7 +93,12 @@ class Field:
         self._closing.set()
         self._tender.join()
         for process in self._running.values():
-            stop(process, patience_s=20)
+            _end(process, signal.SIGTERM)
+        for process in self._running.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_LIMIT_S)
+            _end(process, signal.SIGKILL)
+            process.wait()
 
     def expand(self, domains: Sequence[str], *, founders: bool = False, **options: Any) -> int:
         """Run ``graft deploy expand`` until it ends of itself; its exit status.
@@ -176,6 +181,15 @@ class Field:
             with (self.folder / f"{name}.log").open("ab") as log:
                 command = [str(GRAFT), *words]
                 self._running[name] = spawn(command, env=_environment(), stdout=log, stderr=log)
+
+
+def _end(process: "subprocess.Popen[Any]", number: int) -> None:
+    """Signal a service; in a laboratory ``process`` only stands for it, as its parent."""
+    with contextlib.suppress(psutil.Error):
+        top = psutil.Process(process.pid)
+        for each in (*top.children(recursive=number == signal.SIGKILL), top):
+            with contextlib.suppress(psutil.Error):
+                each.send_signal(number)
 
 
 def _role(process: psutil.Process) -> str | None:
