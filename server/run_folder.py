@@ -240,7 +240,9 @@ class RunFolder:
         self.note(status="failed", finished=_now(), reason=reason)
 
     def read_failure(self) -> str:
-        """Why the run failed before its end, or "" where it did not."""
+        """Why the run failed before its end, or "" where it did not, or has not begun."""
+        if not (self.path / "run.toml").exists():
+            return ""
         return str(self._read_run()["run"]["reason"])
 
     def note(self, **facts: int | str) -> None:

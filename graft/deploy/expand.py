@@ -94,6 +94,8 @@ def _run_once(
     try:
         run_id = kept.read_text("utf-8") if kept.exists() else ""
         if not run_id or open_superlink(server).run_status(run_id).startswith("finished"):
+            if folder.read_failure():  # an earlier round's must not be taken for this one's
+                folder.note(reason="")
             expansion = (server / "expansion.toml").read_text("utf-8")
             run_id = open_superlink(server).start_run(expansion, *waits_s)
             replace_file(kept, run_id.encode())

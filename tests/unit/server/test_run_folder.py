@@ -244,3 +244,7 @@ def test_journal_bytes_grow_with_what_is_shipped_and_start_anew_each_round(
     journal.close()
     folder.journal_entries()
     assert folder.journal_bytes() == 0
+
+
+def test_a_run_that_has_not_begun_has_not_failed(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "run").read_failure() == ""
