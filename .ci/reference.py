@@ -104,7 +104,7 @@ def _parameter(each: click.Parameter, command: click.Command) -> str:
     if isinstance(each.type, click.Choice):
         name += " " + "/".join(str(getattr(one, "value", one)) for one in each.type.choices)
     elif not getattr(each, "is_flag", False) and isinstance(each, click.Option):
-        name += f" {each.type.name.upper()}"
+        name += f" {each.type.name.upper().removesuffix(' RANGE')}"
     default = "" if each.default is None or callable(each.default) else each.default
     if getattr(each, "is_flag", False):
         default = "on" if default else "off"
