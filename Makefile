@@ -9,7 +9,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-all lint stubs dist licences audit clean
+.PHONY: demo test test-all lint stubs dist docs reference licences audit clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,12 @@ stubs: $(READY)  ## regenerate the protobuf stubs from proto/
 dist: $(READY)  ## wheel and sdist of the last commit, reproducible
 	.ci/dist $(BIN)/python
 
+docs: reference  ## the documentation as a site in site/; search wants `python -m http.server -d site`
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+reference: $(READY)  ## write docs/commands.md and docs/configuration.md anew
+	$(BIN)/python .ci/reference.py
+
 licences: $(READY)  ## write docs/licences.md anew
 	$(BIN)/python .ci/licences.py
 
@@ -47,4 +53,4 @@ audit: $(READY)  ## known vulnerabilities of what graft needs; asks PyPI, so onl
 	$(BIN)/pip-audit --strict --desc on .
 
 clean:
-	rm -rf $(VENV) dist build runs
+	rm -rf $(VENV) dist build runs site

@@ -68,13 +68,13 @@ def graft(
 
 
 def main() -> None:
-    """Run the command; a GraftError is one clear line and exit code 1."""
+    """Run the command; a GraftError is one clear line, its page behind it, and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
         app()
     except GraftError as error:
         console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        console.print(str(error), markup=False, highlight=False)
+        console.print(f"{error} (see {error.page()})", markup=False, highlight=False)
         sys.exit(1)
 
 

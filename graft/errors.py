@@ -28,12 +28,17 @@ GraftError
 └── RunError                   a run folder is missing, incomplete or of another version
     └── ExpansionFailedError   one or more domains failed; names them
 
-Every message says what, what it got, and what it wanted.
+Every message says what, what it got, and what it wanted; docs/errors.md has a section for each.
 """
 
 
 class GraftError(Exception):
     """Root of every error that graft raises on purpose."""
+
+    @classmethod
+    def page(cls) -> str:
+        """Where in the documentation this error is explained."""
+        return f"docs/errors.md#{cls.__name__.lower()}"
 
 
 class ConfigError(GraftError):

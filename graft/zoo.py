@@ -6,7 +6,7 @@ gives one feature vector a sample, and a linear head.
 Legend: B samples a batch, C classes, F features, K channels of the window, T its length.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graft.errors import ArchitectureError, PayloadLimitError
+from graft.errors import ArchitectureError, ConfigError, PayloadLimitError
+from graft.installed_architectures import Encoder, installed_architectures
 from graft.values import Parameters, Task
 
 
@@ -178,9 +179,8 @@ def _image_cnn(shape: tuple[int, ...], widths: tuple[int, ...]) -> tuple[nn.Modu
     return nn.Sequential(*blocks, _MeanPool()), widths[-1]
 
 
-_Encoder = Callable[[tuple[int, ...]], tuple[nn.Module, int]]
 # Ordered from the smallest to the largest within a kind of input.
-WINDOW_ENCODERS: Mapping[str, _Encoder] = {
+WINDOW_ENCODERS: Mapping[str, Encoder] = {
     "cnn-small": lambda shape: _cnn(shape, (16, 32)),
     "mlp": _mlp,
     "gru": lambda shape: (_Gru(shape[0], 64), 64),
@@ -192,22 +192,35 @@ WINDOW_ENCODERS: Mapping[str, _Encoder] = {
         _ResNetLstmAttention.num_features,
     ),
 }
-IMAGE_ENCODERS: Mapping[str, _Encoder] = {
+IMAGE_ENCODERS: Mapping[str, Encoder] = {
     "mlp": _mlp,
     "image-cnn-small": lambda shape: _image_cnn(shape, (16, 32)),
     "image-cnn-large": lambda shape: _image_cnn(shape, (32, 64, 64)),
 }
 # HMKD's pair is offered only where it is asked for: one ResNetLSTMaN costs as much as forty of
-# the others, and the dense student needs windows whose phase is not random.
+# the others, and the dense student needs windows whose phase is not random. So are installed
+# architectures: what else is on a machine must not change which ones its domains draw.
 _ON_REQUEST = ("mlp-500", "resnetlstman")
 
 
-def _encoders(task: Task) -> Mapping[str, _Encoder]:
+def _own_encoders(task: Task) -> Mapping[str, Encoder]:
     return WINDOW_ENCODERS if len(task.sample_shape) == 2 else IMAGE_ENCODERS
 
 
+def _encoders(task: Task) -> Mapping[str, Encoder]:
+    """Every encoder for a task; raises ConfigError where an installed one takes a name of ours."""
+    own = _own_encoders(task)
+    takes = "windows" if own is WINDOW_ENCODERS else "images"
+    others = installed_architectures()
+    installed = {each.name: each.encoder for each in others if each.takes == takes}
+    taken = sorted(own.keys() & installed.keys())
+    if taken:
+        raise ConfigError(f"architecture {taken[0]!r}: got two, wanted one of each name")
+    return {**own, **installed}
+
+
 def offered_architectures(task: Task, wanted: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The architectures for a task: those ``wanted``, or by default all but the very large.
+    """The architectures for a task: those ``wanted``, or the zoo's own but for the very large.
 
     Raises ArchitectureError for a name that the zoo does not have for this kind of input.
     """
@@ -215,7 +228,7 @@ def offered_architectures(task: Task, wanted: tuple[str, ...] = ()) -> tuple[str
     for name in wanted:
         if name not in known:
             raise ArchitectureError(f"architecture: got {name!r}, wanted one of {list(known)}")
-    return wanted or tuple(name for name in known if name not in _ON_REQUEST)
+    return wanted or tuple(name for name in _own_encoders(task) if name not in _ON_REQUEST)
 
 
 def build_network(architecture: str, task: Task, seed: int) -> Network:

@@ -1,10 +1,14 @@
-"""One small finished run, made by the Python API within this process."""
+"""One small finished run, made by the Python API within this process, and a folder around it."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from examples import served_archive, write_digits, write_hapt, write_people, write_recordings
 
 import graft
+from graft.data.fetch import Download
 
 SETTINGS = {"world.windows_per_domain": 60, "training.max_steps": 8}
 # The same, as the command is told it.
@@ -29,3 +33,19 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> graft.Run:
 def arguments() -> tuple[str, ...]:
     """What the command is told for the same run."""
     return ARGUMENTS
+
+
+@pytest.fixture
+def place(tmp_path: Path, small_run: graft.Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with all that the examples name, and the archive that one of them downloads."""
+    write_people(tmp_path / "my-folder")
+    shutil.copytree(str(small_run.folder), tmp_path / "runs" / "first")
+    write_recordings(tmp_path / "recordings")
+    write_digits(tmp_path / "digits.parquet")
+    write_hapt(tmp_path / "downloads" / "hapt.zip")
+    monkeypatch.setattr("graft.data.prepare.check_counts", lambda *_: None)  # it is not complete
+    monkeypatch.chdir(tmp_path)
+    with served_archive(tmp_path / "downloads") as url:
+        download = Download(name="hapt", url=url, file_name="fetched.zip", sha256=None)
+        monkeypatch.setattr("graft.data.fetch.find_download", lambda name: download)
+        yield tmp_path
