@@ -116,18 +116,18 @@ def _script() -> str:
 def _teaching(run: RunRecord) -> str:
     lessons = lessons_by_round(run.rows, run.config.method)
     domains = Counter(index for index, _ in {(r.round_index, r.domain_id) for r in run.rows})
-    if not lessons:
-        return ""
     caption = (
         "Each point is a round with the number of domains that joined in it. An arc runs from the "
         "round that sources joined in to the one they taught in, as thick as they taught often; "
         "blue where newcomers of earlier rounds teach. A domain's own view shows its sources and "
         "whom it taught."
     )
+    figure = ""
+    if lessons:
+        figure = figure_html(lambda canvas: teaching_figure(lessons, domains, canvas), caption)
     return (
         '<section class="card" id="teaching"><h2>Who taught whom</h2>'
-        f"<p>{escape(teaching_words(lessons))}</p>"
-        f"{figure_html(lambda canvas: teaching_figure(lessons, domains, canvas), caption)}"
+        f"<p>{escape(teaching_words(lessons))}</p>{figure}"
         '<div id="teachers"></div></section>'
     )
 

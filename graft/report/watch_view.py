@@ -57,7 +57,7 @@ def _head(now: Snapshot, time_now: datetime) -> RenderableType:
 def _stage(now: Snapshot, time_now: datetime) -> RenderableType:
     stage = now.stage
     if stage is None:
-        return Text("Nothing was asked of a domain yet.", style="dim")
+        return Text("No phase was told yet.", style="dim")
     grid = Table.grid(padding=(0, 1))
     silent_s = max(0.0, time_now.timestamp() - stage.told_s)
     grid.add_row(
