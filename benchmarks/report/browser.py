@@ -1,6 +1,7 @@
 """Headless Chromium over its debugging pipe: open a page, press keys, look, measure."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -112,8 +113,9 @@ def open_browser() -> Iterator[Browser]:
     from_browser, write_end = os.pipe()
 
     def place() -> None:
-        # Chromium reads commands at 3 and answers at 4; copies keep either from hiding the other.
-        reads, writes = os.dup(read_end), os.dup(write_end)
+        # Chromium reads commands at 3 and answers at 4; copies above keep either from hiding the
+        # other.
+        reads, writes = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read_end, write_end))
         os.dup2(reads, 3)
         os.dup2(writes, 4)
 

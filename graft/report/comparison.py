@@ -54,9 +54,11 @@ def comparison_page(runs: Sequence[RunRecord]) -> str:
         _card(
             "Accuracy against bytes",
             figure_html(
-                lambda canvas: accuracy_against_bytes(_costed(runs, names, summaries), canvas),
-                "Payload bytes down that each method was charged. Ringed: the Pareto front of "
-                "these runs together.",
+                lambda canvas: accuracy_against_bytes(
+                    _costed(names, summaries), canvas, whose="a newcomer"
+                ),
+                "Payload bytes down a newcomer that each method was charged. Ringed: the Pareto "
+                "front of these runs together.",
             ),
         ),
         _card("Settings that differ", _differences(runs, names)),
@@ -142,22 +144,20 @@ def _rounds(runs: Sequence[RunRecord], names: Sequence[str]) -> list[RoundSummar
 
 
 def _costed(
-    runs: Sequence[RunRecord],
-    names: Sequence[str],
-    summaries: Sequence[Sequence[MethodSummary]],
+    names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]
 ) -> list[MethodSummary]:
-    """The own methods first, then as many others as can be named."""
-    own = [
-        dataclasses.replace(run[0], method=f"{name}: {display_name(run[0].method)}")
-        for run, name in zip(summaries, names, strict=True)
+    """The own methods first, then as many others as can be named; bytes of one newcomer."""
+    pairs = list(zip(summaries, names, strict=True))
+    named = [(run[0], name) for run, name in pairs]
+    named += [(each, name) for run, name in pairs for each in run[1:] if each.method != ALL_LABELS]
+    return [
+        dataclasses.replace(
+            each,
+            method=f"{name}: {display_name(each.method)}",
+            bytes_down=round(each.bytes_down / max(1, each.wanted)),
+        )
+        for each, name in named[:_MOST_NAMED]
     ]
-    others = [
-        dataclasses.replace(each, method=f"{name}: {display_name(each.method)}")
-        for run, name in zip(summaries, names, strict=True)
-        for each in run[1:]
-        if each.method != ALL_LABELS
-    ]
-    return (own + others)[:_MOST_NAMED]
 
 
 def _differences(runs: Sequence[RunRecord], names: Sequence[str]) -> str:

@@ -86,7 +86,8 @@
   // ---- a table of visits: sorted, searched and paged, with only the shown rows drawn ---------
   const CELLS = [
     { key: "domain", head: "Domain", of: name, text: (visit) => link(visits.domain[visit]) },
-    { key: "round", head: "Joined", of: (visit) => visits.round[visit], text: roundName },
+    { key: "round", head: "Joined", of: (visit) => visits.round[visit], text: roundName,
+      extra: true },
     { key: "device", head: "Device", of: (visit) => word(data.classes, visits.class[visit]),
       extra: true },
     { key: "model", head: "Model", extra: true,
@@ -161,6 +162,7 @@
         : "none";
       before.disabled = state.page === 0;
       after.disabled = state.page === pages - 1;
+      before.hidden = after.hidden = pages === 1;
       heads.forEach((head, number) => {
         const sorted = cells[number].key === state.by;
         head.setAttribute("aria-sort",
@@ -222,8 +224,8 @@
       "aria-label": `Sources of ${data.domains[domain]} and what it taught`, class: "graph",
       style: `max-width:${width}px` },
       ...edges, svg("circle", { cx: width / 2, cy: middle, r: 10, class: "self" }),
-      head(from, "end", `learnt from${more(sources.length)}`),
-      head(to, "start", `taught${more(taught.length)}`), ...nodes));
+      ...(left.length ? [head(from, "end", `learnt from${more(sources.length)}`)] : []),
+      ...(right.length ? [head(to, "start", `taught${more(taught.length)}`)] : []), ...nodes));
   }
 
   function methodTable(visit) {
@@ -304,7 +306,8 @@
       el("div", { class: "card" }, el("dl", { class: "facts" },
         ...facts.flatMap(([key, value]) => [el("dt", {}, key), el("dd", {}, value)]))),
       card("Methods on this domain", methodTable(visit)),
-      card("Who taught whom", neighbours(domain, sources, taught)),
+      ...(sources.length + taught.length
+        ? [card("Who taught whom", neighbours(domain, sources, taught))] : []),
       host, pupils,
       card("Bytes by phase", trafficBars(visit)),
       ...(isFounder(visit) ? [] : [card("What was fused", ...knowledge.map((text) => el("p", {}, text)))]),

@@ -69,7 +69,8 @@ th button { border: 0; background: none; padding: 4px 0; font-weight: 600; color
   cursor: pointer; white-space: nowrap; }
 th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
-table.visits td { white-space: nowrap; }
+figure + div h3 { margin-top: 18px; }
+table.visits td, table:not(.wide) td:not(.text) { white-space: nowrap; }
 dl.facts, dl.bars { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px;
   margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; }
@@ -85,6 +86,7 @@ h2.visit { margin-top: 28px; }
   .extra { display: none; }
   th, td { padding: 7px 6px; }
   .tools label { width: 100%; } .tools input { width: 70%; }
+  dl.bars dd { flex-wrap: wrap; gap: 0 10px; }
   main { padding: 20px 12px 48px; }
   .card { padding: 16px 16px; }
   .keys { grid-template-columns: 1fr 1fr; }

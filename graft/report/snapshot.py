@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from graft.config import ExpansionConfig, config_from_dict
+from graft.config import config_from_dict
 from graft.errors import RunError
 from graft.files import AnyPath
 from graft.ledger import is_upload, read_ledger
@@ -76,6 +76,8 @@ class RunWatcher:
     _rows: list[ResultRow] = field(default_factory=list)
     _bytes: dict[str, Bytes] = field(default_factory=dict)
     _finished: int = 0
+    _methods: tuple[MethodSummary, ...] = ()
+    _rounds: tuple[RoundSummary, ...] = ()
 
     def look(self) -> Snapshot:
         """The run as it is now; raises RunError where the folder is no run's."""
@@ -85,8 +87,10 @@ class RunWatcher:
         except FileNotFoundError as error:
             raise RunError(f"run folder {self.folder}: got no run.toml, wanted a run's") from error
         run, config = tables["run"], config_from_dict(tables["config"])
-        self._read_rounds()
-        newcomers = [row for row in self._rows if row.round_index >= 1]
+        if self._read_rounds():
+            newcomers = [row for row in self._rows if row.round_index >= 1]
+            self._methods = summarise(newcomers, (), config) if newcomers else ()
+            self._rounds = summarise_rounds(newcomers, config)
         return Snapshot(
             run_id=run["id"],
             status=run["status"],
@@ -100,8 +104,8 @@ class RunWatcher:
             finished=self._finished,
             domains=len({row.domain_id for row in self._rows}),
             stage=self._stage(),
-            methods=_methods(newcomers, config),
-            rounds=summarise_rounds(newcomers, config),
+            methods=self._methods,
+            rounds=self._rounds,
             bytes_by_phase=dict(self._bytes),
             failures=tuple(
                 f"round {row.round_index}, {row.domain_id} ({row.method}): "
@@ -111,7 +115,9 @@ class RunWatcher:
             ),
         )
 
-    def _read_rounds(self) -> None:
+    def _read_rounds(self) -> bool:
+        """Whether a round was over that had not been read."""
+        known = self._finished
         while (self.folder / "rounds" / str(self._finished) / "results.parquet").exists():
             folder = self.folder / "rounds" / str(self._finished)
             for entry in read_ledger(folder / "ledger.parquet"):
@@ -122,6 +128,7 @@ class RunWatcher:
                     self._bytes[entry.phase] = down + entry.payload_bytes, up
             self._rows += read_results(folder / "results.parquet")
             self._finished += 1
+        return self._finished > known
 
     def _stage(self) -> Stage | None:
         """None before the first phase, and where nothing was told."""
@@ -165,10 +172,6 @@ def snapshot_dict(now: Snapshot) -> dict[str, Any]:
         },
         "failures": list(now.failures),
     }
-
-
-def _methods(newcomers: list[ResultRow], config: ExpansionConfig) -> tuple[MethodSummary, ...]:
-    return summarise(newcomers, (), config) if newcomers else ()
 
 
 def _time(text: str | None) -> datetime | None:
