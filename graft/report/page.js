@@ -225,7 +225,8 @@
       style: `max-width:${width}px` },
       ...edges, svg("circle", { cx: width / 2, cy: middle, r: 10, class: "self" }),
       ...(left.length ? [head(from, "end", `learnt from${more(sources.length)}`)] : []),
-      ...(right.length ? [head(to, "start", `taught${more(taught.length)}`)] : []), ...nodes));
+      ...(right.length ? [head(width > 600 ? to : width, width > 600 ? "start" : "end",
+        `taught${more(taught.length)}`)] : []), ...nodes));
   }
 
   function methodTable(visit) {
