@@ -60,8 +60,10 @@
   const time = (ms) => {
     if (ms === null) return NONE;
     if (ms < 99500) return `${Number((ms / 1000).toPrecision(ms < 10000 ? 2 : 3))} s`;
-    const minutes = Math.floor(ms / 60000);
-    return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+    const [minutes, rest] = [Math.floor(Math.round(ms / 1000) / 60), Math.round(ms / 1000) % 60];
+    const two = (count) => String(count).padStart(2, "0");
+    return minutes < 60 ? `${minutes} min ${two(rest)} s`
+      : `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
   };
   const roundName = (visit) => (isFounder(visit) ? "founder" : `round ${visits.round[visit]}`);
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -30,13 +31,16 @@ def watch_view(now: Snapshot, time_now: datetime) -> RenderableType:
     parts: list[RenderableType] = [_head(now, time_now)]
     if now.is_running:
         parts.append(_stage(now, time_now))
+    # Above the tables, because a low terminal cuts what stands last.
+    parts += [_failures(now), Text("")]
+    tables: list[RenderableType] = []
     if now.methods:
-        parts += [Text(""), _methods(now)]
+        tables.append(_methods(now))
     elif now.finished:
         parts.append(Text("No round of newcomers is over yet.", style="dim"))
     if now.bytes_by_phase:
-        parts += [Text(""), _bytes(now)]
-    parts += [Text(""), _failures(now)]
+        tables.append(_bytes(now))
+    parts.append(Columns(tables, padding=(1, 3)))  # side by side where there is room
     title = Text.assemble("graft watch ", (now.run_id, "bold"))
     return Panel(Group(*parts), title=title, title_align="left", padding=(0, 1))
 
