@@ -219,16 +219,16 @@
       curve(width / 2, middle, to, y);
       node(to, y, visits.domain[visit], "start", width > 600 ? points(gain(visit)) : "");
     });
-    const more = (count) => (count > most ? ` (${most} of ${count})` : "");
+    const more = (count, how) => (count > most ? ` (${most} of ${count}${how})` : "");
     const head = (x, anchor, text) => svg("text", { x, y: 14, "text-anchor": anchor,
       class: "quiet" }, text);
     return el("figure", {}, svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group",
       "aria-label": `Sources of ${data.domains[domain]} and what it taught`, class: "graph",
       style: `max-width:${width}px` },
       ...edges, svg("circle", { cx: width / 2, cy: middle, r: 10, class: "self" }),
-      ...(left.length ? [head(from, "end", `learnt from${more(sources.length)}`)] : []),
+      ...(left.length ? [head(from, "end", `learnt from${more(sources.length, "")}`)] : []),
       ...(right.length ? [head(width > 600 ? to : width, width > 600 ? "start" : "end",
-        `taught${more(taught.length)}`)] : []), ...nodes));
+        `taught${more(taught.length, ", by gain")}`)] : []), ...nodes));
   }
 
   function methodTable(visit) {
