@@ -20,6 +20,7 @@ from graft.options import configure
 from graft.report import read_run, summarise, summary_dict, write_report
 from server.conduct import RunSettings
 from server.export import FinishedModel, LoadedModel, find_model, load_model
+from server.progress import ProgressFile
 from server.run_folder import RunFolder
 from server.trackers import open_tracker
 from server.tracking import tracked
@@ -126,11 +127,19 @@ def carry_out(
     """
     trackers = [open_tracker(text) for text in track]
     world = open_world(config.world, config.seed)
+    told = [progress]
+    if isinstance(folder.path, Path):  # elsewhere each write is a request, and nobody watches
+        told.append(ProgressFile(folder.path / "progress.json"))
+
+    def tell_all(index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
+        for each in told:
+            each(index, phase, done, wanted, num_bytes)
+
     settings = RunSettings(
         config=config,
         world=world,
         folder=folder,
-        progress=progress,
+        progress=tell_all,
         timekeeper=SimulatedClock(config, world.task),
     )
     if is_new:

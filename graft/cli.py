@@ -20,7 +20,7 @@ from graft.data_commands import data_app
 from graft.deploy import deploy_app
 from graft.errors import GraftError
 from graft.export_commands import export_app
-from graft.files import AnyPath, open_path
+from graft.files import AnyPath, open_path, replace_file
 from graft.options import configure
 from graft.terminal import (
     Format,
@@ -31,6 +31,7 @@ from graft.terminal import (
     print_facts,
     read_settings,
 )
+from graft.watch_command import open_watcher, watch
 from graft.world_commands import world_app
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(world_app, name="world")
 app.add_typer(export_app, name="export")
+app.command(epilog="Example: graft watch runs/first")(watch)
 
 
 def _tell_version(asked: bool) -> None:
@@ -131,6 +133,9 @@ def simulate(
     stall_timeout_s: Annotated[
         float, typer.Option(help="Flower engine: longest wait without any answer, seconds.")
     ] = 900.0,
+    metrics_port: Annotated[
+        int, typer.Option(help="Serve the run's figures to Prometheus on this port of 127.0.0.1.")
+    ] = 0,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Grow a system: founders train, newcomers arrive in rounds and are served.
@@ -173,7 +178,10 @@ def simulate(
         )
 
     failure: GraftError | None = None
-    with _round_progress(config.rounds) as progress:
+    with (
+        _round_progress(config.rounds) as progress,
+        _served_metrics(folder.path, metrics_port),
+    ):
         try:
             digest = carry_out(
                 folder,
@@ -195,12 +203,22 @@ def simulate(
     console.print(f"hash {digest}", highlight=False)
 
 
-@app.command(epilog="Example: graft report runs/first")
+@app.command(epilog="Example: graft report runs/first   or: graft report runs/a runs/b")
 def report(
-    run: Annotated[str, typer.Argument(help="A run folder.")], output: FormatOption = Format.TABLE
+    runs: Annotated[list[str], typer.Argument(help="A run folder, or several to compare.")],
+    out: Annotated[
+        Path, typer.Option(help="Where the page of several runs goes; one run keeps its own.")
+    ] = Path("comparison.html"),
+    output: FormatOption = Format.TABLE,
 ) -> None:
-    """Write a run's report.html again and print its table."""
-    _show_run(open_path(run), output)
+    """Write a run's report.html again and print its table; of several runs, compare them."""
+    if len(runs) == 1:
+        _show_run(open_path(runs[0]), output)
+        return
+    from graft.report import comparison_page, read_run
+
+    replace_file(out, comparison_page([read_run(open_path(run)) for run in runs]).encode())
+    print_facts({"runs": runs, "page": str(out)}, output)
 
 
 @app.command(epilog="Example: graft track runs/first --to tensorboard=runs/tensorboard")
@@ -268,6 +286,26 @@ def _show_run(path: AnyPath, output: Format) -> None:
         # A piped table keeps its columns instead of being cut at 80 characters.
         Console(width=None if sys.stdout.isatty() else 160).print(rich_table(summaries))
     console.print(f"report {page}", highlight=False)
+
+
+@contextmanager
+def _served_metrics(folder: AnyPath, port: int) -> Iterator[None]:
+    if port == 0:
+        yield
+        return
+    from prometheus_client import CollectorRegistry
+
+    from server.deployment_metrics import serve_metrics
+    from server.run_metrics import RunMetrics
+
+    registry = CollectorRegistry()
+    registry.register(RunMetrics(open_watcher(folder)))
+
+    def news(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    with serve_metrics("127.0.0.1", port, registry, news):
+        yield
 
 
 @contextmanager

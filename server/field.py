@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import time
@@ -19,13 +18,14 @@ from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
 from graft.deployment import SERVER_FOLDER, read_server
 from graft.errors import ConfigError, DataError, GraftError, RunError
-from graft.files import LineFile, replace_file
+from graft.files import LineFile
 from graft.values import Task
 from graft.wire.replies import ReplyFolder
 from server.conduct import RunSettings, conduct
 from server.edge import EdgeSettings, connect_flower
 from server.enrolment import enrolled
 from server.plan import read_nodes, read_rounds
+from server.progress import ProgressFile
 from server.run_folder import RunFolder
 from server.signing import open_signer
 
@@ -111,7 +111,7 @@ class _Progress:
     """Tells those who look from outside where the round is, and when each stage began and ended."""
 
     def __init__(self, path: Path, stages: LineFile) -> None:
-        self._path = path
+        self._file = ProgressFile(path)
         self._stages = stages
         self._latest: dict[str, object] = {}
         self._began_s: dict[tuple[int, str], float] = {}
@@ -122,8 +122,7 @@ class _Progress:
             return
         self._latest = told
         now_s = time.time()
-        facts = {**told, "time": now_s, "payload_bytes": num_bytes}
-        replace_file(self._path, json.dumps(facts).encode(), durable=False)
+        self._file(index, phase, done, wanted, num_bytes)
         stage = "learn" if phase == "report" else phase
         began_s = self._began_s.setdefault((index, stage), now_s)
         if done == wanted:

@@ -6,6 +6,7 @@ results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
 steps/               blocks that the block engine finished, until their round is over
+progress.json        where the run is, for those who watch it
 journal/             what the depot shipped, row by row, until its round is over
 """
 

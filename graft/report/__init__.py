@@ -4,6 +4,7 @@ Reads what a run left behind and counts nothing anew; opens no socket.
 """
 
 from graft.report.class_times import class_dicts, class_times
+from graft.report.comparison import comparison_page
 from graft.report.html import report_page, write_report
 from graft.report.run_folder import RunRecord, read_run
 from graft.report.summary import (
@@ -26,6 +27,7 @@ __all__ = [
     "StageTraffic",
     "class_dicts",
     "class_times",
+    "comparison_page",
     "domain_gains",
     "markdown_table",
     "read_run",

@@ -37,6 +37,7 @@ from graft.report.wording import (
 
 MARKERS = "osD^vPX<>"
 NAMED_GAINS = 5
+MOST_DOTS = 1000
 
 
 def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) -> str:
@@ -107,8 +108,12 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
             # A gain of exactly nothing would leave a hole that looks like a missing newcomer.
             zero = [place for place, value in zip(places, values, strict=True) if value == 0]
             axes.plot(zero, [0.0] * len(zero), "o", color=MAIN, markersize=4, zorder=4)
-        else:
+        elif len(values) <= MOST_DOTS:
             axes.scatter(places, values, s=14, c=colours, linewidths=0, zorder=2)
+        else:  # a dot each would be a line all the same, and megabytes
+            lost = sum(value < 0 for value in values)
+            axes.plot(places[: lost + 1], values[: lost + 1], color=REFERENCE, linewidth=3)
+            axes.plot(places[lost:], values[lost:], color=MAIN, linewidth=3, zorder=2)
         axes.set_xlim(0.3, len(values) + 0.7)
         axes.set_ylim(padded([*values, 0.0], 0.08))
         axes.xaxis.set_major_locator(

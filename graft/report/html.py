@@ -1,16 +1,21 @@
-"""The one-file HTML report of a run: no network, no script, every name escaped."""
+"""The one-file HTML report of a run: no network, every name escaped or read as text.
+
+Summary and figures are drawn here; a small script draws the table of domains and a domain's own
+view from the columns in the page, row by row as they are looked at.
+"""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
+from importlib import resources
 
-from graft.config import config_to_dict
 from graft.files import AnyPath, replace_file
-from graft.ledger import is_upload, total_bytes
 from graft.report.canvas import NARROW, WIDE, Canvas
 from graft.report.class_times import CLASS_CAPTION, CLASS_HEADINGS, class_cells, class_times
 from graft.report.figures import accuracy_per_round, domain_gains_figure
+from graft.report.page_data import domain_columns, script_json
+from graft.report.page_parts import details, failures, ledger_totals, method_table, plain_table
 from graft.report.page_style import STYLE
 from graft.report.pareto import accuracy_against_bytes
 from graft.report.prose import (
@@ -22,8 +27,8 @@ from graft.report.prose import (
 )
 from graft.report.run_folder import RunRecord, read_run
 from graft.report.summary import MethodSummary, summarise, summarise_rounds
-from graft.report.tables import HEADINGS, notes, table_cells
-from graft.report.traffic_figures import PHASES, bytes_by_phase, time_by_device_class
+from graft.report.teaching import lessons_by_round, teaching_figure, teaching_words
+from graft.report.traffic_figures import bytes_by_phase, bytes_by_round, time_by_device_class
 from graft.report.wording import (
     NONE,
     NOT_RUN,
@@ -34,6 +39,19 @@ from graft.report.wording import (
 )
 
 REPORT_NAME = "report.html"
+_CONTENTS = (
+    '<nav aria-label="Contents"><a href="#summary">Summary</a><a href="#figures">Figures</a>'
+    '<a href="#methods">Methods</a><a href="#teaching">Who taught whom</a>'
+    '<a href="#domains">Domains</a><a href="#settings">Settings</a></nav>'
+)
+_DOMAINS = (
+    '<section class="card" id="domains" tabindex="-1"><h2>Every domain</h2>'
+    '<p class="soft">A name opens the domain\'s own view: its sources, whom it taught, what each '
+    "method reached and spent on it. Bytes are payload; time is simulated where the run simulated "
+    "it, else measured.</p>"
+    '<div id="domain-table"></div><noscript>This table and the views of single domains are drawn '
+    "by the page's own script.</noscript></section>"
+)
 
 
 def write_report(run_folder: AnyPath) -> AnyPath:
@@ -51,24 +69,66 @@ def report_page(run: RunRecord) -> str:
     """The whole page as text, the same for the same run."""
     summaries = summarise(run.rows, run.entries, run.config)
     name = str(run.run.get("id", "run"))
+    figures = _figures(run, summaries)
     body = [
         f"<h1>Expansion report: {escape(name)}</h1>",
         f'<p class="soft">{escape(_run_line(run))}</p>',
+        _CONTENTS,
         _status_banner(run),
         _key_figures(summaries[0]),
         _words(run, summaries),
-        *_figures(run, summaries),
+        *figures[:3],
+        method_table(summaries),
+        *figures[3:5],
+        _teaching(run),
+        *figures[5:],
         _class_times(run),
-        _method_table(summaries),
-        _failures(run),
-        _ledger_totals(run),
-        _details(run),
+        _DOMAINS,
+        failures(run),
+        ledger_totals(run),
+        details(run),
     ]
+    return page_of(
+        f"graft: {name}",
+        f'<main><div id="overview">{chr(10).join(part for part in body if part)}</div>'
+        '<div id="domain" hidden></div></main>\n'
+        f'<script type="application/json" id="data">{script_json(domain_columns(run))}</script>\n'
+        f"<script>{_script()}</script>",
+    )
+
+
+def page_of(title: str, body: str) -> str:
+    """A whole page that may load nothing: its policy refuses every address."""
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>graft: {escape(name)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>\n{chr(10).join(part for part in body if part)}\n</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body>{body}</body></html>\n"
+    )
+
+
+def _script() -> str:
+    return resources.files("graft.report").joinpath("page.js").read_text("utf-8")
+
+
+def _teaching(run: RunRecord) -> str:
+    lessons = lessons_by_round(run.rows, run.config.method)
+    domains = Counter(index for index, _ in {(r.round_index, r.domain_id) for r in run.rows})
+    caption = (
+        "Each point is a round with the number of domains that joined in it. An arc runs from the "
+        "round that sources joined in to the one they taught in, as thick as they taught often; "
+        "blue where newcomers of earlier rounds teach. A domain's own view shows its sources and "
+        "whom it taught."
+    )
+    figure = ""
+    if lessons:
+        figure = figure_html(lambda canvas: teaching_figure(lessons, domains, canvas), caption)
+    return (
+        '<section class="card" id="teaching"><h2>Who taught whom</h2>'
+        f"<p>{escape(teaching_words(lessons))}</p>{figure}"
+        '<div id="teachers"></div></section>'
     )
 
 
@@ -123,7 +183,7 @@ def _words(run: RunRecord, summaries: Sequence[MethodSummary]) -> str:
         + "</section>"
         for heading, words, mark in sections
     )
-    return f'<div class="card words">{parts}</div>'
+    return f'<div class="card words" id="summary">{parts}</div>'
 
 
 def _figures(run: RunRecord, summaries: Sequence[MethodSummary]) -> list[str]:
@@ -152,6 +212,11 @@ def _figures(run: RunRecord, summaries: Sequence[MethodSummary]) -> list[str]:
             lambda canvas: bytes_by_phase(run.entries, main, canvas),
         ),
         (
+            "Bytes per round",
+            f"Payload bytes of {name} in each round, both ways, with the system's own messages.",
+            lambda canvas: bytes_by_round(run.entries, main, canvas),
+        ),
+        (
             "Per-domain gain over label-only",
             f"Accuracy of {name} minus that of label-only, for each newcomer that finished both.",
             lambda canvas: domain_gains_figure(gains, canvas),
@@ -159,17 +224,24 @@ def _figures(run: RunRecord, summaries: Sequence[MethodSummary]) -> list[str]:
         (
             "Time per device class",
             f"Measured seconds of {name} on the machine that ran each newcomer; one dot a "
-            "newcomer, marks at p50 (thick), p95 and p99.",
+            "newcomer, at most 400 a class by rank, marks at p50 (thick), p95 and p99.",
             lambda canvas: time_by_device_class(run.rows, main, canvas),
         ),
     ]
     return [
-        f'<section class="card"><h2>{escape(heading)}</h2><figure>'
-        f'<div class="wide">{_inlined(draw(WIDE))}</div>'
-        f'<div class="narrow">{_inlined(draw(NARROW))}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure></section>"
-        for heading, caption, draw in figures
+        f'<section class="card"{"" if number else " id=figures"}><h2>{escape(heading)}</h2>'
+        f"{figure_html(draw, caption)}</section>"
+        for number, (heading, caption, draw) in enumerate(figures)
     ]
+
+
+def figure_html(draw: Callable[[Canvas], str], caption: str) -> str:
+    """A figure drawn for wide and for narrow windows, of which a window shows one."""
+    return (
+        f'<figure><div class="wide">{_inlined(draw(WIDE))}</div>'
+        f'<div class="narrow">{_inlined(draw(NARROW))}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def _class_times(run: RunRecord) -> str:
@@ -177,7 +249,7 @@ def _class_times(run: RunRecord) -> str:
     times = class_times(run.rows, run.config.method, run.config.network.deadline_s)
     if not times:
         return ""
-    table = _plain_table(CLASS_HEADINGS, map(class_cells, times), text_columns=())
+    table = plain_table(CLASS_HEADINGS, map(class_cells, times), text_columns=())
     return (
         '<section class="card"><h2>Simulated time by device class</h2>'
         f'<p class="soft">{escape(CLASS_CAPTION)}</p>{table}</section>'
@@ -187,140 +259,3 @@ def _class_times(run: RunRecord) -> str:
 def _inlined(svg: str) -> str:
     # Inside HTML the namespaces are known; without them the page holds no address at all.
     return re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg, count=2)
-
-
-def _method_table(summaries: Sequence[MethodSummary]) -> str:
-    kind_of = {"Finished": "", "Worst domain": "text name", "Gain, points": "gain"}
-    rows = []
-    for number, summary in enumerate(summaries):
-        kinds = ["main"] * (number == 0) + ["incomplete"] * (not summary.complete)
-        first, *rest = table_cells(summary)
-        cells = "".join(
-            f'<td class="{kind_of.get(heading, "whole")}">{_cell(cell)}</td>'
-            for heading, cell in zip(HEADINGS[1:], rest, strict=True)
-        )
-        rows.append(
-            f'<tr class="{" ".join(kinds)}"><th scope="row">{escape(first)}</th>{cells}</tr>'
-        )
-    head = "".join(
-        f'<th scope="col"{" class=text" if heading == "Worst domain" else ""}>'
-        f"{escape(heading)}</th>"
-        for heading in HEADINGS
-    )
-    return (
-        '<section class="card"><h2>Methods compared</h2>'
-        '<div class="scroll" tabindex="0"><table class="wide">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="soft">{escape(notes(summaries))}</p></section>'
-    )
-
-
-def _cell(cell: str) -> str:
-    # An interval that must wrap goes to the next line whole; ids may be of any length.
-    figure, bracket, rest = cell.partition(" (")
-    whole = bracket and len(rest) < 20
-    kept = f' <span class="whole">({escape(rest)}</span>' if whole else escape(bracket + rest)
-    return escape(figure) + kept
-
-
-def _failures(run: RunRecord) -> str:
-    lines = failure_lines(run)
-    if not lines:
-        return ""
-    rows = [
-        [str(x.round_index), x.domain_id, display_name(x.method), x.error, x.message] for x in lines
-    ]
-    table = _plain_table(("Round", "Domain", "Method", "Error", "Message"), rows)
-    opened = " open" if len(lines) <= 12 else ""
-    return (
-        f'<section class="card alarm"><details{opened}>'
-        f"<summary>Every failure ({len(lines)})</summary>{table}</details></section>"
-    )
-
-
-def _ledger_totals(run: RunRecord) -> str:
-    name = display_name(run.config.method)
-    rows = []
-    for round_index in sorted({entry.round_index for entry in run.entries}):
-        here = [entry for entry in run.entries if entry.round_index == round_index]
-        for phase in PHASES:
-            entries = [entry for entry in here if entry.phase == phase]
-            if not entries:
-                continue
-            own = [entry for entry in entries if entry.method == run.config.method]
-            rows.append(
-                [
-                    str(round_index), phase, f"{len(entries):,}",
-                    str(sum(entry.outcome != "ok" for entry in entries)),
-                    *_down_and_up(entries), *_down_and_up(own),
-                ]
-            )  # fmt: skip
-    headings = (
-        "Round", "Phase", "Messages", "Not ok", "Payload down", "Payload up",
-        f"{name} down", f"{name} up",
-    )  # fmt: skip
-    total = _down_and_up(run.entries)
-    return (
-        '<section class="card"><h2>The ledger by round and phase</h2>'
-        f'<p class="soft">Payload bytes of every method and of the system, round 0 included: '
-        f"{escape(total[0])} down, {escape(total[1])} up.</p>"
-        f"{_plain_table(headings, rows, text_columns=(1,))}</section>"
-    )
-
-
-def _down_and_up(entries: Sequence[Any]) -> tuple[str, str]:
-    down = total_bytes(entries, lambda entry: not is_upload(entry))
-    return bytes_text(down), bytes_text(total_bytes(entries, is_upload))
-
-
-def _details(run: RunRecord) -> str:
-    blocks = (
-        ("Configuration", config_to_dict(run.config)),
-        ("World", run.world),
-        ("Versions", run.versions),
-        ("Run", run.run),
-    )
-    parts = [
-        f"<details><summary>{escape(heading)}</summary>"
-        f"{_plain_table(('Key', 'Value'), _flat_rows(table), text_columns=(1,))}</details>"
-        for heading, table in blocks
-        if table
-    ]
-    return f'<section class="card"><h2>How it was run</h2>{"".join(parts)}</section>'
-
-
-def _flat_rows(table: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
-    rows: list[list[str]] = []
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            rows.extend(_flat_rows(value, f"{prefix}{key}."))
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append([prefix + key, shown])
-    return rows
-
-
-def _plain_table(
-    headings: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    text_columns: Sequence[int] = (1, 2, 3, 4),
-) -> str:
-    def mark(column: int, kind: str) -> str:
-        return f' class="text {kind}"' if column in text_columns else ""
-
-    head = "".join(
-        f'<th scope="col"{mark(column, "")}>{escape(heading)}</th>'
-        for column, heading in enumerate(headings)
-    )
-    body = "".join(
-        f'<tr><th scope="row">{escape(first)}</th>'
-        + "".join(
-            f"<td{mark(column, 'long')}>{escape(cell)}</td>" for column, cell in enumerate(rest, 1)
-        )
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )

@@ -54,7 +54,39 @@ tr.incomplete th:first-child { color: var(--alarm); }
 td.long { overflow-wrap: anywhere; min-width: 160px; }
 details { margin-top: 12px; }
 summary { cursor: pointer; font-weight: 600; }
+a { color: var(--main); }
+:focus-visible { outline: 3px solid var(--main); outline-offset: 2px; border-radius: 3px; }
+section:focus { outline: none; }
+nav { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-top: 10px; font-size: 0.9rem; }
+[hidden] { display: none; }
+h1:focus { outline: none; }
+.tools { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 14px; margin: 10px 0;
+  font-size: 0.9rem; }
+button, input, select { font: inherit; color: var(--ink); background: var(--page);
+  border: 1px solid var(--rule); border-radius: 6px; padding: 6px 10px; }
+button:disabled { color: var(--quiet); }
+th button { border: 0; background: none; padding: 4px 0; font-weight: 600; color: var(--soft);
+  cursor: pointer; white-space: nowrap; }
+th[aria-sort=ascending] button::after { content: " ▲"; }
+th[aria-sort=descending] button::after { content: " ▼"; }
+figure + div h3 { margin-top: 18px; }
+table.visits td, table:not(.wide) td:not(.text) { white-space: nowrap; }
+dl.facts, dl.bars { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px;
+  margin: 0; }
+dt { color: var(--soft); } dd { margin: 0; }
+dl.bars dd { display: flex; align-items: center; gap: 10px; font-size: 0.9rem; }
+dl.bars i { height: 14px; min-width: 2px; border-radius: 2px; flex: none; }
+.graph text { fill: var(--ink); font-size: 13px; } .graph .quiet { fill: var(--soft); }
+.graph a text { fill: var(--main); text-decoration: underline; }
+.graph a .quiet { text-decoration: none; }
+.graph .edge { fill: none; stroke: var(--quiet); stroke-width: 1.4; opacity: 0.7; }
+.graph .dot { fill: var(--quiet); } .graph .self { fill: var(--main); }
+h2.visit { margin-top: 28px; }
 @media (max-width: 700px) {
+  .extra { display: none; }
+  th, td { padding: 7px 6px; }
+  .tools label { width: 100%; } .tools input { width: 70%; }
+  dl.bars dd { flex-wrap: wrap; gap: 0 10px; }
   main { padding: 20px 12px 48px; }
   .card { padding: 16px 16px; }
   .keys { grid-template-columns: 1fr 1fr; }

@@ -27,6 +27,9 @@ from graft.values import LedgerEntry, Phase
 
 PHASES: tuple[str, ...] = typing.get_args(Phase)
 ROW_PX = 46
+MOST_ROUNDS = 16
+# More dots of a class would hide one another and make the page large.
+_MOST_DOTS = 400
 
 
 def bytes_by_phase(entries: Iterable[LedgerEntry], main_method: str, canvas: Canvas = WIDE) -> str:
@@ -34,8 +37,26 @@ def bytes_by_phase(entries: Iterable[LedgerEntry], main_method: str, canvas: Can
 
     For the main method, ship-all where it was run, and the system's own messages.
     """
-    bars = phase_bars(entries, main_method)
+    return _phase_figure(
+        phase_bars(entries, main_method), canvas, "Payload bytes down and up by phase"
+    )
 
+
+def bytes_by_round(entries: Iterable[LedgerEntry], main_method: str, canvas: Canvas = WIDE) -> str:
+    """Payload bytes of the main method and the system's own messages, both ways, a bar a round.
+
+    Beyond ``MOST_ROUNDS`` the last ones are shown.
+    """
+    sums: dict[int, dict[str, int]] = {}
+    for entry in entries:
+        if entry.round_index >= 1 and entry.method in (main_method, ""):
+            parts = sums.setdefault(entry.round_index, {})
+            parts[entry.phase] = parts.get(entry.phase, 0) + entry.payload_bytes
+    bars = [(f"round {index}", sums[index]) for index in sorted(sums)[-MOST_ROUNDS:]]
+    return _phase_figure(bars, canvas, "Payload bytes per round by phase")
+
+
+def _phase_figure(bars: Sequence[tuple[str, dict[str, int]]], canvas: Canvas, title: str) -> str:
     def draw(figure: Figure) -> None:
         phases = [phase for phase in PHASES if any(phase in parts for _, parts in bars)]
         lines = _legend(figure, phases, canvas)
@@ -51,7 +72,6 @@ def bytes_by_phase(entries: Iterable[LedgerEntry], main_method: str, canvas: Can
         for number, (name, parts) in enumerate(bars):
             _stacked_bar(axes, number, name, parts, longest)
 
-    title = "Payload bytes down and up by phase"
     height = 10 + 44 + ROW_PX * max(1, len(bars)) + (44 if canvas.is_narrow else 22)
     return draw_svg(draw, canvas=canvas, height_px=height, title=title)
 
@@ -106,6 +126,13 @@ def percentile(ranked: Sequence[float], share: float) -> float:
     return ranked[max(0, math.ceil(share * len(ranked)) - 1)]
 
 
+def evenly(ranked: Sequence[float], most: int) -> Sequence[float]:
+    """At most ``most`` of rising values, evenly by rank, the lowest and the highest among them."""
+    if len(ranked) <= most:
+        return ranked
+    return [ranked[round(place * (len(ranked) - 1) / (most - 1))] for place in range(most)]
+
+
 def _legend(figure: Figure, phases: Sequence[str], canvas: Canvas) -> int:
     """Draw the phases' keys along the top; gives the number of lines that took."""
     height = figure.get_size_inches()[1] * 72
@@ -151,8 +178,9 @@ def _time_row(
     """One device class from ``top_px`` down: its name, percentiles in words, and its dots."""
     middle = top_px + _time_row_px(canvas) - 20
     # Spread by rank and not by chance, so that the figure is the same each time.
-    places = [middle + (rank * 7) % 11 - 5 for rank in range(len(ranked))]
-    axes.scatter(ranked, places, s=34, color=MAIN, alpha=0.45, linewidths=0, zorder=3)
+    shown = evenly(ranked, _MOST_DOTS)
+    places = [middle + (rank * 7) % 11 - 5 for rank in range(len(shown))]
+    axes.scatter(shown, places, s=34, color=MAIN, alpha=0.45, linewidths=0, zorder=3)
     marks = {share: percentile(ranked, share) for share in (0.5, 0.95, 0.99)}
     for share, value in marks.items():
         axes.plot([value, value], [middle - 10, middle + 10], color=INK, zorder=4,

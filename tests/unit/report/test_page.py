@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
@@ -76,6 +77,14 @@ def outline(page: str) -> Outline:
     return parsed
 
 
+def page_columns(page: str) -> dict[str, Any]:
+    """The columns that the page's script reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    columns: dict[str, Any] = json.loads(found[1])
+    return columns
+
+
 def printed(table: Table) -> str:
     stream = io.StringIO()
     Console(file=stream, width=220).print(table)
@@ -90,7 +99,10 @@ def test_the_page_loads_nothing_and_refers_only_to_itself(
     assert "https://" not in page
     assert "@import" not in page
     found = outline(page)
-    assert not {"script", "link", "iframe", "img", "object"} & set(found.tags)
+    assert not {"link", "iframe", "img", "object"} & set(found.tags)
+    # The data and the page's own script; its policy refuses to load another.
+    assert found.tags.count("script") == 2
+    assert "default-src 'none'" in page
     assert all(load.startswith("#") for load in found.loads)
     assert re.findall(r"url\((?!#)", page) == []
     # Ten figures share the page: each id is its own, and each reference has one.
@@ -141,8 +153,10 @@ def test_a_hostile_domain_id_is_only_ever_text(
         for row in rows
     ]
     page = report_page(read_run(make_run(renamed, entries)))
-    assert "script" not in outline(page).tags
+    assert outline(page).tags.count("script") == 2
     assert "&lt;script&gt;alert" in page
+    assert HOSTILE not in page
+    assert HOSTILE in page_columns(page)["domains"]
 
 
 def test_the_same_run_gives_the_same_page(

@@ -1,0 +1,370 @@
+"use strict";
+// The report's views of single domains. Names reach the page as text only, never as markup.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const { visits, rows } = data;
+  const SVG = document.querySelector("svg").namespaceURI;
+  const overview = document.getElementById("overview");
+  const detail = document.getElementById("domain");
+  const title = document.title;
+  const NONE = "–";
+
+  // ---- what the columns say together -------------------------------------------------------
+  const rowsOfVisit = visits.domain.map(() => []);
+  const visitsOfDomain = data.domains.map(() => []);
+  const taughtBy = data.domains.map(() => []); // visits that a domain's model taught
+  visits.domain.forEach((domain, visit) => visitsOfDomain[domain].push(visit));
+  rows.visit.forEach((visit, row) => rowsOfVisit[visit].push(row));
+  const rowOf = (visit, method) => rowsOfVisit[visit].find((row) => rows.method[row] === method);
+  const isFounder = (visit) => visits.round[visit] === 0;
+  const own = visits.domain.map((_, visit) =>
+    rowOf(visit, isFounder(visit) ? data.founder : data.main));
+  own.forEach((row, visit) => {
+    if (row === undefined || isFounder(visit)) return;
+    rows.sources[row].forEach((domain) => taughtBy[domain].push(visit));
+  });
+  const column = (name) => (visit) => (own[visit] === undefined ? null : rows[name][own[visit]]);
+  const accuracy = column("accuracy");
+  const gain = (visit) => {
+    const reference = rowOf(visit, data.labelOnly);
+    if (isFounder(visit) || reference === undefined || accuracy(visit) === null) return null;
+    const before = rows.accuracy[reference];
+    return before === null ? null : accuracy(visit) - before;
+  };
+  const bytes = (traffic, side) => {
+    let sum = 0;
+    for (let at = 0; at < traffic.length; at += 3) sum += traffic[at + side];
+    return sum;
+  };
+  const spent = (visit, side) =>
+    bytes(visits.system[visit], side)
+    + (own[visit] === undefined ? 0 : bytes(rows.traffic[own[visit]], side));
+  const failed = (visit) => rowsOfVisit[visit].some((row) => rows.error[row] >= 0);
+  const seconds = (visit) => {
+    const simulated = column("simulated")(visit);
+    return simulated === null ? column("measured")(visit) : simulated;
+  };
+  const word = (words, number) => (number >= 0 ? words[number] : NONE);
+  const name = (visit) => data.domains[visits.domain[visit]];
+
+  // ---- figures in words --------------------------------------------------------------------
+  const percent = (share) => (share === null ? NONE : `${(share / 100).toFixed(1)} %`);
+  const points = (share) => (share === null ? NONE
+    : `${share < 0 ? "−" : "+"}${(Math.abs(share) / 100).toFixed(1)}`);
+  const size = (count) => {
+    const units = ["B", "kB", "MB", "GB", "TB"];
+    let at = 0;
+    while (count >= 999.5 && at < 4) { count /= 1000; at += 1; }
+    return `${at ? Number(count.toPrecision(3)) : Math.round(count)} ${units[at]}`;
+  };
+  const time = (ms) => {
+    if (ms === null) return NONE;
+    if (ms < 99500) return `${Number((ms / 1000).toPrecision(ms < 10000 ? 2 : 3))} s`;
+    const [minutes, rest] = [Math.floor(Math.round(ms / 1000) / 60), Math.round(ms / 1000) % 60];
+    const two = (count) => String(count).padStart(2, "0");
+    return minutes < 60 ? `${minutes} min ${two(rest)} s`
+      : `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
+  };
+  const roundName = (visit) => (isFounder(visit) ? "founder" : `round ${visits.round[visit]}`);
+
+  // ---- elements ----------------------------------------------------------------------------
+  const set = (node, attributes, children) => {
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+      else if (value !== null && value !== false) node.setAttribute(key, value);
+    }
+    node.append(...children);
+    return node;
+  };
+  const el = (tag, attributes = {}, ...children) =>
+    set(document.createElement(tag), attributes, children);
+  const svg = (tag, attributes = {}, ...children) =>
+    set(document.createElementNS(SVG, tag), attributes, children);
+  const address = (domain) => `#domain=${encodeURIComponent(data.domains[domain])}`;
+  const link = (domain) => el("a", { href: address(domain) }, data.domains[domain]);
+  const card = (heading, ...children) =>
+    el("section", { class: "card" }, el("h2", {}, heading), ...children);
+
+  // ---- a table of visits: sorted, searched and paged, with only the shown rows drawn ---------
+  const CELLS = [
+    { key: "domain", head: "Domain", of: name, text: (visit) => link(visits.domain[visit]) },
+    { key: "round", head: "Joined", of: (visit) => visits.round[visit], text: roundName,
+      extra: true },
+    { key: "device", head: "Device", of: (visit) => word(data.classes, visits.class[visit]),
+      extra: true },
+    { key: "model", head: "Model", extra: true,
+      of: (visit) => word(data.architectures, column("architecture")(visit) ?? -1) },
+    { key: "accuracy", head: "Accuracy", of: accuracy, text: (v) => percent(accuracy(v)) },
+    { key: "gain", head: "Gain", of: gain, text: (visit) => points(gain(visit)) },
+    { key: "sources", head: "Sources", extra: true,
+      of: (visit) => (column("sources")(visit) || []).length },
+    { key: "taught", head: "Taught", of: (visit) => taughtBy[visits.domain[visit]].length },
+    { key: "bytes", head: "Down", of: (visit) => spent(visit, 1), extra: true,
+      text: (visit) => size(spent(visit, 1)) },
+    { key: "time", head: "Time", of: seconds, extra: true, text: (visit) => time(seconds(visit)) },
+  ];
+  const WORDS = new Set(["domain", "round", "device", "model"]);
+  const FILTERS = [
+    ["every domain", () => true],
+    ["newcomers", (visit) => !isFounder(visit)],
+    ["founders", isFounder],
+    ["failed", failed],
+    ["worse than label-only", (visit) => gain(visit) !== null && gain(visit) < 0],
+  ];
+
+  function visitTable(host, all, options) {
+    const cells = CELLS.filter((cell) => !options.columns || options.columns.includes(cell.key));
+    const state = { by: options.by, down: options.down, page: 0, text: "", filter: 0 };
+    const body = el("tbody");
+    const count = el("span", { class: "soft", role: "status", "aria-live": "polite" });
+    const step = (words, by) => el("button", { type: "button",
+      onclick: () => { state.page += by; draw(); } }, words);
+    const before = step("Previous", -1);
+    const after = step("Next", 1);
+    const heads = cells.map((cell) => {
+      const button = el("button", { type: "button", onclick: () => {
+        state.down = state.by === cell.key ? !state.down : !WORDS.has(cell.key);
+        state.by = cell.key;
+        state.page = 0;
+        draw();
+      } }, cell.head);
+      return el("th", { scope: "col", class: kind(cell) }, button);
+    });
+    function kind(cell) {
+      return `${WORDS.has(cell.key) ? "text" : ""}${cell.extra ? " extra" : ""}`;
+    }
+    function line(visit) {
+      const made = cells.map((cell, number) => el(number ? "td" : "th",
+        { class: kind(cell), scope: number ? null : "row" },
+        cell.text ? cell.text(visit) : String(cell.of(visit))));
+      return el("tr", { class: failed(visit) ? "incomplete" : null }, ...made);
+    }
+    function draw() {
+      const cell = CELLS.find((each) => each.key === state.by);
+      const words = state.text.trim().toLowerCase();
+      const kept = all.filter((visit) => FILTERS[state.filter][1](visit) && (!words
+        || [name(visit), word(data.classes, visits.class[visit]), roundName(visit),
+          word(data.architectures, column("architecture")(visit) ?? -1)]
+          .some((text) => text.toLowerCase().includes(words))));
+      const value = new Map(kept.map((visit) => [visit, cell.of(visit)]));
+      kept.sort((one, other) => {
+        const [a, b] = [value.get(one), value.get(other)];
+        if (a === b) return one - other;
+        if (a === null || b === null) return a === null ? 1 : -1; // nothing measured stands last
+        return (a < b ? -1 : 1) * (state.down ? -1 : 1);
+      });
+      const pages = Math.max(1, Math.ceil(kept.length / options.length));
+      state.page = Math.min(Math.max(0, state.page), pages - 1);
+      const first = state.page * options.length;
+      const shown = kept.slice(first, first + options.length);
+      body.replaceChildren(...shown.map(line));
+      count.textContent = kept.length
+        ? `${(first + 1).toLocaleString("en")} to ${(first + shown.length).toLocaleString("en")}`
+          + ` of ${kept.length.toLocaleString("en")}`
+        : "none";
+      before.disabled = state.page === 0;
+      after.disabled = state.page === pages - 1;
+      before.hidden = after.hidden = pages === 1;
+      heads.forEach((head, number) => {
+        const sorted = cells[number].key === state.by;
+        head.setAttribute("aria-sort",
+          sorted ? (state.down ? "descending" : "ascending") : "none");
+      });
+    }
+    const again = (change) => (event) => { change(event.target.value); state.page = 0; draw(); };
+    const tools = options.search ? [el("div", { class: "tools" },
+      el("label", {}, "Search ", el("input", { type: "search", autocomplete: "off",
+        placeholder: "name, device, model", oninput: again((text) => { state.text = text; }) })),
+      el("label", {}, "Show ", el("select", { onchange: again((at) => { state.filter = Number(at); }) },
+        ...FILTERS.map(([words], at) => el("option", { value: at }, words)))))] : [];
+    host.append(...tools,
+      el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.label },
+        el("table", { class: "visits" }, el("thead", {}, el("tr", {}, ...heads)), body)),
+      el("div", { class: "tools" }, before, after, count));
+    draw();
+  }
+
+  // ---- one domain ---------------------------------------------------------------------------
+  function neighbours(domain, sources, taught) {
+    const most = 10;
+    const width = Math.min(1020, Math.max(320, detail.clientWidth - 50));
+    const best = [...taught].sort((a, b) => (gain(b) ?? -1e9) - (gain(a) ?? -1e9));
+    const left = sources.slice(0, most);
+    const right = best.slice(0, most);
+    const height = 46 + 30 * Math.max(left.length, right.length, 2);
+    const middle = (26 + height) / 2;
+    const limit = Math.max(8, Math.floor(width / 30));
+    const short = (text) => (text.length <= limit ? text
+      : `${text.slice(0, limit / 2 - 1)}…${text.slice(-limit / 2 + 1)}`);
+    const at = (number, length) => middle + (number - (length - 1) / 2) * 30;
+    const edges = [];
+    const nodes = [];
+    const node = (x, y, other, anchor, note) => {
+      const shift = anchor === "end" ? -12 : 12;
+      nodes.push(svg("a", { href: address(other) },
+        svg("circle", { cx: x, cy: y, r: 6, class: "dot" }),
+        svg("text", { x: x + shift, y: y + 4, "text-anchor": anchor },
+          short(data.domains[other]), svg("tspan", { class: "quiet", dx: 6 }, note))));
+    };
+    const [from, to] = [width * 0.3, width * 0.7];
+    const curve = (x, y, x2, y2) => edges.push(svg("path", { class: "edge",
+      d: `M${x} ${y}C${(x + x2) / 2} ${y} ${(x + x2) / 2} ${y2} ${x2} ${y2}` }));
+    left.forEach((other, number) => {
+      const y = at(number, left.length);
+      curve(from, y, width / 2, middle);
+      node(from, y, other, "end", "");
+    });
+    right.forEach((visit, number) => {
+      const y = at(number, right.length);
+      curve(width / 2, middle, to, y);
+      node(to, y, visits.domain[visit], "start", width > 600 ? points(gain(visit)) : "");
+    });
+    const more = (count, how) => (count > most ? ` (${most} of ${count}${how})` : "");
+    const head = (x, anchor, text) => svg("text", { x, y: 14, "text-anchor": anchor,
+      class: "quiet" }, text);
+    return el("figure", {}, svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group",
+      "aria-label": `Sources of ${data.domains[domain]} and what it taught`, class: "graph",
+      style: `max-width:${width}px` },
+      ...edges, svg("circle", { cx: width / 2, cy: middle, r: 10, class: "self" }),
+      ...(left.length ? [head(from, "end", `learnt from${more(sources.length, "")}`)] : []),
+      ...(right.length ? [head(width > 600 ? to : width, width > 600 ? "start" : "end",
+        `taught${more(taught.length, ", by gain")}`)] : []), ...nodes));
+  }
+
+  function methodTable(visit) {
+    const heads = ["Method", "Accuracy", "Gain", "Macro-F1", "Down", "Up", "Measured", "Simulated",
+      "Memory", "Outcome"];
+    const reference = rowOf(visit, data.labelOnly);
+    const before = reference === undefined ? null : rows.accuracy[reference];
+    const line = (row) => {
+      const share = rows.accuracy[row];
+      const cells = [percent(share),
+        row === reference || share === null || before === null || isFounder(visit)
+          ? NONE : points(share - before),
+        percent(rows.f1[row]), size(bytes(rows.traffic[row], 1)), size(bytes(rows.traffic[row], 2)),
+        time(rows.measured[row]), time(rows.simulated[row]),
+        rows.memory[row] === null ? NONE : size(rows.memory[row] * 1000),
+        rows.error[row] >= 0 ? data.errors[rows.error[row]] : "finished"];
+      return el("tr", { class: row === own[visit] ? "main" : null },
+        el("th", { scope: "row" }, data.methods[rows.method[row]]),
+        ...cells.map((text, at) => el("td",
+          at === cells.length - 1 ? { class: "text long" } : {}, text)));
+    };
+    return el("div", { class: "scroll", tabindex: "0" }, el("table", {},
+      el("thead", {}, el("tr", {}, ...heads.map((text, at) =>
+        el("th", { scope: "col", class: at === heads.length - 1 ? "text" : null }, text)))),
+      el("tbody", {}, ...rowsOfVisit[visit].map(line))));
+  }
+
+  function trafficBars(visit) {
+    const all = own[visit] === undefined ? [] : rows.traffic[own[visit]];
+    const parts = [...visits.system[visit], ...all];
+    const lines = [];
+    for (let at = 0; at < parts.length; at += 3) {
+      lines.push([data.phases[parts[at]], parts[at + 1], parts[at + 2]]);
+    }
+    if (!lines.length) return el("p", { class: "soft" }, "No message was counted.");
+    const most = Math.max(...lines.map(([, down, up]) => down + up)) || 1;
+    return el("dl", { class: "bars" }, ...lines.flatMap(([phase, down, up]) => [
+      el("dt", {}, phase),
+      el("dd", {}, el("i", { style: `width:${(down + up) / most * 60}%;background:var(--${phase})` }),
+        `${size(down)} down, ${size(up)} up`)]));
+  }
+
+  function visitCards(visit) {
+    const domain = visits.domain[visit];
+    const row = own[visit];
+    const facts = [["Joined", roundName(visit)],
+      ["Device class", word(data.classes, visits.class[visit])],
+      ["Link class", word(data.links, visits.link[visit])],
+      ["Architecture", word(data.architectures, column("architecture")(visit) ?? -1)],
+      ["Rows", `${visits.labelled[visit] ?? NONE} labelled, ${visits.unlabelled[visit] ?? NONE} `
+        + `unlabelled, ${visits.test[visit] ?? NONE} to test`],
+      ["Model", row !== undefined && rows.model[row] ? `${rows.model[row]}…` : NONE]];
+    const quality = row === undefined ? null : rows.quality[row];
+    const held = row === undefined ? null : rows.heldOut[row];
+    const knowledge = [
+      ...(held === null ? [] : [`Fused sources on held-out rows: ${percent(held)}.`]),
+      ...(quality === null ? [] : [`Mean quality of what they taught, at the end: ${percent(quality)}.`]),
+      "A run keeps neither the mixture of each sample nor the dictionary of each epoch: both "
+        + "stay on the device."];
+    const sources = row === undefined ? [] : rows.sources[row];
+    const joined = sources.flatMap((source) => visitsOfDomain[source].slice(0, 1));
+    const host = card("Its sources");
+    if (joined.length) {
+      visitTable(host, joined, { by: "accuracy", down: true, length: 12, label: "Its sources",
+        columns: ["domain", "round", "device", "model", "accuracy", "taught"] });
+    } else {
+      host.append(el("p", { class: "soft" }, isFounder(visit)
+        ? "A founder learns from its own labels alone." : "It learnt from no source."));
+    }
+    const taught = taughtBy[domain];
+    const pupils = card(`Newcomers it taught (${taught.length.toLocaleString("en")})`);
+    if (taught.length) {
+      visitTable(pupils, taught, { by: "gain", down: true, length: 12, search: taught.length > 24,
+        label: "Newcomers it taught",
+        columns: ["domain", "round", "device", "model", "accuracy", "gain"] });
+    } else pupils.append(el("p", { class: "soft" }, "None in this run."));
+    return [
+      el("div", { class: "card" }, el("dl", { class: "facts" },
+        ...facts.flatMap(([key, value]) => [el("dt", {}, key), el("dd", {}, value)]))),
+      card("Methods on this domain", methodTable(visit)),
+      ...(sources.length + taught.length
+        ? [card("Who taught whom", neighbours(domain, sources, taught))] : []),
+      host, pupils,
+      card("Bytes by phase", trafficBars(visit)),
+      ...(isFounder(visit) ? [] : [card("What was fused", ...knowledge.map((text) => el("p", {}, text)))]),
+    ];
+  }
+
+  function showDomain(domain) {
+    const heading = el("h1", { tabindex: "-1" }, data.domains[domain]);
+    const known = visitsOfDomain[domain];
+    overview.hidden = true;
+    detail.hidden = false;
+    detail.replaceChildren(el("p", {}, el("a", { href: "#domains" }, "← All domains")), heading);
+    detail.append(...(known.length ? known.flatMap((visit) => [
+      ...(known.length > 1 ? [el("h2", { class: "visit" }, roundName(visit))] : []),
+      ...visitCards(visit)]) : [el("p", {}, "It has no row in this run.")]));
+    document.title = `${data.domains[domain]} – ${title}`;
+    window.scrollTo(0, 0);
+    heading.focus({ preventScroll: true });
+  }
+
+  let left = 0; // where the reader was on the overview
+  function route() {
+    const wanted = /^#domain=(.*)$/.exec(location.hash);
+    let domain = -1;
+    if (wanted) {
+      try { domain = data.domains.indexOf(decodeURIComponent(wanted[1])); } catch { domain = -1; }
+    }
+    if (domain >= 0) {
+      if (!overview.hidden) left = window.scrollY;
+      showDomain(domain);
+      return;
+    }
+    if (overview.hidden) {
+      overview.hidden = false;
+      detail.hidden = true;
+      detail.replaceChildren();
+      document.title = title;
+      window.scrollTo(0, left);
+      const table = document.getElementById("domains");
+      if (location.hash === "#domains") table.focus({ preventScroll: left > 0 });
+    }
+  }
+
+  const everyone = visits.domain.map((_, visit) => visit);
+  visitTable(document.getElementById("domain-table"), everyone,
+    { by: "domain", down: false, length: 25, search: true, label: "Every domain" });
+  const teachers = everyone.filter((visit) => taughtBy[visits.domain[visit]].length
+    && visitsOfDomain[visits.domain[visit]][0] === visit);
+  if (teachers.length) {
+    const host = document.getElementById("teachers");
+    host.append(el("h3", {}, "Sources by how many they taught"));
+    visitTable(host, teachers, { by: "taught", down: true, length: 8, label: "Sources",
+      columns: ["domain", "round", "device", "model", "accuracy", "taught"] });
+  }
+  window.addEventListener("hashchange", route);
+  route();
+})();

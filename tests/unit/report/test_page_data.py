@@ -1,0 +1,127 @@
+"""What the page holds of each domain, read back from the page itself."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from graft.report import read_run, report_page
+from graft.report.page_data import domain_columns, script_json
+from graft.report.teaching import lessons_by_round, teaching_figure, teaching_words
+from graft.results import ResultRow
+from graft.values import LedgerEntry
+
+MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
+
+
+def taught(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """f taught a, b and c; a taught c as well, all under the main method."""
+    sources = {"a": ["f"], "b": ["f"], "c": ["f", "a"]}
+    return [
+        dataclasses.replace(row, source_domains=sources.get(row.domain_id, []))
+        if row.method == "hat"
+        else row
+        for row in rows
+    ]
+
+
+def columns_of(page: str) -> dict[str, Any]:
+    found = re.search(r'id="data">(.*?)</script>', page)
+    assert found is not None
+    columns: dict[str, Any] = json.loads(found[1])
+    return columns
+
+
+def test_every_domain_is_there_with_its_rows_sources_and_bytes(
+    make_run: MakeRun, rows: list[ResultRow], entries: list[LedgerEntry]
+) -> None:
+    data = columns_of(report_page(read_run(make_run(taught(rows), entries))))
+    assert data["domains"] == ["a", "b", "c", "f"]
+    visits, kept = data["visits"], data["rows"]
+    # Founder f first, then a and b of round 1, then c of round 2; three methods each but f.
+    assert visits["domain"] == [3, 0, 1, 2]
+    assert visits["round"] == [0, 1, 1, 2]
+    assert len({len(column) for column in kept.values()}) == 1
+    assert len(kept["visit"]) == 1 + 3 * 3
+    main = [number for number, method in enumerate(kept["method"]) if method == data["main"]]
+    assert [kept["accuracy"][number] for number in main] == [8000, 9000, 7000]
+    assert [kept["sources"][number] for number in main] == [[3], [3], [0, 3][::-1]]
+    # 50 bytes probed and 200 shipped down, 10 reported up; 30 of the profile are the system's.
+    number_of = {phase: number for number, phase in enumerate(data["phases"])}
+    assert kept["traffic"][main[0]] == [
+        number_of["probe"], 50, 0, number_of["ship"], 200, 0, number_of["report"], 0, 10,
+    ]  # fmt: skip
+    assert visits["system"][1] == [number_of["profile"], 0, 30]
+    assert data["methods"][data["labelOnly"]] == "Label only"
+
+
+def test_what_failed_has_its_error_and_no_accuracy(
+    make_run: MakeRun,
+    rows: list[ResultRow],
+    with_failure: Callable[[Sequence[ResultRow], str, str], list[ResultRow]],
+) -> None:
+    data = domain_columns(read_run(make_run(with_failure(rows, "c", "hat"), [])))
+    (failed,) = (number for number, error in enumerate(data["rows"]["error"]) if error >= 0)
+    assert data["rows"]["accuracy"][failed] is None
+    assert data["errors"] == ["DomainEmptyError: got 0 rows"]
+
+
+def test_no_name_ends_the_script_or_is_an_address() -> None:
+    names = ["</script><b>", "<!--", "https://example.org", "\u2028"]
+    text = script_json({"domains": names})
+    assert not {"<", ">", "&"} & set(text)
+    assert "://" not in text
+    assert json.loads(text) == {"domains": names}
+
+
+def test_a_page_of_5000_domains_is_small() -> None:
+    # 3,000 newcomers with two methods and five sources each, and 2,000 founders.
+    from graft.config import ExpansionConfig
+    from graft.report.run_folder import RunRecord
+
+    row = ResultRow(
+        domain_id="", method="hat", round_index=0, architecture="cnn", device_class="phone",
+        accuracy=0.81234567, macro_f1=0.71234567, num_test=48, num_labelled=12,
+        num_unlabelled=100, compute_s=1.23456, peak_memory_bytes=1_234_567, model_id="f" * 64,
+        simulated_compute_s=3.21, simulated_s=12.3,
+    )  # fmt: skip
+    founders = [
+        dataclasses.replace(row, domain_id=f"user-{number:06}", method="founder")
+        for number in range(2000)
+    ]
+    newcomers = [
+        dataclasses.replace(
+            row,
+            domain_id=f"user-{number:06}",
+            method=method,
+            round_index=1 + number % 4,
+            accuracy=number / 10_000,
+            source_domains=[f"user-{(number * 7 + at) % 2000:06}" for at in range(5)],
+        )
+        for number in range(2000, 5000)
+        for method in ("hat", "label-only")
+    ]
+    config = ExpansionConfig(rounds=4, method="hat", comparisons=("label-only",))
+    run = RunRecord(run={"id": "big"}, versions={}, world={}, config=config,
+                    rows=(*founders, *newcomers), entries=())  # fmt: skip
+    page = report_page(run)
+    assert len(columns_of(page)["domains"]) == 5000
+    assert len(page) < 3_000_000
+
+
+def test_lessons_are_counted_by_the_rounds_of_source_and_learner(rows: list[ResultRow]) -> None:
+    lessons = lessons_by_round(taught(rows), "hat")
+    # f to a and b in round 1 and to c in round 2; a, of round 1, to c.
+    assert lessons == {(0, 1): 2, (0, 2): 1, (1, 2): 1}
+    assert "4 times; 25 % of these" in teaching_words(lessons)
+    assert teaching_words({}) == "No source taught a newcomer."
+
+
+def test_a_hundred_rounds_stand_in_groups() -> None:
+    lessons = {(source, learner): 1 for learner in range(1, 101) for source in range(learner)}
+    svg = teaching_figure(lessons, dict.fromkeys(range(101), 10))
+    assert "founders" in svg
+    assert "rounds 91 to 100" in svg
+    assert len(svg) < 120_000
