@@ -203,7 +203,7 @@ def simulate(
     console.print(f"hash {digest}", highlight=False)
 
 
-@app.command(epilog="Example: graft report runs/first; graft report runs/first runs/mine")
+@app.command(epilog="Example: graft report runs/first")
 def report(
     runs: Annotated[list[str], typer.Argument(help="A run folder, or several to compare.")],
     out: Annotated[
