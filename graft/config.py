@@ -248,9 +248,11 @@ class TrustConfig:
 
     ``verify``: a source whose card and model contradict each other is demoted, which is never
     chosen by who found it out and, once ``demoted_by`` newcomers did, is ranked behind all
-    others. ``chance``: a source that is no better than chance on the newcomer's rows is
-    demoted too. ``share_cap``: the most that one source has of a fused prediction, 1 is no cap.
-    ``disagreement``: a source that agrees with the others no more than chance has no share.
+    others; who demotes is offered the next nearest in its place, once. ``chance``: a source that
+    is no better than chance on the newcomer's rows is demoted too. ``share_cap``: the most that
+    one source has of a fused prediction, 1 is no cap. ``disagreement``: a source that agrees with
+    the others no more than chance, and is not right on the newcomer's labels, is demoted and has
+    no share.
     """
 
     verify: bool = True

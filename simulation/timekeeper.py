@@ -184,7 +184,8 @@ class _Works:
             self._num_rows[order.domain_id] = answer.num_samples
         elif isinstance(order, ProbeOrder) and isinstance(answer, Selection):
             rows = self._num_rows.get(order.domain_id, 0)
-            self._probes[place] = read_all([card.architecture for card in order.candidates], rows)
+            probed = read_all([card.architecture for card in order.candidates], rows)
+            self._probes[place] = self._probes.get(place, Work()) + probed
         elif isinstance(order, LearnOrder) and isinstance(answer, LearnReport):
             self._lessons[place].append(find_method(order.method).work(self._shape(order, answer)))
 

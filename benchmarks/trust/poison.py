@@ -3,7 +3,7 @@
     python benchmarks/trust/poison.py
 
 The same honest founders with and without liars beside them, 10 % or 30 % of all sources. Each
-attack is met with every defence off, all on, and at 30 % each alone. Everything runs in this
+attack is met with every defence off, all on, and at 30 % the defaults. Everything runs in this
 process on one thread.
 """
 
@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,15 +30,12 @@ from graft.config import ExpansionConfig, TrustConfig, with_settings
 HERE = Path(__file__).resolve().parent
 COMMAND = "python benchmarks/trust/poison.py"
 SHARES = (0.1, 0.3)
-OFF = TrustConfig(verify=False)
 DEFENCES = {
-    "off": OFF,
-    "on": TrustConfig(verify=True, chance=True, share_cap=0.4, disagreement=True),
+    "off": TrustConfig(verify=False),
+    "on": TrustConfig(verify=True, disagreement=True, share_cap=0.4),
     "default": TrustConfig(),
-    "chance": replace(OFF, chance=True),
-    "cap": replace(OFF, share_cap=0.4),
-    "disagreement": replace(OFF, disagreement=True),
 }
+METHODS = ("graft", "best-source", "hat")
 SETTINGS = {"training.max_steps": 150}
 console = Console(stderr=True)
 
@@ -61,25 +58,29 @@ class Cell:
 Outcomes = dict[Cell, dict[int, Outcome]]
 
 
-def cells() -> Iterator[Cell]:
-    """Every cell; the slower method has those at 30 % alone."""
-    for defence in DEFENCES:
-        yield Cell("graft", "clean", 0, defence)
-        for attack in ATTACKS:
-            for share in SHARES if defence in ("off", "on") else (0.3,):
-                yield Cell("graft", attack, share, defence)
-    for defence in ("off", "on"):
-        yield Cell("hat", "clean", 0, defence)
-        for attack in ATTACKS:
-            yield Cell("hat", attack, 0.3, defence)
-    # The backdoor must be there to be found harmless: a source as it stands has it.
-    for attack in ("clean", "backdoor"):
-        yield Cell("best-source", attack, 0.3 if attack == "backdoor" else 0, "off")
+def cells(methods: Collection[str]) -> Iterator[Cell]:
+    """Every cell of these methods; the slower one has 30 % alone."""
+    if "graft" in methods:
+        for defence in DEFENCES:
+            yield Cell("graft", "clean", 0, defence)
+            for attack in ATTACKS:
+                for share in SHARES if defence in ("off", "on") else (0.3,):
+                    yield Cell("graft", attack, share, defence)
+    if "hat" in methods:
+        for defence in ("off", "on"):
+            yield Cell("hat", "clean", 0, defence)
+            for attack in ATTACKS:
+                yield Cell("hat", attack, 0.3, defence)
+    if "best-source" in methods:
+        # The backdoor must be there to be found harmless: a source as it stands has it.
+        yield Cell("best-source", "clean", 0, "off")
+        yield Cell("best-source", "backdoor", 0.3, "off")
 
 
 def main(
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 3,
-    newcomers: Annotated[int, typer.Option(min=1, help="Newcomers a seed.")] = 4,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 4,
+    newcomers: Annotated[int, typer.Option(min=1, help="Newcomers a seed.")] = 8,
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
     work: Annotated[Path, typer.Option(help="Where outcomes are kept.")] = Path("runs/poison"),
     kept: Annotated[bool, typer.Option(help="Run nothing: tell what is kept so far.")] = False,
 ) -> None:
@@ -87,21 +88,25 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     outcomes: Outcomes = defaultdict(dict)
     for seed in range(seeds):
-        known = kept_outcomes(seed, newcomers, work) if kept else run_seed(seed, newcomers, work)
-        for cell in cells():
+        known = (
+            kept_outcomes(seed, newcomers, work)
+            if kept
+            else run_seed(seed, newcomers, method or METHODS, work)
+        )
+        for cell in cells(METHODS):
             if cell.name in known:
                 outcomes[cell][seed] = Outcome(**known[cell.name])
         outcomes[Cell("source", "backdoor", 0.3, "off")][seed] = Outcome(
-            accuracy=0, trigger_rate=known["trigger"], liars_share=1
+            accuracies=[], trigger_rate=known["trigger"], liars_share=1
         )
     write_summary(HERE / "results", figures(outcomes))
     Console(width=120).print(table(outcomes))
 
 
-def run_seed(seed: int, newcomers: int, work: Path) -> dict[str, Any]:
+def run_seed(seed: int, newcomers: int, methods: Collection[str], work: Path) -> dict[str, Any]:
     """The outcomes of one seed by cell; those that an earlier call finished are kept."""
     known = kept_outcomes(seed, newcomers, work)
-    missing = [cell for cell in cells() if cell.name not in known]
+    missing = [cell for cell in cells(methods) if cell.name not in known]
     if missing:
         config = with_settings(ExpansionConfig(seed=seed, comparisons=()), SETTINGS)
         with tempfile.TemporaryDirectory() as folder:
@@ -135,27 +140,33 @@ def run(village: Village, cell: Cell) -> Outcome:
 
 
 def figures(outcomes: Outcomes) -> dict[str, Any]:
-    """Points of accuracy lost against the same method clean and undefended, and trigger rates."""
+    """Points of accuracy lost against the same method clean and undefended, newcomer by newcomer,
+    the standard error of their mean, and trigger rates."""
     told: dict[str, Any] = {}
     for cell, by_seed in outcomes.items():
         found, seeds = list(by_seed.values()), list(by_seed)
-        accuracy = 100 * np.mean([each.accuracy for each in found])
+        rate = 100 * np.mean([each.trigger_rate for each in found])
         if cell.method == "source":
-            rate = 100 * np.mean([each.trigger_rate for each in found])
-            told["poison/backdoor/in-the-sources-themselves"] = figure(
-                rate, "%", "above 50", COMMAND, seeds
-            )
+            name = "poison/backdoor/in-the-sources-themselves"
+            told[name] = figure(rate, "%", "above 50", COMMAND, seeds)
             continue
         name = f"poison/{cell.name}"
+        accuracy = 100 * np.mean([each.accuracies for each in found])
         told[f"{name}/accuracy"] = figure(accuracy, "%", None, COMMAND, seeds)
-        if cell.attack != "clean":
+        if cell.attack != "clean" or cell.defence != "off":
             clean = outcomes[Cell(cell.method, "clean", 0, "off")]
-            lost = 100 * np.mean([clean[s].accuracy - by_seed[s].accuracy for s in by_seed])
+            lost = 100 * np.concatenate(
+                [np.subtract(clean[s].accuracies, by_seed[s].accuracies) for s in by_seed]
+            )
             target = "at most 1" if cell.defence == "on" else None
-            told[f"{name}/lost"] = figure(lost, "points", target, COMMAND, seeds)
+            told[f"{name}/lost"] = figure(lost.mean(), "points", target, COMMAND, seeds)
+            error = lost.std(ddof=1) / np.sqrt(len(lost))
+            told[f"{name}/lost-error"] = figure(error, "points", None, COMMAND, seeds)
         if cell.attack in ("clean", "backdoor"):
-            rate = 100 * np.mean([each.trigger_rate for each in found])
             told[f"{name}/trigger-rate"] = figure(rate, "%", None, COMMAND, seeds)
+        told[f"{name}/liars-share"] = figure(
+            100 * np.mean([each.liars_share for each in found]), "%", None, COMMAND, seeds
+        )
     return told
 
 
@@ -164,9 +175,9 @@ def table(outcomes: Outcomes) -> Table:
     shown = Table("Method, attack", *DEFENCES)
     rows: dict[str, dict[str, str]] = defaultdict(dict)
     for cell, by_seed in outcomes.items():
-        found = by_seed.values()
-        mean = 100 * np.mean([each.accuracy for each in found])
-        liars = np.mean([each.liars_share for each in found])
+        found = [each for each in by_seed.values() if each.accuracies]
+        mean = 100 * np.mean([each.accuracies for each in found]) if found else 0.0
+        liars = np.mean([each.liars_share for each in by_seed.values()])
         rows[cell.name.rpartition("/")[0]][cell.defence] = f"{mean:.1f} ({liars:.0%})"
     for name, row in rows.items():
         shown.add_row(name, *(row.get(defence, "") for defence in DEFENCES))

@@ -26,28 +26,42 @@ from graft.data.domain import World
 from graft.data.imu_world import ImuWorld
 from graft.data.splits import split_rows
 from graft.rounds import Device, expand_system, found_system
+from graft.seeding import stream
 from graft.training import predict_in_batches
 from graft.values import DomainProfile, LearnReport, LedgerEntry, ModelCard, Order, SystemState
 from graft.wire.cache import MemoryCache
 from graft.wire.link import DirectoryLink
 from graft.wire.manifest import verify_card
 from graft.wire.payload import decode_payload
-from graft.zoo import network_from
+from graft.zoo import Network, network_from
 from server.signing import open_signer
 from server.store import open_store
 from simulation.local import LocalEdge
 
 RUN = "poison"
+_VISITS = 4
 ATTACKS = ("flattering", "permuted", "backdoor", "spoiled", "forged")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Means over the newcomers: accuracy, attack success rate, share of liars among sources."""
+    """Each newcomer's accuracy, and means: attack success rate, share of liars among sources."""
 
-    accuracy: float
+    accuracies: list[float]
     trigger_rate: float
     liars_share: float
+
+
+class LaterVisit(ImuWorld):
+    """The same people another day: the same activities in the same turn, recorded anew."""
+
+    def __init__(self, num_domains: int, config: ExpansionConfig, visit: int) -> None:
+        super().__init__(num_domains, config.world.windows_per_domain, config.seed)
+        self._visit = visit
+
+    def _stream(self, domain_id: str, purpose: str) -> np.random.Generator:
+        anew = ("visit", self._visit) if purpose == "windows" else ()
+        return stream("imu-world", self._seed, domain_id, purpose, *anew)
 
 
 @dataclass
@@ -130,7 +144,7 @@ class Village:
         reports = [r for r in done.reports if isinstance(r, LearnReport)]
         sources = [d for r in reports for d in r.source_domains]
         return Outcome(
-            accuracy=float(np.mean([r.metrics["accuracy"] for r in reports])),
+            accuracies=[self._accuracy(r) for r in sorted(reports, key=lambda r: r.domain_id)],
             trigger_rate=float(np.mean([self._trigger_rate(r) for r in reports])),
             liars_share=float(np.mean([d in liars for d in sources])) if sources else 0.0,
         )
@@ -144,12 +158,25 @@ class Village:
         assert report.card is not None
         return self._rate(report.card, report.domain_id)
 
+    def _accuracy(self, report: LearnReport) -> float:
+        """Accuracy on later recordings of the same person: its own test windows are some 40, in
+        eight stretches of one activity, and would hide a difference of five points."""
+        assert report.card is not None
+        network, right = self._network(report.card), []
+        for visit in range(1, _VISITS + 1):
+            data = LaterVisit(len(self.world.domain_ids), self.config, visit).load(report.domain_id)
+            said_N = predict_in_batches(network, torch.from_numpy(data.x)).argmax(1).numpy()
+            right.append(said_N == data.y_N)
+        return float(np.mean(right))
+
+    def _network(self, card: ModelCard) -> Network:
+        payload = self.store.part(card.model_id, "exact")
+        parameters = decode_payload(payload, None, None)[1]
+        return network_from(card.architecture, self.world.task, parameters)
+
     def _rate(self, card: ModelCard, domain_id: str) -> float:
         """Share of a domain's test rows of other classes that the trigger turns into its class."""
-        payload = self.store.part(card.model_id, "exact")
-        network = network_from(
-            card.architecture, self.world.task, decode_payload(payload, None, None)[1]
-        )
+        network = self._network(card)
         data = self.world.load(domain_id)
         test_N = split_rows(data, self.config.split, self.config.seed).test_N
         rows_N = test_N[data.y_N[test_N] != TRIGGER_CLASS]

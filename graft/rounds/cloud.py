@@ -10,19 +10,14 @@ from graft.config import ExpansionConfig
 from graft.errors import EdgeError, GraftError
 from graft.methods import FOUNDER, Method, find_method
 from graft.ports import Edge
-from graft.selection import Ranked, rank_catalogue
+from graft.rounds.probing import as_failure, choose_sources, rank_candidates, visible_cards
 from graft.values import (
-    Answer,
-    Demotion,
     DomainProfile,
     Failure,
     LearnOrder,
     LearnReport,
     ModelCard,
-    Order,
-    ProbeOrder,
     ProfileOrder,
-    Selection,
     SystemState,
     failure_of,
 )
@@ -68,30 +63,9 @@ def expand_system(
     index = state.round_index
     profiles, failures = _ask_profiles(newcomers, index, config.methods, edge)
     methods = [find_method(name) for name in config.methods]
-    near = _rank(profiles, methods, state, config)
-    probes = [
-        ProbeOrder(
-            domain_id=domain_id,
-            round_index=index,
-            method=method.name,
-            candidates=tuple(card.for_probe() for card, _ in near[method.name][domain_id]),
-            coarse_distances=tuple(distance for _, distance in near[method.name][domain_id]),
-        )
-        for method in methods
-        if method.reach == "selected"
-        for domain_id in profiles
-    ]
-    chosen: dict[tuple[str, str], tuple[str, ...]] = {}
-    demotions: list[Demotion] = []
-    for order, answer in zip(probes, edge.ask(probes), strict=True):
-        if isinstance(answer, Selection):
-            try:
-                chosen[order.domain_id, order.method] = _offered(answer, order)
-                demotions += answer.demoted
-            except EdgeError as error:
-                failures.append(failure_of(order, error))
-        else:
-            failures.append(_as_failure(answer, order))
+    near = rank_candidates(profiles, methods, state, config)
+    choice = choose_sources(near, profiles, methods, state, config, edge)
+    failures += choice.failures
     failed = {(failure.domain_id, failure.method) for failure in failures}
     everyone = tuple(card.for_fusion() for card in state.catalogue)
     groups = tuple(card.for_fusion() for card in state.groups)
@@ -101,10 +75,10 @@ def expand_system(
             return ()
         if method.reach == "centroids":
             return tuple(card.for_probe() for card, _ in near[method.name][domain_id])
-        visible = _visible(method, everyone)
+        visible = visible_cards(method, everyone)
         if method.reach == "selected":
             by_id = {card.model_id: card for card in visible}
-            return tuple(by_id[model_id] for model_id in chosen[domain_id, method.name])
+            return tuple(by_id[model_id] for model_id in choice.chosen[domain_id, method.name])
         return visible
 
     orders = [
@@ -122,7 +96,7 @@ def expand_system(
     ]
     reports = [*failures, *learn_reports(orders, edge)]
     named = {card.model_id: card.domain_id for card in state.catalogue}
-    demotions += [
+    demotions = choice.demotions + [
         demotion
         for report in reports
         if isinstance(report, LearnReport)
@@ -143,64 +117,9 @@ def _ask_profiles(
         if isinstance(answer, DomainProfile):
             profiles[order.domain_id] = answer
         else:
-            failure = _as_failure(answer, order)
+            failure = as_failure(answer, order)
             failures += [replace(failure, method=method) for method in methods]
     return profiles, failures
-
-
-def _rank(
-    profiles: dict[str, DomainProfile],
-    methods: Sequence[Method],
-    state: SystemState,
-    config: ExpansionConfig,
-) -> dict[str, dict[str, Ranked]]:
-    """By method and newcomer, the cards that stage one ranks nearest; each catalogue once."""
-    ranked: dict[bool, dict[str, Ranked]] = {}
-    for method in methods:
-        if method.reach in ("selected", "centroids") and method.founders_only not in ranked:
-            cards = _visible(method, state.catalogue)
-            nearest = _rank_sound(list(profiles.values()), cards, state, config)
-            ranked[method.founders_only] = dict(zip(profiles, nearest, strict=True))
-    return {method.name: ranked.get(method.founders_only, {}) for method in methods}
-
-
-def _rank_sound(
-    profiles: Sequence[DomainProfile],
-    cards: Sequence[ModelCard],
-    state: SystemState,
-    config: ExpansionConfig,
-) -> list[Ranked]:
-    """Stage one's ranking with those behind all others that several newcomers demoted."""
-    suspects = state.suspects(config.trust.demoted_by)
-    sound = [card for card in cards if card.domain_id not in suspects]
-    nearest = rank_catalogue(profiles, sound, config.selection)
-    if len(sound) < min(len(cards), config.selection.candidates_wanted + 1):
-        last = [card for card in cards if card.domain_id in suspects]
-        behind = rank_catalogue(profiles, last, config.selection)
-        wanted = config.selection.candidates_wanted
-        nearest = [(a + b)[:wanted] for a, b in zip(nearest, behind, strict=True)]
-    return nearest
-
-
-def _visible(method: Method, cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
-    if method.founders_only:
-        return tuple(card for card in cards if card.round_index == 0)
-    return cards
-
-
-def _offered(selection: Selection, order: ProbeOrder) -> tuple[str, ...]:
-    offered = {card.model_id for card in order.candidates}
-    foreign = sorted(set(selection.chosen) - offered)
-    if foreign:
-        raise EdgeError(f"selection of {order.domain_id}: got {foreign[0]}, never offered")
-    owners = {card.model_id: card.domain_id for card in order.candidates}
-    for demotion in selection.demoted:
-        if owners.get(demotion.model_id) != demotion.domain_id:
-            raise EdgeError(
-                f"selection of {order.domain_id}: demotes {demotion.model_id} of "
-                f"{demotion.domain_id}, never offered"
-            )
-    return selection.chosen
 
 
 def _admit_reports(
@@ -246,20 +165,10 @@ def learn_reports(orders: Sequence[LearnOrder], edge: Edge) -> list[LearnReport 
     reports: list[LearnReport | Failure] = []
     for order, answer in zip(orders, edge.ask(orders), strict=True):
         if not isinstance(answer, LearnReport):
-            reports.append(_as_failure(answer, order))
+            reports.append(as_failure(answer, order))
         elif missing := [name for name in _METRICS if name not in answer.metrics]:
             error = EdgeError(f"report of {order.domain_id}: got no {', '.join(missing)}")
             reports.append(failure_of(order, error))
         else:
             reports.append(answer)
     return reports
-
-
-def _as_failure(answer: Answer, order: Order) -> Failure:
-    """The failure that an answer is: told, or being of another kind than was asked for."""
-    if isinstance(answer, Failure):
-        return answer
-    kind = type(answer).__name__
-    return failure_of(
-        order, EdgeError(f"answer of {order.domain_id}: got a {kind}, wanted what was asked for")
-    )

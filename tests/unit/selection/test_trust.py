@@ -100,9 +100,22 @@ def test_who_disagrees_is_out_unless_the_newcomers_own_labels_say_otherwise() ->
     mask_SC = np.ones((4, 4), np.bool_)
     log_SNC = sources(truth, truth, truth, noise)
     assert outsiders(log_SNC, labelled_N, truth[:12], mask_SC) == [3]
-    # The same four before a newcomer whose labels the fourth alone has right.
-    assert outsiders(log_SNC, labelled_N, noise[:12], mask_SC) == []
+    # The same four before a newcomer whose labels the fourth alone has right: the labels decide.
+    assert outsiders(log_SNC, labelled_N, noise[:12], mask_SC) == [0, 1, 2]
     assert outsiders(log_SNC[2:], labelled_N, truth[:12], mask_SC[2:]) == []  # two cannot tell
+
+
+def test_many_who_know_nothing_are_no_majority() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.integers(4, size=80)
+    # Two of eight are right on three quarters of the rows; each of the others knows nothing.
+    able = [np.where(rng.random(80) < 0.75, truth, rng.integers(4, size=80)) for _ in range(2)]
+    noise = [rng.integers(4, size=80) for _ in range(6)]
+    found = outsiders(
+        sources(*able, *noise), np.arange(80) < 12, truth[:12], np.ones((8, 4), np.bool_)
+    )
+    assert not {0, 1} & set(found)
+    assert len(found) >= 5
 
 
 def told(by: str, domain_id: str, model_id: str = "a" * 64) -> Demotion:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import SIGNER, world_devices, world_store
 from hypothesis import given, settings
@@ -22,10 +23,19 @@ from graft.data.imu_world import ImuWorld
 from graft.ledger import DEPOT, SERVER, canonical_key
 from graft.results import ResultRow, result_row
 from graft.rounds import expand_system, found_system
-from graft.values import LedgerEntry, Outcome, Phase
+from graft.values import (
+    DomainProfile,
+    LedgerEntry,
+    ModelCard,
+    Outcome,
+    Phase,
+    ProbeOrder,
+    ProfileOrder,
+    Selection,
+)
 from simulation.local import LocalEdge
 from simulation.round_tracks import ComputeTimes
-from simulation.timekeeper import SimulatedClock, simulate_round
+from simulation.timekeeper import SimulatedClock, _Works, simulate_round
 
 # Everyone has the one link: 1 MB/s down, half up, a tenth of a second of latency.
 LINK = """
@@ -230,6 +240,34 @@ def test_a_real_round_is_timed_from_its_orders_answers_and_ledger() -> None:
     # What was noted of a round is forgotten.
     again, _ = clock.time_round(rows, entries)
     assert {row.simulated_compute_s for row in again} == {None}
+
+
+def test_a_second_probe_is_computed_as_well() -> None:
+    config = ExpansionConfig(method="hat", comparisons=())
+    task = ImuWorld(2, 40, seed=0).task
+    order = ProbeOrder(
+        domain_id="ann", round_index=1, method="hat", candidates=(), coarse_distances=()
+    )
+    profile = DomainProfile(
+        domain_id="ann", task=task.name, num_samples=28, statistics_D=np.zeros(2, np.float32),
+        class_counts_C=None,
+    )  # fmt: skip
+    card = ModelCard(
+        model_id="a" * 64, domain_id="ben", architecture="cnn-small", payload_bytes=1, base_bytes=1,
+        residual_bytes=1, class_mask_C=np.ones(task.num_classes, np.bool_), round_index=0,
+    )  # fmt: skip
+    chosen = Selection(domain_id="ann", candidates=(), chosen=())
+
+    def probe_seconds(*offered: int) -> float:
+        works = _Works(config, task)
+        works.note(ProfileOrder(domain_id="ann", round_index=1), profile)
+        for count in offered:
+            probe = replace(order, candidates=(card,) * count, coarse_distances=(0.0,) * count)
+            works.note(probe, chosen)
+        return works.take_seconds()["ann", "hat"].probe_s
+
+    assert probe_seconds(2, 1) == pytest.approx(probe_seconds(3))
+    assert probe_seconds(2, 1) > probe_seconds(2) > 0
 
 
 def _check_rows(rows: Sequence[ResultRow]) -> None:
