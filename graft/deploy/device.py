@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from graft.deploy.processes import Kept, until_stopped
-from graft.deploy.server import tell
+from graft.deploy.server import EXECUTOR, tell
 
 _LOOK_S = 0.5
 
@@ -42,6 +42,7 @@ def device(
         environment=flower_environment(folder / "state" / "flwr"),
         log_file=folder / "state" / "supernode.log",
         news=tell,
+        helper=EXECUTOR,
     )
     tell(f"device {settings.domain}: {rows} rows; server {settings.superlink}")
     with until_stopped() as wait:

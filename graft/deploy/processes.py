@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _STEADY_S = 60.0
@@ -20,14 +22,20 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(kw_only=True)
 class Kept:
-    """One process. After it ended it is started again: at once soon turns into every 30 s."""
+    """One process. After it ended it is started again: at once soon turns into every 30 s.
+
+    ``helper``: a word of the command of a child that it starts once and cannot do without. Where
+    that child has gone, the process is ended, and so started again.
+    """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     log_file: Path
     news: Callable[[str], None]
+    helper: str = ""
     process: "subprocess.Popen[bytes] | None" = None
+    child: psutil.Process | None = None
     due_s: float = 0.0
     wait_s: float = _FIRST_WAIT_S
     started_s: float = field(default=0.0)
@@ -35,6 +43,10 @@ class Kept:
     def look(self) -> None:
         """Start it where it is not running and its time has come."""
         now_s = time.monotonic()
+        if self.process is not None and self._is_helpless(self.process.pid):
+            self.news(f"{self.name} has lost its {self.helper}")
+            self.end()
+            self.process, self.due_s = None, now_s + self.wait_s
         if self.process is not None and (code := self.process.poll()) is not None:
             self.process = None
             steady = now_s - self.started_s > _STEADY_S
@@ -53,8 +65,19 @@ class Kept:
                     preexec_fn=_end_with_parent,
                     process_group=0,  # a Ctrl-C is this command's, which ends them in order
                 )
-            self.started_s = now_s
+            self.started_s, self.child = now_s, None
             self.news(f"{self.name} started (process {self.process.pid})")
+
+    def _is_helpless(self, pid: int) -> bool:
+        """Whether the helper was there and has gone."""
+        try:
+            if self.helper and self.child is None:
+                for child in psutil.Process(pid).children():
+                    if self.helper in " ".join(child.cmdline()):
+                        self.child = child
+            return self.child is not None and self.child.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return self.child is not None
 
     def end(self) -> None:
         """Ask it to end; after ten seconds it must."""

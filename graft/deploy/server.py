@@ -11,6 +11,8 @@ import typer
 from graft.deploy.processes import Kept, until_stopped
 from graft.terminal import console
 
+# Flower starts what runs its apps once, and goes on without it when it was killed.
+EXECUTOR = "flower-superexec"
 _LOOK_S = 0.5
 _REGISTER_EVERY_S = 2.0
 MetricsHostOption = Annotated[
@@ -49,6 +51,7 @@ def server(
     settings = read_server(folder)
     superlink = new_superlink(folder)
     kept = [_kept("superlink", superlink.command, superlink.environment, folder)]
+    kept[0].helper = EXECUTOR
     if with_depot:
         command = [sys.executable, "-c", _GRAFT, "deploy", "depot", str(folder)]
         command += ["--metrics-host", metrics_host]
