@@ -1,6 +1,7 @@
 """A device's connection to the model depot over gRPC."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, NoReturn
 
 import grpc
@@ -61,6 +62,17 @@ def open_channel(
     key_pem, certificate_pem = identity_pem or (None, None)
     credentials = grpc.ssl_channel_credentials(root_ca_pem, key_pem, certificate_pem)
     return grpc.secure_channel(address, credentials, options)
+
+
+def open_deployed_channel(address: str, folder: Path, *, insecure: bool) -> grpc.Channel:
+    """A channel to a deployment's depot by what a folder of it holds: ca.pem, tls.key, tls.pem."""
+    if insecure:
+        return open_channel(address, insecure=True)
+    return open_channel(
+        address,
+        root_ca_pem=(folder / "ca.pem").read_bytes(),
+        identity_pem=((folder / "tls.key").read_bytes(), (folder / "tls.pem").read_bytes()),
+    )
 
 
 def growing_wait(

@@ -5,22 +5,20 @@ orders that its server sealed, and the configuration that says how to learn.
 """
 
 import fcntl
-import hashlib
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import grpc
 import torch
 from flwr.app import ConfigRecord, Context
 from flwr.clientapp import ClientApp
 
 from client.app import answer_with, attach, order_bytes
-from client.fetch import GrpcLink, growing_wait, open_channel
+from client.fetch import GrpcLink, growing_wait, open_deployed_channel
 from client.host import make_device
 from client.policy import load_policy
 from graft.config import ExpansionConfig, config_from_dict
@@ -34,7 +32,13 @@ from graft.wire.cache import FolderCache
 from graft.wire.codec import MESSAGE_BODY, decode_order, encode_answer
 from graft.wire.journal import JournalMeter, read_journal
 from graft.wire.manifest import verify_card
-from graft.wire.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, encode_transfers
+from graft.wire.replies import (
+    MESSAGE_TRANSFERS,
+    Reply,
+    ReplyFolder,
+    encode_transfers,
+    order_digest,
+)
 from graft.wire.seal import MESSAGE_SEAL, open_seal
 
 # With waits that grow to eight seconds this is a quarter of an hour: a depot that was moved, or a
@@ -102,8 +106,8 @@ def _answered(context: Context, site: Site, order: Order, body: bytes) -> Reply:
         return reply
     _forget_other_rounds(site.folder / "state" / "replies", order.round_index)
     # A process that was killed left here what it had moved for this very order.
-    journal = site.folder / "state" / "journal" / f"{hashlib.sha256(body).hexdigest()}.jsonl"
-    answer = answer_with(context, order, partial(field_device, journal=journal))
+    journal = site.folder / "state" / "journal" / f"{order_digest(body)}.jsonl"
+    answer = answer_with(context, order, partial(field_device, site=site, journal=journal))
     entries = read_journal(journal) if journal.exists() else []
     reply = Reply(answer=encode_answer(answer), transfers=encode_transfers(entries))
     if not isinstance(answer, Failure):  # a failure may pass: the next try may do better
@@ -113,32 +117,29 @@ def _answered(context: Context, site: Site, order: Order, body: bytes) -> Reply:
 
 
 @contextmanager
-def field_device(context: Context, order: Order, journal: Path) -> Iterator[Device]:
+def field_device(context: Context, order: Order, site: Site, journal: Path) -> Iterator[Device]:
     """The device that runs here: models come from the depot over TLS."""
-    site = open_site(context)
     settings, folder = site.settings, site.folder
-    world = FolderWorld(site.data)
     torch.set_num_threads(settings.threads)
-    meter = JournalMeter(journal)
-    with _depot_channel(folder, settings) as channel:
-        try:
-            yield make_device(
-                order,
-                config=_expansion(context),
-                world=world,
-                run=settings.run,
-                link=GrpcLink(channel),
-                cache=FolderCache(folder / "state" / "cache", settings.cache_bytes),
-                verify=partial(verify_card, settings.run, public_key=site.public_key),
-                record=meter.record,
-                clock=time.perf_counter,
-                wait_before_retry=growing_wait(time.sleep),
-                wait_out=time.sleep,
-                max_attempts=_MAX_ATTEMPTS,
-                policy=load_policy(folder / "policy.toml"),
-            )
-        finally:
-            meter.close()
+    with (
+        closing(JournalMeter(journal)) as meter,
+        open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
+    ):
+        yield make_device(
+            order,
+            config=_expansion(context),
+            world=FolderWorld(site.data),
+            run=settings.run,
+            link=GrpcLink(channel),
+            cache=FolderCache(folder / "state" / "cache", settings.cache_bytes),
+            verify=partial(verify_card, settings.run, public_key=site.public_key),
+            record=meter.record,
+            clock=time.perf_counter,
+            wait_before_retry=growing_wait(time.sleep),
+            wait_out=time.sleep,
+            max_attempts=_MAX_ATTEMPTS,
+            policy=load_policy(folder / "policy.toml"),
+        )
 
 
 def _expansion(context: Context) -> ExpansionConfig:
@@ -148,16 +149,6 @@ def _expansion(context: Context) -> ExpansionConfig:
         return config_from_dict(tomllib.loads(str(text)))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"run configuration: got {error}, wanted TOML") from error
-
-
-def _depot_channel(folder: Path, settings: DeviceSettings) -> grpc.Channel:
-    if settings.insecure:
-        return open_channel(settings.depot, insecure=True)
-    return open_channel(
-        settings.depot,
-        root_ca_pem=(folder / "ca.pem").read_bytes(),
-        identity_pem=((folder / "tls.key").read_bytes(), (folder / "tls.pem").read_bytes()),
-    )
 
 
 def _forget_other_rounds(replies: Path, round_index: int) -> None:

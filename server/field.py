@@ -80,7 +80,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         folder.resume()
     else:
         folder.begin(config, world)
-    finished = folder.read_state().round_index
+    finished = folder.count_rounds()
     arriving = sorted({d for round_ in rounds[finished:] for d in round_})
     settings = EdgeSettings(
         run=folder.run_id,

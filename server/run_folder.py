@@ -162,11 +162,16 @@ class RunFolder:
         remove_tree(self.devices)
         return self.read_state()
 
-    def read_state(self) -> SystemState:
-        """The state after the last finished round: empty where no round is finished."""
+    def count_rounds(self) -> int:
+        """How many rounds are finished; reads none of them."""
         finished = 0
         while (self._round(finished) / _LAST_OF_A_ROUND).exists():
             finished += 1
+        return finished
+
+    def read_state(self) -> SystemState:
+        """The state after the last finished round: empty where no round is finished."""
+        finished = self.count_rounds()
         if not finished:
             return SystemState()
         catalogue, groups = (

@@ -8,6 +8,7 @@ import typer
 
 from graft.deploy.processes import Kept, until_stopped
 from graft.deploy.server import EXECUTOR, tell
+from graft.deployment import DeviceSettings, read_device
 
 _LOOK_S = 0.5
 
@@ -26,7 +27,6 @@ def device(
     """
     from graft.data.dataset_table import read_dataset
     from graft.data.folder import FolderWorld
-    from graft.deployment import read_device
     from graft.errors import DatasetFormatError
     from server.superlink import flower_environment
 
@@ -38,7 +38,7 @@ def device(
     rows = len(world.load(settings.domain).y_N)  # what is wrong with the data shows here, at once
     kept = Kept(
         name="supernode",
-        command=[*_command(folder, data, port)],
+        command=_command(folder, data, port, settings),
         environment=flower_environment(folder / "state" / "flwr"),
         log_file=folder / "state" / "supernode.log",
         news=tell,
@@ -53,10 +53,7 @@ def device(
             kept.end()
 
 
-def _command(folder: Path, data: Path, port: int) -> list[str]:
-    from graft.deployment import read_device
-
-    settings = read_device(folder)
+def _command(folder: Path, data: Path, port: int, settings: DeviceSettings) -> list[str]:
     command = [sys.executable, "-m", "client.node", settings.bundle]
     command += ["--superlink", settings.superlink, "--port", str(port)]
     command += ["--node-config", f'device-folder="{folder}" data-folder="{data}"']

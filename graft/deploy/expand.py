@@ -49,8 +49,7 @@ def expand(
 
     server = server.absolute()
     folder = run_folder(server)
-    state = folder.read_state()
-    finished = state.round_index
+    finished = folder.count_rounds()
     if domains:
         strangers = sorted(set(domains) - set(enrolled(server)))
         if strangers:
@@ -58,13 +57,13 @@ def expand(
         if founders != (finished == 0):
             wanted = "--founders for the first round" if finished == 0 else "no --founders again"
             raise ConfigError(f"round {finished}: wanted {wanted}, and only then")
-        plan_round(server, domains, state)
+        plan_round(server, domains, folder.read_state())
     rounds = read_rounds(server)
     if finished == len(rounds):
         raise RunError(f"{server}: no round is unfinished; name the domains that arrive")
     until_s = time.monotonic() + deadline_s
     with _bar() as bar:
-        while folder.read_state().round_index < len(rounds):
+        while folder.count_rounds() < len(rounds):
             if time.monotonic() > until_s:
                 raise EdgeError(
                     f"round {finished}: not over after {deadline_s:.0f} s; run it again"
@@ -106,7 +105,7 @@ def _run_once(
     task = bar.add_task("start", total=None, round=0)
     ask_s = time.monotonic() + _ASK_FLOWER_EVERY_S
     try:
-        while folder.read_state().round_index < num_rounds and time.monotonic() < until_s:
+        while folder.count_rounds() < num_rounds and time.monotonic() < until_s:
             _follow(server / "state" / "progress.json", bar, task)
             time.sleep(_LOOK_S)
             if time.monotonic() > ask_s:
@@ -115,7 +114,7 @@ def _run_once(
                     status = open_superlink(server).run_status(run_id)
                 except GraftError:
                     continue  # the SuperLink is starting again
-                if status.startswith("finished") and folder.read_state().round_index < num_rounds:
+                if status.startswith("finished") and folder.count_rounds() < num_rounds:
                     if failure := folder.read_failure():
                         raise EdgeError(f"round not over: {failure}")
                     tell(f"the ServerApp ended ({status}); again")

@@ -83,22 +83,12 @@ def _depot_serves(server: Path) -> bool:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from client.fetch import open_channel
+    from client.fetch import open_deployed_channel
     from graft.deployment import read_server
 
     settings = read_server(server)
-    ca_pem = None if settings.insecure else (server / "ca.pem").read_bytes()
-    identity = (
-        None
-        if settings.insecure
-        else ((server / "tls.key").read_bytes(), (server / "tls.pem").read_bytes())
-    )
-    with open_channel(
-        f"{settings.depot_host or '127.0.0.1'}:{settings.depot_port}",
-        root_ca_pem=ca_pem,
-        identity_pem=identity,
-        insecure=settings.insecure,
-    ) as channel:
+    address = f"{settings.depot_host or '127.0.0.1'}:{settings.depot_port}"
+    with open_deployed_channel(address, server, insecure=settings.insecure) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             told = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)

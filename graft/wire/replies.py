@@ -34,6 +34,11 @@ class Reply:
     transfers: bytes = b""
 
 
+def order_digest(order: bytes) -> str:
+    """SHA-256 (hex) of an encoded order: what it is kept under, on either side."""
+    return hashlib.sha256(order).hexdigest()
+
+
 class ReplyFolder:
     """Replies by the SHA-256 of the order that they answer, each whole or not there."""
 
@@ -54,7 +59,7 @@ class ReplyFolder:
         replace_file(self._file(order), kept.SerializeToString(), mode=0o600)
 
     def _file(self, order: bytes) -> AnyPath:
-        return self._path / hashlib.sha256(order).hexdigest()
+        return self._path / order_digest(order)
 
 
 def encode_transfers(entries: Sequence[LedgerEntry]) -> bytes:

@@ -60,7 +60,8 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     # A profile opens no connection, so there need be no depot.
     monkeypatch.setattr(
-        "client.field._depot_channel", lambda folder, settings: grpc.insecure_channel("localhost:1")
+        "client.field.open_deployed_channel",
+        lambda address, folder, insecure: grpc.insecure_channel(address),
     )
     return Site(tmp_path)
 
