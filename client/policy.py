@@ -7,7 +7,6 @@ policy.spent/    spent.json: each release, its cost and its numbers; lock
 import fcntl
 import json
 import secrets
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from graft.config import PolicyConfig, config_from_dict
-from graft.errors import ConfigError, PolicyError
+from graft.config import PolicyConfig, config_from_dict, read_toml
+from graft.errors import PolicyError
 from graft.files import replace_file
 from graft.privacy import Cost, Draw, Noisy, SitePolicy, require_budget
 
@@ -28,13 +27,7 @@ def load_policy(path: Path) -> SitePolicy:
 
     Raises ConfigError where the file is missing, is no TOML or has unknown keys or values.
     """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"policy {path}: no such file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"policy {path}: not TOML: {error}") from error
-    settings = config_from_dict({"policy": table}).policy
+    settings = config_from_dict({"policy": read_toml(path, "policy")}).policy
     return SitePolicy(settings, DiskReleases(path.with_suffix(".spent"), settings))
 
 

@@ -393,13 +393,17 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 
 def read_config(path: Path) -> ExpansionConfig:
     """Read a TOML file; raises ConfigError where it is missing, malformed or has unknown keys."""
+    return config_from_dict(read_toml(path, "configuration"))
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The tables of a TOML file; raises ConfigError, which calls the file ``what``."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"configuration {path}: no such file") from error
+        raise ConfigError(f"{what} {path}: no such file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path}: not TOML: {error}") from error
-    return config_from_dict(table)
+        raise ConfigError(f"{what} {path}: not TOML: {error}") from error
 
 
 def config_toml(config: ExpansionConfig) -> str:

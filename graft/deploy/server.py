@@ -50,8 +50,7 @@ def server(
     folder = folder.absolute()
     settings = read_server(folder)
     superlink = new_superlink(folder)
-    kept = [_kept("superlink", superlink.command, superlink.environment, folder)]
-    kept[0].helper = EXECUTOR
+    kept = [_kept("superlink", superlink.command, superlink.environment, folder, EXECUTOR)]
     if with_depot:
         command = [sys.executable, "-c", _GRAFT, "deploy", "depot", str(folder)]
         command += ["--metrics-host", metrics_host]
@@ -159,6 +158,14 @@ def tell(news: str) -> None:
 _GRAFT = "from graft.cli import main; main()"
 
 
-def _kept(name: str, command: list[str], environment: dict[str, str], folder: Path) -> Kept:
-    log_file = folder / "state" / f"{name}.log"
-    return Kept(name=name, command=command, environment=environment, log_file=log_file, news=tell)
+def _kept(
+    name: str, command: list[str], environment: dict[str, str], folder: Path, helper: str = ""
+) -> Kept:
+    return Kept(
+        name=name,
+        command=command,
+        environment=environment,
+        log_file=folder / "state" / f"{name}.log",
+        news=tell,
+        helper=helper,
+    )

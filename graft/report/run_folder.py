@@ -25,8 +25,8 @@ class RunRecord:
     entries: tuple[LedgerEntry, ...]
 
 
-def read_run(run_folder: AnyPath) -> RunRecord:
-    """Read a run folder; raises RunError where a part is missing or cannot be read."""
+def read_tables(run_folder: AnyPath) -> tuple[Mapping[str, Any], ExpansionConfig]:
+    """A run's ``run.toml``, whole and as its configuration; raises RunError for anything else."""
     path = run_folder / "run.toml"
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
@@ -36,15 +36,19 @@ def read_run(run_folder: AnyPath) -> RunRecord:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: not TOML: {error}") from error
-    run = tables.get("run")
-    if not isinstance(run, dict) or not isinstance(tables.get("config"), dict):
+    if not isinstance(tables.get("run"), dict) or not isinstance(tables.get("config"), dict):
         raise RunError(f"{path}: got tables {sorted(tables)}, wanted [run] and [config]")
     try:
-        config = config_from_dict(tables["config"])
+        return tables, config_from_dict(tables["config"])
     except ConfigError as error:
         raise RunError(f"{path}: its configuration is of another version: {error}") from error
+
+
+def read_run(run_folder: AnyPath) -> RunRecord:
+    """Read a run folder; raises RunError where a part is missing or cannot be read."""
+    tables, config = read_tables(run_folder)
     return RunRecord(
-        run=run,
+        run=tables["run"],
         versions=tables.get("versions", {}),
         world=tables.get("world", {}),
         config=config,

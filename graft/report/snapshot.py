@@ -2,16 +2,14 @@
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from graft.config import config_from_dict
-from graft.errors import RunError
 from graft.files import AnyPath
 from graft.ledger import is_upload, read_ledger
+from graft.report.run_folder import read_tables
 from graft.report.summary import MethodSummary, RoundSummary, summarise, summarise_rounds
 from graft.results import ResultRow, read_results
 
@@ -81,12 +79,8 @@ class RunWatcher:
 
     def look(self) -> Snapshot:
         """The run as it is now; raises RunError where the folder is no run's."""
-        path = self.folder / "run.toml"
-        try:
-            tables = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise RunError(f"run folder {self.folder}: got no run.toml, wanted a run's") from error
-        run, config = tables["run"], config_from_dict(tables["config"])
+        tables, config = read_tables(self.folder)
+        run = tables["run"]
         if self._read_rounds():
             newcomers = [row for row in self._rows if row.round_index >= 1]
             self._methods = summarise(newcomers, (), config) if newcomers else ()
