@@ -35,10 +35,13 @@ RESULTS_SCHEMA = pa.schema(
         ("link_class", pa.string()),
         ("simulated_compute_s", pa.float64()),
         ("simulated_s", pa.float64()),
+        ("mixture", pa.list_(pa.list_(pa.float32()))),
+        ("dictionary", pa.list_(pa.list_(pa.float32()))),
     ]
 )
-# Runs from before the simulated clock lack these.
 _SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
+# Runs from before the traces, and from before the simulated clock too, lack the last columns.
+_FORMER_WIDTHS = (len(RESULTS_SCHEMA) - 2, len(RESULTS_SCHEMA) - 2 - len(_SIMULATED))
 # What a clock or the host decides stays out of the run's hash.
 _UNHASHED = {"compute_s", "peak_memory_bytes"}
 
@@ -51,7 +54,8 @@ class ResultRow:
     class name) and ``error_message``; its numbers are None. ``compute_s`` is measured on the
     machine that ran it; ``simulated_compute_s`` is the same work on its device class, and
     ``simulated_s`` when the domain was done, from the start of the round, waiting and transfers
-    over its link class included.
+    over its link class included. ``mixture`` and ``dictionary`` are the rows of ``FusionTrace``:
+    a row a source domain, a row an epoch.
     """
 
     domain_id: str
@@ -75,6 +79,8 @@ class ResultRow:
     link_class: str | None = None
     simulated_compute_s: float | None = None
     simulated_s: float | None = None
+    mixture: list[list[float]] | None = None
+    dictionary: list[list[float]] | None = None
 
 
 def result_row(report: LearnReport | Failure) -> ResultRow:
@@ -87,7 +93,7 @@ def result_row(report: LearnReport | Failure) -> ResultRow:
             error=report.error,
             error_message=report.message,
         )
-    metrics = report.metrics
+    metrics, trace = report.metrics, report.trace
     return ResultRow(
         domain_id=report.domain_id,
         method=report.method,
@@ -105,6 +111,10 @@ def result_row(report: LearnReport | Failure) -> ResultRow:
         peak_memory_bytes=report.peak_memory_bytes,
         source_domains=list(report.source_domains),
         model_id=report.card.model_id if report.card else None,
+        mixture=None if trace is None else trace.mixture_SQ.tolist(),
+        dictionary=None
+        if trace is None or trace.dictionary_E4 is None
+        else trace.dictionary_E4.tolist(),
     )
 
 
@@ -125,8 +135,9 @@ def read_results(path: AnyPath) -> list[ResultRow]:
         table = read_table(path)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise RunError(f"results {path}: {error}") from error
-    if table.schema.names not in (RESULTS_SCHEMA.names, RESULTS_SCHEMA.names[: -len(_SIMULATED)]):
-        raise RunError(f"results columns: got {table.schema.names}, wanted {RESULTS_SCHEMA.names}")
+    names = RESULTS_SCHEMA.names
+    if table.schema.names not in (names, *(names[:width] for width in _FORMER_WIDTHS)):
+        raise RunError(f"results columns: got {table.schema.names}, wanted {names}")
     return [ResultRow(**row) for row in table.to_pylist()]
 
 

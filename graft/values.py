@@ -171,13 +171,28 @@ Order = ProfileOrder | ProbeOrder | LearnOrder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FusionTrace:
+    """How a fusion went, in a few hundred bytes and without a single sample of its own.
+
+    ``mixture_SQ`` (S, 6): of each source that was used, its weight's mean and 5, 25, 50, 75 and
+    95 % quantiles over the domain's samples. ``dictionary_E4`` (at most 32, 4), of a method that
+    keeps one: epochs done, share of U held, mean quality of that, and accuracy of the fused
+    sources on held-out rows. All but the epochs lie between 0 and 1.
+    """
+
+    mixture_SQ: FloatArray
+    dictionary_E4: FloatArray | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LearnReport:
     """What a domain answers to a LearnOrder.
 
     ``metrics`` holds numbers only: accuracy and macro_f1 (0 to 1, on the domain's test
     block), num_test, num_labelled, num_unlabelled, and what the method adds.
     ``compute_s`` is measured on the device and stays out of every hash. ``demoted`` are sources
-    that were sent and had no share in what was learnt.
+    that were sent and had no share in what was learnt. ``trace`` has a row a source domain; it
+    is None where the method has none or the site's policy tells nothing without noise.
     """
 
     domain_id: str
@@ -191,6 +206,7 @@ class LearnReport:
     peak_memory_bytes: int
     card: ModelCard | None = None
     demoted: tuple[Demotion, ...] = ()
+    trace: FusionTrace | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

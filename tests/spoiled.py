@@ -14,6 +14,7 @@ from graft.values import (
     Demotion,
     DomainProfile,
     Failure,
+    FusionTrace,
     LearnOrder,
     LearnReport,
     ModelCard,
@@ -92,6 +93,10 @@ ANSWERS: list[Answer] = [
         compute_s=1.5,
         peak_memory_bytes=1_000,
         card=CARD,
+        trace=FusionTrace(
+            mixture_SQ=np.full((2, 6), 0.5, np.float32),
+            dictionary_E4=np.full((3, 4), 0.25, np.float32),
+        ),
     ),
     Failure(domain_id="d", round_index=1, method="hat", error="OSError", message="no disk"),
 ]

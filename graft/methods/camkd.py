@@ -20,8 +20,10 @@ from graft.methods.target import (
     taught_loss,
     train_target,
 )
+from graft.methods.trace import mixture_spread
 from graft.methods.work import camkd_work
 from graft.training import Learned, Lesson
+from graft.values import FusionTrace
 
 _SMALLEST = 1e-6  # a source is never surer than this that a label is wrong
 
@@ -58,8 +60,10 @@ def fit_camkd(lesson: Lesson) -> Learned:
     """
     predictions_SLC = source_predictions(lesson.sources, lesson.x_L)
     predictions_SUC = source_predictions(lesson.sources, lesson.x_U)
-    taught_LC = _mixed(predictions_SLC, label_doubt(predictions_SLC, lesson.y_L))
-    taught_UC = _mixed(predictions_SUC, own_doubt(predictions_SUC))
+    weight_SL = confidence_mixture(label_doubt(predictions_SLC, lesson.y_L))
+    weight_SU = confidence_mixture(own_doubt(predictions_SUC))
+    taught_LC = torch.einsum("sn,snc->nc", weight_SL, predictions_SLC)
+    taught_UC = torch.einsum("sn,snc->nc", weight_SU, predictions_SUC)
     network = fresh_target(lesson)
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
@@ -74,11 +78,8 @@ def fit_camkd(lesson: Lesson) -> Learned:
         network=network.eval(),
         mask_C=known_classes(lesson),
         used=lesson.sources,
+        trace=FusionTrace(mixture_SQ=mixture_spread(torch.cat([weight_SL, weight_SU], dim=1))),
     )
-
-
-def _mixed(predictions_SNC: Tensor, doubt_SN: Tensor) -> Tensor:
-    return torch.einsum("sn,snc->nc", confidence_mixture(doubt_SN), predictions_SNC)
 
 
 METHODS = (

@@ -27,6 +27,7 @@ from graft.methods.target import (
     require_sources,
     taught_loss,
 )
+from graft.methods.trace import mixture_spread
 from graft.methods.work import moved_sources_work
 from graft.training import (
     Learned,
@@ -36,6 +37,7 @@ from graft.training import (
     minimise,
     parameter_group,
 )
+from graft.values import FusionTrace
 
 _SMALLEST = 1e-6
 
@@ -124,6 +126,8 @@ def fit_decision(lesson: Lesson) -> Learned:
         network=target.eval(),
         mask_C=known_classes(lesson),
         used=lesson.sources,
+        # Shares of a source, not of a sample.
+        trace=FusionTrace(mixture_SQ=mixture_spread(moved_sources.mixture_S[:, None])),
     )
 
 

@@ -35,9 +35,11 @@ from graft.methods.mixer import stack_features, stack_heads
 from graft.methods.propagation import joint_features, neighbour_graph, propagate
 from graft.methods.shares import cap_teachers
 from graft.methods.target import fresh_target, known_classes, require_sources
+from graft.methods.trace import mixture_spread
 from graft.methods.work import graft_work
 from graft.seeding import derive_seed
 from graft.training import Learned, Lesson, Source, count_steps, minimise, parameter_group
+from graft.values import FusionTrace
 from graft.zoo import Network
 
 Part = Literal["heads", "norms", "agreement", "propagation", "sharpening", "start", "augmentation"]
@@ -61,7 +63,7 @@ def fit_graft(lesson: Lesson, without: Collection[Part] = ()) -> Learned:
     growth = lesson.config.growth
     x_N = torch.cat([lesson.x_L, lesson.x_U])
     teachers = adapt_teachers(lesson, x_N, without)
-    taught_NC, agreement_T = agreed_prediction(teachers, lesson, without)
+    taught_NC, agreement_T, weight_T = agreed_prediction(teachers, lesson, without)
     temperature = 1.0 if "sharpening" in without else growth.knowledge_temperature
     taught_UC = sharpened(taught_NC[len(lesson.x_L) :], temperature)
     start = None if "start" in without else grafted_start(lesson, teachers, agreement_T)
@@ -74,6 +76,10 @@ def fit_graft(lesson: Lesson, without: Collection[Part] = ()) -> Learned:
         mask_C=known_classes(lesson),
         used=lesson.sources,
         figures={"started_from_source": float(start is not None)},
+        # A source weighs the same on every sample: what its one or two forms weigh together.
+        trace=FusionTrace(
+            mixture_SQ=mixture_spread(weight_T.view(-1, len(lesson.sources)).sum(0)[:, None])
+        ),
     )
 
 
@@ -117,8 +123,9 @@ def train_heads(
 
 def agreed_prediction(
     teachers: _Teachers, lesson: Lesson, without: Collection[Part] = ()
-) -> tuple[Tensor, Tensor]:
-    """Step 2: what the teachers agree on, for L and U (N, C), and how far each agrees, (T,).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Step 2: what the teachers agree on, for L and U (N, C), how far each agrees with it (T,),
+    and what each weighed in it (T,).
 
     A dozen labels say too little of which teacher to trust; all rows together say more.
     """
@@ -136,7 +143,8 @@ def agreed_prediction(
     source_T = [source.model_id for source in teachers.sources]
     rounds = 0 if "agreement" in without else growth.agreement_rounds
     for _ in range(rounds + 1):
-        agreed_NC = geometric_mean(log_TNC, trust_T)
+        weight_T = trust_T
+        agreed_NC = geometric_mean(log_TNC, weight_T)
         agreed_NC[: len(y_LC)] = y_LC
         if graph is not None:
             agreed_NC = propagate(agreed_NC, graph, growth.spread_share)
@@ -144,7 +152,7 @@ def agreed_prediction(
         trust_T = torch.softmax(growth.trust * agreement_T, dim=0)
         if share_cap < 1:
             trust_T = cap_teachers(trust_T, source_T, share_cap)
-    return agreed_NC, agreement_T
+    return agreed_NC, agreement_T, weight_T
 
 
 def geometric_mean(log_TNC: Tensor, weight_T: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from graft.methods.dictionary import (
 from graft.methods.method import Method
 from graft.methods.mixer import Mixer, heads_loss, holdout_folds, mixer_loss, stack_features
 from graft.methods.target import fresh_target, known_classes, require_sources
+from graft.methods.trace import mixture_spread, thinned_epochs
 from graft.methods.work import hat_work
 from graft.training import (
     Learned,
@@ -36,6 +37,7 @@ from graft.training import (
     minimise,
     parameter_group,
 )
+from graft.values import FusionTrace
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ def fit_hat(lesson: Lesson) -> Learned:
     # Source encoders are frozen and in eval mode, so their features are computed once.
     sources_SLF = stack_features(sources, lesson.x_L)
     sources_SUF = stack_features(sources, lesson.x_U)
+    epochs: list[tuple[float, ...]] = []
 
     @torch.no_grad()
     def check_knowledge() -> None:
@@ -79,6 +82,11 @@ def fit_hat(lesson: Lesson) -> Learned:
         knowledge.precision_C = class_precision(fused_HC, y_H)
         # Smoothed, so that one unlucky row out of three does not stop the injection.
         knowledge.accuracy = (correct + 1) / (len(y_H) + 2)
+        note_epoch()
+
+    def note_epoch() -> None:
+        quality = dictionary.mean_quality
+        epochs.append((len(epochs), dictionary.share, quality, knowledge.accuracy))
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         x = torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]])
@@ -116,6 +124,10 @@ def fit_hat(lesson: Lesson) -> Learned:
     minimise(
         loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed, check_knowledge
     )
+    note_epoch()
+    with torch.no_grad():
+        sources_SNF = torch.cat([sources_SLF, sources_SUF], dim=1)
+        _, mixture_RNS = mixer(features_in_batches(target, x_N), sources_SNF)
     return Learned(
         architecture=lesson.architecture,
         network=target.eval(),
@@ -126,6 +138,10 @@ def fit_hat(lesson: Lesson) -> Learned:
             "knowledge_quality": dictionary.mean_quality,
             "dictionary_share": dictionary.share,
         },
+        trace=FusionTrace(
+            mixture_SQ=mixture_spread(mixture_RNS.mean(0).T),
+            dictionary_E4=thinned_epochs(epochs),
+        ),
     )
 
 

@@ -271,6 +271,65 @@
         `${size(down)} down, ${size(up)} up`)]));
   }
 
+  // Figures of a source's weight: its mean, then 5, 25, 50, 75 and 95 % of the samples lie below.
+  function weights(row, named) {
+    const share = (thousandths) => `${(thousandths / 10).toFixed(1)} %`;
+    const lines = rows.sources[row].map((source, at) =>
+      [source, ...rows.mixture[row].slice(6 * at, 6 * at + 6)]);
+    lines.sort((one, other) => other[1] - one[1]);
+    const same = lines.every((line) => line[2] === line[6]);
+    const picture = ([, mean, p5, p25, p50, p75, p95]) => svg("svg", { viewBox: "0 0 220 18",
+      class: "spread", "aria-hidden": "true" },
+      svg("path", { class: "axis", d: "M10 9H210" }),
+      ...(same ? [] : [svg("path", { class: "whisker", d: `M${10 + p5 / 5} 9H${10 + p95 / 5}` }),
+        svg("rect", { x: 10 + p25 / 5, y: 4, width: Math.max(1, (p75 - p25) / 5), height: 10 }),
+        svg("path", { class: "median", d: `M${10 + p50 / 5} 3V15` })]),
+      svg("circle", { cx: 10 + mean / 5, cy: 9, r: 4 }));
+    const heads = [["Source"], ["Mean weight"], ...(same ? [] : [["90 % of samples", "extra"]]),
+      ["0 to 100 %", "text"]];
+    const table = el("div", { class: "scroll", tabindex: "0" }, el("table", {},
+      el("thead", {}, el("tr", {}, ...heads.map(([text, kind]) =>
+        el("th", { scope: "col", class: kind ?? null }, text)))),
+      el("tbody", {}, ...lines.map((line) => el("tr", {},
+        el("th", { scope: "row" }, link(line[0])), el("td", {}, share(line[1])),
+        ...(same ? [] : [el("td", { class: "extra" },
+          `${(line[2] / 10).toFixed(0)} to ${(line[6] / 10).toFixed(0)} %`)]),
+        el("td", { class: "text" }, picture(line)))))));
+    return [...(named ? [el("h3", {}, data.methods[rows.method[row]])] : []), table,
+      el("p", { class: "soft" }, same ? "A source weighs the same on every sample."
+        : "Dot: mean over the domain's samples. Box: middle half of them, with the median. Line: "
+          + "all but 5 % at either end.")];
+  }
+
+  function growth(row) {
+    const parts = rows.dictionary[row];
+    const epochs = [];
+    for (let at = 0; at < parts.length; at += 4) epochs.push(parts.slice(at, at + 4));
+    const last = epochs[epochs.length - 1];
+    const width = Math.min(760, Math.max(300, detail.clientWidth - 50));
+    const [left, right, top, bottom] = [48, width - 12, 10, 170];
+    const x = (epoch) => left + (right - left) * epoch / (last[0] || 1);
+    const y = (thousandths) => bottom - (bottom - top) * thousandths / 1000;
+    const kinds = [["share of unlabelled samples held", "ship"],
+      ["mean quality of those", "register"], ["fused sources right on held-out rows", "report"]];
+    const axis = [0, 250, 500, 750, 1000].flatMap((at) => [
+      svg("path", { class: "axis", d: `M${left} ${y(at)}H${right}` }),
+      svg("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end", class: "quiet" },
+        `${at / 10} %`)]);
+    const lines = kinds.map(([, colour], kind) => svg("path", { class: "line",
+      style: `stroke:var(--${colour})`,
+      d: `M${epochs.map((each) => `${x(each[0]).toFixed(1)} ${y(each[kind + 1]).toFixed(1)}`).join("L")}` }));
+    const words = kinds.map(([text], kind) => `${text} ${(last[kind + 1] / 10).toFixed(1)} %`);
+    return el("figure", {}, svg("svg", { viewBox: `0 0 ${width} 200`, role: "img", class: "graph",
+      "aria-label": `After ${last[0]} epochs: ${words.join(", ")}`, style: `max-width:${width}px` },
+      ...axis, ...lines,
+      ...[0, last[0]].map((epoch, at) => svg("text", { x: x(epoch), y: 192, class: "quiet",
+        "text-anchor": at ? "end" : "start" }, at ? `epoch ${epoch}` : "start"))),
+      el("figcaption", {}, ...kinds.flatMap(([, colour], kind) => [
+        el("span", { class: "swatch", style: `background:var(--${colour})` }),
+        `${words[kind]} at the end${kind < 2 ? ";  " : "."}`])));
+  }
+
   function visitCards(visit) {
     const domain = visits.domain[visit];
     const row = own[visit];
@@ -281,13 +340,7 @@
       ["Rows", `${visits.labelled[visit] ?? NONE} labelled, ${visits.unlabelled[visit] ?? NONE} `
         + `unlabelled, ${visits.test[visit] ?? NONE} to test`],
       ["Model", row !== undefined && rows.model[row] ? `${rows.model[row]}…` : NONE]];
-    const quality = row === undefined ? null : rows.quality[row];
-    const held = row === undefined ? null : rows.heldOut[row];
-    const knowledge = [
-      ...(held === null ? [] : [`Fused sources on held-out rows: ${percent(held)}.`]),
-      ...(quality === null ? [] : [`Mean quality of what they taught, at the end: ${percent(quality)}.`]),
-      "A run keeps neither the mixture of each sample nor the dictionary of each epoch: both "
-        + "stay on the device."];
+    const fused = rowsOfVisit[visit].filter((each) => rows.mixture[each].length);
     const sources = row === undefined ? [] : rows.sources[row];
     const joined = sources.flatMap((source) => visitsOfDomain[source].slice(0, 1));
     const host = card("Its sources");
@@ -313,7 +366,11 @@
         ? [card("Who taught whom", neighbours(domain, sources, taught))] : []),
       host, pupils,
       card("Bytes by phase", trafficBars(visit)),
-      ...(isFounder(visit) ? [] : [card("What was fused", ...knowledge.map((text) => el("p", {}, text)))]),
+      ...(isFounder(visit) ? [] : [card("How the sources were weighed", ...(fused.length
+        ? fused.flatMap((each) => weights(each, fused.length > 1))
+        : [el("p", { class: "soft" }, "No method of this visit tells how.")]))]),
+      ...rowsOfVisit[visit].filter((each) => rows.dictionary[each].length).map((each) =>
+        card(`Dictionary of ${data.methods[rows.method[each]]} over the epochs`, growth(each))),
     ];
   }
 

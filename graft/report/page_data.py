@@ -1,7 +1,8 @@
 """What the page holds of every domain: columns of small numbers, as JSON that a script reads.
 
 A *visit* is one domain in one round. Accuracies are in ten-thousandths, times in milliseconds,
-memory in kilobytes; -1 points at nothing, null is not measured.
+memory in kilobytes, a fusion's weights and shares in thousandths; -1 points at nothing, null is
+not measured.
 """
 
 import json
@@ -59,8 +60,8 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
             "method": [methods.index(row.method) for row in rows],
             "accuracy": [_scaled(row.accuracy if is_finished(row) else None) for row in rows],
             "f1": [_scaled(row.macro_f1) for row in rows],
-            "heldOut": [_scaled(row.held_out_accuracy) for row in rows],
-            "quality": [_scaled(row.knowledge_quality) for row in rows],
+            "mixture": [_thousandths(row.mixture) for row in rows],
+            "dictionary": [_dictionary(row.dictionary) for row in rows],
             "measured": [_scaled(row.compute_s, 1000) for row in rows],
             "simulatedCompute": [_scaled(row.simulated_compute_s, 1000) for row in rows],
             "simulated": [_scaled(row.simulated_s, 1000) for row in rows],
@@ -115,6 +116,17 @@ def _index(methods: Sequence[str], method: str) -> int:
 
 def _scaled(value: float | None, scale: float = 10_000) -> int | None:
     return None if value is None or value != value else round(value * scale)
+
+
+def _thousandths(table: Sequence[Sequence[float]] | None) -> list[int]:
+    return [round(1000 * value) for line in table or () for value in line]
+
+
+def _dictionary(table: Sequence[Sequence[float]] | None) -> list[int]:
+    """Epochs as they are, then three shares."""
+    return [
+        part for epochs, *shares in table or () for part in (int(epochs), *_thousandths([shares]))
+    ]
 
 
 def _error(row: ResultRow) -> str | None:

@@ -81,6 +81,14 @@ dl.bars i { height: 14px; min-width: 2px; border-radius: 2px; flex: none; }
 .graph a .quiet { text-decoration: none; }
 .graph .edge { fill: none; stroke: var(--quiet); stroke-width: 1.4; opacity: 0.7; }
 .graph .dot { fill: var(--quiet); } .graph .self { fill: var(--main); }
+.graph .axis, .spread .axis { fill: none; stroke: var(--rule); }
+.graph .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; }
+.spread { width: 220px; height: 18px; vertical-align: middle; }
+.spread .whisker { stroke: var(--quiet); stroke-width: 2; }
+.spread rect { fill: var(--main); opacity: 0.45; } .spread circle { fill: var(--main); }
+.spread .median { stroke: var(--ink); stroke-width: 2; }
+.swatch { display: inline-block; width: 12px; height: 12px; border-radius: 2px;
+  margin-right: 6px; vertical-align: -1px; }
 h2.visit { margin-top: 28px; }
 @media (max-width: 700px) {
   .extra { display: none; }

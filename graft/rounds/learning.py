@@ -133,6 +133,8 @@ def finish_study(
         peak_memory_bytes=training_bytes + sum(card.payload_bytes for card in study.fetched),
         card=_register(study, learned, learnt_from[0]) if order.register else None,
         demoted=study.demoted,
+        # It has no noise of its own, and a budget is there for what others need.
+        trace=learned.trace if device.policy.settings.epsilon is None else None,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graft.config import ExpansionConfig
-from graft.values import BoolArray, FloatArray, Task
+from graft.values import BoolArray, FloatArray, FusionTrace, Task
 from graft.zoo import Network
 
 
@@ -74,7 +74,7 @@ class Learned:
     """What a method gives back: a network in eval mode, the classes it knows, figures of its own.
 
     ``figures`` may hold held_out_accuracy and knowledge_quality (0 to 1) and whatever else
-    the method wants in the report.
+    the method wants in the report. ``trace`` has a row for each of ``used``.
     """
 
     architecture: str
@@ -82,6 +82,7 @@ class Learned:
     mask_C: BoolArray
     used: tuple[Source | Prototypes, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    trace: FusionTrace | None = None
 
 
 def masked_probabilities(logits_BC: Tensor, mask_C: Tensor) -> Tensor:

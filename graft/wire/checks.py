@@ -19,6 +19,7 @@ from graft.values import (
     DomainProfile,
     Failure,
     FloatArray,
+    FusionTrace,
     LearnReport,
     ModelCard,
     Order,
@@ -33,6 +34,7 @@ MAX_LISTED: Final = 65_536
 MAX_NAME_LENGTH: Final = 256
 MAX_TEXT_LENGTH: Final = 16_384
 MAX_SIGNATURE_BYTES: Final = 1_024
+MAX_EPOCHS_TOLD: Final = 32
 MAX_UINT32: Final = 2**32 - 1
 MAX_UINT64: Final = 2**64 - 1
 
@@ -155,6 +157,30 @@ def _check_report(report: LearnReport) -> None:
     if report.card is not None:
         check_card(report.card)
     _check_demotions(report.demoted)
+    if report.trace is not None:
+        _check_trace(report.trace, len(report.source_domains))
+
+
+def _check_trace(trace: FusionTrace, num_sources: int) -> None:
+    _check_array("mixture", trace.mixture_SQ, 2)
+    if trace.mixture_SQ.shape != (num_sources, 6):
+        raise MessageError(
+            f"mixture: got shape {trace.mixture_SQ.shape}, wanted ({num_sources}, 6)"
+        )
+    shares = [trace.mixture_SQ]
+    if trace.dictionary_E4 is not None:
+        _check_array("dictionary", trace.dictionary_E4, 2)
+        epochs, columns = trace.dictionary_E4.shape
+        if columns != 4 or epochs > MAX_EPOCHS_TOLD:
+            raise MessageError(
+                f"dictionary: got shape {(epochs, columns)}, wanted at most ({MAX_EPOCHS_TOLD}, 4)"
+            )
+        if trace.dictionary_E4[:, 0].min() < 0:
+            raise MessageError("dictionary: got an epoch below 0")
+        shares.append(trace.dictionary_E4[:, 1:])
+    for part in shares:
+        if part.min() < 0 or part.max() > 1:
+            raise MessageError(f"fusion trace: got {part.min()} to {part.max()}, wanted 0 to 1")
 
 
 def _check_demotions(demotions: Sequence[Demotion]) -> None:

@@ -17,6 +17,7 @@ from graft.values import (
     DomainProfile,
     Failure,
     FloatArray,
+    FusionTrace,
     LearnReport,
     ModelCard,
     Selection,
@@ -54,10 +55,6 @@ def profile_record(message: pb.DomainProfile) -> DomainProfile:
 
 
 def card_message(card: ModelCard) -> pb.ModelCard:
-    centroids = None
-    if (array_CF := card.centroids_CF) is not None:
-        rows, columns = array_CF.shape
-        centroids = pb.FloatMatrix(rows=rows, columns=columns, data=_float_bytes(array_CF))
     mask_bytes = np.packbits(card.class_mask_C, bitorder="little").tobytes()
     return pb.ModelCard(
         model_id=bytes.fromhex(card.model_id),
@@ -70,17 +67,13 @@ def card_message(card: ModelCard) -> pb.ModelCard:
         round_index=card.round_index,
         parents=[bytes.fromhex(parent) for parent in card.parents],
         profile=None if card.profile is None else profile_message(card.profile),
-        centroids=centroids,
+        centroids=_matrix_message(card.centroids_CF),
         signature=card.signature,
     )
 
 
 def card_record(message: pb.ModelCard) -> ModelCard:
-    centroids_CF = None
-    if message.HasField("centroids"):
-        matrix = message.centroids
-        values = _float_array("centroids", matrix.data, matrix.rows * matrix.columns)
-        centroids_CF = values.reshape(matrix.rows, matrix.columns)
+    has_centroids = message.HasField("centroids")
     return ModelCard(
         model_id=_hex_id(message.model_id),
         domain_id=message.domain_id,
@@ -92,7 +85,7 @@ def card_record(message: pb.ModelCard) -> ModelCard:
         round_index=message.round_index,
         parents=tuple(map(_hex_id, message.parents)),
         profile=profile_record(message.profile) if message.HasField("profile") else None,
-        centroids_CF=centroids_CF,
+        centroids_CF=_matrix("centroids", message.centroids) if has_centroids else None,
         signature=message.signature,
     )
 
@@ -146,6 +139,7 @@ def report_message(report: LearnReport) -> pb.LearnReport:
         peak_memory_bytes=report.peak_memory_bytes,
         card=None if report.card is None else card_message(report.card),
         demoted=_demotion_messages(report.demoted),
+        trace=None if report.trace is None else _trace_message(report.trace),
     )
 
 
@@ -162,6 +156,21 @@ def report_record(message: pb.LearnReport) -> LearnReport:
         peak_memory_bytes=message.peak_memory_bytes,
         card=card_record(message.card) if message.HasField("card") else None,
         demoted=_demotion_records(message.domain_id, message.demoted),
+        trace=_trace_record(message.trace) if message.HasField("trace") else None,
+    )
+
+
+def _trace_message(trace: FusionTrace) -> pb.FusionTrace:
+    return pb.FusionTrace(
+        mixture=_matrix_message(trace.mixture_SQ), dictionary=_matrix_message(trace.dictionary_E4)
+    )
+
+
+def _trace_record(message: pb.FusionTrace) -> FusionTrace:
+    has_dictionary = message.HasField("dictionary")
+    return FusionTrace(
+        mixture_SQ=_matrix("mixture", message.mixture),
+        dictionary_E4=_matrix("dictionary", message.dictionary) if has_dictionary else None,
     )
 
 
@@ -202,6 +211,18 @@ def _mask(message: pb.BitSet) -> BoolArray:
     if bits[message.size :].any():
         raise MessageError(f"class mask: bits set behind its {message.size} classes")
     return bits[: message.size].astype(np.bool_)
+
+
+def _matrix_message(array: FloatArray | None) -> pb.FloatMatrix | None:
+    if array is None:
+        return None
+    rows, columns = array.shape
+    return pb.FloatMatrix(rows=rows, columns=columns, data=_float_bytes(array))
+
+
+def _matrix(what: str, message: pb.FloatMatrix) -> FloatArray:
+    values = _float_array(what, message.data, message.rows * message.columns)
+    return values.reshape(message.rows, message.columns)
 
 
 def _float_bytes(array: FloatArray) -> bytes:

@@ -20,7 +20,7 @@ from graft.results import (
     run_hash,
     write_results,
 )
-from graft.values import Failure, LearnReport, LedgerEntry, ModelCard
+from graft.values import Failure, FusionTrace, LearnReport, LedgerEntry, ModelCard
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6)
 SHARE = st.none() | st.floats(0, 1)
@@ -41,6 +41,8 @@ ROWS = st.builds(
     source_domains=st.lists(TEXT, max_size=3),
     model_id=st.none() | TEXT,
     error=st.none() | TEXT,
+    mixture=st.none() | st.lists(st.lists(st.floats(0, 1, width=32), max_size=6), max_size=3),
+    dictionary=st.none() | st.lists(st.lists(st.floats(0, 1, width=32), max_size=4), max_size=3),
 )
 
 REPORT = LearnReport(
@@ -109,6 +111,12 @@ def test_a_report_becomes_a_row() -> None:
         model_id="f" * 64,
     ) == result_row(REPORT)
     assert result_row(replace(REPORT, card=None)).model_id is None
+    traced = FusionTrace(
+        mixture_SQ=np.full((2, 6), 0.5, np.float32),
+        dictionary_E4=np.array([[3, 0.25, 0.5, 0.75]], np.float32),
+    )
+    row = result_row(replace(REPORT, trace=traced))
+    assert (row.mixture, row.dictionary) == ([[0.5] * 6] * 2, [[3, 0.25, 0.5, 0.75]])
 
 
 def test_a_failure_becomes_a_row_without_numbers() -> None:
@@ -147,12 +155,15 @@ def test_foreign_columns_or_no_file_are_refused(tmp_path: Path) -> None:
         read_results(path)
 
 
-def test_results_from_before_the_simulated_clock_can_be_read(tmp_path: Path) -> None:
+def test_results_from_before_the_traces_and_the_simulated_clock_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "results.parquet"
     write_results([ROW], path)
-    simulated = ["link_class", "simulated_compute_s", "simulated_s"]
-    pq.write_table(pq.read_table(path).drop_columns(simulated), path)
-    assert read_results(path) == [ROW]
+    for later in (
+        ["mixture", "dictionary"],
+        ["link_class", "simulated_compute_s", "simulated_s"],
+    ):
+        pq.write_table(pq.read_table(path).drop_columns(later), path)
+        assert read_results(path) == [ROW]
 
 
 @pytest.mark.parametrize(

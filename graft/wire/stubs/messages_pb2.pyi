@@ -142,8 +142,16 @@ class Selection(_message.Message):
     demoted: _containers.RepeatedCompositeFieldContainer[Demotion]
     def __init__(self, domain_id: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., chosen: _Optional[_Iterable[bytes]] = ..., demoted: _Optional[_Iterable[_Union[Demotion, _Mapping]]] = ...) -> None: ...
 
+class FusionTrace(_message.Message):
+    __slots__ = ("mixture", "dictionary")
+    MIXTURE_FIELD_NUMBER: _ClassVar[int]
+    DICTIONARY_FIELD_NUMBER: _ClassVar[int]
+    mixture: FloatMatrix
+    dictionary: FloatMatrix
+    def __init__(self, mixture: _Optional[_Union[FloatMatrix, _Mapping]] = ..., dictionary: _Optional[_Union[FloatMatrix, _Mapping]] = ...) -> None: ...
+
 class LearnReport(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card", "demoted")
+    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card", "demoted", "trace")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +170,7 @@ class LearnReport(_message.Message):
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CARD_FIELD_NUMBER: _ClassVar[int]
     DEMOTED_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
@@ -173,7 +182,8 @@ class LearnReport(_message.Message):
     peak_memory_bytes: int
     card: ModelCard
     demoted: _containers.RepeatedCompositeFieldContainer[Demotion]
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ..., demoted: _Optional[_Iterable[_Union[Demotion, _Mapping]]] = ...) -> None: ...
+    trace: FusionTrace
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ..., demoted: _Optional[_Iterable[_Union[Demotion, _Mapping]]] = ..., trace: _Optional[_Union[FusionTrace, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("domain_id", "round_index", "method", "error", "message")

@@ -18,6 +18,7 @@ from graft.methods.baselines import (
     fit_label_only,
 )
 from graft.methods.hat import fit_hat
+from graft.methods.trace import mixture_spread, thinned_epochs
 from graft.training import Learned, Lesson, Source
 from graft.zoo import parameters_of
 
@@ -132,6 +133,51 @@ def test_the_figures_of_the_main_method_are_shares(
     figures = fit_hat(make_lesson([make_source("right")])).figures
     for name in ("held_out_accuracy", "knowledge_quality"):
         assert 0 <= figures[name] <= 1
+
+
+@pytest.mark.parametrize("name", ["hat", "graft", "camkd", "decision"])
+def test_the_weights_that_a_method_tells_are_those_of_its_sources(
+    make_lesson: MakeLesson, make_source: MakeSource, name: str
+) -> None:
+    sources = [make_source("misled", shift=1), make_source("right"), make_source("other")]
+    trace = find_method(name).fit(make_lesson(sources)).trace
+    assert trace is not None
+    mean_S, quantile_SQ = trace.mixture_SQ[:, 0], trace.mixture_SQ[:, 1:]
+    assert trace.mixture_SQ.shape == (3, 6)
+    assert mean_S.sum() == pytest.approx(1, abs=1e-5)
+    assert (np.diff(quantile_SQ, axis=1) >= 0).all()
+    # Two agree with each other. CA-MKD asks each source alone on U, where the misled one is sure too.
+    assert name == "camkd" or mean_S.argmin() == 0
+    assert (name in {"graft", "decision"}) == bool((quantile_SQ[:, 0] == quantile_SQ[:, -1]).all())
+
+
+def test_the_dictionary_is_told_epoch_by_epoch(
+    make_lesson: MakeLesson, make_source: MakeSource
+) -> None:
+    # 72 rows are three steps an epoch, so 60 steps are 20 epochs; the untrained start and the end.
+    learned = fit_hat(make_lesson([make_source("right"), make_source("other")]))
+    assert learned.trace is not None
+    table_E4 = learned.trace.dictionary_E4
+    assert table_E4 is not None
+    assert table_E4[:, 0].tolist() == list(range(21))
+    assert table_E4[0, 1:3].tolist() == [0, 0]
+    assert (np.diff(table_E4[:, 1]) >= 0).all()
+    figures = learned.figures
+    assert table_E4[-1, 1:].tolist() == pytest.approx(
+        [figures["dictionary_share"], figures["knowledge_quality"], figures["held_out_accuracy"]]
+    )
+
+
+def test_long_training_is_told_in_25_epochs() -> None:
+    table_E4 = thinned_epochs([(epoch, 0.0, 0.0, 0.0) for epoch in range(101)])
+    assert (len(table_E4), table_E4[0, 0], table_E4[-1, 0]) == (25, 0, 100)
+    assert set(np.diff(table_E4[:, 0])) == {4.0, 5.0}
+
+
+def test_the_spread_of_a_weight_by_hand() -> None:
+    spread_SQ = mixture_spread(torch.tensor([[0.0, 0.1, 0.2, 0.3, 0.4], [1.0, 0.9, 0.8, 0.7, 0.6]]))
+    np.testing.assert_allclose(spread_SQ[0], [0.2, 0.02, 0.1, 0.2, 0.3, 0.38], atol=1e-6)
+    np.testing.assert_allclose(spread_SQ[1], [0.8, 0.62, 0.7, 0.8, 0.9, 0.98], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(methods_by_name()))

@@ -122,7 +122,7 @@ def test_what_is_agreed_keeps_the_true_labels_before_it_spreads(
 ) -> None:
     lesson = make_lesson([make_source("misled", shift=1)])
     teachers = adapt_teachers(lesson, all_rows(lesson), without=("heads",))
-    agreed_NC, _ = agreed_prediction(teachers, lesson, without=("propagation",))
+    agreed_NC, *_ = agreed_prediction(teachers, lesson, without=("propagation",))
     assert agreed_NC[: len(lesson.y_L)].argmax(1).tolist() == lesson.y_L.tolist()
     assert (agreed_NC[len(lesson.y_L) :].argmax(1) == lesson.hidden_y_U).double().mean() < 0.1
 
@@ -136,12 +136,12 @@ def test_the_odd_one_out_is_not_trusted(make_lesson: MakeLesson, make_source: Ma
 
     def sure(*without: Part) -> float:
         """Mean probability of the true class of U."""
-        agreed_NC, _ = agreed_prediction(teachers, lesson, without)
+        agreed_NC, *_ = agreed_prediction(teachers, lesson, without)
         agreed_UC = agreed_NC[len(lesson.y_L) :]
         return float(agreed_UC.gather(1, lesson.hidden_y_U[:, None]).mean())
 
     assert sure() > sure("agreement") + 0.01
-    _, agreement_T = agreed_prediction(teachers, lesson)
+    _, agreement_T, _ = agreed_prediction(teachers, lesson)
     # Each source twice: as it came, then renormalised.
     assert agreement_T.reshape(2, 3).argmin(1).tolist() == [2, 2]
 

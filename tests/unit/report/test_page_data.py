@@ -57,6 +57,24 @@ def test_every_domain_is_there_with_its_rows_sources_and_bytes(
     assert data["methods"][data["labelOnly"]] == "Label only"
 
 
+def test_a_fusion_is_told_in_thousandths(make_run: MakeRun, rows: list[ResultRow]) -> None:
+    told = [
+        dataclasses.replace(
+            row, mixture=[[1 / 3] * 6], dictionary=[[0, 0, 0, 0.5], [7, 0.25, 1, 1]]
+        )
+        if row.source_domains
+        else row
+        for row in taught(rows)
+    ]
+    kept = domain_columns(read_run(make_run(told, [])))["rows"]
+    with_sources = [number for number, sources in enumerate(kept["sources"]) if sources]
+    for number in range(len(kept["visit"])):
+        wanted = (
+            ([333] * 6, [0, 0, 0, 500, 7, 250, 1000, 1000]) if number in with_sources else ([], [])
+        )
+        assert (kept["mixture"][number], kept["dictionary"][number]) == wanted
+
+
 def test_what_failed_has_its_error_and_no_accuracy(
     make_run: MakeRun,
     rows: list[ResultRow],
@@ -99,6 +117,8 @@ def test_a_page_of_5000_domains_is_small() -> None:
             round_index=1 + number % 4,
             accuracy=number / 10_000,
             source_domains=[f"user-{(number * 7 + at) % 2000:06}" for at in range(5)],
+            mixture=[[0.123, 0.234, 0.345, 0.456, 0.567, 0.678]] * 5 if method == "hat" else None,
+            dictionary=[[88, 0.123, 0.234, 0.345]] * 25 if method == "hat" else None,
         )
         for number in range(2000, 5000)
         for method in ("hat", "label-only")

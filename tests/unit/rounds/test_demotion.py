@@ -40,10 +40,14 @@ def shuffled(card: ModelCard) -> ModelCard:
     return replace(card, centroids_CF=card.centroids_CF[order].copy())
 
 
-def sources(done: Round) -> set[str]:
+def learnt(done: Round) -> list[LearnReport]:
     reports = [report for report in done.reports if isinstance(report, LearnReport)]
     assert len(reports) == len(ARRIVING[0])
-    return {domain_id for report in reports for domain_id in report.source_domains}
+    return reports
+
+
+def sources(done: Round) -> set[str]:
+    return {domain_id for report in learnt(done) for domain_id in report.source_domains}
 
 
 def test_honest_sources_are_demoted_by_nobody(grown: Grown) -> None:
@@ -137,6 +141,8 @@ def test_noise_and_budget_of_the_run_hold_for_every_simulated_domain(
     for one, two, exact in zip(done.profiles, again.profiles, plain.profiles, strict=True):
         np.testing.assert_array_equal(one.statistics_D, two.statistics_D)
         assert not np.array_equal(one.statistics_D, exact.statistics_D)
+    assert all(report.trace is None for report in learnt(done))
+    assert all(report.trace is not None for report in learnt(plain))
     spent, _ = expand_founded(policy=replace(noisy, total_epsilon=1.5), **QUIET)
     assert {failure.error for failure in spent.failures} == {"PolicyError"}
     assert "centroids of" in spent.failures[0].message

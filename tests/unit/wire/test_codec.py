@@ -15,6 +15,7 @@ from graft.values import (
     Candidate,
     DomainProfile,
     Failure,
+    FusionTrace,
     LearnOrder,
     LearnReport,
     ModelCard,
@@ -33,6 +34,7 @@ from graft.wire.codec import (
     encode_join,
     encode_order,
 )
+from graft.wire.records import report_message
 from graft.wire.stubs import messages_pb2 as pb
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -105,6 +107,30 @@ orders = st.one_of(
         groups=st.lists(cards(), max_size=2).map(tuple),
     ),
 )
+
+
+@st.composite
+def traced_reports(draw: st.DrawFn) -> LearnReport:
+    sources = tuple(draw(st.lists(domain_ids, min_size=1, max_size=3)))
+    shares = st.floats(0, 1, width=32)
+    epochs = (draw(st.integers(1, 32)), 4)
+    return LearnReport(
+        domain_id=draw(domain_ids),
+        round_index=draw(rounds),
+        method=draw(names),
+        architecture=draw(names),
+        device_class=draw(names),
+        source_domains=sources,
+        metrics={},
+        compute_s=draw(finite),
+        peak_memory_bytes=draw(sizes),
+        trace=FusionTrace(
+            mixture_SQ=draw(hnp.arrays(np.float32, (len(sources), 6), elements=shares)),
+            dictionary_E4=draw(st.none() | hnp.arrays(np.float32, epochs, elements=shares)),
+        ),
+    )
+
+
 candidates = st.builds(
     Candidate, model_id=model_ids, coarse_distance=finite, joint_score=st.none() | finite
 )
@@ -129,6 +155,7 @@ answers = st.one_of(
         peak_memory_bytes=sizes,
         card=st.none() | cards(),
     ),
+    traced_reports(),
     st.builds(
         Failure,
         domain_id=domain_ids,
@@ -334,6 +361,41 @@ def a_card() -> ModelCard:
         class_mask_C=np.ones(12, np.bool_),
         round_index=1,
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mixture_SQ": np.zeros((2, 6), np.float32)},
+        {"mixture_SQ": np.zeros((1, 5), np.float32)},
+        {"mixture_SQ": np.full((1, 6), 1.5, np.float32)},
+        {"mixture_SQ": np.full((1, 6), -0.5, np.float32)},
+        {"mixture_SQ": np.full((1, 6), np.nan, np.float32)},
+        {"dictionary_E4": np.zeros((33, 4), np.float32)},
+        {"dictionary_E4": np.zeros((2, 3), np.float32)},
+        {"dictionary_E4": np.array([[-1, 0, 0, 0]], np.float32)},
+        {"dictionary_E4": np.array([[7, 0, 2, 0]], np.float32)},
+    ],
+)
+def test_a_trace_that_no_fusion_leaves_is_refused(change: dict[str, Any]) -> None:
+    trace = FusionTrace(
+        mixture_SQ=np.full((1, 6), 0.5, np.float32),
+        dictionary_E4=np.array([[7, 0, 1, 0]], np.float32),
+    )
+    encode_answer(replace(a_report(), trace=trace))
+    with pytest.raises(MessageError):
+        encode_answer(replace(a_report(), trace=replace(trace, **change)))
+    report = report_message(replace(a_report(), trace=replace(trace, **change)))
+    with pytest.raises(MessageError):
+        decode_answer(pb.Envelope(version=1, learn_report=report).SerializeToString())
+
+
+def test_a_report_is_as_long_whatever_a_trace_says() -> None:
+    lengths = {
+        len(encode_answer(replace(a_report(), trace=FusionTrace(mixture_SQ=spread_SQ))))
+        for spread_SQ in (np.zeros((1, 6), np.float32), np.full((1, 6), 1 / 3, np.float32))
+    }
+    assert len(lengths) == 1
 
 
 def a_report() -> LearnReport:
