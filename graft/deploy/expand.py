@@ -40,7 +40,8 @@ def expand(
     """Grow the system by new domains: one round. Their devices must be running, or come soon.
 
     An expansion that was interrupted, by whatever, goes on where it was: run the command again
-    without domains. Exit code 0 only if every domain of the round was served.
+    without domains; where its round is over by then, what came of it is shown. Exit code 0 only if
+    every domain of the round was served.
     """
     from graft.errors import ConfigError, EdgeError, ExpansionFailedError, RunError
     from server.enrolment import enrolled
@@ -59,8 +60,12 @@ def expand(
             raise ConfigError(f"round {finished}: wanted {wanted}, and only then")
         plan_round(server, domains, folder.read_state())
     rounds = read_rounds(server)
-    if finished == len(rounds):
+    if not rounds:
         raise RunError(f"{server}: no round is unfinished; name the domains that arrive")
+    if finished == len(rounds):
+        # The command may have been interrupted when its round was as good as over.
+        finished -= 1
+        tell(f"no round is unfinished; this came of round {finished}")
     until_s = time.monotonic() + deadline_s
     with _bar() as bar:
         while folder.count_rounds() < len(rounds):

@@ -5,6 +5,7 @@ Legend: L labelled, N all rows a device may learn from, C classes, F features.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from graft.selection import (
     find_fault,
     joint_scores,
     outsiders,
+    overblown,
     smoothed_accuracy,
 )
 from graft.training import (
@@ -102,13 +104,24 @@ def _describe(order: ProfileOrder, device: Device) -> DomainProfile:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Probed:
+    """What the probe found of one candidate that stood so far."""
+
+    card: ModelCard
+    size: float
+    similarity: float
+    accuracy: float
+    log_NC: FloatArray | None
+
+
 def _probe(order: ProbeOrder, device: Device) -> Selection:
     """A2: fetch each candidate's base, score it on the device's own rows, keep the best."""
     rows = device.rows(order)
     x_N = torch.from_numpy(device.data.x[rows.train_N])
     labelled = torch.from_numpy(np.isin(rows.train_N, rows.labelled_N))
     y_L = device.data.y_N[rows.train_N][labelled.numpy()]
-    similarity, accuracy, logs = [], [], []
+    sound: list[_Probed] = []
     faults: dict[str, Reason] = {}
     trust = device.config.trust
     nearer = np.median(order.coarse_distances) if order.coarse_distances else 0.0
@@ -118,9 +131,10 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
         mask_C = torch.from_numpy(card.class_mask_C)
         with torch.no_grad():
             logits_NC = network.head(features_NF)
+            size = float(logits_NC.abs().mean())
             probabilities_LC = masked_probabilities(network.head(features_NF[labelled]), mask_C)
         fault = find_fault(
-            logits_NC.numpy(),
+            size,
             _consistency(card, network, device),
             beats_chance(probabilities_LC.argmax(1).numpy(), y_L, card.class_mask_C),
             claims_near=bool(distance <= nearer),
@@ -129,21 +143,23 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
         if fault is not None:
             faults[card.model_id] = fault
             continue
-        similarity.append(centroid_similarity(features_NF.numpy(), card.centroids_CF))
-        accuracy.append(smoothed_accuracy(probabilities_LC.numpy(), y_L, card.class_mask_C))
-        if trust.disagreement:
-            logs.append(log_probabilities(logits_NC, mask_C))
-    if trust.disagreement:
-        sound = [card for card in order.candidates if card.model_id not in faults]
-        out = _outsiders(sound, logs, labelled.numpy(), y_L)
-        faults |= {sound[place].model_id: "disagreement" for place in out}
-        similarity, accuracy = (
-            [each for place, each in enumerate(scored) if place not in out]
-            for scored in (similarity, accuracy)
+        sound.append(
+            _Probed(
+                card=card,
+                size=size,
+                similarity=centroid_similarity(features_NF.numpy(), card.centroids_CF),
+                accuracy=smoothed_accuracy(probabilities_LC.numpy(), y_L, card.class_mask_C),
+                log_NC=log_probabilities(logits_NC, mask_C) if trust.disagreement else None,
+            )
         )
+    if trust.verify:
+        sound = _without(sound, overblown([each.size for each in sound]), "scale", faults)
+    if trust.disagreement:
+        out = _outsiders(sound, labelled.numpy(), y_L)
+        sound = _without(sound, out, "disagreement", faults)
+    similarity, accuracy = [s.similarity for s in sound], [s.accuracy for s in sound]
     scores = joint_scores(similarity, accuracy, device.config.selection.score_mix)
-    sound = [card for card in order.candidates if card.model_id not in faults]
-    score_of = {card.model_id: float(s) for card, s in zip(sound, scores, strict=True)}
+    score_of = {each.card.model_id: float(s) for each, s in zip(sound, scores, strict=True)}
     candidates = tuple(
         Candidate(
             model_id=card.model_id,
@@ -152,7 +168,9 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
         )
         for card, distance in zip(order.candidates, order.coarse_distances, strict=True)
     )
-    ranked = sorted(sound, key=lambda card: (-score_of[card.model_id], card.domain_id))
+    ranked = sorted(
+        (each.card for each in sound), key=lambda card: (-score_of[card.model_id], card.domain_id)
+    )
     wanted = ranked[: device.config.selection.num_sources]
     if find_method(order.method).warm_start:
         wanted = _with_a_start(wanted, ranked, device.architecture)
@@ -174,14 +192,21 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
     )
 
 
-def _outsiders(
-    cards: Sequence[ModelCard], logs: Sequence[FloatArray], labelled_N: BoolArray, y_L: IntArray
-) -> list[int]:
+def _without(
+    probed: Sequence[_Probed], out: Sequence[int], why: Reason, faults: dict[str, Reason]
+) -> list[_Probed]:
+    """The candidates but for the places in ``out``, whose fault is noted."""
+    faults |= {probed[place].card.model_id: why for place in out}
+    return [each for place, each in enumerate(probed) if place not in out]
+
+
+def _outsiders(probed: Sequence[_Probed], labelled_N: BoolArray, y_L: IntArray) -> list[int]:
     """Places of candidates that agree with no others; see ``selection.trust.outsiders``."""
-    if not cards:
+    if not probed:
         return []
-    mask_SC = np.stack([card.class_mask_C for card in cards])
-    return outsiders(np.stack(logs), labelled_N, y_L, mask_SC)
+    log_SNC = np.stack([each.log_NC for each in probed if each.log_NC is not None])
+    mask_SC = np.stack([each.card.class_mask_C for each in probed])
+    return outsiders(log_SNC, labelled_N, y_L, mask_SC)
 
 
 def _consistency(card: ModelCard, network: Network, device: Device) -> float:

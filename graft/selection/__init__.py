@@ -34,6 +34,7 @@ from graft.selection.trust import (
     centroid_consistency,
     find_fault,
     outsiders,
+    overblown,
 )
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "nce_score",
     "oracle_k",
     "outsiders",
+    "overblown",
     "parc_score",
     "profile_distances",
     "profile_frechet_distances",

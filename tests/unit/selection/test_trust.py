@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from graft.config import TrustConfig
-from graft.selection import beats_chance, centroid_consistency, find_fault, outsiders
+from graft.selection import beats_chance, centroid_consistency, find_fault, outsiders, overblown
 from graft.selection.trust import agrees
 from graft.values import Demotion, SystemState
 
 RNG = np.random.default_rng(0)
-SOUND = np.ones((5, 4), np.float32)
 
 
 def test_the_measure_is_deviations_over_all_permutations_of_the_classes() -> None:
@@ -54,6 +53,15 @@ def test_chance_is_half_of_all_guessers(correct: int, beats: bool) -> None:
     assert beats_chance(predicted_L, y_L, np.ones(8, np.bool_)) is beats
 
 
+def test_a_source_is_overblown_beside_the_others() -> None:
+    assert overblown([1.0, 2.0, 3.0, 7.9]) == []
+    assert overblown([1.0, 2.0, 3.0, 13.0]) == [3]
+    assert overblown([1.0, 14.0, 12.0, 2.0, 3.0]) == [1]  # above 4 x 3; 12 is not
+    # Two say nothing of each other, and silence is the size of no model.
+    assert overblown([1.0, 100.0]) == []
+    assert overblown([0.0, 0.0, 0.0]) == []
+
+
 def fault(
     config: TrustConfig,
     logits: float = 1.0,
@@ -61,7 +69,7 @@ def fault(
     beats: bool = True,
     near: bool = False,
 ) -> str | None:
-    return find_fault(np.float32(logits) * SOUND, consistency, beats, near, config)
+    return find_fault(logits, consistency, beats, near, config)
 
 
 def test_each_check_has_its_switch_and_its_word() -> None:

@@ -1,0 +1,68 @@
+"""``graft deploy expand`` where there is nothing to go on with."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from graft.cli import app
+from graft.config import ExpansionConfig
+from graft.data import ImuWorld, write_dataset
+from graft.data.imu_world import CHANNELS
+from graft.errors import ExpansionFailedError, RunError
+from graft.results import ResultRow
+from graft.values import SystemState
+from server.field import run_folder
+from server.plan import plan_round
+
+runner = CliRunner()
+WORLD = ImuWorld(2, 40, seed=0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Path:
+    """A server's folder whose round 0, of ann and ben, is over."""
+    write_dataset(
+        tmp_path / "data", WORLD.task, channels=CHANNELS, rate_hz=None, licence="synthetic"
+    )
+    words = ["deploy", "init", str(tmp_path / "field"), "--host", "server", "--device", "ann"]
+    done = runner.invoke(app, [*words, "--dataset", str(tmp_path / "data")])
+    assert done.exit_code == 0
+    return tmp_path / "field" / "server"
+
+
+def finish_round(server: Path, error: str | None = None) -> None:
+    state = SystemState()
+    plan_round(server, ["ann", "ben"], state)
+    folder = run_folder(server)
+    folder.begin(ExpansionConfig(), WORLD)
+    rows = [
+        ResultRow(domain_id="ann", method="founder", round_index=0, accuracy=0.5),
+        ResultRow(domain_id="ben", method="founder", round_index=0, error=error),
+    ]
+    folder.save_round(state.admit(()), rows, [])
+
+
+def test_a_round_that_ended_while_its_command_was_gone_is_shown(server: Path) -> None:
+    finish_round(server)
+    words = ["deploy", "expand", "--server", str(server), "--format", "json"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    assert [(row["domain"], row["round"], row["accuracy"]) for row in told] == [
+        ("ann", 0, 0.5), ("ben", 0, None),
+    ]  # fmt: skip
+
+
+def test_it_is_no_success_where_a_domain_of_that_round_failed(server: Path) -> None:
+    finish_round(server, error="DomainEmptyError")
+    done = runner.invoke(app, ["deploy", "expand", "--server", str(server)])
+    assert isinstance(done.exception, ExpansionFailedError)
+    assert "ben" in str(done.exception)
+
+
+def test_before_the_first_round_somebody_must_arrive(server: Path) -> None:
+    done = runner.invoke(app, ["deploy", "expand", "--server", str(server)])
+    assert isinstance(done.exception, RunError)
+    assert "name the domains" in str(done.exception)
