@@ -45,8 +45,8 @@ class EdgeSettings:
     any answer at all before the rest count as lost. ``lost_patience_s``: how long after the first
     try a device that is lost is asked again; ``poll_s``: between two looks. ``round_index``: the
     round that joining is charged to. ``seal`` signs an encoded order; ``replies`` keeps what was
-    answered across a restart; ``nodes``: the node id that each domain was enrolled with, where
-    nobody needs to be asked.
+    answered across a restart; ``nodes`` gives the node id that each domain has been enrolled with
+    by now, where nobody needs to be asked.
     """
 
     run: str
@@ -58,7 +58,7 @@ class EdgeSettings:
     round_index: int = 0
     seal: Callable[[bytes], bytes] | None = None
     replies: ReplyFolder | None = None
-    nodes: Mapping[str, int] | None = None
+    nodes: Callable[[], Mapping[str, int]] | None = None
 
 
 def connect_flower(grid: Grid, settings: EdgeSettings, domain_ids: Sequence[str]) -> Connect:
@@ -115,10 +115,11 @@ class FlowerEdge:
             # At the start the list of nodes is short or empty, and one that never answers
             # must not hold up the others: only names that were heard count.
             online = set(self._grid.get_node_ids())
-            for domain_id, node_id in (self._settings.nodes or {}).items():
+            enrolled = self._settings.nodes
+            for domain_id, node_id in (enrolled() if enrolled else {}).items():
                 if domain_id in wanted and node_id in online:
                     self._nodes[domain_id] = node_id
-            fresh = sorted(online - asked) if self._settings.nodes is None else []
+            fresh = sorted(online - asked) if enrolled is None else []
             asked.update(fresh)
             for node_id in fresh:
                 message = _message({MESSAGE_BODY: b""}, node_id, "query.join")

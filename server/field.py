@@ -92,7 +92,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         round_index=finished,
         seal=open_signer(folder.keys, folder.run_id).seal,
         replies=ReplyFolder(folder.steps),
-        nodes=read_nodes(server),
+        nodes=lambda: read_nodes(server),
     )
     with contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages:
         return conduct(

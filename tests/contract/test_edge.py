@@ -1,5 +1,6 @@
 """What every way from the server to its domains does: in process, and over Flower's messages."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -584,7 +585,7 @@ def test_a_failure_is_not_kept(entries: list[LedgerEntry], tmp_path: Path) -> No
 def test_enrolled_nodes_are_not_asked_who_they_are(entries: list[LedgerEntry]) -> None:
     grid = fake_grid(late_nodes=2)
     enrolled = {domain_id: node_id for node_id, domain_id in grid.nodes.items()} | {"away": 900}
-    edge = field_edge(grid, entries, nodes=enrolled, poll_s=0.01)
+    edge = field_edge(grid, entries, nodes=lambda: enrolled, poll_s=0.01)
     edge.connect(DOMAINS[:2])
     assert (grid.sent, entries) == ([], [])
     answers = edge.ask(profile_orders(DOMAINS[0], DOMAINS[3]))
@@ -592,9 +593,24 @@ def test_enrolled_nodes_are_not_asked_who_they_are(entries: list[LedgerEntry]) -
     assert [type(answer) for answer in answers] == [DomainProfile, Failure]
 
 
+def test_a_device_that_enrols_while_it_is_waited_for_is_found(entries: list[LedgerEntry]) -> None:
+    grid, looks = fake_grid(), itertools.count()
+
+    def enrolled() -> dict[str, int]:
+        return (
+            {domain_id: node_id for node_id, domain_id in grid.nodes.items()}
+            if next(looks) > 2
+            else {}
+        )
+
+    edge = field_edge(grid, entries, nodes=enrolled, join_timeout_s=20, poll_s=0.01)
+    edge.connect(DOMAINS[:2])
+    assert isinstance(edge.ask(profile_orders(DOMAINS[0]))[0], DomainProfile)
+
+
 def test_who_stays_away_fails_alone_where_that_is_wanted(entries: list[LedgerEntry]) -> None:
     edge = field_edge(
-        fake_grid(), entries, nodes={DOMAINS[0]: 100, "away": 900}, go_on_without=True,
+        fake_grid(), entries, nodes=lambda: {DOMAINS[0]: 100, "away": 900}, go_on_without=True,
         join_timeout_s=0.2, poll_s=0.01,
     )  # fmt: skip
     edge.connect([DOMAINS[0], "away"])
