@@ -364,13 +364,13 @@
       card("Methods on this domain", methodTable(visit)),
       ...(sources.length + taught.length
         ? [card("Who taught whom", neighbours(domain, sources, taught))] : []),
-      host, pupils,
-      card("Bytes by phase", trafficBars(visit)),
+      host,
       ...(isFounder(visit) ? [] : [card("How the sources were weighed", ...(fused.length
         ? fused.flatMap((each) => weights(each, fused.length > 1))
         : [el("p", { class: "soft" }, "No method of this visit tells how.")]))]),
       ...rowsOfVisit[visit].filter((each) => rows.dictionary[each].length).map((each) =>
         card(`Dictionary of ${data.methods[rows.method[each]]} over the epochs`, growth(each))),
+      pupils, card("Bytes by phase", trafficBars(visit)),
     ];
   }
 

@@ -69,7 +69,7 @@ th button { border: 0; background: none; padding: 4px 0; font-weight: 600; color
   cursor: pointer; white-space: nowrap; }
 th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
-figure + div h3 { margin-top: 18px; }
+figure + div h3, .soft + h3 { margin-top: 18px; }
 table.visits td, table:not(.wide) td:not(.text) { white-space: nowrap; }
 dl.facts, dl.bars { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px;
   margin: 0; }
