@@ -5,6 +5,7 @@ OUT/ca/ (keep it offline), OUT/server/, OUT/devices/<domain>/; see ``graft/deplo
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import tomli_w
@@ -75,8 +76,7 @@ def create_deployment(
     )
     made = (out / "ca" / "ca.pem").exists()
     authority = open_authority(out / "ca") if made else create_authority(out / "ca")
-    hosts = dict.fromkeys(filter(None, (host, depot_host, "localhost", "127.0.0.1")))
-    authority.server_identity(list(hosts)).write(folder)
+    authority.server_identity(_hosts(host, depot_host)).write(folder)
     replace_file(folder / "ca.pem", authority.certificate_pem)
     replace_file(folder / "dataset.toml", (dataset / "dataset.toml").read_bytes())
     replace_file(folder / "expansion.toml", config_toml(config).encode())
@@ -89,7 +89,7 @@ def create_deployment(
 def enrol_device(out: Path, domain_id: str) -> Path:
     """A new device's folder, to be carried to its machine; the server admits it from now on.
 
-    Raises MessageError for an unfit id, RunError where the domain is enrolled.
+    Raises MessageError for an unfit id, RunError where the domain is enrolled or was revoked.
     """
     check_domain_id(domain_id)
     if len(domain_id) > MAX_COMMON_NAME:
@@ -101,6 +101,10 @@ def enrol_device(out: Path, domain_id: str) -> Path:
     folder = out / "devices" / domain_id
     if (server / "nodes" / f"{domain_id}.pub").exists():
         raise RunError(f"device {domain_id}: is enrolled already")
+    if (server / "revoked" / f"{domain_id}.pub").exists():
+        raise RunError(
+            f"device {domain_id}: was revoked, and a certificate bears that name; wanted another"
+        )
     authority = open_authority(out / "ca")
     authority.device_identity(domain_id).write(folder)
     private, public = node_keys()
@@ -125,6 +129,38 @@ def enrol_device(out: Path, domain_id: str) -> Path:
     return folder
 
 
+def revoke_device(server: Path, domain_id: str) -> None:
+    """Admit a device no more: neither Flower nor the depot, from a running server's next look.
+
+    Raises RunError where it is not enrolled.
+    """
+    public = server / "nodes" / f"{domain_id}.pub"
+    if not public.exists():
+        raise RunError(f"device {domain_id}: is not enrolled")
+    replace_file(server / "revoked" / public.name, public.read_bytes())
+    public.unlink()
+
+
+def renew_certificates(out: Path, domain_ids: Sequence[str]) -> list[Path]:
+    """New TLS keys and certificates for the server, or for these devices; gives their folders.
+
+    What was issued before holds until it expires. Raises RunError where one is not enrolled or
+    the authority is away.
+    """
+    server = out / "server"
+    authority = open_authority(out / "ca")
+    if not domain_ids:
+        settings = read_server(server)
+        authority.server_identity(_hosts(settings.host, settings.depot_host)).write(server)
+        return [server]
+    if strangers := sorted(set(domain_ids) - set(enrolled(server))):
+        raise RunError(f"device {strangers[0]}: is not enrolled")
+    folders = [out / "devices" / domain_id for domain_id in domain_ids]
+    for folder in folders:
+        authority.device_identity(folder.name).write(folder)
+    return folders
+
+
 def bundle_bytes(server: Path) -> bytes:
     """The app bundle that Flower makes of the server's ``app`` folder."""
     return build_fab_from_disk(server / "app")
@@ -138,3 +174,8 @@ def told_bytes(server: Path) -> int:
 def enrolled(server: Path) -> tuple[str, ...]:
     """The domains whose devices may join, sorted."""
     return tuple(sorted(path.stem for path in (server / "nodes").glob("*.pub")))
+
+
+def _hosts(host: str, depot_host: str) -> list[str]:
+    """What the server's certificate is good for; its own commands call it by loopback."""
+    return list(dict.fromkeys(filter(None, (host, depot_host, "localhost", "127.0.0.1"))))

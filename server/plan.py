@@ -45,3 +45,8 @@ def write_node(server: Path, domain_id: str, facts: Mapping[str, object]) -> Non
     """Keep the node id that Flower gave a domain's key."""
     path = server / "state" / "nodes" / f"{domain_id}.json"
     replace_file(path, json.dumps(dict(facts)).encode())
+
+
+def forget_node(server: Path, domain_id: str) -> None:
+    """Drop what ``write_node`` kept."""
+    (server / "state" / "nodes" / f"{domain_id}.json").unlink(missing_ok=True)

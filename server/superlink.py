@@ -18,7 +18,7 @@ import tomli_w
 from graft.deployment import SERVER_FOLDER, ServerSettings, read_server
 from graft.errors import EdgeError
 from graft.files import replace_file
-from server.plan import read_nodes, write_node
+from server.plan import forget_node, read_nodes, write_node
 
 _COMMAND_LIMIT_S = 120.0
 _PORT_FILE = "state/superlink.port"
@@ -113,6 +113,16 @@ class SuperLink:
                 write_node(self.folder, path.stem, {"node_id": told["node-id"]})
                 new.append(path.stem)
         return new
+
+    def unregister_nodes(self) -> list[str]:
+        """Have Flower refuse every key that is enrolled no more; gives their domains."""
+        gone = []
+        for domain_id, node_id in read_nodes(self.folder).items():
+            if not (self.folder / "nodes" / f"{domain_id}.pub").exists():
+                self.flwr("supernode", "unregister", str(node_id), "graft")
+                forget_node(self.folder, domain_id)
+                gone.append(domain_id)
+        return gone
 
     def start_run(self, expansion: str, join_timeout_s: float, patience_s: float) -> str:
         """Start the ServerApp on what is planned; gives Flower's run id.

@@ -10,7 +10,7 @@ from graft.deploy.device import device
 from graft.deploy.expand import expand
 from graft.deploy.sample import sample
 from graft.deploy.server import depot, server
-from graft.deploy.setup import enrol, init
+from graft.deploy.setup import enrol, init, renew, revoke
 from graft.deploy.status import health, status
 from graft.deploy.traffic import traffic
 from graft.deploy.units import units
@@ -21,6 +21,8 @@ deploy_app = typer.Typer(
 _EXAMPLES: dict[Callable[..., Any], str] = {
     init: "graft deploy init field --host 192.0.2.10 --dataset my-folder --device ann --device bob",
     enrol: "graft deploy enrol field carol",
+    revoke: "graft deploy revoke bob --server field/server",
+    renew: "graft deploy renew field; graft deploy renew field ann",
     server: "graft deploy server field/server",
     depot: "graft deploy depot field/server",
     device: "graft deploy device field/devices/ann --data my-folder",

@@ -85,6 +85,8 @@ def server(
                     with contextlib.suppress(GraftError):  # the SuperLink is starting
                         for domain_id in superlink.register_nodes():
                             tell(f"device {domain_id}: admitted")
+                        for domain_id in superlink.unregister_nodes():
+                            tell(f"device {domain_id}: admitted no more")
         finally:
             for process in kept:
                 process.end()

@@ -78,6 +78,48 @@ def enrol(
     _show(read_server(out / "server").run, out / "server", folders, output)
 
 
+def revoke(
+    domains: Annotated[list[str], typer.Argument(help="The domains whose devices are shut out.")],
+    server: Annotated[Path, typer.Option(help="The server's folder.")] = Path("server"),
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Admit devices no more, such as one that was stolen; a running server obeys within seconds.
+
+    What such a domain taught stays taught, and its models stay in the catalogue. Its name is never
+    given again, because its certificate bears it.
+    """
+    from server.enrolment import revoke_device
+
+    for domain_id in domains:
+        revoke_device(server, domain_id)
+    if output is Format.JSON:
+        print(json.dumps({"revoked": domains}))
+        return
+    for domain_id in domains:
+        print(f"device  {domain_id}  (admitted no more)")
+
+
+def renew(
+    out: Annotated[Path, typer.Argument(help="The deployment's folder, with its authority.")],
+    domains: Annotated[
+        list[str] | None, typer.Argument(help="Whose certificates; none: the server's.")
+    ] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Give the server, or devices, new TLS certificates; the old ones hold until they expire.
+
+    The server and a device read theirs when they start.
+    """
+    from server.enrolment import renew_certificates
+
+    folders = renew_certificates(out, domains or ())
+    if output is Format.JSON:
+        print(json.dumps({"renewed": [*map(str, folders)]}))
+        return
+    for folder in folders:
+        print(f"renewed  {folder / 'tls.pem'}  (with tls.key, to the machine it is for)")
+
+
 def _show(run: str, server: Path, devices: list[Path], output: Format) -> None:
     if output is Format.JSON:
         print(json.dumps({"run": run, "server": str(server), "devices": [*map(str, devices)]}))

@@ -14,20 +14,23 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import grpc
 import pytest
 from commands import GRAFT, free_port, quiet_environment
 from compose import local_words
 
+from client.fetch import open_deployed_channel
 from client.host import make_device
 from graft.config import read_config
 from graft.data.folder import FolderWorld, write_domain
-from graft.deployment import read_server
+from graft.deployment import read_device, read_server
 from graft.results import ResultRow, read_results
 from graft.rounds import Device
 from graft.values import Order
 from graft.wire.cache import MemoryCache
 from graft.wire.link import DirectoryLink
 from graft.wire.manifest import verify_card
+from graft.wire.stubs import depot_pb2, depot_pb2_grpc
 from server.conduct import RunSettings, conduct
 from server.plan import read_rounds
 from server.run_folder import RunFolder
@@ -114,6 +117,11 @@ def test_the_compose_files_commands_give_what_the_same_rounds_give_in_process(
             "graft_catalogue_models": 3.0,
         }
         _wait_for(wanted, metrics_port)
+        assert graft("deploy", "revoke", FOUNDERS[1], "--server", str(server)).returncode == 0
+        _wait_for({"graft_devices_enrolled": 4.0, "graft_devices_online": 2.0}, metrics_port)
+        model_id = told[0]["model"]
+        said = [_depot_says(tmp_path / "field" / "devices" / d, model_id) for d in FOUNDERS]
+        assert said == [grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED]
 
     assert (status["superlink"], status["depot"]) == (True, True)
     assert (status["rounds"], status["finished"], status["models"]) == (2, 2, 3)
@@ -169,6 +177,17 @@ def _in_process(server: Path, data: Path, out: Path) -> list[ResultRow]:
         RunSettings(config=config, world=world, folder=folder, planned=read_rounds(server)),
     )
     return list(read_results(folder.path / "results.parquet"))
+
+
+def _depot_says(device: Path, model_id: str) -> grpc.StatusCode:
+    """The status by which the depot answers a device's question for a model."""
+    with open_deployed_channel(read_device(device).depot, device, insecure=False) as channel:
+        stub = depot_pb2_grpc.DepotStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            stub.Stat(depot_pb2.StatRequest(model_id=model_id), timeout=30)
+        except grpc.RpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
 
 
 def _wait_for(wanted: dict[str, float], port: int) -> None:

@@ -21,7 +21,13 @@ from graft.data.dataset_table import write_dataset
 from graft.data.imu_world import CHANNELS, TASK
 from graft.deployment import DeviceSettings, ServerSettings, read_device, read_server
 from graft.errors import ConfigError, DatasetFormatError, MessageError, RunError
-from server.enrolment import create_deployment, enrol_device, enrolled
+from server.enrolment import (
+    create_deployment,
+    enrol_device,
+    enrolled,
+    renew_certificates,
+    revoke_device,
+)
 
 
 @pytest.fixture
@@ -125,6 +131,44 @@ def test_nothing_is_set_up_twice(out: Path, dataset: Path) -> None:
     with pytest.raises(RunError, match="holds a deployment already"):
         create(out, dataset)
     assert (out / "devices" / "ann" / "tls.pem").read_bytes() == before
+
+
+def test_a_revoked_device_is_enrolled_no_more_and_its_name_is_never_given_again(out: Path) -> None:
+    for domain_id in ("ann", "bob"):
+        enrol_device(out, domain_id)
+    revoke_device(out / "server", "bob")
+    assert enrolled(out / "server") == ("ann",)
+    with pytest.raises(RunError, match="bob: was revoked"):
+        enrol_device(out, "bob")
+    for stranger in ("bob", "carol"):
+        with pytest.raises(RunError, match="not enrolled"):
+            revoke_device(out / "server", stranger)
+
+
+def test_a_renewed_certificate_bears_the_same_name_and_another_key(out: Path) -> None:
+    ann = enrol_device(out, "ann")
+    node = (ann / "node.key").read_bytes()
+    for folder, domain_ids in [(ann, ["ann"]), (out / "server", [])]:
+        before = certificate(folder / "tls.pem")
+        assert renew_certificates(out, domain_ids) == [folder]
+        after = certificate(folder / "tls.pem")
+        after.verify_directly_issued_by(certificate(out / "ca" / "ca.pem"))
+        assert after.subject == before.subject
+        assert after.public_key() != before.public_key()
+        key = load_pem_private_key((folder / "tls.key").read_bytes(), password=None)
+        assert key.public_key() == after.public_key()
+        for extension in (x509.ExtendedKeyUsage, x509.BasicConstraints):
+            assert (
+                after.extensions.get_extension_for_class(extension).value
+                == before.extensions.get_extension_for_class(extension).value
+            )
+    names = certificate(out / "server" / "tls.pem").extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    assert names.value.get_values_for_type(x509.DNSName) == ["localhost"]
+    assert (ann / "node.key").read_bytes() == node
+    with pytest.raises(RunError, match="carol: is not enrolled"):
+        renew_certificates(out, ["carol"])
 
 
 @pytest.mark.parametrize("domain_id", ["", "a b", "../x", "x" * 65, "x" * 129])
