@@ -109,17 +109,29 @@ class SuperLink:
         new = []
         for path in sorted((self.folder / "nodes").glob("*.pub")):
             if not (self.folder / "state" / "nodes" / f"{path.stem}.json").exists():
-                told = self.flwr("supernode", "register", str(path), "graft", "--name", path.stem)
-                write_node(self.folder, path.stem, {"node_id": told["node-id"]})
+                write_node(self.folder, path.stem, {"node_id": self._register(path)})
                 new.append(path.stem)
         return new
+
+    def _register(self, public: Path) -> int:
+        """The node id of a key. A server that dies between Flower's answer and our note of it
+        leaves an id that nobody knows; Flower takes no key twice, so that is this key's."""
+        try:
+            told = self.flwr("supernode", "register", str(public), "graft", "--name", public.stem)
+            return int(told["node-id"])
+        except EdgeError:
+            unknown = set(self._statuses()) - set(read_nodes(self.folder).values())
+            if len(unknown) != 1:
+                raise
+            return unknown.pop()
 
     def unregister_nodes(self) -> list[str]:
         """Have Flower refuse every key that is enrolled no more; gives their domains."""
         gone = []
         for domain_id, node_id in read_nodes(self.folder).items():
             if not (self.folder / "nodes" / f"{domain_id}.pub").exists():
-                self.flwr("supernode", "unregister", str(node_id), "graft")
+                if node_id in self._statuses():
+                    self.flwr("supernode", "unregister", str(node_id), "graft")
                 forget_node(self.folder, domain_id)
                 gone.append(domain_id)
         return gone
@@ -146,9 +158,14 @@ class SuperLink:
 
     def nodes(self) -> dict[str, str]:
         """What Flower says of each domain's node: "online", "offline" or "registered"."""
+        status = self._statuses()
+        return {d: status.get(n, "unknown") for d, n in read_nodes(self.folder).items()}
+
+    def _statuses(self) -> dict[int, str]:
+        """Flower's status of every node id that is registered."""
         told = self.flwr("supernode", "list", "graft")["nodes"]
         status = {int(node["node-id"]): str(node["status"]) for node in told}
-        return {d: status.get(n, "unknown") for d, n in read_nodes(self.folder).items()}
+        return {node_id: word for node_id, word in status.items() if word != "unregistered"}
 
     def flwr(self, *arguments: str) -> dict[str, Any]:
         """What Flower's own command answers; raises EdgeError where it does not."""
