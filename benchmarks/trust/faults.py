@@ -48,6 +48,8 @@ DEVICES = 4
 GRACE_S = 2.0
 # Devices give up that long before it, so that they are heard.
 SAYING_S = 8.0
+# An expansion asks Flower by a command of its own now and then, which is slow on a busy machine.
+_EXPAND_SAYING_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,7 +206,7 @@ def expand_field(seed: int) -> Expand:
                 settings={"training.max_steps": 20, "selection.num_sources": 2},
             ) as field:  # fmt: skip
                 for arriving, founders in ((domains[:half], True), (domains[half:], False)):
-                    left_s = _left_s(deadline_s) - SAYING_S
+                    left_s = _left_s(deadline_s) - _EXPAND_SAYING_S
                     words = [*arriving, *(["--founders"] if founders else [])]
                     words += ["--deadline-s", f"{left_s:.0f}", "--join-timeout-s", "60"]
                     expanding = field.start_expand(
