@@ -19,6 +19,7 @@ from graft.errors import RunError
 
 AnyPath = Path | UPath
 Row = TypeVar("Row")
+_TAIL_BYTES = 65_536
 
 
 def open_path(name: str) -> AnyPath:
@@ -126,8 +127,20 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
-        self._file.seek(0)
-        self._file.truncate(self._file.read().rfind(b"\n") + 1)
+        self._cut_torn_line()
+
+    def _cut_torn_line(self) -> None:
+        """Read from the end, for a meter's file grows for months."""
+        end = self._file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _TAIL_BYTES)
+            self._file.seek(start)
+            newline = self._file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                self._file.truncate(start + newline + 1)
+                return
+            end = start
+        self._file.truncate(0)
 
     def append(self, row: dict[str, Any]) -> None:
         """Append one line; it is with the operating system when this returns.

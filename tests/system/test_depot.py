@@ -12,7 +12,6 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from certificates import make_authority
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from client.fetch import GrpcLink, growing_wait, open_channel
@@ -31,6 +30,7 @@ from graft.wire.payload import Shapes, encode_payload
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transport import DeviceTransport, TransferLabel
+from server.authority import create_authority
 from server.depot import SERVICE, DepotServer, DepotSettings, tls_credentials
 from server.store import DirectoryStore
 
@@ -345,10 +345,10 @@ def test_an_insecure_depot_or_channel_must_be_asked_for_by_name(store: Directory
 
 
 def test_tls_carries_a_model_and_a_strangers_ca_is_refused(
-    store: DirectoryStore, card: ModelCard
+    store: DirectoryStore, card: ModelCard, tmp_path: Path
 ) -> None:
-    ca, key, certificate = make_identity()
-    stranger, _, _ = make_identity()
+    ca, key, certificate = make_identity(tmp_path / "ca")
+    stranger, _, _ = make_identity(tmp_path / "stranger")
     credentials = tls_credentials(key_pem=key, certificate_pem=certificate)
     with DepotServer(store, "127.0.0.1:0", credentials=credentials) as depot:
         address = f"127.0.0.1:{depot.port}"
@@ -363,10 +363,10 @@ def test_tls_carries_a_model_and_a_strangers_ca_is_refused(
 
 
 def test_a_depot_that_asks_for_certificates_serves_no_stranger(
-    store: DirectoryStore, card: ModelCard
+    store: DirectoryStore, card: ModelCard, tmp_path: Path
 ) -> None:
-    ca, key, certificate = make_identity()
-    _, stranger_key, stranger_certificate = make_identity()
+    ca, key, certificate = make_identity(tmp_path / "ca")
+    _, stranger_key, stranger_certificate = make_identity(tmp_path / "stranger")
     credentials = tls_credentials(key_pem=key, certificate_pem=certificate, client_ca_pem=ca)
     with DepotServer(store, "127.0.0.1:0", credentials=credentials) as depot:
         address = f"127.0.0.1:{depot.port}"
@@ -391,7 +391,8 @@ def test_small_parts_that_claim_a_huge_model_are_refused_before_they_grow(
         pb_grpc.DepotStub(channel).Push(iter(messages))
 
 
-def make_identity() -> tuple[bytes, bytes, bytes]:
+def make_identity(folder: Path) -> tuple[bytes, bytes, bytes]:
     """A fresh CA's certificate, and a key and certificate for 127.0.0.1 that it signed; PEM."""
-    authority = make_authority()
-    return authority.certificate, *authority.issue("depot")
+    authority = create_authority(folder)
+    identity = authority.server_identity(["127.0.0.1"])
+    return authority.certificate_pem, identity.key_pem, identity.certificate_pem

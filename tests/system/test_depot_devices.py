@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from certificates import Authority, make_authority
 from depot_process import card_of, model, shapes_of
 from prometheus_client import CollectorRegistry
 
@@ -26,6 +25,7 @@ from graft.wire.cache import FolderCache
 from graft.wire.link import CHUNK_BYTES
 from graft.wire.payload import encode_payload
 from graft.wire.transport import DeviceTransport, TransferLabel
+from server.authority import Authority, Identity, create_authority
 from server.calls import CallRecord
 from server.depot import DepotServer, DepotSettings, tls_credentials
 from server.quota import MAX_MESSAGE_BYTES, DeviceQuota, QuotaBook
@@ -43,17 +43,17 @@ class Site:
         self.now = 0.0
         self._authority = authority
         self._open = open_things
-        self._identities: dict[str, tuple[bytes, bytes]] = {}
+        self._identities: dict[str, Identity] = {}
 
     def serve(self, quota: DeviceQuota, allows: Callable[[str], bool] | None = None) -> None:
-        key, certificate = self._authority.issue("depot")
+        identity = self._authority.server_identity(["127.0.0.1"])
         depot = DepotServer(
             self.store,
             "127.0.0.1:0",
             credentials=tls_credentials(
-                key_pem=key,
-                certificate_pem=certificate,
-                client_ca_pem=self._authority.certificate,
+                key_pem=identity.key_pem,
+                certificate_pem=identity.certificate_pem,
+                client_ca_pem=self._authority.certificate_pem,
             ),
             settings=DepotSettings(quota=quota),
             allows=allows,
@@ -65,10 +65,12 @@ class Site:
         self.address = f"127.0.0.1:{depot.port}"
 
     def channel(self, name: str) -> grpc.Channel:
-        identity = self._identities.setdefault(name, self._authority.issue(name))
+        identity = self._identities.setdefault(name, self._authority.device_identity(name))
         return self._open.enter_context(
             open_channel(
-                self.address, root_ca_pem=self._authority.certificate, identity_pem=identity
+                self.address,
+                root_ca_pem=self._authority.certificate_pem,
+                identity_pem=(identity.key_pem, identity.certificate_pem),
             )
         )
 
@@ -89,8 +91,8 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def authority() -> Authority:
-    return make_authority()
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return create_authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from graft.files import (
     AnyPath,
+    LineFile,
     open_path,
     place_file,
     read_table,
@@ -71,3 +72,16 @@ def test_a_table_comes_back(folder: AnyPath) -> None:
     assert read_table(folder / "table.parquet").equals(table)
     with pytest.raises(FileNotFoundError):
         read_table(folder / "other.parquet")
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b"x" * 65_536, b"x" * 200_000])
+@pytest.mark.parametrize("whole", [b"", b"{}\n", b"{}\n" * 50_000])
+def test_opening_cuts_off_a_torn_line_of_any_length(
+    tmp_path: Path, whole: bytes, torn: bytes
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(whole + torn)
+    file = LineFile(path)
+    file.append({})
+    file.close()
+    assert path.read_bytes() == whole + b"{}\n"
