@@ -110,8 +110,8 @@ def test_a_rate_holds_back_and_its_queue_is_bounded(lab: ModuleType) -> None:
         made.shape(0, lab.LinkShape(rate_bits_per_s=1e6, queue_packets=100))
         _, heard = send_up(made, 90, 1000 - HEADERS, 0.0, 1.0)
         assert len(heard) == 90
-        # 89 frames of 8,000 bits each behind the first.
-        assert heard[-1][1] - heard[0][1] == pytest.approx(0.712, rel=0.1)
+        # 89 frames of 8,000 bits each behind the first, and some milliseconds of a busy machine.
+        assert 0.95 * 0.712 <= heard[-1][1] - heard[0][1] < 0.712 + 0.3
         (began_s, ended_s), heard = send_up(made, 400, 1000 - HEADERS, 0.0, 1.0)
         # The queue takes a hundred of 400, and 125 a second that leave while they are sent.
         assert 100 <= len(heard) <= 101 + 125 * (ended_s - began_s) < 400

@@ -129,7 +129,7 @@ def simulated_times(folder: Path) -> list[object]:
     return [times, seconds]
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_number_of_workers_changes_nothing(
     workers: int, reference: Path, graft: Run, tmp_path: Path
 ) -> None:
@@ -223,6 +223,7 @@ def test_domains_that_drop_out_fail_by_name_and_the_rest_is_served(
     assert all(entry.simulated_s is not None for entry in entries if entry.outcome == "ok")
 
 
+@pytest.mark.slow
 def test_foreign_modules_in_the_current_directory_are_not_imported(
     graft: Run, reference: Path, tmp_path: Path
 ) -> None:
