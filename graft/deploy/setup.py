@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from graft.config import ExpansionConfig, read_config, with_settings
-from graft.terminal import Format, FormatOption, SettingOption, console, read_settings
+from graft.terminal import (
+    Format,
+    FormatOption,
+    SettingOption,
+    console,
+    print_facts,
+    read_settings,
+)
 
 
 def init(
@@ -92,11 +99,7 @@ def revoke(
 
     for domain_id in domains:
         revoke_device(server, domain_id)
-    if output is Format.JSON:
-        print(json.dumps({"revoked": domains}))
-        return
-    for domain_id in domains:
-        print(f"device  {domain_id}  (admitted no more)")
+    print_facts({"revoked": domains}, output)
 
 
 def renew(
@@ -108,16 +111,11 @@ def renew(
 ) -> None:
     """Give the server, or devices, new TLS certificates; the old ones hold until they expire.
 
-    The server and a device read theirs when they start.
+    Carry a device's tls.pem and tls.key to its machine; who they are for reads them when it starts.
     """
     from server.enrolment import renew_certificates
 
-    folders = renew_certificates(out, domains or ())
-    if output is Format.JSON:
-        print(json.dumps({"renewed": [*map(str, folders)]}))
-        return
-    for folder in folders:
-        print(f"renewed  {folder / 'tls.pem'}  (with tls.key, to the machine it is for)")
+    print_facts({"renewed": [*map(str, renew_certificates(out, domains or ()))]}, output)
 
 
 def _show(run: str, server: Path, devices: list[Path], output: Format) -> None:
