@@ -197,7 +197,8 @@ def expand_field(seed: int) -> Expand:
         domains = ImuWorld(len(lab.devices), 60, seed=seed).domain_ids
         places = dict(zip(domains, lab.devices, strict=True))
         half = len(domains) // 2
-        with tempfile.TemporaryDirectory() as name:
+        # What still ends on a machine may write while its folder is removed.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             data = Path(name) / "data"
             write_world(ImuWorld(len(domains), 60, seed=seed), domains, data, list(CHANNELS))
             with Field(
@@ -212,7 +213,10 @@ def expand_field(seed: int) -> Expand:
                     expanding = field.start_expand(
                         [*words, "--patience-s", "60"], stderr=subprocess.PIPE, text=True
                     )
-                    wait_until(lambda: field.is_at("profile"), "the round to begin", left_s)
+                    # Its own deadline comes first: what it then says is the cell's ending.
+                    wait_until(
+                        lambda: field.is_at("profile"), "the round to begin", _left_s(deadline_s)
+                    )
                     for number in lost:
                         if domains[number] in arriving:
                             lab.devices[number].configure("ip", "link", "set", "up0", "down")
