@@ -88,7 +88,7 @@ def main(
             console.print(f"repeat {repeat}: {name}: {_words(found)}", highlight=False)
     command = (
         f"python benchmarks/scale/compare.py --domains {domains} --architecture {architecture} "
-        f"--repeats {repeats}"
+        f"--repeats {repeats}{''.join(f' --side {name}' for name in side or ())}"
     )
     figures = summarise(measured, domains, architecture, command)
     for name, entry in figures.items():

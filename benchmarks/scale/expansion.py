@@ -1,7 +1,7 @@
 """A large expansion end to end, and what a domain costs as the system grows.
 
 python benchmarks/scale/expansion.py --sources 2000 --newcomers 200
-python benchmarks/scale/expansion.py --flat 500,4000 --steps 20
+python benchmarks/scale/expansion.py --flat 500,4000 --steps 300
 """
 
 import shutil
