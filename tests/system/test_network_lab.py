@@ -108,10 +108,13 @@ def test_a_third_of_the_packets_is_lost_and_the_same_ones_again(lab: ModuleType)
 def test_a_rate_holds_back_and_its_queue_is_bounded(lab: ModuleType) -> None:
     with lab.Lab(1, shaped=True) as made:
         made.shape(0, lab.LinkShape(rate_bits_per_s=1e6, queue_packets=100))
-        _, heard = send_up(made, 90, 1000 - HEADERS, 0.0, 1.0)
-        assert len(heard) == 90
-        # 89 frames of 8,000 bits each behind the first, and some milliseconds of a busy machine.
-        assert 0.95 * 0.712 <= heard[-1][1] - heard[0][1] < 0.712 + 0.3
+        spans_s = []
+        for _ in range(3):
+            _, heard = send_up(made, 90, 1000 - HEADERS, 0.0, 1.0)
+            assert len(heard) == 90
+            spans_s.append(heard[-1][1] - heard[0][1])
+        # 89 frames of 8,000 bits each behind the first; a busy machine only adds to a span.
+        assert 0.95 * 0.712 <= min(spans_s) <= 1.1 * 0.712
         (began_s, ended_s), heard = send_up(made, 400, 1000 - HEADERS, 0.0, 1.0)
         # The queue takes a hundred of 400, and 125 a second that leave while they are sent.
         assert 100 <= len(heard) <= 101 + 125 * (ended_s - began_s) < 400
