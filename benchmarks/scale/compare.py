@@ -3,7 +3,8 @@
 python benchmarks/scale/compare.py --domains 1000 --architecture cnn-small --repeats 3
 
 The sides run one after another, each repeat in the other order than the one before; a ratio is
-taken within a repeat. The peers are installed first where they are not there.
+taken within a repeat. The peers are installed first where they are not there. They train and do
+nothing else, so the block engine's trainer alone (graft-trainer) stands beside them as well.
 """
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -28,12 +30,15 @@ from world import write_world
 
 console = Console(stderr=True)
 ENGINES = ("block", "flower")
+TRAINER = "graft-trainer"
 PEERS = {
+    TRAINER: "graft_trainer.py",
     "pfl-research": "pfl_research_peer.py",
     "fedjax": "fedjax_peer.py",
     "fedjax-as-released": "fedjax_peer.py",
 }
-# What the block engine is to reach, by the other side and the architecture.
+# What the block engine is to reach, by the other side and the architecture; the trainer alone
+# is held against the same.
 SPEED_TARGETS = {
     ("flower", "cnn-small"): 6,
     ("flower", "mlp"): 13,
@@ -73,7 +78,7 @@ def main(
     """Measure every side and write the ratios. Peers run where they have the architecture."""
     sides = _sides(side, architecture)
     for name in sides:
-        if name in PEERS:
+        if name in PEERS and name != TRAINER:
             install_peer(name, runs / "peers")
     world = runs / f"world-{domains}"
     write_world(world, domains, seed=0)
@@ -117,10 +122,11 @@ def measure_engine(
 def measure_peer(
     name: str, architecture: str, domains: int, workers: int, runs: Path
 ) -> Measurement:
-    """One run of a peer's script in the peer's own environment."""
+    """One run of a peer's script in the peer's own environment; the trainer's is this one."""
+    python = sys.executable if name == TRAINER else peer_python(name, runs / "peers")
     done = subprocess.run(
         [
-            peer_python(name, runs / "peers"), HERE / "peers" / PEERS[name],
+            python, HERE / "peers" / PEERS[name],
             "--domains", str(domains), "--architecture", architecture,
             "--processes", str(workers),
         ],
@@ -156,15 +162,16 @@ def summarise(
             add(f"{name}/whole", median(whole), "domains/s, start-up included")
         peak_gb = max(m.peak_memory_bytes for m in found) / 1e9
         add(f"{name}/peak_memory", peak_gb, "GB (PSS of all processes)")
-    block = measured.get("block", ())
-    for name, others in measured.items():
-        if name == "block" or not block:
+    ours = [name for name in ("block", TRAINER) if name in measured]
+    for own, name in product(ours, measured):
+        # Flower's engine does all that the block engine does, not its training alone.
+        if name in ours or (own, name) == (TRAINER, "flower"):
             continue
-        pairs = list(zip(block, others, strict=True))
+        pairs = list(zip(measured[own], measured[name], strict=True))
         ratios = [mine.training_per_s / other.training_per_s for mine, other in pairs]
         wanted = SPEED_TARGETS.get((name, architecture))
         target = None if wanted is None else f">= {wanted}"
-        add(f"block-over-{name}/training", median(ratios), _range(ratios), target)
+        add(f"{own}-over-{name}/training", median(ratios), _range(ratios), target)
         if name == "flower":
             ratios = [m.whole_per_s / o.whole_per_s for m, o in pairs if m.whole_per_s]
             add("block-over-flower/whole", median(ratios), _range(ratios))
@@ -191,7 +198,7 @@ def _sides(wanted: list[str] | None, architecture: str) -> list[str]:
         if name not in known:
             raise typer.BadParameter(f"--side {name}: wanted one of {known}")
     has_peer = architecture.startswith("cnn-")
-    default = [*ENGINES, *(["pfl-research", "fedjax"] if has_peer else [])]
+    default = [*ENGINES, *([TRAINER, "pfl-research", "fedjax"] if has_peer else [])]
     return wanted or default
 
 

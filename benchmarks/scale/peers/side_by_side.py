@@ -37,8 +37,12 @@ class Work:
     epochs: int
     batch_size: int
     warm_up_domains: int
-    widths: tuple[int, ...]
+    architecture: str
     seed: int
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return WIDTHS[self.architecture]
 
 
 Train = Callable[[Work, Callable[[], None], Callable[[], None]], None]
@@ -140,7 +144,7 @@ def _be_worker(train: Train, arguments: argparse.Namespace) -> None:
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         warm_up_domains=arguments.warm_up_domains,
-        widths=WIDTHS[arguments.architecture],
+        architecture=arguments.architecture,
         seed=arguments.seed + arguments.worker,
     )
     train(work, start, stop)

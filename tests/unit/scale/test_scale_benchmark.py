@@ -60,10 +60,7 @@ def test_a_ratio_is_the_median_of_ratios_within_a_repeat(modules):
     compare, _, _ = modules
 
     def speeds(*values: float):
-        return [
-            compare.Measurement(training_per_s=v, whole_per_s=v / 2, peak_memory_bytes=10**9)
-            for v in values
-        ]
+        return _speeds(compare, *values)
 
     # The machine slows down by half and more, both sides alike: 8/2, 4/1 and 10/2 have median 4.
     figures = compare.summarise(
@@ -72,6 +69,30 @@ def test_a_ratio_is_the_median_of_ratios_within_a_repeat(modules):
     ratio = figures["cnn-small/20-domains/block-over-flower/training"]
     assert (ratio["value"], ratio["target"]) == (4.0, ">= 6")
     assert figures["cnn-small/20-domains/block-over-flower/peak_memory"]["value"] == 1.0
+
+
+def test_the_trainer_alone_is_held_against_the_peers_and_not_against_engines(modules):
+    compare, _, _ = modules
+    sides = {"block": 10, "flower": 1, "graft-trainer": 18, "fedjax": 6}
+    measured = {name: _speeds(compare, speed) for name, speed in sides.items()}
+    figures = compare.summarise(measured, 20, "cnn-small", "command")
+    ratios = {
+        name.split("/")[2]: (figure["value"], figure["target"])
+        for name, figure in figures.items()
+        if "-over-" in name and name.endswith("/training")
+    }
+    assert ratios == {
+        "block-over-flower": (10.0, ">= 6"),
+        "block-over-fedjax": (1.6667, ">= 2"),
+        "graft-trainer-over-fedjax": (3.0, ">= 2"),
+    }
+
+
+def _speeds(compare, *values: float):
+    return [
+        compare.Measurement(training_per_s=v, whole_per_s=v / 2, peak_memory_bytes=10**9)
+        for v in values
+    ]
 
 
 def test_every_founder_trains_on_exactly_256_windows(modules, tmp_path):
