@@ -1,6 +1,8 @@
 """Which sources a newcomer learns from: coarse ranking by profile, joint scores on the device.
 
-Beside them every published score that they are compared with, and how well each one chose.
+Beside them every published score that they are compared with, and how well each one chose. Those
+import scikit-learn and SciPy's statistics where they use them: both, and the pandas that they
+load, would take 90 MB of every process of a run, which needs none of them.
 """
 
 from graft.selection.coarse import (

@@ -8,8 +8,6 @@ Legend: M rows of the source, N rows of the newcomer, F features, S sources, D s
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.covariance import ledoit_wolf
-from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 
 from graft.errors import DomainEmptyError, DomainShapeError
 from graft.selection.rows import Floats, checked_rows
@@ -29,6 +27,8 @@ def mmd_distance(source_MF: npt.ArrayLike, target_NF: npt.ArrayLike) -> float:
     DomainEmptyError for fewer than 2 rows on a side, DomainShapeError where the sides differ in
     F, DomainValueError.
     """
+    from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
+
     source, target = _checked_pair(source_MF, target_NF)
     if min(len(source), len(target)) < 2:
         raise DomainEmptyError(
@@ -113,5 +113,7 @@ def _covariance(rows_NF: Floats) -> Floats:
     """Ledoit and Wolf's; zero where no row differs from another."""
     if not np.ptp(rows_NF, axis=0).any():
         return np.zeros((rows_NF.shape[1], rows_NF.shape[1]))
+    from sklearn.covariance import ledoit_wolf
+
     covariance_FF: Floats = ledoit_wolf(rows_NF)[0]
     return covariance_FF

@@ -9,9 +9,6 @@ Legend: L labelled samples, F features, C classes present.
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.stats import rankdata
-from sklearn.covariance import empirical_covariance, ledoit_wolf
 
 from graft.selection.rows import Floats, checked_labels, checked_rows, class_means
 
@@ -28,6 +25,8 @@ def h_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike, shrunk: bool | None 
     where n < d, as the plain covariance has no inverse there. Between 0 and min(C - 1, F).
     Raises DomainShapeError, DomainEmptyError or DomainValueError.
     """
+    from sklearn.covariance import empirical_covariance, ledoit_wolf
+
     features = checked_rows(features_LF)
     place_L, counts_C = checked_labels(y_L, len(features))
     spread = _centred(features)
@@ -97,6 +96,8 @@ def parc_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     Between -1 and 1; 0 where either side is the same for all pairs (two rows, one class).
     Raises DomainShapeError, DomainEmptyError or DomainValueError.
     """
+    from scipy.stats import rankdata
+
     features = checked_rows(features_LF)
     place_L, _ = checked_labels(y_L, len(features))
     spread = _centred(features)
@@ -154,6 +155,8 @@ def _maximum_evidence(power_R: Floats, projected_R: Floats, unreached: float, ro
         spread = np.log1p(power_R / t).sum(-1) / rows
         loss: Floats = (log_noise + 1 + np.log(2 * np.pi) + spread) / 2
         return loss
+
+    from scipy.optimize import minimize_scalar
 
     # The evidence may have two maxima: the higher is looked for on a grid, then refined.
     reach = _LOGME_DECADES * np.log(10.0)

@@ -5,7 +5,6 @@ Legend: S sources.
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import weightedtau
 
 from graft.errors import DomainEmptyError, DomainShapeError, DomainValueError
 from graft.selection.naive import oracle_k, top_k
@@ -23,6 +22,8 @@ def weighted_tau(score_S: npt.ArrayLike, truth_S: npt.ArrayLike) -> float:
     score, truth = _checked(score_S, truth_S)
     if np.ptp(score) == 0 or np.ptp(truth) == 0:
         return 0.0
+    from scipy.stats import weightedtau
+
     return float(weightedtau(score, truth).statistic)
 
 

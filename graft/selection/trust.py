@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import betainc
 
 from graft.config import TrustConfig
 from graft.values import BoolArray, FloatArray, IntArray
@@ -58,7 +58,9 @@ def beats_chance(
 ) -> bool:
     """Whether fewer than ``level`` of all guessers among its classes are right on so much of L."""
     correct = int((predicted_L == y_L).sum())
-    return bool(binom.sf(correct - 1, len(y_L), 1 / max(1, int(mask_C.sum()))) < level)
+    # The binomial's tail P(X >= correct), which is 1 - F(correct - 1), as an incomplete beta.
+    tail = betainc(correct, len(y_L) - correct + 1, 1 / max(1, int(mask_C.sum())))
+    return bool(tail < level)
 
 
 def agrees(predicted_N: IntArray, others_N: IntArray, num_classes: int) -> bool:

@@ -1,0 +1,17 @@
+"""What every worker process of a run holds in memory, it must need."""
+
+import subprocess
+import sys
+
+HEAVY = {"matplotlib", "pandas", "plotly", "scipy.optimize", "scipy.stats", "sklearn"}
+
+
+def test_a_worker_loads_no_library_that_only_scores_and_reports_need() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import simulation.block.task, sys; print(*sys.modules)"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.split()
+    assert "simulation.block.task" in loaded
+    assert HEAVY & set(loaded) == set()
