@@ -129,16 +129,16 @@ def enrol_device(out: Path, domain_id: str) -> Path:
     return folder
 
 
-def revoke_device(server: Path, domain_id: str) -> None:
-    """Admit a device no more: neither Flower nor the depot, from a running server's next look.
+def revoke_devices(server: Path, domain_ids: Sequence[str]) -> None:
+    """Admit devices no more: neither Flower nor the depot, from a running server's next look.
 
-    Raises RunError where it is not enrolled.
+    Raises RunError where one is not enrolled, and then revokes none.
     """
-    public = server / "nodes" / f"{domain_id}.pub"
-    if not public.exists():
-        raise RunError(f"device {domain_id}: is not enrolled")
-    replace_file(server / "revoked" / public.name, public.read_bytes())
-    public.unlink()
+    _check_enrolled(server, domain_ids)
+    for domain_id in dict.fromkeys(domain_ids):
+        public = server / "nodes" / f"{domain_id}.pub"
+        replace_file(server / "revoked" / public.name, public.read_bytes())
+        public.unlink()
 
 
 def renew_certificates(out: Path, domain_ids: Sequence[str]) -> list[Path]:
@@ -153,8 +153,7 @@ def renew_certificates(out: Path, domain_ids: Sequence[str]) -> list[Path]:
         settings = read_server(server)
         authority.server_identity(_hosts(settings.host, settings.depot_host)).write(server)
         return [server]
-    if strangers := sorted(set(domain_ids) - set(enrolled(server))):
-        raise RunError(f"device {strangers[0]}: is not enrolled")
+    _check_enrolled(server, domain_ids)
     folders = [out / "devices" / domain_id for domain_id in domain_ids]
     for folder in folders:
         authority.device_identity(folder.name).write(folder)
@@ -174,6 +173,11 @@ def told_bytes(server: Path) -> int:
 def enrolled(server: Path) -> tuple[str, ...]:
     """The domains whose devices may join, sorted."""
     return tuple(sorted(path.stem for path in (server / "nodes").glob("*.pub")))
+
+
+def _check_enrolled(server: Path, domain_ids: Sequence[str]) -> None:
+    if strangers := sorted(set(domain_ids) - set(enrolled(server))):
+        raise RunError(f"device {strangers[0]}: is not enrolled")
 
 
 def _hosts(host: str, depot_host: str) -> list[str]:

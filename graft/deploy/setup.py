@@ -95,10 +95,9 @@ def revoke(
     What such a domain taught stays taught, and its models stay in the catalogue. Its name is never
     given again, because its certificate bears it.
     """
-    from server.enrolment import revoke_device
+    from server.enrolment import revoke_devices
 
-    for domain_id in domains:
-        revoke_device(server, domain_id)
+    revoke_devices(server, domains)
     print_facts({"revoked": domains}, output)
 
 

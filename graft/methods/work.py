@@ -150,16 +150,18 @@ def hat_work(shape: LessonShape) -> Work:
     features, classes = shape.widest(), _classes(shape)
     target = shape.cost(shape.architecture).num_features
     keyed = target * width + sources * (features * width + width + features * classes + classes)
-    mixed = rows * replicas * 2 * keyed
+    mixed = replicas * 2 * keyed
     own_loss = labelled * replicas * 2 * sources * features * classes
-    step = _LEARNT * (mixed + own_loss)
-    check = shape.num_labelled * replicas * 2 * keyed
+    step = _LEARNT * (rows * mixed + own_loss)
+    # The check on L after each epoch, and every row once at the end, for the trace.
+    alone = (shape.epochs * shape.num_labelled + shape.num_rows) * mixed
     return (
         read_all(shape.sources, shape.num_rows, passes=2)
         + _both(shape, 345)
         + read_all((shape.architecture,), shape.num_labelled, passes=shape.epochs)
+        + read_all((shape.architecture,), shape.num_rows)
         + Work(
-            flops=float(shape.steps * step + shape.epochs * check),
+            flops=float(shape.steps * step + alone),
             operations=60.0 * shape.epochs + 100.0 * sources,
         )
     )

@@ -12,7 +12,7 @@ from graft.cli import app
 from graft.data import ImuWorld, write_dataset
 from graft.data.imu_world import CHANNELS
 from graft.errors import EdgeError
-from server.enrolment import enrol_device, revoke_device
+from server.enrolment import enrol_device, revoke_devices
 from server.plan import forget_node, read_nodes, write_node
 from server.superlink import SuperLink, new_superlink
 
@@ -65,7 +65,7 @@ def test_keys_are_registered_once_whatever_died_and_refused_once_revoked(
     assert superlink.register_nodes() == ["aaron", "ann"]
     assert read_nodes(server) | nodes == read_nodes(server)
 
-    revoke_device(server, "bob")
+    revoke_devices(server, ["bob"])
     assert superlink.unregister_nodes() == ["bob"]
     assert sorted(superlink.nodes()) == ["aaron", "ann"]
     # Here it died before it could drop its own note.

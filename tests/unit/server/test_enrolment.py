@@ -26,7 +26,7 @@ from server.enrolment import (
     enrol_device,
     enrolled,
     renew_certificates,
-    revoke_device,
+    revoke_devices,
 )
 
 
@@ -136,13 +136,16 @@ def test_nothing_is_set_up_twice(out: Path, dataset: Path) -> None:
 def test_a_revoked_device_is_enrolled_no_more_and_its_name_is_never_given_again(out: Path) -> None:
     for domain_id in ("ann", "bob"):
         enrol_device(out, domain_id)
-    revoke_device(out / "server", "bob")
+    with pytest.raises(RunError, match="carol: is not enrolled"):
+        revoke_devices(out / "server", ["bob", "carol"])
+    assert enrolled(out / "server") == ("ann", "bob")
+    revoke_devices(out / "server", ["bob", "bob"])
     assert enrolled(out / "server") == ("ann",)
     with pytest.raises(RunError, match="bob: was revoked"):
         enrol_device(out, "bob")
     for stranger in ("bob", "carol"):
         with pytest.raises(RunError, match="not enrolled"):
-            revoke_device(out / "server", stranger)
+            revoke_devices(out / "server", [stranger])
 
 
 def test_a_renewed_certificate_bears_the_same_name_and_another_key(out: Path) -> None:
