@@ -53,6 +53,9 @@ VARIABLES: Mapping[str, str] = MappingProxyType(
 )
 
 
+PERCENT_PX = 58  # "88.5 %" beside an axis
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Canvas:
     """One width that figures are drawn for, in CSS pixels, and its text size."""
@@ -142,8 +145,8 @@ def method_text_colour(method: str, is_main: bool) -> str:
 
 
 def percent_axis(axes: Axes) -> None:
-    """Ticks along y in per cent of a share."""
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=7))
+    """Ticks along y in per cent of a share; they need ``PERCENT_PX`` on the left."""
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y * 100:.4g} %"))
 
 

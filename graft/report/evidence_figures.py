@@ -15,6 +15,7 @@ from graft.evidence import is_ablation
 from graft.report.canvas import (
     INK,
     MAIN,
+    PERCENT_PX,
     QUIET,
     RULE,
     SOFT,
@@ -168,7 +169,7 @@ def _lines_svg(
 
     def draw(figure: Figure) -> None:
         room = max((text_width_px(figure, names[k], bold=True) for k in order), default=0)
-        axes = axes_px(figure, left=58, right=room * 0.92 + 26, top=14, bottom=48)
+        axes = axes_px(figure, left=PERCENT_PX, right=room * 0.92 + 26, top=14, bottom=48)
         percent_axis(axes)
         axes.set_xlabel(x_label)
         axes.set_xticks(places, [text for _, text in ticks])

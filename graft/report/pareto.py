@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from graft.report.canvas import (
+    PERCENT_PX,
     QUIET,
     RULE,
     SOFT,
@@ -60,7 +61,7 @@ def accuracy_against_bytes(
     heights = [item.accuracy_mean or 0.0 for item in shown]
 
     def draw(figure: Figure) -> None:
-        axes = axes_px(figure, left=48, right=14, top=18, bottom=48)
+        axes = axes_px(figure, left=PERCENT_PX, right=14, top=18, bottom=48)
         axes.grid(axis="x", color=RULE, linewidth=0.8)
         percent_axis(axes)
         axes.set_xlabel(f"payload bytes down, {whose} (log scale)")
