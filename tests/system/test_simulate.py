@@ -129,7 +129,8 @@ def simulated_times(folder: Path) -> list[object]:
     return [times, seconds]
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow  # test_engines.py has four workers in the quick suite
+@pytest.mark.parametrize("workers", [1, 4])
 def test_the_number_of_workers_changes_nothing(
     workers: int, reference: Path, graft: Run, tmp_path: Path
 ) -> None:
