@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= runs/demo
+# Two processes for what runs in one; whole commands have workers of their own, and clocks.
+QUICK := --numprocesses 2 tests/unit tests/contract
+WHOLE := tests/system
 
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
@@ -28,10 +31,12 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint  ## under ten minutes on two cores
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(QUICK)
+	$(BIN)/pytest -m "not slow" $(WHOLE)
 
 test-all: lint  ## everything; the real data too where GRAFT_DATA_ORIGINALS names their folder
-	$(BIN)/pytest
+	$(BIN)/pytest $(QUICK)
+	$(BIN)/pytest $(WHOLE)
 
 stubs: $(READY)  ## regenerate the protobuf stubs from proto/
 	$(BIN)/python -m graft.wire.generate
