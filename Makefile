@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= runs/demo
-# Two processes for what runs in one; whole commands have workers of their own, and clocks.
-QUICK := --numprocesses 2 tests/unit tests/contract
-WHOLE := tests/system
+# Parts run in one process each, so two at once; whole commands bring workers and clocks.
+PARTS := --numprocesses 2 tests/unit tests/contract
+COMMANDS := tests/system
 
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(READY)  ## 66 synthetic people, 3 rounds, HaT-style beside eight other ways
+demo: $(READY)  ## 66 synthetic people, 3 rounds, ten methods side by side
 	rm -rf $(DEMO)
 	$(BIN)/graft simulate --domains 66 --set selection.num_sources=3 \
 		--set training.max_steps=150 --out $(DEMO)
@@ -31,12 +31,12 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint  ## under ten minutes on two cores
-	$(BIN)/pytest -m "not slow" $(QUICK)
-	$(BIN)/pytest -m "not slow" $(WHOLE)
+	$(BIN)/pytest -m "not slow" $(PARTS)
+	$(BIN)/pytest -m "not slow" $(COMMANDS)
 
 test-all: lint  ## everything; the real data too where GRAFT_DATA_ORIGINALS names their folder
-	$(BIN)/pytest $(QUICK)
-	$(BIN)/pytest $(WHOLE)
+	$(BIN)/pytest $(PARTS)
+	$(BIN)/pytest $(COMMANDS)
 
 stubs: $(READY)  ## regenerate the protobuf stubs from proto/
 	$(BIN)/python -m graft.wire.generate
