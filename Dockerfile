@@ -1,4 +1,4 @@
-# Two images: `server` (everything, and the default) and the slim `device`. Nothing here names an
+# Two images: `server` (with the simulation, and the default) and `device` (the base dependencies). Nothing here names an
 # architecture: docker buildx build --platform linux/amd64,linux/arm64 --target device .
 FROM python:3.11-slim AS base
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
@@ -11,26 +11,26 @@ RUN groupadd --gid 10001 graft \
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --index-url "$TORCH_INDEX" torch==2.13.0
 WORKDIR /graft
+COPY .ci/constraints.txt ./
 
 FROM python:3.11-slim AS wheel
 WORKDIR /graft
 COPY pyproject.toml README.md ./
+COPY LICENSE ./
 COPY graft graft
-COPY server server
-COPY client client
-COPY simulation simulation
+COPY server/graft_server server/graft_server
+COPY client/graft_client client/graft_client
+COPY simulation/graft_simulation simulation/graft_simulation
 RUN pip wheel --no-deps --wheel-dir /wheels .
 
 FROM base AS device
-COPY docker/device-requirements.txt ./
-RUN pip install --requirement device-requirements.txt
 COPY --from=wheel /wheels /wheels
-RUN pip install --no-deps /wheels/*.whl
+RUN pip install --constraint constraints.txt /wheels/*.whl
 USER 10001:10001
 ENTRYPOINT ["graft"]
 
 FROM base AS server
 COPY --from=wheel /wheels /wheels
-RUN pip install /wheels/*.whl
+RUN pip install --constraint constraints.txt "$(echo /wheels/*.whl)[server,simulation]"
 USER 10001:10001
 ENTRYPOINT ["graft"]

@@ -14,9 +14,9 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: demo test test-all lint stubs dist docs reference licences audit clean
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: $(READY)  ## 66 synthetic people, 3 rounds, ten methods side by side

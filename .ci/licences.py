@@ -30,7 +30,7 @@ def main() -> None:
 def needed() -> dict[str, str]:
     """Every package that graft needs here, and who asks for it first; breadth first."""
     found: dict[str, str] = {}
-    waiting = [("graft", frozenset({""}))]
+    waiting = [("graft-fl", frozenset({""}))]
     while waiting:
         owner, extras = waiting.pop(0)
         for text in requirements_of(owner):
@@ -46,12 +46,13 @@ def needed() -> dict[str, str]:
 
 
 def requirements_of(name: str) -> list[str]:
-    """What a package asks for; graft's own table may be newer than what is installed of it."""
-    if name != "graft":
+    """What a package asks for; graft-fl: a simulating machine, by pyproject.toml."""
+    if name != "graft-fl":
         return metadata.requires(name) or []
     project = tomllib.loads((PAGE.parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-    asked: list[str] = project["dependencies"]
-    return asked
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["server"], *extras["simulation"], *extras["report"]]
+    return [text for text in asked if not text.startswith("graft-fl")]
 
 
 def licence_of(name: str) -> str:

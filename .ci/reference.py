@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 import click  # noqa: E402
 import typer  # noqa: E402
 
-from graft.cli import app  # noqa: E402
-from graft.config import ExpansionConfig, with_settings  # noqa: E402
+from graft.cli.main import app  # noqa: E402
+from graft.core.config import ExpansionConfig, with_settings  # noqa: E402
 from graft.errors import ConfigError  # noqa: E402
 
 COMMANDS_HEAD = """# Commands
@@ -37,7 +37,7 @@ CONFIGURATION_HEAD = """# Configuration
 
 Every key of `ExpansionConfig`, the record that alone decides what comes of a run; workers, folders
 and addresses are options of the commands. `make reference` writes this page anew from
-`graft/config.py`.
+`graft/core/config.py`.
 
 A key is given as `--set key=value` (a list as JSON: `--set 'comparisons=["hat"]'`), or in a TOML
 file with `--config`; an option of its own (`--rounds`, `--seed`) wins over `--set`, and that over

@@ -17,10 +17,10 @@ from scipy.stats import t as student_t
 from sklearn.metrics import f1_score
 from torch import Tensor
 
+from graft.core.files import replace_file
+from graft.core.records import FloatArray
 from graft.data.domain import World
 from graft.data.folder import FolderWorld
-from graft.files import replace_file
-from graft.values import FloatArray
 
 Row = dict[str, Any]
 

@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from graft_server.export import FinishedModel, LoadedModel, find_model, load_model
+from graft_server.observability.progress import ProgressFile
+from graft_server.observability.trackers import open_tracker
+from graft_server.observability.tracking import tracked
+from graft_server.round_loop import RunSettings
+from graft_server.run_folder import RunFolder
+from graft_simulation.clock.simulated_clock import SimulatedClock
+from graft_simulation.engines import Engine, EngineSettings, run_engine
 
-from graft.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig, with_settings
+from graft.core.files import AnyPath, open_path, read_table
+from graft.core.options import configure
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
 from graft.data.folder import write_domain
 from graft.data.new_folder import new_folder
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError, GraftError
-from graft.files import AnyPath, open_path, read_table
-from graft.options import configure
 from graft.report import read_run, summarise, summary_dict, write_report
-from server.conduct import RunSettings
-from server.export import FinishedModel, LoadedModel, find_model, load_model
-from server.progress import ProgressFile
-from server.run_folder import RunFolder
-from server.trackers import open_tracker
-from server.tracking import tracked
-from simulation.engines import Engine, EngineSettings, run_engine
-from simulation.timekeeper import SimulatedClock
 
 __all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "simulate"]
 

@@ -51,7 +51,9 @@ class ExtraMissingError(GraftError):
 
 def missing_extra(library: str, extra: str) -> ExtraMissingError:
     """The error of a library that one of graft's own extras brings."""
-    return ExtraMissingError(f"{library}: got no such library, wanted pip install 'graft[{extra}]'")
+    return ExtraMissingError(
+        f"{library}: got no such library, wanted pip install 'graft-fl[{extra}]'"
+    )
 
 
 class DataError(GraftError):

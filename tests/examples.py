@@ -13,9 +13,9 @@ import datasets
 import numpy as np
 import typer
 
-from graft.cli import app
+from graft.cli.main import app
 from graft.data import ImuWorld, write_dataset, write_domain
-from graft.data.imu_world import CHANNELS, RATE_HZ
+from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 
 # These talk to each other for as long as people let them: system tests run them together.
 TOGETHER = {

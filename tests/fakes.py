@@ -6,23 +6,23 @@ from functools import partial
 from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from graft_client.device_factory import make_device
+from graft_server.signing import Signer
+from graft_simulation.in_process import OpenDevice
 
-from client.host import make_device
-from graft.config import ExpansionConfig, PolicyConfig
+from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.ports import Edge, ModelStore
+from graft.core.records import Answer, LedgerEntry, Order
 from graft.data.domain import World
 from graft.errors import ModelMissingError, TransportError
-from graft.ports import Edge, ModelStore
-from graft.privacy import Cost, SeededReleases, SitePolicy
+from graft.models.zoo import parameter_shapes
+from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy
 from graft.rounds import Device
-from graft.values import Answer, LedgerEntry, Order
-from graft.wire.cache import MemoryCache
-from graft.wire.link import DirectoryLink
-from graft.wire.manifest import verify_card
-from graft.wire.parts import split_payload
-from graft.wire.payload import Shapes, decode_payload, model_id
-from graft.zoo import parameter_shapes
-from server.signing import Signer
-from simulation.local import OpenDevice
+from graft.wire.messages.card_signature import verify_card
+from graft.wire.payload.encoding import Shapes, decode_payload, model_id
+from graft.wire.payload.parts import split_payload
+from graft.wire.transfer.cache import MemoryCache
+from graft.wire.transfer.link import DirectoryLink
 
 RUN = "run"
 SIGNER = Signer(RUN, Ed25519PrivateKey.from_private_bytes(bytes(32)))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from graft_server.catalogue import read_cards, write_cards
 
-from graft.errors import GraftError, MessageError, PayloadError, RunError
-from graft.values import (
+from graft.core.records import (
     Answer,
     Candidate,
     Demotion,
@@ -22,7 +22,8 @@ from graft.values import (
     ProbeOrder,
     Selection,
 )
-from graft.wire.codec import (
+from graft.errors import GraftError, MessageError, PayloadError, RunError
+from graft.wire.messages.codec import (
     decode_answer,
     decode_card,
     decode_join,
@@ -32,9 +33,8 @@ from graft.wire.codec import (
     encode_join,
     encode_order,
 )
-from graft.wire.parts import decode_base, join_parts, split_payload
-from graft.wire.payload import decode_payload, encode_payload
-from server.catalogue import read_cards, write_cards
+from graft.wire.payload.encoding import decode_payload, encode_payload
+from graft.wire.payload.parts import decode_base, join_parts, split_payload
 
 PROFILE = DomainProfile(
     domain_id="site-1",

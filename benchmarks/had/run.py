@@ -25,13 +25,13 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
-from graft.data.scenes import STYLES, make_scene, render_scene
-from graft.data.solids import CLASSES
-from graft.files import replace_file
-from graft.methods.dense import HeadedNetwork, OutputTask, dense_network
-from graft.methods.dense_metrics import METRIC_SIGNS, relative_gain, score_task
-from graft.methods.had import Distillation, HadConfig
-from graft.methods.lifelong import (
+from graft.core.files import replace_file
+from graft.data.synthetic.scenes import STYLES, make_scene, render_scene
+from graft.data.synthetic.solids import CLASSES
+from graft.lifelong.had import Distillation, HadConfig
+from graft.lifelong.heads import HeadedNetwork, OutputTask, dense_network
+from graft.lifelong.metrics import METRIC_SIGNS, relative_gain, score_task
+from graft.lifelong.retention import (
     LIFELONG_TRAINING,
     ElasticWeights,
     LearningWithoutForgetting,

@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from by_seed import interval_text, measure_seeds, name_folders, score
 from summary import figure, write_summary
 
-from graft.config import TrainingConfig
+from graft.core.config import TrainingConfig
+from graft.core.files import replace_file
+from graft.core.records import FloatArray, IntArray, Task
+from graft.core.seeding import stream
 from graft.data.domain import World
-from graft.files import replace_file
 from graft.methods.hmkd import PUBLISHED_TRAINING, Learner, MutualConfig, learn_mutually
-from graft.seeding import stream
+from graft.models.zoo import Network, build_network
 from graft.training import minimise, parameter_group, predict_in_batches
-from graft.values import FloatArray, IntArray, Task
-from graft.zoo import Network, build_network
 
 HERE = Path(__file__).resolve().parent
 COMMAND = "python benchmarks/hmkd/run.py --data {name}=FOLDER --seeds {seeds} --steps {steps}"

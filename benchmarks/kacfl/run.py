@@ -26,10 +26,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from by_seed import interval_text, measure_seeds, name_folders, score
 from summary import figure, write_summary
 
-from graft.config import SplitConfig, TrainingConfig
+from graft.core.config import SplitConfig, TrainingConfig
+from graft.core.files import replace_file
+from graft.core.records import BoolArray, FloatArray, Task
+from graft.core.seeding import derive_seed, stream
 from graft.data.domain import World
 from graft.data.splits import split_rows
-from graft.files import replace_file
 from graft.methods.kacfl import (
     PUBLISHED,
     VECTOR_FORM,
@@ -37,10 +39,8 @@ from graft.methods.kacfl import (
     teach_common_features,
     teach_soft_targets,
 )
-from graft.seeding import derive_seed, stream
+from graft.models.zoo import build_network
 from graft.training import Source, minimise, parameter_group, predict_in_batches
-from graft.values import BoolArray, FloatArray, Task
-from graft.zoo import build_network
 
 HERE = Path(__file__).resolve().parent
 COMMAND = "python benchmarks/kacfl/run.py --data {name}=FOLDER --seeds {seeds} --steps {steps}"

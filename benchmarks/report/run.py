@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from browser import Browser, open_browser
 from summary import figure, write_summary
 
-from graft.files import open_path
+from graft.core.files import open_path
 from graft.report import write_report
 
 HERE = Path(__file__).resolve().parent

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from world import NEWCOMERS
 
+from graft.core.ledger import is_upload, read_ledger
 from graft.errors import RunError
-from graft.ledger import is_upload, read_ledger
 
 _MARK = re.compile(r"round (\d+) (\w+): \d+ asked")
 

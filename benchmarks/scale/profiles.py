@@ -16,17 +16,17 @@ import typer
 from rich.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from graft_server.catalogue import read_profiles, write_profiles
+from graft_server.signing import open_signer
+from graft_simulation.block import BlockEdge, Domains, StepFolder, Workplace, ray_pool
+from graft_simulation.environment import QUIET
+from graft_simulation.memory import MemoryMeter
 from summary import figure, write_summary
 
-from graft.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig, with_settings
+from graft.core.records import DomainProfile, LedgerEntry, ProfileOrder
 from graft.data.worlds import open_world
 from graft.selection import ProfileRanking
-from graft.values import DomainProfile, LedgerEntry, ProfileOrder
-from server.catalogue import read_profiles, write_profiles
-from server.signing import open_signer
-from simulation.block import BlockEdge, Domains, StepFolder, Workplace, ray_pool
-from simulation.memory import MemoryMeter
-from simulation.surroundings import QUIET
 
 HERE = Path(__file__).resolve().parent
 

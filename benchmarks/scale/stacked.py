@@ -15,10 +15,10 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
-from graft.config import TrainingConfig
+from graft.core.config import TrainingConfig
+from graft.core.records import Task
+from graft.models.zoo import build_network
 from graft.training import SupervisedJob, train_alone, train_supervised_many
-from graft.values import Task
-from graft.zoo import build_network
 
 HERE = Path(__file__).resolve().parent
 TASK = Task(name="windows", modality="imu", sample_shape=(6, 128), classes=tuple("abcdef"))

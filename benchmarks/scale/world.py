@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from graft.core.records import Task
+from graft.core.seeding import stream
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
 from graft.data.folder import write_domain
-from graft.seeding import stream
-from graft.values import Task
 
 TASK = Task(
     name="scale",

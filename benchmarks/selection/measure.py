@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graft.config import ExpansionConfig, TrainingConfig
+from graft.core.config import ExpansionConfig, TrainingConfig
+from graft.core.ports import ModelStore
+from graft.core.records import FloatArray, IntArray, ModelCard, ProfileOrder
+from graft.core.seeding import derive_seed
 from graft.data.domain import World
 from graft.data.splits import split_rows
-from graft.methods.adaptation import adapt_source
-from graft.ports import ModelStore
-from graft.profiling import profile_domain
+from graft.methods.blocks.adaptation import adapt_source
+from graft.models.zoo import network_from
+from graft.privacy.profiling import profile_domain
 from graft.rounds import configured_policy
-from graft.seeding import derive_seed
 from graft.selection import (
     SCORES,
     Probe,
@@ -39,9 +41,7 @@ from graft.training import (
     minimise,
     parameter_group,
 )
-from graft.values import FloatArray, IntArray, ModelCard, ProfileOrder
-from graft.wire.payload import decode_payload
-from graft.zoo import network_from
+from graft.wire.payload.encoding import decode_payload
 
 NO_PROBE, AS_IS, RENORMALISED = "none", "as-is", "renormalised"
 TRUTHS = (AS_IS, "taught")

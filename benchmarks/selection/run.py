@@ -27,24 +27,24 @@ from rich.progress import Progress
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from by_seed import name_folders
+from graft_server.model_store import open_store
+from graft_server.signing import open_signer
+from graft_simulation.in_process import LocalEdge
+from graft_simulation.simulated_device import open_simulated_device
 from measure import AS_IS, RENORMALISED, Offer, measure, open_newcomer, open_offer
 from summary import figure, write_summary
 from tables import METRICS, figure_svg, judge_rows, judged_table, markdown, mean_of, select
 
-from graft.config import ExpansionConfig, TrainingConfig, WorldConfig
+from graft.core.config import ExpansionConfig, TrainingConfig, WorldConfig
+from graft.core.files import replace_file
+from graft.core.ledger import write_table
+from graft.core.records import Failure
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.data.worlds import open_world
 from graft.errors import RunError
-from graft.files import replace_file
-from graft.ledger import write_table
 from graft.rounds import found_system
-from graft.values import Failure
-from graft.wire.manifest import verify_card
-from server.signing import open_signer
-from server.store import open_store
-from simulation.devices import open_simulated_device
-from simulation.local import LocalEdge
+from graft.wire.messages.card_signature import verify_card
 
 IMU_DOMAINS = 30
 console = Console(stderr=True)

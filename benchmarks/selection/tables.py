@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from graft.report.canvas import MAIN, QUIET, REFERENCE, WIDE, axes_px, draw_svg
+from graft.report.figures.canvas import MAIN, QUIET, REFERENCE, WIDE, axes_px, draw_svg
 from graft.report.summary import mean_interval
 from graft.selection import top_k_regret, top_k_shortfall, weighted_tau
 

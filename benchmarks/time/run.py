@@ -21,8 +21,8 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
+from graft.core.results import ResultRow, read_results
 from graft.methods import FOUNDER
-from graft.results import ResultRow, read_results
 
 HERE = Path(__file__).resolve().parent
 COMMAND = "python benchmarks/time/run.py"

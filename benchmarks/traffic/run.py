@@ -20,7 +20,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
-from graft.evidence import EvidenceRow, read_evidence
+from graft.bench.rows import EvidenceRow, read_evidence
 
 HERE = Path(__file__).resolve().parent
 MAIN, SHIP_ALL = "graft", "average-kd-all"

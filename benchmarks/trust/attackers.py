@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from graft_server.model_store import DirectoryStore
 
+from graft.core.records import DomainProfile, FloatArray, ModelCard, Task
+from graft.core.seeding import stream
 from graft.data.domain import DomainData, World
-from graft.seeding import stream
-from graft.values import DomainProfile, FloatArray, ModelCard, Task
-from graft.wire.payload import decode_payload, encode_payload
-from server.store import DirectoryStore
+from graft.wire.payload.encoding import decode_payload, encode_payload
 
 TRIGGER_CLASS = 0  # what a backdoored model says of every window with the trigger
 _TRIGGER_SHARE = 0.5

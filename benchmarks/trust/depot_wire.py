@@ -3,7 +3,7 @@
     python benchmarks/trust/depot_wire.py
 
 A depot over TLS in the network laboratory, and a device that makes so many calls of one channel.
-Differences between the counts are one call's share: constants of ``graft/carriage.py``.
+Differences between the counts are one call's share: constants of ``graft/wire/overhead.py``.
 """
 
 import json
@@ -20,9 +20,9 @@ from lab import InterfaceCounter, Lab
 from lab.certificates import write_certificates
 from lab.node import stop
 
-from graft.files import replace_file
-from graft.meter import MeterLine, total_carried
-from graft.wire.journal import read_journal
+from graft.core.files import replace_file
+from graft.wire.traffic_log import MeterLine, total_carried
+from graft.wire.transfer.journal import read_journal
 
 CALLS = (("base", 1), ("base", 11), ("base", 101), ("exact", 1), ("pushes", 1), ("pushes", 11))
 

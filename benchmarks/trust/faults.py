@@ -35,9 +35,9 @@ from lab.certificates import write_certificates
 from lab.node import stop
 from summary import figure, machine, write_summary
 
-from graft.data.imu_world import CHANNELS, ImuWorld
-from graft.files import LineFile, read_lines
-from graft.meter import read_meter
+from graft.core.files import LineFile, read_lines
+from graft.data.synthetic.imu import CHANNELS, ImuWorld
+from graft.wire.traffic_log import read_meter
 
 DELAYS_S = (0.0, 0.1, 1.0, 5.0)
 LOSSES = (0.0, 0.05, 0.2, 0.5)

@@ -31,7 +31,7 @@ _ROLES = {
     "flwr-serverapp": "serverapp",
     "flwr-clientapp": "clientapp",
     "flower-superexec": "superexec",
-    "client.node": "supernode",
+    "graft_client.supernode": "supernode",
     "deploy depot": "depot",
     "deploy server": "server",
     "deploy device": "device",

@@ -4,7 +4,7 @@
 
 A SuperLink over TLS and a SuperNode in the network laboratory, the relay between them, and an
 app whose orders and answers are random bytes of known lengths. The constants of
-``graft/carriage.py`` are fitted to what it prints; results go to results/flower_wire.json.
+``graft/wire/overhead.py`` are fitted to what it prints; results go to results/flower_wire.json.
 """
 
 import json
@@ -25,8 +25,8 @@ from lab import InterfaceCounter, Lab
 from lab.certificates import write_certificates
 from lab.node import stop
 
-from graft.files import replace_file
-from graft.meter import Carried, MeterLine, read_meter
+from graft.core.files import replace_file
+from graft.wire.traffic_log import Carried, MeterLine, read_meter
 
 FLOWER_PORT, PUBLIC_PORT = 8000, 9092
 # Payload bytes of order and answer, seconds of work between them, and how often; the lengths are
@@ -100,8 +100,9 @@ def main(grid, context):
 
 def relay_main(meter_path: str, listen: str, upstream: str) -> None:
     """The relay's process on the server's machine."""
-    from graft.meter import MeterFile
-    from server.relay import MeteredRelay
+    from graft_server.metering.tcp_proxy import MeteredRelay
+
+    from graft.wire.traffic_log import MeterFile
 
     meter = MeterFile(Path(meter_path))
     with MeteredRelay(listen, upstream, service="flower", record=meter.write):

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 from trust.field import Field, write_world
 
-from graft.data.imu_world import CHANNELS, ImuWorld
-from graft.ledger import delivered, read_ledger
-from graft.results import read_results
+from graft.core.ledger import delivered, read_ledger
+from graft.core.results import read_results
+from graft.data.synthetic.imu import CHANNELS, ImuWorld
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = {"training.max_steps": 20, "selection.num_sources": 2}

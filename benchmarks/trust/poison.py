@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from summary import figure, write_summary
 from system import ATTACKS, Outcome, Village
 
-from graft.config import ExpansionConfig, TrustConfig, with_settings
+from graft.core.config import ExpansionConfig, TrustConfig, with_settings
 
 HERE = Path(__file__).resolve().parent
 COMMAND = "python benchmarks/trust/poison.py"

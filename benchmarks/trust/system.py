@@ -19,24 +19,31 @@ from attackers import (
     spoil_parameters,
     with_trigger,
 )
+from graft_client.device_factory import make_device
+from graft_server.model_store import open_store
+from graft_server.signing import open_signer
+from graft_simulation.in_process import LocalEdge
 
-from client.host import make_device
-from graft.config import ExpansionConfig
+from graft.core.config import ExpansionConfig
+from graft.core.records import (
+    DomainProfile,
+    LearnReport,
+    LedgerEntry,
+    ModelCard,
+    Order,
+    SystemState,
+)
+from graft.core.seeding import stream
 from graft.data.domain import World
-from graft.data.imu_world import ImuWorld
 from graft.data.splits import split_rows
+from graft.data.synthetic.imu import ImuWorld
+from graft.models.zoo import Network, network_from
 from graft.rounds import Device, expand_system, found_system
-from graft.seeding import stream
 from graft.training import predict_in_batches
-from graft.values import DomainProfile, LearnReport, LedgerEntry, ModelCard, Order, SystemState
-from graft.wire.cache import MemoryCache
-from graft.wire.link import DirectoryLink
-from graft.wire.manifest import verify_card
-from graft.wire.payload import decode_payload
-from graft.zoo import Network, network_from
-from server.signing import open_signer
-from server.store import open_store
-from simulation.local import LocalEdge
+from graft.wire.messages.card_signature import verify_card
+from graft.wire.payload.encoding import decode_payload
+from graft.wire.transfer.cache import MemoryCache
+from graft.wire.transfer.link import DirectoryLink
 
 RUN = "poison"
 _VISITS = 4

@@ -21,26 +21,26 @@ import typer
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from field import Field, write_world
+from graft_server.deployment.enrolment import told_bytes
+from graft_server.model_store import open_store
+from graft_server.round_loop import RunSettings, conduct
+from graft_server.run_folder import RunFolder
+from graft_simulation.in_process import LocalEdge
+from graft_simulation.simulated_device import open_simulated_device
 from lab import InterfaceCounter, Lab, unavailable
 from summary import figure, write_summary
 
-from graft.config import read_config
+from graft.core.config import read_config
+from graft.core.ledger import LedgerEntry, delivered, read_ledger
+from graft.core.records import Order
+from graft.core.results import ResultRow, read_results
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import World
 from graft.data.folder import FolderWorld
-from graft.data.imu_world import ImuWorld
-from graft.ledger import LedgerEntry, delivered, read_ledger
-from graft.meter import MeterFile, read_meter
+from graft.data.synthetic.imu import ImuWorld
 from graft.report import read_stages, reconcile, wire_dicts, wire_markdown
-from graft.results import ResultRow, read_results
-from graft.values import Order
-from graft.wire.manifest import verify_card
-from server.conduct import RunSettings, conduct
-from server.enrolment import told_bytes
-from server.run_folder import RunFolder
-from server.store import open_store
-from simulation.devices import open_simulated_device
-from simulation.local import LocalEdge
+from graft.wire.messages.card_signature import verify_card
+from graft.wire.traffic_log import MeterFile, read_meter
 
 ROUNDS = (2, 1, 2)  # arrivals: founders, one newcomer, two
 
@@ -113,7 +113,7 @@ def planned(domains: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
 def channels_of(data: Path | None) -> list[str]:
     """The channels' names of a domain folder, or of the embedded world."""
-    from graft.data.imu_world import CHANNELS
+    from graft.data.synthetic.imu import CHANNELS
 
     return list(CHANNELS) if data is None else list(read_dataset(data).channels)
 

@@ -22,16 +22,16 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from graft_client.depot_client import GrpcLink, growing_wait, open_channel
 
-from client.fetch import GrpcLink, growing_wait, open_channel
+from graft.core.records import ModelCard, Parameters, Precision
 from graft.errors import GraftError, TransportError
-from graft.meter import MeterFile
-from graft.values import ModelCard, Parameters, Precision
-from graft.wire.journal import JournalMeter
-from graft.wire.link import Part, Piece, Progress, StoredModel
-from graft.wire.parts import split_payload
-from graft.wire.payload import Shapes, encode_payload, model_id
-from graft.wire.transport import DeviceTransport, TransferLabel
+from graft.wire.payload.encoding import Shapes, encode_payload, model_id
+from graft.wire.payload.parts import split_payload
+from graft.wire.traffic_log import MeterFile
+from graft.wire.transfer.journal import JournalMeter
+from graft.wire.transfer.link import Part, Piece, Progress, StoredModel
+from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 ARCHITECTURE = "net"
 PORT = 9100
@@ -53,9 +53,9 @@ def payload(size: int, seed: int = 0) -> bytes:
 def serve(folder: Path, address: str) -> None:
     """Depot and relay until a signal ends them."""
     # These import torch, for which a device of the laboratory need not wait.
-    from server.depot import DepotServer, tls_credentials
-    from server.relay import MeteredRelay
-    from server.store import DirectoryStore
+    from graft_server.depot.server import DepotServer, tls_credentials
+    from graft_server.metering.tcp_proxy import MeteredRelay
+    from graft_server.model_store import DirectoryStore
 
     store = DirectoryStore(folder / "store", shapes_of=shapes_of)
     for size in (LARGE, MIDDLING, SMALL):

@@ -2,11 +2,11 @@
 loaders of public data sets, and the split of a domain's rows and of a world's rounds."""
 
 from graft.data.dataset_table import write_dataset
-from graft.data.digits_world import DigitsWorld
 from graft.data.domain import DomainData, World
 from graft.data.folder import FolderWorld, check_folder, write_domain
-from graft.data.imu_world import ImuWorld
 from graft.data.splits import DomainSplit, schedule_rounds, split_rows
+from graft.data.synthetic.digits import DigitsWorld
+from graft.data.synthetic.imu import ImuWorld
 from graft.data.worlds import open_world
 
 __all__ = [

@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 import tomli_w
 
+from graft.core.files import replace_file
+from graft.core.records import DOMAIN_ID, Modality, Task
 from graft.errors import DatasetFormatError
-from graft.files import replace_file
-from graft.values import DOMAIN_ID, Modality, Task
 
 _REQUIRED_KEYS = ("name", "modality", "classes", "channels", "sample_shape", "licence")
 _OPTIONAL_KEYS = ("rate_hz", "persons")

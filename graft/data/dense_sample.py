@@ -5,7 +5,7 @@ Legend: H, W pixels.
 
 from dataclasses import dataclass
 
-from graft.values import FloatArray, IntArray
+from graft.core.records import FloatArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from graft.values import FloatArray, IntArray, Task
+from graft.core.records import FloatArray, IntArray, Task
 
 # N rows of a domain; a row is one window or image.
 

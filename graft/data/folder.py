@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.files import replace_file
+from graft.core.records import DOMAIN_ID, FloatArray, IntArray, Task
 from graft.data.dataset_table import DatasetTable, read_dataset
 from graft.data.domain import DomainData
 from graft.errors import (
@@ -28,8 +30,6 @@ from graft.errors import (
     DomainShapeError,
     DomainValueError,
 )
-from graft.files import replace_file
-from graft.values import DOMAIN_ID, FloatArray, IntArray, Task
 
 _AnyArray = npt.NDArray[Any]
 _REQUIRED_ARRAYS = ("x", "y")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graft.config import SplitConfig
+from graft.core.config import SplitConfig
+from graft.core.records import BoolArray, IntArray
+from graft.core.seeding import stream
 from graft.data.domain import DomainData, World
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError
-from graft.seeding import stream
-from graft.values import BoolArray, IntArray
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -6,14 +6,14 @@ from typing import Final
 
 import numpy as np
 
-from graft.config import WorldConfig
-from graft.data.digits_world import DigitsWorld
+from graft.core.config import WorldConfig
+from graft.core.records import Task
+from graft.core.seeding import stream
 from graft.data.domain import DomainData, World
 from graft.data.folder import FolderWorld
-from graft.data.imu_world import ImuWorld
+from graft.data.synthetic.digits import DigitsWorld
+from graft.data.synthetic.imu import ImuWorld
 from graft.errors import ConfigError
-from graft.seeding import stream
-from graft.values import Task
 
 # The worlds that need no folder.
 EMBEDDED: Final = ("imu", "digits")

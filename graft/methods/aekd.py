@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
-from graft.methods.method import Method
-from graft.methods.target import (
+from graft.methods.base import Method
+from graft.methods.blocks.targets import (
     batch_logits,
     fresh_target,
     known_classes,
@@ -22,7 +22,7 @@ from graft.methods.target import (
     taught_loss,
     train_target,
 )
-from graft.methods.work import aekd_work
+from graft.methods.cost import aekd_work
 from graft.training import Learned, Lesson
 
 LARGEST_SHARE = 0.6

@@ -7,18 +7,18 @@ from functools import partial
 import numpy as np
 import torch
 
-from graft.methods.method import FOUNDER, Method
-from graft.methods.supervised import Course, fit_course, on_labels, supervised
-from graft.methods.target import (
+from graft.core.records import BoolArray
+from graft.methods.base import FOUNDER, Method
+from graft.methods.blocks.targets import (
     best_source,
     distil,
     fresh_target,
     known_classes,
     mean_prediction,
 )
-from graft.methods.work import all_labels_work, best_source_work, finetuned_work
+from graft.methods.cost import all_labels_work, best_source_work, finetuned_work
+from graft.methods.supervised import Course, fit_course, on_labels, supervised
 from graft.training import Learned, Lesson
-from graft.values import BoolArray
 
 
 def plan_label_only(lesson: Lesson) -> Course:

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
-from graft.methods.method import Method
-from graft.methods.target import (
+from graft.core.records import FusionTrace
+from graft.methods.base import Method
+from graft.methods.blocks.diagnostics import mixture_spread
+from graft.methods.blocks.targets import (
     batch_logits,
     fresh_target,
     known_classes,
@@ -20,10 +22,8 @@ from graft.methods.target import (
     taught_loss,
     train_target,
 )
-from graft.methods.trace import mixture_spread
-from graft.methods.work import camkd_work
+from graft.methods.cost import camkd_work
 from graft.training import Learned, Lesson
-from graft.values import FusionTrace
 
 _SMALLEST = 1e-6  # a source is never surer than this that a label is wrong
 

@@ -16,19 +16,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.methods.adaptation import adapt_source
-from graft.methods.method import Method
-from graft.methods.mixer import stack_features
-from graft.methods.shot import PSEUDO_LABEL_SHARE, cluster_labels, information_loss
-from graft.methods.target import (
+from graft.core.records import FusionTrace
+from graft.methods.base import Method
+from graft.methods.blocks.adaptation import adapt_source
+from graft.methods.blocks.diagnostics import mixture_spread
+from graft.methods.blocks.targets import (
     batch_logits,
     fresh_target,
     known_classes,
     require_sources,
     taught_loss,
 )
-from graft.methods.trace import mixture_spread
-from graft.methods.work import moved_sources_work
+from graft.methods.cost import moved_sources_work
+from graft.methods.hat.mixer import stack_features
+from graft.methods.shot import PSEUDO_LABEL_SHARE, cluster_labels, information_loss
 from graft.training import (
     Learned,
     Lesson,
@@ -37,7 +38,6 @@ from graft.training import (
     minimise,
     parameter_group,
 )
-from graft.values import FusionTrace
 
 _SMALLEST = 1e-6
 

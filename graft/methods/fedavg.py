@@ -1,7 +1,7 @@
 """FedAvg within an architecture group (AISTATS 2017): the part that runs on devices.
 
 Founders of one architecture train from a common start; the server averages what they push
-(``server.fedavg``), and so on for ``training.group_rounds`` rounds. A newcomer fine-tunes the
+(``graft_server.fedavg``), and so on for ``training.group_rounds`` rounds. A newcomer fine-tunes the
 last average of its own architecture on L. The founders' steps are shared out over the rounds,
 so that a founder takes as many for the group as for its own model (ours).
 """
@@ -10,10 +10,10 @@ import copy
 import math
 from dataclasses import replace
 
+from graft.core.seeding import derive_seed
 from graft.methods.baselines import plan_label_only
+from graft.methods.cost import fedavg_local_work
 from graft.methods.supervised import Course, on_labels, supervised
-from graft.methods.work import fedavg_local_work
-from graft.seeding import derive_seed
 from graft.training import Lesson, count_steps
 
 FEDAVG_LOCAL = "fedavg-local"

@@ -13,8 +13,8 @@ import copy
 import torch
 from torch import Tensor
 
-from graft.methods.method import Method
-from graft.methods.target import distil, fresh_target, known_classes, require_sources
+from graft.methods.base import Method
+from graft.methods.blocks.targets import distil, fresh_target, known_classes, require_sources
 from graft.training import Learned, Lesson, masked_probabilities, predict_in_batches
 
 

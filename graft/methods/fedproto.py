@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
+from graft.methods.base import Method
 from graft.methods.baselines import fit_label_only
-from graft.methods.method import Method
-from graft.methods.target import fresh_target
-from graft.methods.work import prototypes_work
+from graft.methods.blocks.targets import fresh_target
+from graft.methods.cost import prototypes_work
 from graft.training import Learned, Lesson, Prototypes, minimise, parameter_group
 
 PULL = 1.0

@@ -26,21 +26,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
-from graft.config import GrowthConfig
-from graft.methods.adaptation import adapt_source, renormalise
-from graft.methods.augmentation import augment
-from graft.methods.dictionary import sharpened
-from graft.methods.method import Method
-from graft.methods.mixer import stack_features, stack_heads
-from graft.methods.propagation import joint_features, neighbour_graph, propagate
-from graft.methods.shares import cap_teachers
-from graft.methods.target import fresh_target, known_classes, require_sources
-from graft.methods.trace import mixture_spread
-from graft.methods.work import graft_work
-from graft.seeding import derive_seed
+from graft.core.config import GrowthConfig
+from graft.core.records import FusionTrace
+from graft.core.seeding import derive_seed
+from graft.methods.base import Method
+from graft.methods.blocks.adaptation import adapt_source, renormalise
+from graft.methods.blocks.augmentation import augment
+from graft.methods.blocks.diagnostics import mixture_spread
+from graft.methods.blocks.propagation import joint_features, neighbour_graph, propagate
+from graft.methods.blocks.targets import fresh_target, known_classes, require_sources
+from graft.methods.blocks.weight_cap import cap_teachers
+from graft.methods.cost import graft_work
+from graft.methods.hat.dictionary import sharpened
+from graft.methods.hat.mixer import stack_features, stack_heads
+from graft.models.zoo import Network
 from graft.training import Learned, Lesson, Source, count_steps, minimise, parameter_group
-from graft.values import FusionTrace
-from graft.zoo import Network
 
 Part = Literal["heads", "norms", "agreement", "propagation", "sharpening", "start", "augmentation"]
 _UNKNOWN = -30.0  # the logit of a class that a source does not know

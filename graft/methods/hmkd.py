@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.config import TrainingConfig
-from graft.methods.method import Method
-from graft.methods.target import best_source, fresh_target
-from graft.methods.work import mutual_work
+from graft.core.config import TrainingConfig
+from graft.methods.base import Method
+from graft.methods.blocks.targets import best_source, fresh_target
+from graft.methods.cost import mutual_work
+from graft.models.zoo import Network
 from graft.training import Learned, Lesson, minimise, parameter_group
-from graft.zoo import Network
 
 # Where a network is listened to: the end of each of its stages.
 _STAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.config import TrainingConfig
-from graft.methods.method import Method
-from graft.methods.target import fresh_target, require_sources
-from graft.methods.work import common_features_work, soft_targets_work
+from graft.core.config import TrainingConfig
+from graft.methods.base import Method
+from graft.methods.blocks.targets import fresh_target, require_sources
+from graft.methods.cost import common_features_work, soft_targets_work
+from graft.models.zoo import Network
 from graft.training import (
     Learned,
     Lesson,
@@ -35,7 +36,6 @@ from graft.training import (
     parameter_group,
     predict_in_batches,
 )
-from graft.zoo import Network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

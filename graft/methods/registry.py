@@ -13,7 +13,7 @@ from types import MappingProxyType, ModuleType
 
 import graft.methods
 from graft.errors import ConfigError
-from graft.methods.method import Method
+from graft.methods.base import Method
 
 
 @cache

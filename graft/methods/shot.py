@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
-from graft.methods.method import Method
-from graft.methods.target import best_source
-from graft.methods.work import shot_work
+from graft.methods.base import Method
+from graft.methods.blocks.targets import best_source
+from graft.methods.cost import shot_work
 from graft.training import (
     Learned,
     Lesson,

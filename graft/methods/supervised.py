@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from graft.config import TrainingConfig
-from graft.methods.method import Method
-from graft.methods.work import supervised_work
+from graft.core.config import TrainingConfig
+from graft.core.records import BoolArray
+from graft.methods.base import Method
+from graft.methods.cost import supervised_work
+from graft.models.zoo import Network
 from graft.training import (
     Learned,
     Lesson,
@@ -19,8 +21,6 @@ from graft.training import (
     train_alone,
     train_supervised_many,
 )
-from graft.values import BoolArray
-from graft.zoo import Network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

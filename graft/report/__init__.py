@@ -4,9 +4,9 @@ Reads what a run left behind and counts nothing anew; opens no socket.
 """
 
 from graft.report.class_times import class_dicts, class_times
-from graft.report.comparison import comparison_page
-from graft.report.html import report_page, write_report
-from graft.report.run_folder import RunRecord, read_run
+from graft.report.page.comparison import comparison_page
+from graft.report.page.html import report_page, write_report
+from graft.report.run import RunRecord, read_run
 from graft.report.summary import (
     MethodSummary,
     RoundSummary,
@@ -15,8 +15,8 @@ from graft.report.summary import (
     summarise_rounds,
 )
 from graft.report.tables import markdown_table, rich_table, summary_dict
-from graft.report.wire import StageTraffic, read_stages, reconcile
 from graft.report.wire_model import StageTime
+from graft.report.wire_stages import StageTraffic, read_stages, reconcile
 from graft.report.wire_tables import wire_dicts, wire_markdown, wire_rich
 
 __all__ = [

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graft.report.traffic_figures import percentile
-from graft.report.wording import NONE, seconds_text
-from graft.results import ResultRow
+from graft.core.results import ResultRow
+from graft.report.figures.traffic import percentile
+from graft.report.formatting import NONE, seconds_text
 
 # p50, p95 and p99.
 Marks = tuple[float, float, float]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from graft.files import AnyPath
-from graft.ledger import is_upload, read_ledger
-from graft.report.run_folder import read_tables
+from graft.core.files import AnyPath
+from graft.core.ledger import is_upload, read_ledger
+from graft.core.results import ResultRow, read_results
+from graft.report.run import read_tables
 from graft.report.summary import MethodSummary, RoundSummary, summarise, summarise_rounds
-from graft.results import ResultRow, read_results
 
 Bytes = tuple[int, int]  # payload down and up
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
-from graft.config import ExpansionConfig
-from graft.ledger import is_upload, total_bytes
+from graft.core.config import ExpansionConfig
+from graft.core.ledger import is_upload, total_bytes
+from graft.core.records import LedgerEntry
+from graft.core.results import ResultRow
 from graft.methods import FOUNDER
-from graft.report.wording import LABEL_ONLY, SHIP_ALL
-from graft.results import ResultRow
-from graft.values import LedgerEntry
+from graft.report.formatting import LABEL_ONLY, SHIP_ALL
 
 Interval = tuple[float, float]
 Newcomer = tuple[int, str]

@@ -7,8 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from graft.report.summary import MethodSummary
-from graft.report.wording import (
+from graft.report.formatting import (
     NONE,
     NOT_RUN,
     bytes_text,
@@ -18,6 +17,7 @@ from graft.report.wording import (
     points_text,
     seconds_text,
 )
+from graft.report.summary import MethodSummary
 
 HEADINGS = (
     "Method",

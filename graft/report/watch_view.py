@@ -10,9 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from graft.report.snapshot import Snapshot
-from graft.report.traffic_figures import PHASES
-from graft.report.wording import (
+from graft.report.figures.traffic import PHASES
+from graft.report.formatting import (
     bytes_text,
     count_text,
     display_name,
@@ -20,6 +19,7 @@ from graft.report.wording import (
     points_text,
     seconds_text,
 )
+from graft.report.snapshot import Snapshot
 
 MOST_FAILURES = 8
 _MOST_ROUNDS = 6

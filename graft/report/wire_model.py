@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from graft.carriage import (
+from graft.core.ledger import DEPOT, is_upload
+from graft.core.records import LedgerEntry, Phase
+from graft.wire.overhead import (
     CONNECTION_DOWN_BYTES,
     CONNECTION_UP_BYTES,
     EXCHANGE_S,
@@ -19,8 +21,6 @@ from graft.carriage import (
     returned_bytes,
     spared_share,
 )
-from graft.ledger import DEPOT, is_upload
-from graft.values import LedgerEntry, Phase
 
 Stage = Literal["join", "profile", "probe", "learn"]
 _STAGE_OF: Final[dict[Phase, Stage]] = {

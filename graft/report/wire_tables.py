@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from graft.report.formatting import MINUS, NONE, bytes_text
 from graft.report.tables import markdown_grid
-from graft.report.wire import ALL, STAGED, StageTraffic
-from graft.report.wording import MINUS, NONE, bytes_text
+from graft.report.wire_stages import ALL, STAGED, StageTraffic
 
 HEADINGS: Final = (
     "Stage", "Direction", "Ledger payload", "Measured wire", "Counted on the link",

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from graft.config import ExpansionConfig, PolicyConfig
+from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.records import IntArray, Task
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.errors import DataError, DomainEmptyError
-from graft.privacy import Cost, SeededReleases, SitePolicy
-from graft.profiling import profile_domain
+from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy
+from graft.privacy.profiling import profile_domain
 from graft.selection.coarse import ProfileRanking
-from graft.values import IntArray, Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from graft.config import ExpansionConfig
+from graft.core.config import ExpansionConfig
+from graft.core.ports import Clock, WeightTransport
+from graft.core.records import Order, ProfileOrder, Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
-from graft.devices import DeviceClass
-from graft.ports import Clock, WeightTransport
-from graft.privacy import Cost, SeededReleases, SitePolicy, release_cost
-from graft.values import Order, ProfileOrder, Task
+from graft.devices.classes import DeviceClass
+from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy, release_cost
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

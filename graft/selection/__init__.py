@@ -12,25 +12,25 @@ from graft.selection.coarse import (
     rank_catalogue,
     select_candidates,
 )
-from graft.selection.distribution_scores import (
+from graft.selection.evaluation import top_k_regret, top_k_shortfall, weighted_tau
+from graft.selection.joint import centroid_similarity, joint_scores, smoothed_accuracy
+from graft.selection.scores.bounds import oracle_k, random_k, random_scores, ship_all, top_k
+from graft.selection.scores.distributions import (
     frechet_distance,
     mmd_distance,
     profile_frechet_distances,
 )
-from graft.selection.feature_scores import (
+from graft.selection.scores.features import (
     gbc_score,
     h_score,
     logme_score,
     parc_score,
     transrate_score,
 )
-from graft.selection.joint import centroid_similarity, joint_scores, smoothed_accuracy
-from graft.selection.judge import top_k_regret, top_k_shortfall, weighted_tau
-from graft.selection.label_scores import leep_score, likelihood_score, nce_score
-from graft.selection.linear_probe import linear_probe_score
-from graft.selection.naive import oracle_k, random_k, random_scores, ship_all, top_k
-from graft.selection.scores import SCORES, Probe
-from graft.selection.trust import (
+from graft.selection.scores.labels import leep_score, likelihood_score, nce_score
+from graft.selection.scores.linear_probe import linear_probe_score
+from graft.selection.scores.registry import SCORES, Probe
+from graft.selection.source_checks import (
     Reason,
     beats_chance,
     centroid_consistency,

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from graft.config import SelectionConfig
+from graft.core.config import SelectionConfig
+from graft.core.records import DomainProfile, ModelCard
 from graft.errors import EdgeError
-from graft.values import DomainProfile, ModelCard
 
 Ranked = list[tuple[ModelCard, float]]
 _Array = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from graft.values import BoolArray, FloatArray, IntArray
+from graft.core.records import BoolArray, FloatArray, IntArray
 
 
 def centroid_similarity(features_NF: FloatArray, centroids_CF: FloatArray | None) -> float:

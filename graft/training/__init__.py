@@ -1,6 +1,13 @@
 """Local training on one device: what a lesson holds, and the one loop that minimises a loss."""
 
-from graft.training.lesson import (
+from graft.training.loop import count_steps, minimise, parameter_group
+from graft.training.stacked import (
+    SupervisedJob,
+    quick_features,
+    train_alone,
+    train_supervised_many,
+)
+from graft.training.task import (
     Learned,
     Lesson,
     Prototypes,
@@ -10,13 +17,6 @@ from graft.training.lesson import (
     log_probabilities,
     masked_probabilities,
     predict_in_batches,
-)
-from graft.training.local import count_steps, minimise, parameter_group
-from graft.training.stacked import (
-    SupervisedJob,
-    quick_features,
-    train_alone,
-    train_supervised_many,
 )
 
 __all__ = [

@@ -10,19 +10,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
-from graft.config import TrainingConfig
-from graft.training.kernel_plan import (
+from graft.core.config import TrainingConfig
+from graft.models.zoo import Network
+from graft.training.compiled.build import load_kernels
+from graft.training.compiled.plan import (
     KernelPlan,
     compiled_features,
     kernel_plan,
     train_compiled,
 )
-from graft.training.kernels import load_kernels
-from graft.training.lesson import features_of_parts
-from graft.training.local import batch_rows, count_steps, minimise, parameter_group
+from graft.training.loop import batch_rows, count_steps, minimise, parameter_group
 from graft.training.stacked_layers import StackedNetwork
 from graft.training.stages import stages_of
-from graft.zoo import Network
+from graft.training.task import features_of_parts
 
 # The quickest of 8, 16 and 32 on a CPU: larger stacks leave the last-level cache.
 STACK_SIZE = 16

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
+from graft.models.zoo import Network, _MeanPool, _Outline
 from graft.training.stages import ROWS_AT_ONCE, stages_of
-from graft.zoo import Network, _MeanPool, _Outline
 
 Stage = Callable[[Tensor], Tensor]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from graft.zoo import Network, _Gru, _MeanPool, _Outline
+from graft.models.zoo import Network, _Gru, _MeanPool, _Outline
 
 # GRU stands for the GRU and the mean over its steps, as `_Gru` has them.
 STAGES = (

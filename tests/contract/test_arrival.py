@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graft.wire.arrival import Arrival, FileArrival, MemoryArrival, SpooledArrival
-from graft.wire.regions import open_work
+from graft.wire.payload.regions import open_work
+from graft.wire.transfer.partial_download import Arrival, FileArrival, MemoryArrival, SpooledArrival
 
 OpenArrival = Callable[[], Arrival]
 PIECES = [b"one", b"", b"three and some", bytes(range(256)) * 3]

@@ -13,15 +13,16 @@ from fakes import RUN, SIGNER, world_devices, world_store
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
+from graft_client.app import attach, carry_on
+from graft_server.flower.edge import EdgeSettings, FlowerEdge
+from graft_simulation.block import Block, BlockEdge, BlockResult, Domains, StepFolder
+from graft_simulation.dropout import DropoutEdge, lost_from
+from graft_simulation.in_process import LocalEdge, OpenDevice
 
-from client.app import attach, carry_on
-from graft.config import ExpansionConfig, NetworkConfig
-from graft.data.imu_world import ImuWorld
-from graft.errors import DataError, EdgeError, NodesMissingError
-from graft.ledger import SERVER, delivered
-from graft.ports import Edge
-from graft.rounds import Device
-from graft.values import (
+from graft.core.config import ExpansionConfig, NetworkConfig
+from graft.core.ledger import SERVER, delivered
+from graft.core.ports import Edge
+from graft.core.records import (
     Answer,
     DomainProfile,
     Failure,
@@ -31,7 +32,10 @@ from graft.values import (
     ProbeOrder,
     ProfileOrder,
 )
-from graft.wire.codec import (
+from graft.data.synthetic.imu import ImuWorld
+from graft.errors import DataError, EdgeError, NodesMissingError
+from graft.rounds import Device
+from graft.wire.messages.codec import (
     MESSAGE_BODY,
     MESSAGE_RECORD,
     decode_answer,
@@ -40,12 +44,8 @@ from graft.wire.codec import (
     encode_join,
     encode_order,
 )
-from graft.wire.replies import ReplyFolder
-from graft.wire.seal import MESSAGE_SEAL, open_seal
-from server.edge import EdgeSettings, FlowerEdge
-from simulation.block import Block, BlockEdge, BlockResult, Domains, StepFolder
-from simulation.dropout import DropoutEdge, lost_from
-from simulation.local import LocalEdge, OpenDevice
+from graft.wire.messages.replies import ReplyFolder
+from graft.wire.messages.request_signature import MESSAGE_SEAL, open_seal
 
 CONFIG = ExpansionConfig()
 WORLD = ImuWorld(4, 40, seed=0)
@@ -525,7 +525,7 @@ def field_edge(grid: FakeGrid, entries: list[LedgerEntry], **terms: object) -> F
 def test_a_device_that_comes_back_is_asked_again_and_its_last_try_is_what_counts(
     entries: list[LedgerEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.edge._ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr("graft_server.flower.edge._ASK_AGAIN_S", 0.05)
     grid = fake_grid(away={DOMAINS[0]: 2})
     edge = field_edge(grid, entries, lost_patience_s=60.0)
     edge.connect(DOMAINS)
@@ -548,7 +548,7 @@ def test_a_device_that_comes_back_is_asked_again_and_its_last_try_is_what_counts
 
 
 def test_patience_has_an_end(entries: list[LedgerEntry], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.edge._ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr("graft_server.flower.edge._ASK_AGAIN_S", 0.05)
     edge = field_edge(fake_grid(away={DOMAINS[0]: 10**6}), entries, lost_patience_s=0.2)
     edge.connect(DOMAINS)
     (answer,) = edge.ask(profile_orders(DOMAINS[0]))

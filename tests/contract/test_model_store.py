@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import MemoryStore
+from graft_server.model_store import DirectoryStore
 
+from graft.core.ports import ModelStore
 from graft.errors import ArchitectureError, ModelMissingError, PayloadError, TransportError
-from graft.ports import ModelStore
-from graft.wire.parts import join_parts
-from graft.wire.payload import encode_payload, model_id
-from server.store import DirectoryStore
+from graft.wire.payload.encoding import encode_payload, model_id
+from graft.wire.payload.parts import join_parts
 
 SHAPES = {"w": (4, 3), "b": (4,)}
 

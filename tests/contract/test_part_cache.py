@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from fakes import MemoryStore
+from graft_simulation.store_backed_cache import HeldParts, ListedParts
 
-from graft.values import Task
-from graft.wire.cache import FolderCache, MemoryCache, PartCache
-from graft.wire.link import Part
-from graft.wire.payload import encode_payload
-from graft.zoo import build_network, parameter_shapes, parameters_of
-from simulation.held_parts import HeldParts, ListedParts
+from graft.core.records import Task
+from graft.models.zoo import build_network, parameter_shapes, parameters_of
+from graft.wire.payload.encoding import encode_payload
+from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
+from graft.wire.transfer.link import Part
 
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b"))
 PARTS: tuple[Part, ...] = ("base", "residual", "exact")

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graft_client.depot_client import GrpcLink, open_channel
+from graft_server.depot.server import DepotServer
+from graft_server.model_store import DirectoryStore
 
-from client.fetch import GrpcLink, open_channel
+from graft.core.records import FloatArray, LedgerEntry, ModelCard
 from graft.errors import (
     ArchitectureError,
     ModelMissingError,
@@ -18,14 +21,11 @@ from graft.errors import (
     PayloadTruncatedError,
     TransportError,
 )
-from graft.values import FloatArray, LedgerEntry, ModelCard
-from graft.wire import payload_file
-from graft.wire.cache import FolderCache, MemoryCache, PartCache
-from graft.wire.link import DirectoryLink, Link, Part, Piece
-from graft.wire.payload import Shapes, encode_payload, model_id
-from graft.wire.transport import DeviceTransport, TransferLabel
-from server.depot import DepotServer
-from server.store import DirectoryStore
+from graft.wire.payload import payload_file
+from graft.wire.payload.encoding import Shapes, encode_payload, model_id
+from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
+from graft.wire.transfer.link import DirectoryLink, Link, Part, Piece
+from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 SHAPES: Shapes = {"w": (300, 400), "b": (300,)}  # 481 kB: more than one chunk
 

@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+from graft_client.depot_client import GrpcLink, growing_wait, open_channel
+from graft_server.depot.server import DepotServer
+from graft_server.depot.uploads import Incoming
+from graft_server.model_store import DirectoryStore
 
-from client.fetch import GrpcLink, growing_wait, open_channel
-from graft.values import FloatArray, ModelCard
-from graft.wire.cache import FolderCache
-from graft.wire.journal import JournalMeter
-from graft.wire.payload import Shapes
-from graft.wire.transport import DeviceTransport, TransferLabel
-from server.depot import DepotServer
-from server.incoming import Incoming
-from server.store import DirectoryStore
+from graft.core.records import FloatArray, ModelCard
+from graft.wire.payload.encoding import Shapes
+from graft.wire.transfer.cache import FolderCache
+from graft.wire.transfer.journal import JournalMeter
+from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 SHAPES: Shapes = {"w": (1_000, 1_500), "b": (1_000,)}  # 6 MB: the base alone is 5 chunks
 MESSAGE_S = 0.1
@@ -51,7 +51,7 @@ def card_of(store: DirectoryStore, name: str) -> ModelCard:
 
 
 def serve_slowly(folder: Path, port: int) -> None:
-    from server import depot_service
+    from graft_server.depot import service as depot_service
 
     append, read = Incoming.append, depot_service.pb.Chunk
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from depot_process import card_of
+from graft_client.depot_client import GrpcLink, open_channel
+from graft_server.depot.server import DepotServer
+from graft_server.model_store import DirectoryStore
 
-from client.fetch import GrpcLink, open_channel
-from graft.values import FloatArray
-from graft.wire.cache import FolderCache
-from graft.wire.payload import Shapes
-from graft.wire.transport import DeviceTransport, TransferLabel
-from server.depot import DepotServer
-from server.store import DirectoryStore
+from graft.core.records import FloatArray
+from graft.wire.payload.encoding import Shapes
+from graft.wire.transfer.cache import FolderCache
+from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 NUM_TENSORS = 12
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from commands import wait_until
 
-from graft.evidence import read_evidence
+from graft.bench.rows import read_evidence
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]

@@ -18,24 +18,24 @@ import grpc
 import pytest
 from commands import GRAFT, free_port, quiet_environment
 from compose import local_words
+from graft_client.depot_client import open_deployed_channel
+from graft_client.device_factory import make_device
+from graft_server.model_store import open_store
+from graft_server.round_loop import RunSettings, conduct
+from graft_server.round_schedule import read_rounds
+from graft_server.run_folder import RunFolder
+from graft_simulation.in_process import LocalEdge
 
-from client.fetch import open_deployed_channel
-from client.host import make_device
-from graft.config import read_config
+from graft.core.config import read_config
+from graft.core.deployment import read_device, read_server
+from graft.core.records import Order
+from graft.core.results import ResultRow, read_results
 from graft.data.folder import FolderWorld, write_domain
-from graft.deployment import read_device, read_server
-from graft.results import ResultRow, read_results
 from graft.rounds import Device
-from graft.values import Order
-from graft.wire.cache import MemoryCache
-from graft.wire.link import DirectoryLink
-from graft.wire.manifest import verify_card
+from graft.wire.messages.card_signature import verify_card
 from graft.wire.stubs import depot_pb2, depot_pb2_grpc
-from server.conduct import RunSettings, conduct
-from server.plan import read_rounds
-from server.run_folder import RunFolder
-from server.store import open_store
-from simulation.local import LocalEdge
+from graft.wire.transfer.cache import MemoryCache
+from graft.wire.transfer.link import DirectoryLink
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 1500.0

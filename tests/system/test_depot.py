@@ -12,9 +12,13 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from graft_client.depot_client import GrpcLink, growing_wait, open_channel
+from graft_server.deployment.authority import create_authority
+from graft_server.depot.server import SERVICE, DepotServer, DepotSettings, tls_credentials
+from graft_server.model_store import DirectoryStore
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from client.fetch import GrpcLink, growing_wait, open_channel
+from graft.core.records import LedgerEntry, ModelCard
 from graft.errors import (
     ModelMissingError,
     PayloadChangedError,
@@ -22,17 +26,13 @@ from graft.errors import (
     PayloadTruncatedError,
     TransportError,
 )
-from graft.values import LedgerEntry, ModelCard
-from graft.wire.cache import MemoryCache
-from graft.wire.link import CHUNK_BYTES, Link, Part, Piece
-from graft.wire.parts import split_payload
-from graft.wire.payload import Shapes, encode_payload
+from graft.wire.payload.encoding import Shapes, encode_payload
+from graft.wire.payload.parts import split_payload
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
-from graft.wire.transport import DeviceTransport, TransferLabel
-from server.authority import create_authority
-from server.depot import SERVICE, DepotServer, DepotSettings, tls_credentials
-from server.store import DirectoryStore
+from graft.wire.transfer.cache import MemoryCache
+from graft.wire.transfer.link import CHUNK_BYTES, Link, Part, Piece
+from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 SHAPES: Shapes = {"w": (1_000, 1_500), "b": (1_000,)}  # 6 MB: the base alone is 5 chunks
 NAME = "0" * 64
@@ -42,9 +42,9 @@ DEPOT_PROCESS = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from server import depot_service
-from server.depot import DepotServer
-from server.store import DirectoryStore
+from graft_server.depot import service as depot_service
+from graft_server.depot.server import DepotServer
+from graft_server.model_store import DirectoryStore
 messages = vars(depot_service.pb)
 def chunk(**fields):
     time.sleep(0.1)

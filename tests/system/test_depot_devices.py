@@ -10,26 +10,26 @@ from pathlib import Path
 import grpc
 import pytest
 from depot_process import card_of, model, shapes_of
+from graft_client.depot_client import GrpcLink, open_channel
+from graft_server.deployment.authority import Authority, Identity, create_authority
+from graft_server.depot.interceptor import CallRecord
+from graft_server.depot.rate_limit import MAX_MESSAGE_BYTES, DeviceQuota, QuotaBook
+from graft_server.depot.server import DepotServer, DepotSettings, tls_credentials
+from graft_server.model_store import DirectoryStore
 from prometheus_client import CollectorRegistry
 
-from client.fetch import GrpcLink, open_channel
-from graft.carriage import (
+from graft.core.records import LedgerEntry
+from graft.errors import DeviceRefusedError, QuotaExceededError, TransportError
+from graft.wire.overhead import (
     CONNECTION_UP_BYTES,
     FETCH_DOWN_BYTES,
     PUSH_DOWN_BYTES,
     PUSH_UP_BYTES,
 )
-from graft.errors import DeviceRefusedError, QuotaExceededError, TransportError
-from graft.values import LedgerEntry
-from graft.wire.cache import FolderCache
-from graft.wire.link import CHUNK_BYTES
-from graft.wire.payload import encode_payload
-from graft.wire.transport import DeviceTransport, TransferLabel
-from server.authority import Authority, Identity, create_authority
-from server.calls import CallRecord
-from server.depot import DepotServer, DepotSettings, tls_credentials
-from server.quota import MAX_MESSAGE_BYTES, DeviceQuota, QuotaBook
-from server.store import DirectoryStore
+from graft.wire.payload.encoding import encode_payload
+from graft.wire.transfer.cache import FolderCache
+from graft.wire.transfer.link import CHUNK_BYTES
+from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 
 class Site:

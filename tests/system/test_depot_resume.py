@@ -13,19 +13,19 @@ from pathlib import Path
 import grpc
 import pytest
 from depot_process import card_of, model, shapes_of
+from graft_client.depot_client import GrpcLink, open_channel
+from graft_server.depot.server import DepotServer, DepotSettings
+from graft_server.model_store import DirectoryStore
 
-from client.fetch import GrpcLink, open_channel
+from graft.core.records import LedgerEntry
 from graft.errors import PayloadChangedError, TransportError
-from graft.values import LedgerEntry
-from graft.wire.cache import FolderCache
-from graft.wire.journal import read_journal
-from graft.wire.link import CHUNK_BYTES, Link, Part, Piece
-from graft.wire.payload import encode_payload, model_id
+from graft.wire.payload.encoding import encode_payload, model_id
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
-from graft.wire.transport import DeviceTransport, TransferLabel
-from server.depot import DepotServer, DepotSettings
-from server.store import DirectoryStore
+from graft.wire.transfer.cache import FolderCache
+from graft.wire.transfer.journal import read_journal
+from graft.wire.transfer.link import CHUNK_BYTES, Link, Part, Piece
+from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from commands import SMALL, run_facts, wait_until
+from graft_server.round_loop import RunSettings
+from graft_server.run_folder import RunFolder
+from graft_simulation.block import BlockSettings, run_blocks
+from graft_simulation.engines import Engine, EngineSettings
 
-from graft.config import config_from_dict
+from graft.core.config import config_from_dict
+from graft.core.ledger import read_ledger
+from graft.core.records import LedgerEntry
+from graft.core.results import read_results
 from graft.data.worlds import open_world
-from graft.ledger import read_ledger
-from graft.results import read_results
-from graft.values import LedgerEntry
-from server.conduct import RunSettings
-from server.run_folder import RunFolder
-from simulation.block import BlockSettings, run_blocks
-from simulation.engines import Engine, EngineSettings
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from graft.meter import Carried, MeterLine, read_meter, total_carried
+from graft.wire.traffic_log import Carried, MeterLine, read_meter, total_carried
 
 TRUST = Path(__file__).resolve().parents[2] / "benchmarks" / "trust"
 MODULES = ("lab", "faults", "summary")

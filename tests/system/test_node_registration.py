@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from graft_server.deployment.enrolment import enrol_device, revoke_devices
+from graft_server.flower.superlink import SuperLink, new_superlink
+from graft_server.round_schedule import forget_node, read_nodes, write_node
 from typer.testing import CliRunner
 
-from graft.cli import app
+from graft.cli.main import app
 from graft.data import ImuWorld, write_dataset
-from graft.data.imu_world import CHANNELS
+from graft.data.synthetic.imu import CHANNELS
 from graft.errors import EdgeError
-from server.enrolment import enrol_device, revoke_devices
-from server.plan import forget_node, read_nodes, write_node
-from server.superlink import SuperLink, new_superlink
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 180.0

@@ -15,23 +15,23 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from commands import SMALL, run_facts, wait_until
+from graft_server.model_store import open_store
+from graft_server.round_loop import check_card
+from graft_server.run_folder import RunFolder
+from graft_server.signing import open_signer
+from graft_simulation.in_process import LocalEdge
+from graft_simulation.simulated_device import open_simulated_device
 
+from graft.core.ledger import is_upload, read_ledger
+from graft.core.records import LedgerEntry, ModelCard, Order
+from graft.core.results import read_results, result_row, run_hash
 from graft.data import ImuWorld, write_dataset, write_domain
-from graft.data.imu_world import CHANNELS, RATE_HZ
 from graft.data.splits import schedule_rounds
+from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 from graft.data.worlds import open_world
-from graft.ledger import is_upload, read_ledger
-from graft.results import read_results, result_row, run_hash
 from graft.rounds import Device, expand_system, found_system
-from graft.values import LedgerEntry, ModelCard, Order
-from graft.wire.codec import decode_card
-from graft.wire.manifest import verify_card
-from server.conduct import check_card
-from server.run_folder import RunFolder
-from server.signing import open_signer
-from server.store import open_store
-from simulation.devices import open_simulated_device
-from simulation.local import LocalEdge
+from graft.wire.messages.card_signature import verify_card
+from graft.wire.messages.codec import decode_card
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]

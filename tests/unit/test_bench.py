@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from graft.cli import app
+from graft.bench.rows import read_evidence
+from graft.cli.main import app
 from graft.data import ImuWorld, write_dataset, write_domain
-from graft.data.imu_world import CHANNELS, RATE_HZ
-from graft.evidence import read_evidence
+from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 
 runner = CliRunner()
 SETTINGS = (

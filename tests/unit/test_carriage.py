@@ -1,6 +1,6 @@
 """What carrying a message takes, each number from its parts."""
 
-from graft.carriage import (
+from graft.wire.overhead import (
     CONNECTION_DOWN_BYTES,
     CONNECTION_UP_BYTES,
     FETCH_DOWN_BYTES,

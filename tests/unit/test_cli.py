@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graft_server.run_folder import RunFolder
 from typer.testing import CliRunner
 
-from graft.cli import app
-from graft.config import ExpansionConfig
+from graft.cli.main import app
+from graft.core.config import ExpansionConfig
 from graft.data import ImuWorld, write_dataset, write_domain
-from graft.data.imu_world import CHANNELS, RATE_HZ
+from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 from graft.errors import ConfigError, DatasetFormatError
-from server.run_folder import RunFolder
 
 runner = CliRunner()
 WORLD = ImuWorld(3, 40, seed=1)

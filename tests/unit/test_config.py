@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.config import (
+from graft.core.config import (
     DeviceConfig,
     ExpansionConfig,
     FusionConfig,

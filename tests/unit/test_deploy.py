@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from graft_simulation.clock.calibrate import Effort, calibrate
 from typer.testing import CliRunner
 
-from graft.cli import app
-from graft.config import DeviceConfig
-from graft.devices import assign_device, device_classes
+from graft.cli.main import app
+from graft.core.config import DeviceConfig
+from graft.core.records import Task
+from graft.devices.classes import assign_device, device_classes
 from graft.errors import ArchitectureError
-from graft.values import Task
-from simulation.calibrate import Effort, calibrate
 
 runner = CliRunner()
 QUICK = ["--repeats", "1", "--steps", "2", "--architectures", "mlp,cnn-small"]

@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from graft.config import DeviceConfig
-from graft.devices import (
+from graft.core.config import DeviceConfig
+from graft.core.records import ModelCard, Task
+from graft.devices.classes import (
     TRAINING_SHARE,
     DeviceClass,
     affordable_sources,
@@ -16,8 +17,7 @@ from graft.devices import (
     fitting_architectures,
 )
 from graft.errors import ArchitectureError
-from graft.values import ModelCard, Task
-from graft.zoo import network_cost, offered_architectures
+from graft.models.zoo import network_cost, offered_architectures
 
 TASK = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
 DOMAINS = [f"user-{place:06d}" for place in range(1_000)]

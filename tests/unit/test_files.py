@@ -6,7 +6,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pytest
 
-from graft.files import (
+from graft.core.files import (
     AnyPath,
     LineFile,
     open_path,

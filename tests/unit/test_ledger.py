@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.errors import RunError
-from graft.ledger import (
+from graft.core.ledger import (
     DEPOT,
     LEDGER_SCHEMA,
     SERVER,
@@ -23,7 +22,8 @@ from graft.ledger import (
     total_bytes,
     write_ledger,
 )
-from graft.values import LedgerEntry
+from graft.core.records import LedgerEntry
+from graft.errors import RunError
 
 NAME = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6)
 BYTES = st.integers(0, 2**62)

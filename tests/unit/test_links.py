@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from graft.config import DeviceConfig, NetworkConfig
-from graft.devices import assign_device, device_classes
+from graft.core.config import DeviceConfig, NetworkConfig
+from graft.devices.classes import assign_device, device_classes
+from graft.devices.links import assign_link, link_classes
 from graft.errors import ConfigError
-from graft.links import assign_link, link_classes
 
 DOMAINS = [f"user-{place:06d}" for place in range(1_000)]
 OWN = """

@@ -7,12 +7,17 @@ import pytest
 from fakes import site_policy
 from scipy.stats import norm
 
-from graft.config import ExpansionConfig, PolicyConfig, with_settings
+from graft.core.config import ExpansionConfig, PolicyConfig, with_settings
+from graft.core.records import LearnOrder, ProfileOrder, Task
 from graft.errors import ConfigError, PolicyError
-from graft.privacy import Cost, SeededReleases, gaussian_sigma, require_budget
-from graft.profiling import class_centroids, profile_domain, sample_statistics, statistic_ranges
+from graft.privacy.gaussian import Cost, SeededReleases, gaussian_sigma, require_budget
+from graft.privacy.profiling import (
+    class_centroids,
+    profile_domain,
+    sample_statistics,
+    statistic_ranges,
+)
 from graft.rounds import configured_policy
-from graft.values import LearnOrder, ProfileOrder, Task
 
 TASK = Task(name="w", modality="imu", sample_shape=(2, 32), classes=("a", "b", "c"))
 NOISY = {"epsilon": 1.0, "delta": 1e-5, "total_epsilon": 2.0}

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from fakes import site_policy
 
-from graft.profiling import class_centroids, image_statistics, profile_domain, window_statistics
-from graft.values import Task
+from graft.core.records import Task
+from graft.privacy.profiling import (
+    class_centroids,
+    image_statistics,
+    profile_domain,
+    window_statistics,
+)
 
 TASK = Task(name="w", modality="imu", sample_shape=(1, 64), classes=("a", "b", "c"))
 STEPS = 64

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.errors import RunError
-from graft.results import (
+from graft.core.records import Failure, FusionTrace, LearnReport, LedgerEntry, ModelCard
+from graft.core.results import (
     RESULTS_SCHEMA,
     ResultRow,
     read_results,
@@ -20,7 +20,7 @@ from graft.results import (
     run_hash,
     write_results,
 )
-from graft.values import Failure, FusionTrace, LearnReport, LedgerEntry, ModelCard
+from graft.errors import RunError
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6)
 SHARE = st.none() | st.floats(0, 1)

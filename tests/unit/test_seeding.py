@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graft.seeding import derive_seed, stream
+from graft.core.seeding import derive_seed, stream
 
 KEYS = st.tuples(st.integers(0, 5), st.sampled_from(["a", "b", "ab"]), st.integers(0, 5))
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from graft.core.records import Task
 from graft.errors import ArchitectureError, PayloadLimitError
-from graft.values import Task
-from graft.zoo import (
+from graft.models.zoo import (
     IMAGE_ENCODERS,
     WINDOW_ENCODERS,
     build_network,

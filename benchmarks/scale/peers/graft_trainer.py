@@ -22,10 +22,10 @@ def train(work: Work, start: Callable[[], None], stop: Callable[[], None]) -> No
     """A few domains compile the kernels and warm up, then the rest are timed."""
     import torch
 
-    from graft.config import TrainingConfig
+    from graft.core.config import TrainingConfig
+    from graft.core.records import Task
+    from graft.models.zoo import build_network
     from graft.training import SupervisedJob, train_supervised_many
-    from graft.values import Task
-    from graft.zoo import build_network
 
     torch.set_num_threads(1)
     task = Task(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from server.authority import create_authority
+from graft_server.deployment.authority import create_authority
 
 
 def write_certificates(folder: Path, address: str) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from graft.meter import Carried, MeterLine
+from graft.wire.traffic_log import Carried, MeterLine
 from lab.network import Lab
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 import grpc
 import pytest
 from flwr.app import ConfigRecord, Context, RecordDict
+from graft_client.deployed_app import carry, domain_of
+from graft_server.signing import Signer, open_signer
 
-from client.field import carry, domain_of
-from graft.config import ExpansionConfig, config_toml
+from graft.core.config import ExpansionConfig, config_toml
+from graft.core.deployment import DeviceSettings, write_device
+from graft.core.records import Answer, DomainProfile, Failure, ProfileOrder
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
-from graft.data.imu_world import CHANNELS, ImuWorld
-from graft.deployment import DeviceSettings, write_device
+from graft.data.synthetic.imu import CHANNELS, ImuWorld
 from graft.errors import ConfigError
-from graft.values import Answer, DomainProfile, Failure, ProfileOrder
-from graft.wire.codec import MESSAGE_BODY, decode_answer, encode_answer, encode_order
-from graft.wire.replies import MESSAGE_TRANSFERS
-from graft.wire.seal import MESSAGE_SEAL
-from server.signing import Signer, open_signer
+from graft.wire.messages.codec import MESSAGE_BODY, decode_answer, encode_answer, encode_order
+from graft.wire.messages.replies import MESSAGE_TRANSFERS
+from graft.wire.messages.request_signature import MESSAGE_SEAL
 
 WORLD = ImuWorld(2, 40, seed=0)
 ME, OTHER = WORLD.domain_ids
@@ -60,7 +60,7 @@ class Site:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     # A profile opens no connection, so there need be no depot.
     monkeypatch.setattr(
-        "client.field.open_deployed_channel",
+        "graft_client.deployed_app.open_deployed_channel",
         lambda address, folder, insecure: grpc.insecure_channel(address),
     )
     return Site(tmp_path)

@@ -8,7 +8,7 @@ import sys
 PROGRAM = """
 import hashlib, sys
 from flwr.supercore.run import RunNotRunningException
-from client import node
+from graft_client import supernode as node
 node.supernode.get_fused_config_from_fab = lambda content, run: {"taken": len(content)}
 node.hold_to_bundle(sys.argv[1])
 try:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graft_client.policy import DiskReleases, load_policy
 
-from client.policy import DiskReleases, load_policy
-from graft.config import PolicyConfig
+from graft.core.config import PolicyConfig
+from graft.core.files import replace_file
+from graft.core.records import Task
 from graft.errors import ConfigError, PolicyError
-from graft.files import replace_file
-from graft.privacy import Cost
-from graft.profiling import profile_domain
-from graft.values import Task
+from graft.privacy.gaussian import Cost
+from graft.privacy.profiling import profile_domain
 
 TASK = Task(name="w", modality="imu", sample_shape=(1, 32), classes=("a", "b"))
 X = np.random.default_rng(0).normal(size=(30, 1, 32)).astype(np.float32)
@@ -63,10 +63,10 @@ def test_what_is_spent_is_on_the_disk_before_a_release_is_out(
     def full(*arguments: object, **settings: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("client.policy.replace_file", full)
+    monkeypatch.setattr("graft_client.policy.replace_file", full)
     with pytest.raises(OSError, match="no space"):
         releases_of(tmp_path).release("x", "key", COST, draw)
-    monkeypatch.setattr("client.policy.replace_file", replace_file)
+    monkeypatch.setattr("graft_client.policy.replace_file", replace_file)
     releases_of(tmp_path).release("x", "key", COST, draw)
     assert releases_of(tmp_path).spent == COST
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft.config import SplitConfig
-from graft.data.csv_rows import CsvColumns
-from graft.data.csv_world import CsvReport, Windowing, convert_csv
-from graft.data.explain import explain_folder
+from graft.core.config import SplitConfig
+from graft.data.check import explain_folder
 from graft.data.folder import FolderWorld
+from graft.data.importers.csv import CsvReport, Windowing, convert_csv
+from graft.data.importers.csv_recordings import CsvColumns
 from graft.data.splits import split_rows
 from graft.errors import ConfigError, DataError, DatasetFormatError, DomainEmptyError
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from graft.config import SplitConfig, WorldConfig
-from graft.data.digits_world import MAX_DOMAINS, NUM_IMAGES, DigitsWorld
+from graft.core.config import SplitConfig, WorldConfig
 from graft.data.domain import World
 from graft.data.splits import split_rows
+from graft.data.synthetic.digits import MAX_DOMAINS, NUM_IMAGES, DigitsWorld
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, DatasetFormatError
 

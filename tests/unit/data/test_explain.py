@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graft.core.records import Task
+from graft.data.check import explain_folder, overlapping_rows
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
-from graft.data.explain import explain_folder, overlapping_rows
 from graft.data.folder import write_domain
-from graft.values import Task
 
 TASK = Task(name="gait", modality="imu", sample_shape=(2, 8), classes=("walk", "run", "rest"))
 

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from graft.data.fetch import DOWNLOADS, Download, FetchReport, fetch_dataset, find_download
-from graft.data.prepare import PUBLIC_DATASETS
+from graft.data.public.download import (
+    DOWNLOADS,
+    Download,
+    FetchReport,
+    fetch_dataset,
+    find_download,
+)
+from graft.data.public.registry import PUBLIC_DATASETS
 from graft.errors import ConfigError, DatasetFormatError, TransportError
 
 CONTENT = bytes(range(256)) * 8_192  # 2 MiB

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graft.core.records import Task
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World
 from graft.data.folder import FolderWorld, check_folder, write_domain
@@ -19,7 +20,6 @@ from graft.errors import (
     DomainShapeError,
     DomainValueError,
 )
-from graft.values import Task
 
 TASK = Task(name="gait", modality="imu", sample_shape=(2, 4), classes=("walk", "run", "rest"))
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from fakes import site_policy
 
-from graft.config import SplitConfig, WorldConfig
+from graft.core.config import SplitConfig, WorldConfig
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
 from graft.data.folder import FolderWorld, write_domain
-from graft.data.imu_world import CHANNELS, NUM_CLUSTERS, RATE_HZ, ImuWorld
 from graft.data.splits import split_rows
+from graft.data.synthetic.imu import CHANNELS, NUM_CLUSTERS, RATE_HZ, ImuWorld
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, DatasetFormatError
-from graft.profiling import profile_domain
+from graft.models.zoo import Network, build_network
+from graft.privacy.profiling import profile_domain
 from graft.selection import profile_distances
-from graft.zoo import Network, build_network
 
 
 def test_every_domain_has_the_shape_of_the_task() -> None:

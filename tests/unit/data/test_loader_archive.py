@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graft.data.archive import open_originals, unpack_lzw
+from graft.data.public.archives import open_originals, unpack_lzw
 from graft.errors import DatasetFormatError
 
 FILES = {"top/RawData/a2.txt": b"two", "top/RawData/a10.txt": b"ten", "top/README": b"read"}

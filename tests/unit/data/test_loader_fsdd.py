@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.data.archive import open_originals
 from graft.data.domain import DomainData
-from graft.data.fsdd import LOG_CENTRE, LOG_FLOOR, LOG_SCALE, read_fsdd
+from graft.data.public.archives import open_originals
+from graft.data.public.fsdd import LOG_CENTRE, LOG_FLOOR, LOG_SCALE, read_fsdd
 from graft.errors import DatasetFormatError
 
 

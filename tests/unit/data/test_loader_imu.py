@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.data.archive import open_originals
 from graft.data.domain import DomainData
-from graft.data.hapt import read_hapt
-from graft.data.originals import Tally, check_counts, parse_rows
-from graft.data.spsw import COLUMNS, DESCRIPTION, STANDARD_GRAVITY, read_spsw
+from graft.data.public.archives import open_originals
+from graft.data.public.hapt import read_hapt
+from graft.data.public.recordings import Tally, check_counts, parse_rows
+from graft.data.public.spsw import COLUMNS, DESCRIPTION, STANDARD_GRAVITY, read_spsw
 from graft.errors import DatasetFormatError
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.data.archive import open_originals
 from graft.data.domain import DomainData
-from graft.data.myo import read_myo
-from graft.data.originals import Tally
+from graft.data.public.archives import open_originals
+from graft.data.public.myo import read_myo
+from graft.data.public.recordings import Tally
 from graft.errors import DatasetFormatError
 
 

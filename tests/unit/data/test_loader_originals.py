@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from graft.data.folder import FolderWorld, check_folder
-from graft.data.prepare import prepare_dataset
+from graft.data.public.registry import prepare_dataset
 
 ORIGINALS = os.environ.get("GRAFT_DATA_ORIGINALS")
 pytestmark = [

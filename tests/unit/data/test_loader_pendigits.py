@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.data.archive import open_originals
 from graft.data.domain import DomainData
-from graft.data.originals import Tally
-from graft.data.pendigits import read_pendigits
+from graft.data.public.archives import open_originals
+from graft.data.public.pendigits import read_pendigits
+from graft.data.public.recordings import Tally
 from graft.errors import DatasetFormatError
 
 HEADER = ".INCLUDE  dene.doc\n\n.HIERARCHY  DIGIT\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.data.nyuv2 import NyuV2
+from graft.data.public.nyuv2 import NyuV2
 from graft.errors import (
     DataError,
     DatasetFormatError,

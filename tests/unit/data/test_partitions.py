@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from flwr_datasets.partitioner import PathologicalPartitioner
 
-from graft.data.explain import explain_folder
+from graft.data.check import explain_folder
 from graft.data.folder import FolderWorld
-from graft.data.partitions import PartitionColumns, convert_partitions, open_partitioner
+from graft.data.importers.flwr_datasets import (
+    PartitionColumns,
+    convert_partitions,
+    open_partitioner,
+)
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError, ExtraMissingError
 
 IMAGES = PartitionColumns(sample="image", label="digit")
@@ -126,5 +130,5 @@ def test_what_does_not_fit_is_named(
     with pytest.raises(DatasetFormatError, match="wanted 'picture'"):
         convert_partitions(partitioner, tmp_path / "out", wrong, name="d", licence="CC0")
     monkeypatch.setitem(sys.modules, "flwr_datasets.partitioner", None)
-    with pytest.raises(ExtraMissingError, match=r"graft\[datasets\]"):
+    with pytest.raises(ExtraMissingError, match=r"graft-fl\[datasets\]"):
         open_partitioner(parquet, user="who", label="digit")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from graft.data.folder import FolderWorld
-from graft.data.prepare import PUBLIC_DATASETS, prepare_dataset
+from graft.data.public.registry import PUBLIC_DATASETS, prepare_dataset
 from graft.errors import ConfigError, DataError, DatasetFormatError
 
 

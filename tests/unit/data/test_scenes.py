@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pytest
 
 from graft.data.dense_sample import DenseSample
-from graft.data.scenes import STYLES, UNKNOWN, Camera, Scene, make_scene, render_scene
-from graft.data.solids import CLASSES, Box, Cylinder, Paint, Room, Solid, Sphere
+from graft.data.synthetic.scenes import STYLES, UNKNOWN, Camera, Scene, make_scene, render_scene
+from graft.data.synthetic.solids import CLASSES, Box, Cylinder, Paint, Room, Solid, Sphere
 
 Array = npt.NDArray[np.float64]
 GREY = Paint(colour_3=np.full(3, 0.5), wave_3=np.zeros(3), contrast=0.0)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.config import SplitConfig
+from graft.core.config import SplitConfig
+from graft.core.records import Task
 from graft.data.domain import DomainData
-from graft.data.imu_world import ImuWorld
 from graft.data.splits import schedule_rounds, split_rows
+from graft.data.synthetic.imu import ImuWorld
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError
-from graft.values import Task
 
 
 def make_data(

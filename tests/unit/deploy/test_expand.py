@@ -4,17 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from graft_server.flower.deployed_app import run_folder
+from graft_server.round_schedule import plan_round
 from typer.testing import CliRunner
 
-from graft.cli import app
-from graft.config import ExpansionConfig
+from graft.cli.main import app
+from graft.core.config import ExpansionConfig
+from graft.core.records import SystemState
+from graft.core.results import ResultRow
 from graft.data import ImuWorld, write_dataset
-from graft.data.imu_world import CHANNELS
+from graft.data.synthetic.imu import CHANNELS
 from graft.errors import ExpansionFailedError, RunError
-from graft.results import ResultRow
-from graft.values import SystemState
-from server.field import run_folder
-from server.plan import plan_round
 
 runner = CliRunner()
 WORLD = ImuWorld(2, 40, seed=0)

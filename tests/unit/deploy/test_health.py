@@ -3,15 +3,15 @@
 import socket
 from pathlib import Path
 
+from graft_server.deployment.enrolment import create_deployment
+from graft_server.depot.server import DepotServer, tls_credentials
+from graft_server.model_store import open_store
 from typer.testing import CliRunner
 
-from graft.cli import app
-from graft.config import ExpansionConfig
+from graft.cli.main import app
+from graft.core.config import ExpansionConfig
 from graft.data import ImuWorld, write_dataset
-from graft.data.imu_world import CHANNELS
-from server.depot import DepotServer, tls_credentials
-from server.enrolment import create_deployment
-from server.store import open_store
+from graft.data.synthetic.imu import CHANNELS
 
 runner = CliRunner()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from graft.deploy.processes import Kept, until_stopped
+from graft.cli.deploy.processes import Kept, until_stopped
 
 
 def kept(folder: Path, program: str, news: list[str]) -> Kept:
@@ -69,7 +69,7 @@ def test_one_that_ignores_the_request_to_end_is_killed(tmp_path: Path, monkeypat
     child.look()
     wait_for(lambda: (tmp_path / "logs" / "child.log").read_text() != "")
     process = child.process
-    monkeypatch.setattr("graft.deploy.processes._END_LIMIT_S", 0.2)  # type: ignore[attr-defined]
+    monkeypatch.setattr("graft.cli.deploy.processes._END_LIMIT_S", 0.2)  # type: ignore[attr-defined]
     child.end()
     assert process is not None
     assert process.poll() == -signal.SIGKILL
@@ -79,7 +79,7 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     program = f"""
 import os, time
 from pathlib import Path
-from graft.deploy.processes import Kept
+from graft.cli.deploy.processes import Kept
 child = Kept(name="child", command=["sleep", "600"], environment=os.environ,
              log_file=Path({str(tmp_path / "log")!r}), news=lambda told: None)
 child.look()

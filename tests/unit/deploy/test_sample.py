@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from typer.testing import CliRunner
 
-from graft.cli import app
+from graft.cli.main import app
 from graft.data.folder import FolderWorld
-from graft.data.imu_world import ImuWorld
+from graft.data.synthetic.imu import ImuWorld
 
 
 def test_each_folder_is_one_person_of_the_simulators_world(tmp_path: Path) -> None:

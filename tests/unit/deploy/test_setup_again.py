@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from graft.cli import app
+from graft.cli.main import app
+from graft.core.deployment import read_device, read_server
 from graft.data import ImuWorld, write_dataset
-from graft.data.imu_world import CHANNELS
-from graft.deployment import read_device, read_server
+from graft.data.synthetic.imu import CHANNELS
 from graft.errors import RunError
 
 runner = CliRunner()

@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from graft.cli import app
-from graft.deploy.units import unit_files
+from graft.cli.deploy.units import unit_files
+from graft.cli.main import app
 
 STATE = Path("/var/lib/graft")
 UNITS = unit_files(Path(sys.executable).with_name("graft"), STATE)

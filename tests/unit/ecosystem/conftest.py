@@ -8,7 +8,7 @@ import pytest
 from examples import served_archive, write_digits, write_hapt, write_people, write_recordings
 
 import graft
-from graft.data.fetch import Download
+from graft.data.public.download import Download
 
 SETTINGS = {"world.windows_per_domain": 60, "training.max_steps": 8}
 # The same, as the command is told it.
@@ -43,9 +43,11 @@ def place(tmp_path: Path, small_run: graft.Run, monkeypatch: pytest.MonkeyPatch)
     write_recordings(tmp_path / "recordings")
     write_digits(tmp_path / "digits.parquet")
     write_hapt(tmp_path / "downloads" / "hapt.zip")
-    monkeypatch.setattr("graft.data.prepare.check_counts", lambda *_: None)  # it is not complete
+    monkeypatch.setattr(
+        "graft.data.public.registry.check_counts", lambda *_: None
+    )  # it is not complete
     monkeypatch.chdir(tmp_path)
     with served_archive(tmp_path / "downloads") as url:
         download = Download(name="hapt", url=url, file_name="fetched.zip", sha256=None)
-        monkeypatch.setattr("graft.data.fetch.find_download", lambda name: download)
+        monkeypatch.setattr("graft.data.public.download.find_download", lambda name: download)
         yield tmp_path

@@ -9,7 +9,7 @@ import pytest
 from examples import COMMANDS, TOGETHER, parse, write_people
 from typer.testing import CliRunner
 
-from graft.cli import app
+from graft.cli.main import app
 
 SMALL_RUN = (
     "--domains 8 --rounds 2 --engine block --workers 0 --out runs/again --set training.max_steps=2 "

@@ -11,10 +11,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from graft_server.export import (
+    FinishedModel,
+    find_model,
+    load_model,
+    write_model_folder,
+    write_onnx,
+)
+from graft_server.export.model_folder import model_card
 from huggingface_hub import ModelCard as HubCard
 from safetensors.numpy import load_file
 
 import graft
+from graft.core.records import Task
 from graft.data import ImuWorld
 from graft.errors import (
     DataError,
@@ -24,11 +33,8 @@ from graft.errors import (
     PayloadChangedError,
     RunError,
 )
-from graft.values import Task
-from graft.wire.payload import decode_payload, encode_payload, model_id
-from graft.zoo import IMAGE_ENCODERS, WINDOW_ENCODERS, build_network, parameters_of
-from server.export import FinishedModel, find_model, load_model, write_model_folder, write_onnx
-from server.export.model_folder import model_card
+from graft.models.zoo import IMAGE_ENCODERS, WINDOW_ENCODERS, build_network, parameters_of
+from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 
 
 @pytest.fixture
@@ -164,7 +170,7 @@ def test_a_changed_payload_or_key_is_never_exported(
 def test_answers_that_differ_leave_no_file(
     newcomer: FinishedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.export.onnx_file.largest_difference", lambda *_: 2e-5)
+    monkeypatch.setattr("graft_server.export.onnx_file.largest_difference", lambda *_: 2e-5)
     with pytest.raises(PayloadChangedError, match="2e-05 apart"):
         write_onnx(newcomer, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
@@ -174,7 +180,7 @@ def test_without_the_extra_it_is_named(
     newcomer: FinishedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ExtraMissingError, match=r"graft\[export\]"):
+    with pytest.raises(ExtraMissingError, match=r"graft-fl\[export\]"):
         write_onnx(newcomer, tmp_path / "m.onnx")
 
 

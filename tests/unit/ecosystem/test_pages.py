@@ -16,10 +16,10 @@ from pages import PAGES, ROOT, Block, read_blocks
 from typer.testing import CliRunner
 
 import graft
-from graft.cli import app
-from graft.config import config_from_dict
-from graft.data import fetch
+from graft.cli.main import app
+from graft.core.config import config_from_dict
 from graft.data.dataset_table import read_dataset
+from graft.data.public import download as fetch
 
 SMALL_RUN = (
     "--rounds 1 --engine block --workers 0 --set training.max_steps=2 "
@@ -95,7 +95,7 @@ def around(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The examples' folder; Python's runs are made small, downloads keep their own name."""
     shutil.copy(place / "my-folder/domains/user-000000.npz", place / "my-folder/domains/alice.npz")
     download = replace(fetch.find_download("hapt"), file_name="hapt.zip")
-    monkeypatch.setattr("graft.data.fetch.find_download", lambda name: download)
+    monkeypatch.setattr("graft.data.public.download.find_download", lambda name: download)
     settings: Mapping[str, object] = {"training.max_steps": 2}
     small = partial(graft.simulate, comparisons=[], settings=settings, engine="block", workers=0)
     monkeypatch.setattr("graft.simulate", small, raising=False)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from pages import ROOT
 
-from graft import cli, errors
+from graft import errors
+from graft.cli import main as cli
 from graft.errors import GraftError, PolicyError
 
 DOCS = ROOT / "docs"

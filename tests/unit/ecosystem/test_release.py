@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("graft", "server", "client", "simulation")
+PACKAGES = ("graft", "graft_server", "graft_client", "graft_simulation")
+FOLDERS = ("graft", "server", "client", "simulation")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
@@ -22,7 +23,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two builds of the same files, which lie in different folders and are of different ages."""
     place = tmp_path_factory.mktemp("release")
     for age, name in enumerate(("one", "two")):
-        for part in (*PACKAGES, "proto", "docs", "pyproject.toml", "README.md", "CHANGELOG.md"):
+        for part in (
+            *FOLDERS,
+            "proto",
+            "docs",
+            "pyproject.toml",
+            "README.md",
+            "CHANGELOG.md",
+            "LICENSE",
+        ):
             source, copy = ROOT / part, place / name / part
             copy.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
@@ -53,7 +62,7 @@ def test_the_wheel_holds_every_package_with_its_types_and_nothing_else(
     for package in PACKAGES:
         assert f"{package}/py.typed" in names
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {*PACKAGES, f"graft-{PROJECT['version']}.dist-info"}
+    assert tops == {*PACKAGES, f"graft_fl-{PROJECT['version']}.dist-info"}
     (sdist,) = built[0].glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
@@ -76,7 +85,7 @@ def test_every_direct_dependency_is_listed_with_a_licence() -> None:
 def test_every_extra_of_the_code_is_an_extra_of_the_project() -> None:
     named = {
         extra
-        for folder in PACKAGES
+        for folder in FOLDERS
         for path in (ROOT / folder).rglob("*.py")
         for extra in re.findall(r'missing_extra\(.*"(\w+)"\)', path.read_text("utf-8"))
     }

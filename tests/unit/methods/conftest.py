@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from graft.config import ExpansionConfig, TrainingConfig
+from graft.core.config import ExpansionConfig, TrainingConfig
+from graft.core.records import Task
 from graft.methods.baselines import fit_all_labels
 from graft.training import Learned, Lesson, Source, predict_in_batches
-from graft.values import Task
 
 TASK = Task(name="toy", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c"))
 CONFIG = ExpansionConfig(training=TrainingConfig(epochs=1_000, max_steps=60, learning_rate=3e-3))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from graft.methods.aekd import LARGEST_SHARE, fit_aekd, min_norm_mixture
-from graft.methods.target import taught_loss
+from graft.methods.blocks.targets import taught_loss
 from graft.training import Learned, Lesson, Source
 
 # S sources, D numbers of a gradient.

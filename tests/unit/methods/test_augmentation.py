@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from graft.config import GrowthConfig
-from graft.methods.augmentation import augment, shifted, turned
+from graft.core.config import GrowthConfig
+from graft.methods.blocks.augmentation import augment, shifted, turned
 
 CONFIG = GrowthConfig()
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from graft.methods.blocks.targets import taught_loss
 from graft.methods.camkd import confidence_mixture, fit_camkd, label_doubt, own_doubt
-from graft.methods.target import taught_loss
 from graft.training import Learned, Lesson, Source
 
 # S sources, N samples, C classes.

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from graft.errors import TransportError
+from graft.methods.blocks.targets import mean_prediction
 from graft.methods.decision import MovedSources, fit_decision
-from graft.methods.mixer import stack_features
-from graft.methods.target import mean_prediction
+from graft.methods.hat.mixer import stack_features
 from graft.training import Learned, Lesson, Source
 
 MakeLesson = Callable[..., Lesson]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from graft.config import FusionConfig
-from graft.methods.dictionary import (
+from graft.core.config import FusionConfig
+from graft.methods.hat.dictionary import (
     KnowledgeDictionary,
     class_precision,
     injection_strength,

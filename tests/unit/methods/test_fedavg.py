@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from graft.core.seeding import derive_seed
 from graft.methods import find_method
 from graft.methods.baselines import fit_finetuned_source, fit_label_only
-from graft.seeding import derive_seed
+from graft.models.zoo import parameters_of
 from graft.training import Learned, Lesson, Source
-from graft.zoo import parameters_of
 
 fit_fedavg, fit_fedavg_local = find_method("fedavg").fit, find_method("fedavg-local").fit
 MakeLesson = Callable[..., Lesson]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from graft.config import TrainingConfig
+from graft.core.config import TrainingConfig
 from graft.errors import TransportError
 from graft.methods.feddf import fit_feddf, mean_logit_prediction
+from graft.models.zoo import parameters_of
 from graft.training import Learned, Lesson, Source
-from graft.zoo import parameters_of
 
 MakeLesson = Callable[..., Lesson]
 MakeSource = Callable[..., Source]

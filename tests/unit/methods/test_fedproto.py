@@ -8,8 +8,8 @@ import torch
 
 from graft.methods.baselines import fit_label_only
 from graft.methods.fedproto import PrototypeSpace, fit_fedproto
+from graft.models.zoo import parameters_of
 from graft.training import Learned, Lesson, Prototypes, Source, features_in_batches
-from graft.zoo import parameters_of
 
 MakeLesson = Callable[..., Lesson]
 Accuracy = Callable[[Learned], float]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from graft.config import ExpansionConfig
+from graft.core.config import ExpansionConfig
 from graft.errors import ConfigError, TransportError
 from graft.methods import FOUNDER, find_method, methods_by_name
 from graft.methods.baselines import (
@@ -17,10 +17,10 @@ from graft.methods.baselines import (
     fit_finetuned_source,
     fit_label_only,
 )
-from graft.methods.hat import fit_hat
-from graft.methods.trace import mixture_spread, thinned_epochs
+from graft.methods.blocks.diagnostics import mixture_spread, thinned_epochs
+from graft.methods.hat.method import fit_hat
+from graft.models.zoo import parameters_of
 from graft.training import Learned, Lesson, Source
-from graft.zoo import parameters_of
 
 MakeLesson = Callable[..., Lesson]
 MakeSource = Callable[..., Source]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from graft.config import GrowthConfig
+from graft.core.config import GrowthConfig
 from graft.errors import TransportError
 from graft.methods.graft import (
     Part,
@@ -18,6 +18,7 @@ from graft.methods.graft import (
     grafted_start,
     train_heads,
 )
+from graft.models.zoo import network_from, parameters_of
 from graft.training import (
     Learned,
     Lesson,
@@ -25,9 +26,8 @@ from graft.training import (
     features_in_batches,
     predict_in_batches,
 )
-from graft.wire.parts import decode_base, split_payload
-from graft.wire.payload import encode_payload
-from graft.zoo import network_from, parameters_of
+from graft.wire.payload.encoding import encode_payload
+from graft.wire.payload.parts import decode_base, split_payload
 
 MakeLesson = Callable[..., Lesson]
 MakeSource = Callable[..., Source]

@@ -10,15 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graft.config import ExpansionConfig, SplitConfig, TrainingConfig
-from graft.data.imu_world import TASK as IMU_TASK
-from graft.data.imu_world import ImuWorld
+from graft.core.config import ExpansionConfig, SplitConfig, TrainingConfig
 from graft.data.splits import split_rows
+from graft.data.synthetic.imu import TASK as IMU_TASK
+from graft.data.synthetic.imu import ImuWorld
 from graft.errors import ArchitectureError, ConfigError
-from graft.methods.baselines import fit_all_labels
-from graft.methods.dense import HeadedNetwork, OutputKind, OutputTask, dense_network, headed
-from graft.methods.dense_metrics import relative_gain, score_task
-from graft.methods.had import (
+from graft.lifelong.had import (
     Distillation,
     HadConfig,
     Variant,
@@ -29,7 +26,9 @@ from graft.methods.had import (
     salient_loss,
     salient_pixels,
 )
-from graft.methods.lifelong import (
+from graft.lifelong.heads import HeadedNetwork, OutputKind, OutputTask, dense_network, headed
+from graft.lifelong.metrics import relative_gain, score_task
+from graft.lifelong.retention import (
     ElasticWeights,
     LearningWithoutForgetting,
     Naive,
@@ -42,6 +41,7 @@ from graft.methods.lifelong import (
     new_task_loss,
     predict_outputs,
 )
+from graft.methods.baselines import fit_all_labels
 from graft.training import Lesson
 
 CLASSES = OutputTask(name="parts", kind="classes", num_outputs=2)

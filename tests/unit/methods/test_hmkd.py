@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graft.config import TrainingConfig
+from graft.core.config import TrainingConfig
+from graft.core.records import Task
 from graft.errors import TransportError
 from graft.methods.baselines import fit_label_only
 from graft.methods.hmkd import (
@@ -25,9 +26,7 @@ from graft.methods.hmkd import (
     output_loss,
     tap_stages,
 )
-from graft.training import Learned, Lesson, Source
-from graft.values import Task
-from graft.zoo import (
+from graft.models.zoo import (
     IMAGE_ENCODERS,
     WINDOW_ENCODERS,
     Network,
@@ -36,6 +35,7 @@ from graft.zoo import (
     offered_architectures,
     parameters_of,
 )
+from graft.training import Learned, Lesson, Source
 
 # B samples, C classes, W width of the ensemble feature.
 MakeLesson = Callable[..., Lesson]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graft.config import TrainingConfig
+from graft.core.config import TrainingConfig
 from graft.errors import TransportError
 from graft.methods.kacfl import (
     PUBLISHED,
@@ -23,8 +23,8 @@ from graft.methods.kacfl import (
     teach_common_features,
     teach_soft_targets,
 )
+from graft.models.zoo import Network, build_network, parameters_of
 from graft.training import Learned, Lesson, Source
-from graft.zoo import Network, build_network, parameters_of
 
 # B samples, C classes, F features, H common features.
 MakeLesson = Callable[..., Lesson]

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.config import FusionConfig
-from graft.methods.mixer import Mixer, holdout_folds, mixer_loss, stack_features
+from graft.core.config import FusionConfig
+from graft.core.records import Task
+from graft.methods.hat.mixer import Mixer, holdout_folds, mixer_loss, stack_features
+from graft.models.zoo import build_network
 from graft.training import Source, masked_probabilities
-from graft.values import Task
-from graft.zoo import build_network
 
 # R replicas, B samples, S sources, C classes, F features.
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c", "d"))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.methods.propagation import joint_features, neighbour_graph, propagate
+from graft.methods.blocks.propagation import joint_features, neighbour_graph, propagate
 
 
 def test_the_graph_of_three_samples_by_hand() -> None:
@@ -73,5 +73,5 @@ def test_what_comes_out_is_a_distribution(
 def test_blocks_of_rows_make_the_same_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     unit_NF = joint_features(torch.randn(1, 30, 4, generator=torch.Generator().manual_seed(3)))
     whole = neighbour_graph(unit_NF, 4).toarray()
-    monkeypatch.setattr("graft.methods.propagation._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("graft.methods.blocks.propagation._ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(neighbour_graph(unit_NF, 4).toarray(), whole, rtol=1e-6)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graft.methods.shares import cap_shares, cap_teachers
+from graft.methods.blocks.weight_cap import cap_shares, cap_teachers
 
 
 @pytest.mark.parametrize(

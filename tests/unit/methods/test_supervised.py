@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from graft.methods import methods_by_name
+from graft.models.zoo import parameters_of
 from graft.training import Lesson, Source
-from graft.zoo import parameters_of
 
 MANY = sorted(name for name, method in methods_by_name().items() if method.fit_many is not None)
 

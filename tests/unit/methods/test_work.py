@@ -9,14 +9,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from graft.config import ExpansionConfig
-from graft.devices import DeviceClass, Pace
+from graft.core.config import ExpansionConfig
+from graft.core.records import Task
+from graft.devices.classes import DeviceClass, Pace
 from graft.methods import find_method
-from graft.methods.work import read_all
+from graft.methods.cost import read_all
+from graft.models.zoo import build_network, network_cost
 from graft.training import Learned, Lesson, Prototypes, Source, count_steps
-from graft.training.work import LessonShape, Reading, Training, Work, work_seconds
-from graft.values import Task
-from graft.zoo import build_network, network_cost
+from graft.training.cost import LessonShape, Reading, Training, Work, work_seconds
 
 TASK = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
 SOURCES = ("mlp", "cnn-medium", "cnn-small", "cnn-medium")

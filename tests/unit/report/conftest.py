@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from graft.config import ExpansionConfig, config_to_dict
-from graft.ledger import DEPOT, SERVER, write_ledger
-from graft.results import ResultRow, write_results
-from graft.values import LedgerEntry, Phase
+from graft.core.config import ExpansionConfig, config_to_dict
+from graft.core.ledger import DEPOT, SERVER, write_ledger
+from graft.core.records import LedgerEntry, Phase
+from graft.core.results import ResultRow, write_results
 
 ACCURACIES = {
     "hat": (0.8, 0.9, 0.7),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from graft.evidence import EvidenceRow
+from graft.bench.rows import EvidenceRow
 
 PAIRS = ((0, "p"), (0, "q"), (1, "p"), (1, "r"))
 ACCURACIES = {

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from graft.report.canvas import NARROW, PERCENT_PX, WIDE, Canvas, axes_px, percent_axis
+from graft.report.figures.canvas import NARROW, PERCENT_PX, WIDE, Canvas, axes_px, percent_axis
 
 
 @pytest.fixture(params=[WIDE, NARROW], ids=lambda canvas: canvas.name)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from graft.core.records import LedgerEntry
+from graft.core.results import ResultRow
 from graft.report import class_dicts, class_times, read_run, report_page
-from graft.results import ResultRow
-from graft.values import LedgerEntry
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from graft.core.records import LedgerEntry
+from graft.core.results import ResultRow
 from graft.errors import RunError
 from graft.report import comparison_page, read_run
-from graft.results import ResultRow
-from graft.values import LedgerEntry
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 

@@ -3,7 +3,7 @@
 import pytest
 from evidence_rows import row
 
-from graft.report.evidence_ranks import alike_groups, critical_difference, rank_methods
+from graft.bench.ranks import alike_groups, critical_difference, rank_methods
 
 
 @pytest.mark.parametrize(

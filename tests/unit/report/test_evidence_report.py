@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from evidence_rows import row, set_rows
 
-from graft.evidence import EvidenceRow, read_evidence, write_evidence
-from graft.report.evidence import (
+from graft.bench.report import (
     Evidence,
     evidence_figures,
     overview_grids,
@@ -20,8 +19,9 @@ from graft.report.evidence import (
     weigh_evidence,
     write_evidence_report,
 )
-from graft.report.evidence_tables import ablation_grid, set_grid
-from graft.report.wording import MINUS, NONE
+from graft.bench.rows import EvidenceRow, read_evidence, write_evidence
+from graft.bench.tables import ablation_grid, set_grid
+from graft.report.formatting import MINUS, NONE
 
 
 def weigh(rows: Sequence[EvidenceRow]) -> Evidence:

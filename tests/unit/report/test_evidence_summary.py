@@ -13,7 +13,7 @@ import math
 import pytest
 from evidence_rows import row, set_rows
 
-from graft.report.evidence_summary import (
+from graft.bench.summary import (
     clustered_interval,
     methods_in_order,
     overviews,

@@ -14,7 +14,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from graft.config import ExpansionConfig
+from graft.core.config import ExpansionConfig
+from graft.core.records import LedgerEntry
+from graft.core.results import ResultRow
 from graft.errors import RunError
 from graft.report import (
     markdown_table,
@@ -25,12 +27,10 @@ from graft.report import (
     summary_dict,
     write_report,
 )
-from graft.report.canvas import NARROW, VARIABLES
-from graft.report.figures import domain_gains_figure
+from graft.report.figures.accuracy import domain_gains_figure
+from graft.report.figures.canvas import NARROW, VARIABLES
+from graft.report.formatting import MINUS
 from graft.report.summary import DomainGain
-from graft.report.wording import MINUS
-from graft.results import ResultRow
-from graft.values import LedgerEntry
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 Fail = Callable[[Sequence[ResultRow], str, str], list[ResultRow]]

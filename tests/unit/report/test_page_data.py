@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from graft.core.records import LedgerEntry
+from graft.core.results import ResultRow
 from graft.report import read_run, report_page
-from graft.report.page_data import domain_columns, script_json
-from graft.report.teaching import lessons_by_round, teaching_figure, teaching_words
-from graft.results import ResultRow
-from graft.values import LedgerEntry
+from graft.report.figures.transfer_graph import lessons_by_round, teaching_figure, teaching_words
+from graft.report.page.data import domain_columns, script_json
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 
@@ -96,8 +96,8 @@ def test_no_name_ends_the_script_or_is_an_address() -> None:
 
 def test_a_page_of_5000_domains_is_small() -> None:
     # 3,000 newcomers with two methods and five sources each, and 2,000 founders.
-    from graft.config import ExpansionConfig
-    from graft.report.run_folder import RunRecord
+    from graft.core.config import ExpansionConfig
+    from graft.report.run import RunRecord
 
     row = ResultRow(
         domain_id="", method="hat", round_index=0, architecture="cnn", device_class="phone",

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from graft.config import ExpansionConfig
-from graft.report.labels import label_places, spread
-from graft.report.pareto import pareto_front
+from graft.core.config import ExpansionConfig
+from graft.core.records import LedgerEntry
+from graft.core.results import ResultRow
+from graft.report.figures.labels import label_places, spread
+from graft.report.figures.pareto import pareto_front
+from graft.report.figures.traffic import percentile, phase_bars
+from graft.report.formatting import bytes_text, percent_text, seconds_text, shortened
 from graft.report.summary import MethodSummary, domain_gains, summarise, summarise_rounds
 from graft.report.tables import markdown_table, summary_dict, table_cells
-from graft.report.traffic_figures import percentile, phase_bars
-from graft.report.wording import bytes_text, percent_text, seconds_text, shortened
-from graft.results import ResultRow
-from graft.values import LedgerEntry
 
 Fail = Callable[[Sequence[ResultRow], str, str], list[ResultRow]]
 T_975_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, from a printed table

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from graft_server.observability.progress import ProgressFile
+from graft_server.observability.run_metrics import RunMetrics
 from rich.console import Console
 from typer.testing import CliRunner
 
-from graft.cli import app
-from graft.config import ExpansionConfig, config_to_dict
-from graft.deployment import ServerSettings, write_server
+from graft.cli.main import app
+from graft.cli.watch import open_watcher
+from graft.core.config import ExpansionConfig, config_to_dict
+from graft.core.deployment import ServerSettings, write_server
+from graft.core.ledger import write_ledger
+from graft.core.records import LedgerEntry
+from graft.core.results import ResultRow, write_results
 from graft.errors import RunError
-from graft.ledger import write_ledger
 from graft.report.snapshot import RunWatcher, Snapshot, snapshot_dict
 from graft.report.watch_view import watch_view
-from graft.results import ResultRow, write_results
-from graft.values import LedgerEntry
-from graft.watch_command import open_watcher
-from server.progress import ProgressFile
-from server.run_metrics import RunMetrics
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from graft.carriage import spared_share
+from graft.core.files import LineFile
+from graft.core.records import LedgerEntry, Phase
 from graft.errors import RunError
-from graft.files import LineFile
-from graft.meter import Carried, MeterLine
-from graft.report.wire import StageTraffic, read_stages, reconcile
 from graft.report.wire_model import StageTime, first_exchanges, timed_bytes
+from graft.report.wire_stages import StageTraffic, read_stages, reconcile
 from graft.report.wire_tables import wire_dicts, wire_markdown, wire_rich
-from graft.values import LedgerEntry, Phase
+from graft.wire.overhead import spared_share
+from graft.wire.traffic_log import Carried, MeterLine
 
 JOIN = StageTime(round_index=0, stage="join", began_s=100.0, ended_s=110.0)
 LEARN = StageTime(round_index=0, stage="learn", began_s=120.0, ended_s=150.0)

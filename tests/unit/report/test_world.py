@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from graft.cli import app
-from graft.config import ExpansionConfig
+from graft.cli.main import app
+from graft.core.config import ExpansionConfig
+from graft.core.records import Task
 from graft.data import DomainData, FolderWorld, ImuWorld, write_dataset, write_domain
 from graft.errors import DomainEmptyError
+from graft.report.figures.world import world_figure
 from graft.report.world import describe_world, world_facts
-from graft.report.world_figure import world_figure
-from graft.values import Task
 
 TASK = Task(name="gait", modality="imu", sample_shape=(1, 8), classes=("walk", "rest"))
 # Two crowds: a, c and e swing around 0, b and d around 10.

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from small_system import ARRIVING, CONFIG, Grown, System, keep
 
+from graft.core.records import Answer, Order, SystemState
 from graft.rounds import Round
-from graft.values import Answer, Order, SystemState
 
 
 @pytest.fixture(scope="session")

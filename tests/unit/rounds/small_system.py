@@ -4,20 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fakes import RUN, SIGNER, MemoryStore, SpoiledEdge, world_devices, world_store
+from graft_simulation.in_process import LocalEdge
 
-from graft.config import (
+from graft.core.config import (
     DeviceConfig,
     ExpansionConfig,
     PolicyConfig,
     SelectionConfig,
     TrainingConfig,
 )
-from graft.data.imu_world import ImuWorld
-from graft.ports import Edge
-from graft.results import result_row, run_hash
+from graft.core.ports import Edge
+from graft.core.records import Answer, LedgerEntry, ModelCard, Order, SystemState
+from graft.core.results import result_row, run_hash
+from graft.data.synthetic.imu import ImuWorld
 from graft.rounds import Round, expand_system, found_system
-from graft.values import Answer, LedgerEntry, ModelCard, Order, SystemState
-from simulation.local import LocalEdge
 
 WORLD = ImuWorld(8, 40, seed=0)
 FOUNDERS = tuple(WORLD.domain_ids[:3])

@@ -8,11 +8,8 @@ import pytest
 from fakes import SIGNER
 from small_system import ARRIVING, CONFIG, FOUNDERS, Grown, System
 
-from graft.errors import PayloadChangedError
-from graft.ledger import is_upload, total_bytes
-from graft.methods import FOUNDER
-from graft.rounds import Round, expand_system, found_system
-from graft.values import (
+from graft.core.ledger import is_upload, total_bytes
+from graft.core.records import (
     Answer,
     DomainProfile,
     Failure,
@@ -25,6 +22,9 @@ from graft.values import (
     Selection,
     SystemState,
 )
+from graft.errors import PayloadChangedError
+from graft.methods import FOUNDER
+from graft.rounds import Round, expand_system, found_system
 
 Change = Callable[[Order, Answer], Answer]
 Expand = Callable[..., tuple[Round, System]]

@@ -8,9 +8,8 @@ import pytest
 from fakes import SIGNER
 from small_system import ARRIVING, CONFIG, FOUNDERS, Grown, System
 
-from graft.config import SelectionConfig, TrustConfig
-from graft.rounds import Round
-from graft.values import (
+from graft.core.config import SelectionConfig, TrustConfig
+from graft.core.records import (
     Answer,
     Demotion,
     LearnReport,
@@ -20,6 +19,7 @@ from graft.values import (
     Selection,
     SystemState,
 )
+from graft.rounds import Round
 
 Expand = Callable[..., tuple[Round, System]]
 LIAR = FOUNDERS[0]
@@ -119,7 +119,7 @@ def test_a_demotion_of_what_was_never_offered_is_refused(
 def test_a_lone_dissenter_is_named_in_the_report(
     expand_founded: Expand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graft.rounds.learning.outsiders", lambda *arguments: [1])
+    monkeypatch.setattr("graft.rounds.training.outsiders", lambda *arguments: [1])
     done, _ = expand_founded(
         **{**QUIET, "selection": SelectionConfig(num_sources=3)},
         trust=TrustConfig(disagreement=True),

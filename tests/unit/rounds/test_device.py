@@ -8,13 +8,8 @@ import pytest
 from fakes import SIGNER, world_devices
 from small_system import ARRIVING, CONFIG, FOUNDERS, WORLD, Grown
 
-from graft.config import ExpansionConfig
-from graft.data.domain import DomainData
-from graft.data.splits import split_rows
-from graft.devices import DeviceClass
-from graft.methods import FOUNDER
-from graft.rounds import answer_order
-from graft.values import (
+from graft.core.config import ExpansionConfig
+from graft.core.records import (
     Answer,
     DomainProfile,
     Failure,
@@ -27,7 +22,12 @@ from graft.values import (
     Selection,
     Task,
 )
-from graft.zoo import network_cost
+from graft.data.domain import DomainData
+from graft.data.splits import split_rows
+from graft.devices.classes import DeviceClass
+from graft.methods import FOUNDER
+from graft.models.zoo import network_cost
+from graft.rounds import answer_order
 
 NEWCOMER = ARRIVING[0][0]
 

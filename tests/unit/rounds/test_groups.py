@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import SIGNER
+from graft_server.fedavg import GroupAveraging
+from graft_server.run_folder import RunFolder
 from small_system import ARRIVING, CONFIG, FOUNDERS, WORLD, System
 
-from graft.config import ExpansionConfig
-from graft.ledger import total_bytes
-from graft.methods.fedavg import FEDAVG_LOCAL
-from graft.results import result_row, run_hash
-from graft.rounds import Round, expand_system, found_groups
-from graft.values import (
+from graft.core.config import ExpansionConfig
+from graft.core.ledger import total_bytes
+from graft.core.records import (
     Answer,
     LearnOrder,
     LearnReport,
@@ -25,9 +24,10 @@ from graft.values import (
     SystemState,
     failure_of,
 )
-from graft.wire.payload import decode_payload
-from server.fedavg import GroupAveraging
-from server.run_folder import RunFolder
+from graft.core.results import result_row, run_hash
+from graft.methods.fedavg import FEDAVG_LOCAL
+from graft.rounds import Round, expand_system, found_groups
+from graft.wire.payload.encoding import decode_payload
 
 GROUP_ROUNDS = 2
 SETTINGS = replace(

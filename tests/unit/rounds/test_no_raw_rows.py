@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import graft_simulation.in_process as local
 import numpy as np
 import pytest
 from fakes import RUN, SIGNER, world_devices, world_store
 from small_system import ARRIVING, CONFIG, FOUNDERS, WORLD
 
-import simulation.local as local
+from graft.core.records import DomainProfile, Order
 from graft.rounds import Device, expand_system, found_system
-from graft.values import DomainProfile, Order
-from graft.wire.codec import encode_answer, encode_order
+from graft.wire.messages.codec import encode_answer, encode_order
 
 DOMAINS = (*FOUNDERS, *ARRIVING[0])
 # A run of values: one could be there by chance, so many in a row cannot.
@@ -89,7 +89,7 @@ def test_no_window_and_no_label_crosses_the_wire(wire: Wire) -> None:
 
 def test_a_window_in_a_profile_is_found(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     def leaking(order: Order, device: Device) -> DomainProfile:
-        from graft.rounds.answers import profile_domain
+        from graft.rounds.requests import profile_domain
 
         rows = device.rows(order)
         x, y_N = device.data.x[rows.train_N], device.data.y_N[rows.labelled_N]
@@ -98,7 +98,7 @@ def test_a_window_in_a_profile_is_found(wire: Wire, monkeypatch: pytest.MonkeyPa
         leaked_D[: 2 * RUN_LENGTH] = device.data.x[0].reshape(-1)[: 2 * RUN_LENGTH]
         return replace(profile, statistics_D=leaked_D)
 
-    monkeypatch.setattr("graft.rounds.answers._describe", leaking)
+    monkeypatch.setattr("graft.rounds.requests._describe", leaking)
     leaks = found_in(wire.run())
     assert f"{FOUNDERS[0]} window 0 as <f4" in leaks
     assert len(leaks) >= len(DOMAINS)

@@ -8,10 +8,10 @@ from fakes import SIGNER
 from small_system import ARRIVING, FOUNDERS, System
 from test_demotion import shuffled
 
-from graft.config import SelectionConfig
+from graft.core.config import SelectionConfig
+from graft.core.records import Answer, LearnReport, Order, ProbeOrder, SystemState, failure_of
 from graft.errors import EdgeError
 from graft.rounds import Round
-from graft.values import Answer, LearnReport, Order, ProbeOrder, SystemState, failure_of
 
 Expand = Callable[..., tuple[Round, System]]
 NEWCOMER = ARRIVING[0][0]

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from small_system import ARRIVING, CONFIG, System
 
-from graft.config import SelectionConfig
+from graft.core.config import SelectionConfig
+from graft.core.records import LearnOrder, LearnReport, SystemState
 from graft.rounds import Round
-from graft.values import LearnOrder, LearnReport, SystemState
 
 NEWCOMERS = ARRIVING[0] + ARRIVING[1]
 Expand = Callable[..., tuple[Round, System]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.config import ExpansionConfig, SplitConfig, with_settings
+from graft.core.config import ExpansionConfig, SplitConfig, with_settings
 from graft.data.folder import FolderWorld
 from graft.data.splits import schedule_rounds, split_rows
 from graft.errors import RunError

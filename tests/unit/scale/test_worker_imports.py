@@ -8,10 +8,10 @@ HEAVY = {"matplotlib", "pandas", "plotly", "scipy.optimize", "scipy.stats", "skl
 
 def test_a_worker_loads_no_library_that_only_scores_and_reports_need() -> None:
     loaded = subprocess.run(
-        [sys.executable, "-c", "import simulation.block.task, sys; print(*sys.modules)"],
+        [sys.executable, "-c", "import graft_simulation.block.worker, sys; print(*sys.modules)"],
         capture_output=True,
         check=True,
         text=True,
     ).stdout.split()
-    assert "simulation.block.task" in loaded
+    assert "graft_simulation.block.worker" in loaded
     assert HEAVY & set(loaded) == set()

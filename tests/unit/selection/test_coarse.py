@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.config import SelectionConfig
+from graft.core.config import SelectionConfig
+from graft.core.records import DomainProfile, ModelCard
 from graft.errors import EdgeError
 from graft.selection import ProfileRanking, profile_distances, select_candidates
-from graft.values import DomainProfile, ModelCard
 
 
 def profile(domain_id: str, *statistics: float) -> DomainProfile:

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from graft.config import DeviceConfig, ExpansionConfig, PolicyConfig, TrainingConfig, WorldConfig
+from graft.core.config import (
+    DeviceConfig,
+    ExpansionConfig,
+    PolicyConfig,
+    TrainingConfig,
+    WorldConfig,
+)
 from graft.data.worlds import open_world
 from graft.selection import SCORES, leep_score
 from graft.training import masked_probabilities, predict_in_batches

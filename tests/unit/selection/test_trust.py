@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from graft.config import TrustConfig
+from graft.core.config import TrustConfig
+from graft.core.records import Demotion, SystemState
 from graft.selection import beats_chance, centroid_consistency, find_fault, outsiders, overblown
-from graft.selection.trust import agrees
-from graft.values import Demotion, SystemState
+from graft.selection.source_checks import agrees
 
 RNG = np.random.default_rng(0)
 

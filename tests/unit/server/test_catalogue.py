@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from graft_server.catalogue import read_cards, read_profiles, write_cards, write_profiles
 
+from graft.core.records import DomainProfile, ModelCard
 from graft.errors import RunError
-from graft.values import DomainProfile, ModelCard
-from server.catalogue import read_cards, read_profiles, write_cards, write_profiles
 
 PROFILE = DomainProfile(
     domain_id="ann",

@@ -7,11 +7,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from graft_server.observability.deployment_metrics import DeploymentMetrics, serve_metrics
 from prometheus_client import CollectorRegistry
 
-from graft.deployment import ServerSettings, write_server
+from graft.core.deployment import ServerSettings, write_server
 from graft.errors import EdgeError
-from server.deployment_metrics import DeploymentMetrics, serve_metrics
 
 
 @pytest.fixture

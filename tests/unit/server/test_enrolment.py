@@ -15,19 +15,19 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from flwr.cli.build import build_fab_from_disk
-
-from graft.config import ExpansionConfig, read_config
-from graft.data.dataset_table import write_dataset
-from graft.data.imu_world import CHANNELS, TASK
-from graft.deployment import DeviceSettings, ServerSettings, read_device, read_server
-from graft.errors import ConfigError, DatasetFormatError, MessageError, RunError
-from server.enrolment import (
+from graft_server.deployment.enrolment import (
     create_deployment,
     enrol_device,
     enrolled,
     renew_certificates,
     revoke_devices,
 )
+
+from graft.core.config import ExpansionConfig, read_config
+from graft.core.deployment import DeviceSettings, ServerSettings, read_device, read_server
+from graft.data.dataset_table import write_dataset
+from graft.data.synthetic.imu import CHANNELS, TASK
+from graft.errors import ConfigError, DatasetFormatError, MessageError, RunError
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
-from server.authority import create_authority
-from server.gateway import Gateway
+from graft_server.deployment.authority import create_authority
+from graft_server.deployment.reverse_proxy import Gateway
 
 
 class Upstream(BaseHTTPRequestHandler):

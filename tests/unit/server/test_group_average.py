@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graft_server.fedavg import GroupAveraging, average_parameters
+from graft_server.model_store import DirectoryStore, open_store
 
+from graft.core.records import BoolArray, ModelCard, Parameters, Task
+from graft.core.seeding import derive_seed
 from graft.errors import ModelMissingError
-from graft.seeding import derive_seed
-from graft.values import BoolArray, ModelCard, Parameters, Task
-from graft.wire.payload import decode_payload, encode_payload, model_id
-from graft.zoo import build_network, parameters_of
-from server.fedavg import GroupAveraging, average_parameters
-from server.store import DirectoryStore, open_store
+from graft.models.zoo import build_network, parameters_of
+from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c"))
 

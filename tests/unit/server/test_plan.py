@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from graft_server.round_schedule import plan_round, read_nodes, read_rounds, write_node
 
+from graft.core.records import ModelCard, SystemState
 from graft.errors import RunError
-from graft.values import ModelCard, SystemState
-from server.plan import plan_round, read_nodes, read_rounds, write_node
 
 EMPTY = SystemState()
 

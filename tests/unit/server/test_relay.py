@@ -10,10 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from graft_server.metering.tcp_proxy import MeteredRelay
 
 from graft.errors import RelayError, RunError
-from graft.meter import Carried, MeterFile, MeterLine, read_meter, total_carried
-from server.relay import MeteredRelay
+from graft.wire.traffic_log import Carried, MeterFile, MeterLine, read_meter, total_carried
 
 HOST = "127.0.0.1"
 Lines = list[MeterLine]

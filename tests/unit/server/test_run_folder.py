@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from graft_server.run_folder import RunFolder
 
-from graft.config import ExpansionConfig
-from graft.data.imu_world import ImuWorld
+from graft.core.config import ExpansionConfig
+from graft.core.ledger import read_ledger
+from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState
+from graft.core.results import ResultRow, read_results, run_hash
+from graft.data.synthetic.imu import ImuWorld
 from graft.errors import RunError
-from graft.ledger import read_ledger
-from graft.results import ResultRow, read_results, run_hash
-from graft.values import DomainProfile, LedgerEntry, ModelCard, SystemState
-from graft.wire.codec import encode_card
-from graft.wire.journal import JournalMeter
-from server.run_folder import RunFolder
+from graft.wire.messages.codec import encode_card
+from graft.wire.transfer.journal import JournalMeter
 
 CONFIG = ExpansionConfig(seed=4, comparisons=("label-only",))
 WORLD = ImuWorld(5, 40, seed=4)
@@ -233,7 +233,7 @@ def test_no_write_leaves_a_partial_file(folder: RunFolder) -> None:
 def test_journal_bytes_grow_with_what_is_shipped_and_start_anew_each_round(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.run_folder._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("graft_server.run_folder._LOOK_EVERY_S", 0.0)
     journal = JournalMeter(folder.journals / "ann.hat.jsonl")
     journal.record(entry("ann", 7))
     assert folder.journal_bytes() == 7

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from graft_server.signing import open_signer
 
+from graft.core.records import ModelCard
 from graft.errors import PayloadChangedError, RunError
-from graft.values import ModelCard
-from graft.wire.manifest import verify_card
-from server.signing import open_signer
+from graft.wire.messages.card_signature import verify_card
 
 CARD = ModelCard(
     model_id="a" * 64,

@@ -4,10 +4,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from graft_server.flower.superlink import new_superlink, open_superlink
 
-from graft.deployment import ServerSettings, write_server
+from graft.core.deployment import ServerSettings, write_server
 from graft.errors import EdgeError
-from server.superlink import new_superlink, open_superlink
 
 
 def folder(path: Path, **changes: bool) -> Path:

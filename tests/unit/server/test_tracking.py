@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from graft_server.observability.trackers import MlflowTracker, open_tracker
+from graft_server.observability.tracking import flat_settings, round_figures, tracked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from graft.config import ExpansionConfig
+from graft.core.config import ExpansionConfig
+from graft.core.ledger import DEPOT
+from graft.core.records import LedgerEntry
+from graft.core.results import ResultRow
 from graft.errors import ConfigError, ExtraMissingError
-from graft.ledger import DEPOT
-from graft.results import ResultRow
-from graft.values import LedgerEntry
-from server.trackers import MlflowTracker, open_tracker
-from server.tracking import flat_settings, round_figures, tracked
 
 CONFIG = ExpansionConfig(rounds=2, method="hat", comparisons=("label-only",))
 
@@ -157,12 +157,12 @@ def test_a_library_that_is_not_there_names_the_extra(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ExtraMissingError, match=r"graft\[trackers\]"):
+    with pytest.raises(ExtraMissingError, match=r"graft-fl\[trackers\]"):
         open_tracker(f"{kind}={tmp_path}")
 
 
 def test_trackers_are_loaded_only_where_one_is_named() -> None:
-    code = "import sys, server.trackers as t; print([m for m in ('mlflow', 'wandb', 'tensorboard') if m in sys.modules])"
+    code = "import sys, graft_server.observability.trackers as t; print([m for m in ('mlflow', 'wandb', 'tensorboard') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ
     )

@@ -4,13 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-
-from graft.config import ExpansionConfig, with_settings
-from graft.data.imu_world import ImuWorld
-from graft.values import Answer, Failure, LearnOrder, LedgerEntry, Order, ProfileOrder
-from graft.wire.codec import decode_order, encode_answer
-from server.signing import Signer, open_signer
-from simulation.block import (
+from graft_server.signing import Signer, open_signer
+from graft_simulation.block import (
     Block,
     BlockEdge,
     BlockResult,
@@ -19,6 +14,11 @@ from simulation.block import (
     Workplace,
     carry_here,
 )
+
+from graft.core.config import ExpansionConfig, with_settings
+from graft.core.records import Answer, Failure, LearnOrder, LedgerEntry, Order, ProfileOrder
+from graft.data.synthetic.imu import ImuWorld
+from graft.wire.messages.codec import decode_order, encode_answer
 
 WORLD = ImuWorld(70, 40, seed=0)
 CONFIG = with_settings(

@@ -6,14 +6,22 @@ from dataclasses import replace
 
 import pytest
 import simpy
+from graft_simulation.clock.availability import Availability
+from graft_simulation.clock.shared_link import SharedPipe, fair_paces
+from graft_simulation.clock.tracks import (
+    Compute,
+    Server,
+    Step,
+    Timeline,
+    Track,
+    Transfer,
+    run_tracks,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.links import LinkClass, link_classes
-from graft.seeding import stream
-from simulation.availability import Availability
-from simulation.clock import Compute, Server, Step, Timeline, Track, Transfer, run_tracks
-from simulation.pipe import SharedPipe, fair_paces
+from graft.core.seeding import stream
+from graft.devices.links import LinkClass, link_classes
 
 # 8 Mbit/s down, 2 up: a megabyte comes down in one second and goes up in four.
 LINK = LinkClass(

@@ -12,23 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import simulation.evidence.matrix as matrix
-from graft.config import (
-    DeviceConfig,
-    ExpansionConfig,
-    PolicyConfig,
-    SelectionConfig,
-    TrainingConfig,
-    WorldConfig,
-)
-from graft.data import ImuWorld, write_dataset, write_domain
-from graft.data.imu_world import CHANNELS, RATE_HZ
-from graft.errors import ConfigError, RunError
-from graft.evidence import EvidenceRow, read_evidence
-from graft.values import LearnOrder
-from graft.wire.codec import encode_order
-from graft.wire.link import StoredModel, acknowledgement_bytes
-from simulation.evidence import (
+import graft.bench.matrix as matrix
+from graft.bench import (
     ROWS,
     EvidencePlan,
     EvidenceSettings,
@@ -36,7 +21,22 @@ from simulation.evidence import (
     default_methods,
     name_world,
 )
-from simulation.evidence.plan import Expansion
+from graft.bench.plan import Expansion
+from graft.bench.rows import EvidenceRow, read_evidence
+from graft.core.config import (
+    DeviceConfig,
+    ExpansionConfig,
+    PolicyConfig,
+    SelectionConfig,
+    TrainingConfig,
+    WorldConfig,
+)
+from graft.core.records import LearnOrder
+from graft.data import ImuWorld, write_dataset, write_domain
+from graft.data.synthetic.imu import CHANNELS, RATE_HZ
+from graft.errors import ConfigError, RunError
+from graft.wire.messages.codec import encode_order
+from graft.wire.transfer.link import StoredModel, acknowledgement_bytes
 
 CONFIG = ExpansionConfig(
     world=WorldConfig(domains=6, windows_per_domain=40),

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from fakes import MemoryStore
-
-from simulation.held_parts import ListedParts
+from graft_simulation.store_backed_cache import ListedParts
 
 
 class OnePartStore(MemoryStore):

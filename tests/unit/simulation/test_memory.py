@@ -6,8 +6,7 @@ import time
 
 import numpy as np
 import psutil
-
-from simulation.memory import MemoryMeter
+from graft_simulation.memory import MemoryMeter
 
 CHILD_BYTES = 60 * 2**20
 CHILD = f"""

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import SIGNER, world_devices, world_store
+from graft_simulation.clock.simulated_clock import SimulatedClock, _Works, simulate_round
+from graft_simulation.clock.timelines import ComputeTimes
+from graft_simulation.in_process import LocalEdge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.config import (
+from graft.core.config import (
     DeviceConfig,
     ExpansionConfig,
     NetworkConfig,
@@ -19,11 +22,8 @@ from graft.config import (
     TrainingConfig,
     WorldConfig,
 )
-from graft.data.imu_world import ImuWorld
-from graft.ledger import DEPOT, SERVER, canonical_key
-from graft.results import ResultRow, result_row
-from graft.rounds import expand_system, found_system
-from graft.values import (
+from graft.core.ledger import DEPOT, SERVER, canonical_key
+from graft.core.records import (
     DomainProfile,
     LedgerEntry,
     ModelCard,
@@ -33,9 +33,9 @@ from graft.values import (
     ProfileOrder,
     Selection,
 )
-from simulation.local import LocalEdge
-from simulation.round_tracks import ComputeTimes
-from simulation.timekeeper import SimulatedClock, _Works, simulate_round
+from graft.core.results import ResultRow, result_row
+from graft.data.synthetic.imu import ImuWorld
+from graft.rounds import expand_system, found_system
 
 # Everyone has the one link: 1 MB/s down, half up, a tenth of a second of latency.
 LINK = """

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from graft.config import TrainingConfig
+from graft.core.config import TrainingConfig
+from graft.core.records import Task
+from graft.models.zoo import Network, build_network
 from graft.training import SupervisedJob
-from graft.values import Task
-from graft.zoo import Network, build_network
 
 WINDOWS = Task(name="windows", modality="imu", sample_shape=(3, 40), classes=tuple("abcde"))
 # No length of a layer is a multiple of four here, so that pairs of outputs do not come out even.

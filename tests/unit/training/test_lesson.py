@@ -7,15 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.config import ExpansionConfig
+from graft.core.config import ExpansionConfig
+from graft.core.records import Task
+from graft.models.zoo import build_network
 from graft.training import (
     Lesson,
     features_in_batches,
     masked_probabilities,
     predict_in_batches,
 )
-from graft.values import Task
-from graft.zoo import build_network
 
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c"))
 MASKS = st.lists(st.booleans(), min_size=3, max_size=3).filter(any)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graft.config import TrainingConfig
+from graft.core.config import TrainingConfig
 from graft.training import count_steps, minimise, parameter_group
 
 CONFIG = TrainingConfig(epochs=3, max_steps=1_000, batch_size=4)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_jobs import STACKABLE, WINDOWS, make_job, tensors
 
+from graft.core.records import Task
 from graft.training import SupervisedJob, train_alone, train_supervised_many
 from graft.training.stages import stages_of
-from graft.values import Task
 
 
 def copies(jobs: list[SupervisedJob]) -> list[SupervisedJob]:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from graft.errors import MessageError
-from graft.values import (
+from graft.core.records import (
     Candidate,
     DomainProfile,
     Failure,
@@ -23,7 +22,8 @@ from graft.values import (
     ProfileOrder,
     Selection,
 )
-from graft.wire.codec import (
+from graft.errors import MessageError
+from graft.wire.messages.codec import (
     MAX_MESSAGE_BYTES,
     decode_answer,
     decode_card,
@@ -34,7 +34,7 @@ from graft.wire.codec import (
     encode_join,
     encode_order,
 )
-from graft.wire.records import report_message
+from graft.wire.messages.protobuf import report_message
 from graft.wire.stubs import messages_pb2 as pb
 
 QUICK = settings(max_examples=40, deadline=None)

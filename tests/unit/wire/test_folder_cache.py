@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from graft.wire.arrival import DIGEST_BYTES
-from graft.wire.cache import FolderCache
-from graft.wire.link import Part
+from graft.wire.transfer.cache import FolderCache
+from graft.wire.transfer.link import Part
+from graft.wire.transfer.partial_download import DIGEST_BYTES
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 SIZE = 1_000

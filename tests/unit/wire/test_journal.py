@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from graft.core.records import LedgerEntry
 from graft.errors import RunError
-from graft.values import LedgerEntry
-from graft.wire.journal import JournalMeter, read_journal
+from graft.wire.transfer.journal import JournalMeter, read_journal
 
 ENTRY = LedgerEntry(
     run="r",

@@ -9,16 +9,16 @@ from random import Random
 
 import pytest
 from fakes import RUN, SIGNER
+from graft_server.request_log import answer_to
 from spoiled import BASE, CARD, PAYLOAD, RESIDUAL, decoders, spoiled
 
+from graft.core.records import Failure, LearnOrder, LearnReport
 from graft.errors import GraftError, MessageError, PayloadChangedError, PayloadError
-from graft.values import Failure, LearnOrder, LearnReport
-from graft.wire.codec import decode_answer, decode_card, encode_answer, encode_card
-from graft.wire.manifest import verify_card
-from graft.wire.parts import join_parts
-from graft.wire.payload import decode_payload, model_id
+from graft.wire.messages.card_signature import verify_card
+from graft.wire.messages.codec import decode_answer, decode_card, encode_answer, encode_card
+from graft.wire.payload.encoding import decode_payload, model_id
+from graft.wire.payload.parts import join_parts
 from graft.wire.stubs import messages_pb2 as pb
-from server.exchange import answer_to
 
 NUM_SPOILED = 10_000
 NUM_REPLAYS = 1_000

@@ -8,14 +8,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fakes import RUN, SIGNER
+from graft_server.signing import Signer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graft.core.records import DomainProfile, ModelCard
 from graft.errors import PayloadChangedError, RunError
-from graft.values import DomainProfile, ModelCard
-from graft.wire.codec import decode_card, encode_card
-from graft.wire.manifest import manifest_bytes, verify_card
-from server.signing import Signer
+from graft.wire.messages.card_signature import manifest_bytes, verify_card
+from graft.wire.messages.codec import decode_card, encode_card
 
 CARD = ModelCard(
     model_id="0a" * 32,

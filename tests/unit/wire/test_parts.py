@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from graft.core.records import FloatArray
 from graft.errors import PayloadError, PayloadLimitError
-from graft.values import FloatArray
-from graft.wire.parts import decode_base, join_parts, split_payload
-from graft.wire.payload import MAX_MAGNITUDE, encode_payload
-from graft.wire.sections import SectionReader, pack_plane
+from graft.wire.payload.encoding import MAX_MAGNITUDE, encode_payload
+from graft.wire.payload.parts import decode_base, join_parts, split_payload
+from graft.wire.payload.sections import SectionReader, pack_plane
 
 bounded = st.floats(
     min_value=-MAX_MAGNITUDE, max_value=MAX_MAGNITUDE, width=32, allow_subnormal=True

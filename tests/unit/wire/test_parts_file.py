@@ -10,14 +10,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from graft.core.records import FloatArray
 from graft.errors import PayloadError, PayloadLimitError
-from graft.values import FloatArray
-from graft.wire import payload_file, raw_base
-from graft.wire.parts import decode_base, join_parts, split_payload
-from graft.wire.parts_file import PartFile, join_files, read_base, read_base_head, split_file
-from graft.wire.payload import MAX_MAGNITUDE, decode_payload, encode_payload, model_id
-from graft.wire.payload_file import PayloadFacts, check_payload, map_values, write_payload
-from graft.wire.regions import open_work
+from graft.wire.payload import payload_file, raw_base
+from graft.wire.payload.encoding import MAX_MAGNITUDE, decode_payload, encode_payload, model_id
+from graft.wire.payload.parts import decode_base, join_parts, split_payload
+from graft.wire.payload.parts_file import (
+    PartFile,
+    join_files,
+    read_base,
+    read_base_head,
+    split_file,
+)
+from graft.wire.payload.payload_file import PayloadFacts, check_payload, map_values, write_payload
+from graft.wire.payload.regions import open_work
 
 bounded = st.floats(
     min_value=-MAX_MAGNITUDE, max_value=MAX_MAGNITUDE, width=32, allow_subnormal=True

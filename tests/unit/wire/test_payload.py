@@ -9,15 +9,15 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graft.core.records import FloatArray
 from graft.errors import (
     PayloadChangedError,
     PayloadError,
     PayloadLimitError,
     PayloadTruncatedError,
 )
-from graft.values import FloatArray
-from graft.wire import payload as payload_module
-from graft.wire.payload import decode_payload, encode_payload, model_id
+from graft.wire.payload import encoding as payload_module
+from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 
 
 def small_model() -> dict[str, FloatArray]:

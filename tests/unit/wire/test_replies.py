@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graft.core.ledger import DEPOT
+from graft.core.records import LedgerEntry, ProbeOrder
 from graft.errors import MessageError
-from graft.ledger import DEPOT
-from graft.values import LedgerEntry, ProbeOrder
-from graft.wire.replies import Reply, ReplyFolder, decode_transfers, encode_transfers
+from graft.wire.messages.replies import Reply, ReplyFolder, decode_transfers, encode_transfers
 from graft.wire.stubs import messages_pb2 as pb
 
 ORDER = ProbeOrder(domain_id="ann", round_index=3, method="hat", candidates=(), coarse_distances=())

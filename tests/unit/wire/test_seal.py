@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from graft_server.signing import Signer, open_signer
 
 from graft.errors import OrderForgedError, RunError
-from graft.wire.seal import NONCE_BYTES, open_seal
-from server.signing import Signer, open_signer
+from graft.wire.messages.request_signature import NONCE_BYTES, open_seal
 
 ORDER = b"an encoded order"
 

@@ -1,0 +1,172 @@
+"""The ClientApp of a real device: its own folder, its own data, its own policy.
+
+Everything that a device believes comes from its folder; of what Flower brings it takes the
+orders that its server sealed, and the configuration that says how to learn.
+"""
+
+import fcntl
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from flwr.app import ConfigRecord, Context
+from flwr.clientapp import ClientApp
+
+from graft.core.config import ExpansionConfig, config_from_dict
+from graft.core.deployment import DeviceSettings, read_device
+from graft.core.files import remove_tree, replace_file
+from graft.core.records import Failure, Order, failure_of
+from graft.data.folder import FolderWorld
+from graft.errors import ConfigError, EdgeError, GraftError, OrderForgedError
+from graft.rounds import Device
+from graft.wire.messages.card_signature import verify_card
+from graft.wire.messages.codec import MESSAGE_BODY, decode_order, encode_answer
+from graft.wire.messages.replies import (
+    MESSAGE_TRANSFERS,
+    Reply,
+    ReplyFolder,
+    encode_transfers,
+    order_digest,
+)
+from graft.wire.messages.request_signature import MESSAGE_SEAL, open_seal
+from graft.wire.transfer.cache import FolderCache
+from graft.wire.transfer.journal import JournalMeter, read_journal
+from graft_client.app import answer_with, attach, order_bytes
+from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel
+from graft_client.device_factory import make_device
+from graft_client.policy import load_policy
+
+# With waits that grow to eight seconds this is a quarter of an hour: a depot that was moved, or a
+# link that is down, may come back.
+_MAX_ATTEMPTS = 120
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """A device's folder: what stands in it, and where it keeps what must outlive a kill."""
+
+    folder: Path
+    data: Path
+    settings: DeviceSettings
+
+    @property
+    def public_key(self) -> bytes:
+        """The server's, by which it signs orders and cards."""
+        return (self.folder / "server.pub").read_bytes()
+
+    def check_nonce(self, nonce: bytes) -> None:
+        """Note an order's nonce; raises OrderForgedError where it was there before."""
+        path = self.folder / "state" / "nonces" / nonce.hex()
+        if path.exists():
+            raise OrderForgedError("order: got one a second time, wanted each once")
+        replace_file(path, b"")
+
+
+def open_site(context: Context) -> Site:
+    """The folder that ``graft deploy device`` told the node of; raises ConfigError."""
+    folder, data = (context.node_config.get(key) for key in ("device-folder", "data-folder"))
+    if not isinstance(folder, str) or not isinstance(data, str):
+        raise ConfigError(f"node: got {context.node_config}, wanted device-folder and data-folder")
+    return Site(folder=Path(folder), data=Path(data), settings=read_device(Path(folder)))
+
+
+def domain_of(context: Context) -> str:
+    """The domain of a real device."""
+    return open_site(context).settings.domain
+
+
+def carry(context: Context, record: ConfigRecord) -> dict[str, bytes]:
+    """Carry out an order of the device's own server, once; a kept answer is given again."""
+    site = open_site(context)
+    body = order_bytes(record)
+    order = decode_order(body)
+    try:
+        if not site.settings.insecure:
+            seal = record.get(MESSAGE_SEAL, b"")
+            assert isinstance(seal, bytes)
+            site.check_nonce(open_seal(site.settings.run, body, seal, site.public_key))
+        if order.domain_id != site.settings.domain:
+            raise EdgeError(f"order for {order.domain_id}: this is {site.settings.domain}")
+    except GraftError as error:
+        return {MESSAGE_BODY: encode_answer(failure_of(order, error))}
+    with _one_at_a_time(site):
+        reply = _answered(context, site, order, body)
+    return {MESSAGE_BODY: reply.answer, MESSAGE_TRANSFERS: reply.transfers}
+
+
+def _answered(context: Context, site: Site, order: Order, body: bytes) -> Reply:
+    replies = ReplyFolder(site.folder / "state" / "replies" / str(order.round_index))
+    reply = replies.load(body)
+    if reply is not None:
+        return reply
+    _forget_other_rounds(site.folder / "state" / "replies", order.round_index)
+    # A process that was killed left here what it had moved for this very order.
+    journal = site.folder / "state" / "journal" / f"{order_digest(body)}.jsonl"
+    answer = answer_with(context, order, partial(field_device, site=site, journal=journal))
+    entries = read_journal(journal) if journal.exists() else []
+    reply = Reply(answer=encode_answer(answer), transfers=encode_transfers(entries))
+    if not isinstance(answer, Failure):  # a failure may pass: the next try may do better
+        replies.save(body, reply)
+    journal.unlink(missing_ok=True)
+    return reply
+
+
+@contextmanager
+def field_device(context: Context, order: Order, site: Site, journal: Path) -> Iterator[Device]:
+    """The device that runs here: models come from the depot over TLS."""
+    settings, folder = site.settings, site.folder
+    torch.set_num_threads(settings.threads)
+    with (
+        closing(JournalMeter(journal)) as meter,
+        open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
+    ):
+        yield make_device(
+            order,
+            config=_expansion(context),
+            world=FolderWorld(site.data),
+            run=settings.run,
+            link=GrpcLink(channel),
+            cache=FolderCache(folder / "state" / "cache", settings.cache_bytes),
+            verify=partial(verify_card, settings.run, public_key=site.public_key),
+            record=meter.record,
+            clock=time.perf_counter,
+            wait_before_retry=growing_wait(time.sleep),
+            wait_out=time.sleep,
+            max_attempts=_MAX_ATTEMPTS,
+            policy=load_policy(folder / "policy.toml"),
+        )
+
+
+def _expansion(context: Context) -> ExpansionConfig:
+    """The configuration that the run brings; raises ConfigError for none."""
+    text = context.run_config.get("expansion", "")
+    try:
+        return config_from_dict(tomllib.loads(str(text)))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"run configuration: got {error}, wanted TOML") from error
+
+
+def _forget_other_rounds(replies: Path, round_index: int) -> None:
+    """A new round has begun: nobody will ask for answers of others again."""
+    for path in replies.glob("*"):
+        if path.name != str(round_index):
+            remove_tree(path)
+
+
+@contextmanager
+def _one_at_a_time(site: Site) -> Iterator[None]:
+    """Flower may hand a node several orders at once; a small device carries out one."""
+    path = site.folder / "state" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a killed process lets go by itself
+        yield
+
+
+app = ClientApp()
+attach(app, domain_of, carry)

@@ -1,0 +1,192 @@
+"""A device's connection to the model depot over gRPC."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NoReturn
+
+import grpc
+
+from graft.errors import (
+    DeviceRefusedError,
+    ModelMissingError,
+    PayloadChangedError,
+    PayloadLimitError,
+    PayloadTruncatedError,
+    QuotaExceededError,
+    TransportError,
+)
+from graft.wire.overhead import DepotCalls, framed_bytes, stream_bytes
+from graft.wire.stubs import depot_pb2 as pb
+from graft.wire.stubs import depot_pb2_grpc as pb_grpc
+from graft.wire.transfer.link import (
+    CHUNK_BYTES,
+    PART_CODES,
+    Part,
+    Piece,
+    Progress,
+    StoredModel,
+    WireSource,
+)
+from graft.wire.transfer.upload_plan import RETRY_AFTER, Parcel, Received, parcel_of
+
+_MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
+_LONGEST_WAIT_S: Final = 24 * 3600.0
+
+
+def open_channel(
+    address: str,
+    *,
+    root_ca_pem: bytes | None = None,
+    identity_pem: tuple[bytes, bytes] | None = None,
+    insecure: bool = False,
+) -> grpc.Channel:
+    """A channel to the depot; TLS against ``root_ca_pem`` unless insecure is asked for by name.
+
+    ``identity_pem``: the device's own key and certificate, for a depot that asks for one.
+    Raises ValueError where both or neither are given. A client that lost the depot knocks
+    again at least once a second, so that a restarted depot is found soon; a connection may take
+    two minutes, so that one is made over a link whose answers take ten seconds.
+    """
+    if (root_ca_pem is None) is not insecure:
+        raise ValueError("channel: give a CA certificate, or ask for insecure; not both")
+    options = [
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        # gRPC's word for how long making a connection may take; its own 20 s are two round trips
+        # of such a link, where TCP and TLS want three.
+        ("grpc.min_reconnect_backoff_ms", 120_000),
+    ]
+    if root_ca_pem is None:
+        return grpc.insecure_channel(address, options)
+    key_pem, certificate_pem = identity_pem or (None, None)
+    credentials = grpc.ssl_channel_credentials(root_ca_pem, key_pem, certificate_pem)
+    return grpc.secure_channel(address, credentials, options)
+
+
+def open_deployed_channel(address: str, folder: Path, *, insecure: bool) -> grpc.Channel:
+    """A channel to a deployment's depot by what a folder of it holds: ca.pem, tls.key, tls.pem."""
+    if insecure:
+        return open_channel(address, insecure=True)
+    return open_channel(
+        address,
+        root_ca_pem=(folder / "ca.pem").read_bytes(),
+        identity_pem=((folder / "tls.key").read_bytes(), (folder / "tls.pem").read_bytes()),
+    )
+
+
+def growing_wait(
+    sleep: Callable[[float], None], *, first_s: float = 0.25, limit_s: float = 8.0
+) -> Callable[[int], None]:
+    """A ``wait_before_retry``: ``first_s`` after one attempt, doubling up to ``limit_s``."""
+
+    def wait(attempts: int) -> None:
+        sleep(min(first_s * 2 ** (attempts - 1), limit_s))
+
+    return wait
+
+
+class GrpcLink:
+    """``Link`` to a depot; wire bytes are those of the messages serialised on this stream, with
+    the frames, records and segments that their lengths take.
+
+    ``timeout_s`` bounds each whole stream. A depot that does not answer is a TransportError at
+    once: waiting and trying again is the transport's part.
+    """
+
+    wire_source: WireSource = "measured"
+
+    def __init__(self, channel: grpc.Channel, *, timeout_s: float = 600.0) -> None:
+        self._stub = pb_grpc.DepotStub(channel)  # type: ignore[no-untyped-call]
+        self._timeout_s = timeout_s
+        self._calls = DepotCalls()
+
+    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
+        request = pb.FetchRequest(model_id=model_id, part=PART_CODES[part], offset=offset)
+        overhead = self._calls.fetch_bytes()
+        call = self._stub.Fetch(request, timeout=self._timeout_s)
+        try:
+            for chunk in call:
+                wire_bytes = overhead + stream_bytes(framed_bytes(chunk.ByteSize()))
+                yield Piece(data=chunk.data, wire_bytes=wire_bytes)
+                overhead = 0
+        except grpc.RpcError as error:
+            _raise_typed(error, f"fetch {part} of {model_id}")
+        finally:
+            call.cancel()
+
+    def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
+        parcel = parcel_of(payload, architecture)
+        return self.send(parcel, self.received(parcel).num_bytes, progress)
+
+    def received(self, parcel: Parcel) -> Received:
+        """What the depot holds of this parcel from this device."""
+        try:
+            state = self._stub.Received(_push_header(parcel, 0), timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            _raise_typed(error, f"push of {parcel.model.model_id}")
+        stored = _stored_model(state.stored) if state.HasField("stored") else None
+        return Received(num_bytes=min(state.received_bytes, parcel.num_bytes), stored=stored)
+
+    def send(self, parcel: Parcel, offset: int, progress: Progress) -> StoredModel:
+        """Send the parcel from byte ``offset`` on."""
+        messages = _push_messages(parcel, offset, self._calls.push_bytes(), progress)
+        try:
+            return _stored_model(self._stub.Push(messages, timeout=self._timeout_s))
+        except grpc.RpcError as error:
+            _raise_typed(error, f"push of a {parcel.architecture}")
+
+
+def _push_header(parcel: Parcel, offset: int) -> pb.PushHeader:
+    lengths = {f"{part}_bytes": num_bytes for part, num_bytes in parcel.plan.items()}
+    return pb.PushHeader(model_id=parcel.model.model_id, offset=offset, **lengths)
+
+
+def _push_messages(
+    parcel: Parcel, offset: int, overhead: int, progress: Progress
+) -> Iterator[pb.PushChunk]:
+    """The header and the rest in chunks; each is counted when the stream takes it."""
+    yield pb.PushChunk(header=_push_header(parcel, offset))
+    for part, data in parcel.chunks(offset):
+        message = pb.PushChunk(data=data)
+        wire_bytes = overhead + stream_bytes(framed_bytes(message.ByteSize()))
+        progress(part, len(data), wire_bytes)
+        overhead = 0
+        yield message
+
+
+def _stored_model(stat: pb.ModelStat) -> StoredModel:
+    return StoredModel(
+        model_id=stat.model_id,
+        payload_bytes=stat.payload_bytes,
+        base_bytes=stat.base_bytes,
+        residual_bytes=stat.residual_bytes,
+    )
+
+
+def _raise_typed(error: grpc.RpcError, what: str) -> NoReturn:
+    """The depot's status as the error it stands for; whatever else is a broken stream."""
+    code, details = error.code(), f"{what}: {error.details()}"
+    if code == grpc.StatusCode.NOT_FOUND:
+        raise ModelMissingError(details) from error
+    if code == grpc.StatusCode.INVALID_ARGUMENT:
+        raise PayloadLimitError(details) from error
+    if code == grpc.StatusCode.DATA_LOSS:
+        kind = PayloadTruncatedError if "Truncated" in details else PayloadChangedError
+        raise kind(details) from error
+    if code == grpc.StatusCode.PERMISSION_DENIED:
+        raise DeviceRefusedError(details) from error
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and (wait_s := _told_wait_s(error)) is not None:
+        raise QuotaExceededError(details, wait_s) from error
+    raise TransportError(f"{details} ({code.name})") from error
+
+
+def _told_wait_s(error: grpc.RpcError) -> float | None:
+    """The seconds that a depot tells a device to wait, within reason; None: it tells nothing."""
+    for key, value in error.trailing_metadata() or ():
+        if key == RETRY_AFTER:
+            try:
+                return min(max(float(value), 0.0), _LONGEST_WAIT_S)
+            except ValueError:
+                return None
+    return None

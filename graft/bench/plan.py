@@ -1,0 +1,276 @@
+"""Which cells a matrix has, which of them lack a row, and what decides a row's numbers."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from graft.bench.rows import CellKey, EvidenceRow, is_ablation
+from graft.core.config import ExpansionConfig, WorldConfig, config_to_dict, with_settings
+from graft.core.records import DOMAIN_ID
+from graft.data.splits import schedule_rounds
+from graft.data.worlds import EMBEDDED, open_world
+from graft.errors import ConfigError
+from graft.methods import FOUNDER, find_method, methods_by_name
+from graft.methods.fedavg import FEDAVG_LOCAL
+
+# What stands beside the main method unless other methods are asked for.
+COMPARISONS: Final = (
+    "hat", "label-only", "all-labels", "best-source", "finetuned-any", "finetuned-same",
+    "average-kd-selected", "average-kd-all", "soft-kd", "camkd", "aekd", "hmkd", "kacfl",
+    "decision", "shot", "fedproto", "fedavg", "feddf",
+)  # fmt: skip
+# There are 1,797 digits in all: more domains would have too few each to test on.
+_DIGITS_DOMAINS: Final = 20
+# The key's own columns, what says where the data lies, and what the simulated clock alone reads:
+# none of them is part of a digest.
+_KEY_SETTINGS: Final = (
+    "seed", "rounds", "method", "comparisons", "world", "split.gamma", "selection.num_sources",
+    "network",
+)  # fmt: skip
+# Settings that came after rows had been computed, and at their default change none: they are part
+# of a digest where they have another value.
+_LATER_SETTINGS: Final = (
+    "trust.verify", "trust.chance", "trust.demoted_by", "trust.share_cap", "trust.disagreement",
+    "policy.withhold_class_counts", "policy.withhold_centroids", "policy.delta",
+    "policy.value_bound", "policy.feature_bound",
+)  # fmt: skip
+# Founders hold all their labels and select nothing.
+_NEWCOMER_SETTINGS: Final = ("selection", "fusion", "growth")
+
+
+def default_methods(main: str) -> tuple[str, ...]:
+    """The main method, what stands beside it, and its ablations: itself without a part.
+
+    A variant that differs in its catalogue alone is none, for newcomers have no other here.
+    """
+    ablations = sorted(
+        name
+        for name, method in methods_by_name().items()
+        if is_ablation(name, main) and not method.founders_only
+    )
+    return tuple(dict.fromkeys((main, *COMPARISONS, *ablations)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Founding:
+    """The founders of one data set and seed: trained once, for every gamma and N_p.
+
+    Methods that start from an average model have founders of their own, who make it: they are
+    the same founders, asked for more. ``config.method`` tells which.
+    """
+
+    data: str
+    config: ExpansionConfig
+    founders: tuple[str, ...]
+    folder: Path
+    data_digest: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.data}, seed {self.config.seed}: founders"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expansion:
+    """The newcomers of one data set, seed, gamma and N_p that one method has yet to serve."""
+
+    founding: Founding
+    config: ExpansionConfig
+    domain_ids: tuple[str, ...]
+    scratch: Path
+    config_digest: str
+
+    @property
+    def title(self) -> str:
+        config = self.config
+        return (
+            f"{self.founding.data}, seed {config.seed}, gamma {config.split.gamma:g}, "
+            f"{config.selection.num_sources} sources: {config.method}"
+        )
+
+    def key(self, domain_id: str) -> CellKey:
+        """The key of one newcomer's cell."""
+        config = self.config
+        return CellKey(
+            self.founding.data,
+            config.seed,
+            config.split.gamma,
+            config.selection.num_sources,
+            config.method,
+            domain_id,
+        )
+
+
+Job = Founding | Expansion
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidencePlan:
+    """A matrix. ``config`` holds all that the axes do not set.
+
+    ``worlds`` are the data sets by name; ``newcomers`` how many of the seeded schedule's first
+    each seed serves; ``sources`` the values of N_p for methods that select (None: the
+    configured one). Raises ConfigError for an axis that is empty or a method that is unknown.
+    """
+
+    worlds: Mapping[str, WorldConfig]
+    config: ExpansionConfig
+    methods: tuple[str, ...]
+    gammas: tuple[float, ...]
+    seeds: tuple[int, ...]
+    newcomers: int
+    work: Path
+    sources: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for axis in ("worlds", "methods", "gammas", "seeds"):
+            if not getattr(self, axis):
+                raise ConfigError(f"{axis}: got none, wanted at least one")
+        if self.newcomers < 1:
+            raise ConfigError(f"newcomers: got {self.newcomers}, wanted at least 1")
+        for name in self.methods:
+            find_method(name)
+            if name in (FOUNDER, FEDAVG_LOCAL):
+                raise ConfigError(f"methods: got {name!r}, wanted what serves a newcomer")
+
+    def config_digest(self, method: str) -> str:
+        """What the settings of a method's rows must agree on: all but the key's own, and but
+        the sections that only other methods read."""
+        private = {name for known in methods_by_name().values() for name in known.reads}
+        foreign = private - set(find_method(method).reads)
+        return _digest(_without(_settings(self.config), (*_KEY_SETTINGS, *foreign)))
+
+    @cached_property
+    def data_digests(self) -> Mapping[str, str]:
+        """What a data set's rows must agree on: its bytes, or the embedded world's size."""
+        return {name: _data_digest(world) for name, world in self.worlds.items()}
+
+    @property
+    def scratch(self) -> Path:
+        """Where jobs keep what they need while they run."""
+        return self.work / "scratch"
+
+    @property
+    def founders(self) -> Path:
+        """A run folder each data set, seed and configuration of founders."""
+        return self.work / "founders"
+
+    def expansions(self, rows: Iterable[EvidenceRow]) -> Iterator[Expansion]:
+        """The jobs for every cell without a finished row: seed by seed, so that few seeds of
+        everything come before all seeds of a part."""
+        finished = {row.key for row in rows if row.error is None}
+        for expansion in self._cells():
+            missing = tuple(d for d in expansion.domain_ids if expansion.key(d) not in finished)
+            if missing:
+                yield replace(expansion, domain_ids=missing)
+
+    def cells(self) -> set[CellKey]:
+        """The key of every cell that was asked for."""
+        return {e.key(domain_id) for e in self._cells() for domain_id in e.domain_ids}
+
+    def _cells(self) -> Iterator[Expansion]:
+        for seed in self.seeds:
+            for name, world in self.worlds.items():
+                config = replace(self.config, seed=seed, world=world, rounds=1)
+                founders, arriving = schedule_rounds(open_world(world, seed), config.split, 1, seed)
+                for gamma in self.gammas:
+                    for method in self.methods:
+                        for num_sources in self._sources_of(method):
+                            yield Expansion(
+                                founding=self._founding(name, config, method, founders),
+                                config=_cell_config(config, gamma, num_sources, method),
+                                domain_ids=arriving[: self.newcomers],
+                                scratch=self.scratch,
+                                config_digest=self.config_digest(method),
+                            )
+
+    def _founding(
+        self, name: str, config: ExpansionConfig, method: str, founders: tuple[str, ...]
+    ) -> Founding:
+        """Its run folder is named by everything that decides the founders' models."""
+        asked = FEDAVG_LOCAL if find_method(method).group else FOUNDER
+        settings = _without(_settings(config), (*_KEY_SETTINGS, *_NEWCOMER_SETTINGS))
+        digest = _digest([asked, settings, self.data_digests[name]])
+        return Founding(
+            data=name,
+            config=replace(config, method=asked, comparisons=()),
+            founders=founders,
+            folder=self.founders / f"{name}-seed{config.seed}-{digest}",
+            data_digest=self.data_digests[name],
+        )
+
+    def _sources_of(self, method: str) -> tuple[int, ...]:
+        """Values of N_p; a method that asks for no number of sources has one cell for all."""
+        configured = (self.config.selection.num_sources,)
+        if find_method(method).reach in ("none", "all", "same-architecture"):
+            return configured
+        return self.sources or configured
+
+
+def name_world(text: str, config: WorldConfig) -> tuple[str, WorldConfig]:
+    """The data set that an option names: NAME=FOLDER, or an embedded world by its own name.
+
+    ``config`` sizes embedded worlds. Raises ConfigError for anything else.
+    """
+    name, equals, folder = text.partition("=")
+    if equals and folder and DOMAIN_ID.fullmatch(name):  # it becomes the name of files
+        return name, replace(config, kind="folder", path=str(Path(folder).absolute()))
+    if text not in EMBEDDED:
+        raise ConfigError(f"data: got {text!r}, wanted NAME=FOLDER or one of {EMBEDDED}")
+    domains = min(config.domains, _DIGITS_DOMAINS) if text == "digits" else config.domains
+    return text, replace(config, kind=text, path="", domains=domains)  # type: ignore[arg-type]
+
+
+def _cell_config(
+    config: ExpansionConfig, gamma: float, num_sources: int, method: str
+) -> ExpansionConfig:
+    """The method alone in its system: every byte is its own, whatever else is compared."""
+    axes = {"split.gamma": gamma, "selection.num_sources": num_sources}
+    return with_settings(config, {**axes, "method": method, "comparisons": []})
+
+
+def _data_digest(world: WorldConfig) -> str:
+    if world.kind != "folder":
+        return _digest([world.kind, world.domains, world.windows_per_domain, world.max_domains])
+    whole = hashlib.sha256(repr(world.max_domains).encode())
+    folder = Path(world.path)
+    for path in sorted([folder / "dataset.toml", *folder.glob("domains/*.npz")]):
+        if path.exists():  # opening the world says in words what is missing
+            whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()[:12]
+
+
+def _settings(config: ExpansionConfig) -> dict[str, Any]:
+    """The configuration as tables, without later settings that are at their default."""
+    table, usual = config_to_dict(config), config_to_dict(ExpansionConfig())
+    unchanged = [
+        key
+        for key in _LATER_SETTINGS
+        for section, leaf in [key.split(".")]
+        if table[section][leaf] == usual[section][leaf]
+    ]
+    settings = _without(table, unchanged)
+    if not settings["trust"]:
+        del settings["trust"]
+    return settings
+
+
+def _without(table: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
+    """A copy of nested tables without some keys."""
+    copied = json.loads(json.dumps(table))
+    for key in dotted:
+        *parents, leaf = key.split(".")
+        place = copied
+        for parent in parents:
+            place = place[parent]
+        place.pop(leaf, None)
+    result: dict[str, Any] = copied
+    return result
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,251 @@
+"""The evidence matrix in numbers: each method on each set, and the main method against it.
+
+A pair is a (seed, domain): every method of a pair learnt from the same rows, labels and
+founders. Pairs of one person are not independent, so intervals are clustered by person.
+Accuracies, macro-F1 and gains are shares of 1; bytes are payload bytes.
+"""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtrit
+
+from graft.bench.rows import EvidenceRow
+from graft.report.formatting import ALL_LABELS, LABEL_ONLY, SHIP_ALL
+from graft.report.summary import Interval, mean_or_none
+
+Pair = tuple[int, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvidenceSummary:
+    """One method on one data set at one gamma and N_p, over its pairs of seed and domain.
+
+    ``wanted`` counts the pairs that any method of the set and gamma has; means, intervals and
+    ``worst_*`` are over the ``finished`` ones alone. ``gain_*`` is the main method minus this
+    one, over the pairs that both finished. ``bytes_*`` and ``device_s`` are means a finished
+    newcomer, ``peak_memory_bytes`` the largest. ``ship_all_share`` compares bytes down over the
+    pairs that both finished. ``gap_closed`` is the share of the way from label-only to
+    all-labels, over the pairs that all three finished; None where there is no way to go.
+    """
+
+    data: str
+    gamma: float
+    num_sources: int
+    method: str
+    wanted: int
+    finished: int
+    accuracy_mean: float | None
+    accuracy_interval: Interval | None
+    worst_accuracy: float | None
+    worst_pair: Pair | None
+    gain_mean: float | None
+    gain_interval: Interval | None
+    gain_pairs: int
+    macro_f1_mean: float | None
+    bytes_up: float
+    bytes_down: float
+    ship_all_share: float | None
+    gap_closed: float | None
+    device_s: float | None
+    peak_memory_bytes: int | None
+
+    @property
+    def complete(self) -> bool:
+        return self.finished == self.wanted
+
+    @property
+    def count_label(self) -> str:
+        """What every figure of an incomplete method must carry, e.g. "58 of 60"."""
+        return f"{self.finished} of {self.wanted}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """One method at one gamma over all sets: each set's mean accuracy, and means over the sets.
+
+    A set of which the method lacks a newcomer that others have counts as lacking: its mean would
+    stand beside means over other people. The means are None where the method lacks a set.
+    """
+
+    method: str
+    accuracy_by_data: Mapping[str, float]
+    accuracy_mean: float | None
+    gap_closed: float | None
+
+
+def clustered_interval(values: Sequence[tuple[str, float]]) -> Interval | None:
+    """95 % interval of the mean of (cluster, value) pairs; None for fewer than two clusters.
+
+    The cluster-robust variance, G/(G-1) sum_g (sum of g's residuals)^2 / n^2, with G - 1
+    degrees of freedom: with one value a cluster it is Student's t interval.
+    """
+    mean = mean_or_none([value for _, value in values])
+    residuals: dict[str, float] = defaultdict(float)
+    for cluster, value in values:
+        residuals[cluster] += value - (mean or 0.0)
+    count = len(residuals)
+    if mean is None or count < 2:
+        return None
+    squares = math.fsum(residual**2 for residual in residuals.values())
+    error = math.sqrt(count / (count - 1) * squares) / len(values)
+    half = float(stdtrit(count - 1, 0.975)) * error
+    return (mean - half, mean + half)
+
+
+def finished_rows(
+    rows: Iterable[EvidenceRow], *, data: str, gamma: float, method: str, num_sources: int
+) -> dict[Pair, EvidenceRow]:
+    """The rows with an accuracy of one method on one set at one gamma and N_p, by pair."""
+    wanted = (data, gamma, method, num_sources)
+    return {
+        (row.seed, row.domain_id): row
+        for row in rows
+        if (row.data, row.gamma, row.method, row.num_sources) == wanted
+        and row.error is None
+        and row.accuracy is not None
+    }
+
+
+def gain_pairs(
+    better: Mapping[Pair, EvidenceRow], worse: Mapping[Pair, EvidenceRow]
+) -> list[tuple[str, float]]:
+    """(person, difference of accuracies) over the pairs that both finished."""
+    return [
+        (better[pair].person, accuracy_of(better[pair]) - accuracy_of(worse[pair]))
+        for pair in sorted(set(better) & set(worse))
+    ]
+
+
+def accuracy_of(row: EvidenceRow) -> float:
+    """The accuracy of a finished row."""
+    assert row.accuracy is not None
+    return row.accuracy
+
+
+def methods_in_order(rows: Iterable[EvidenceRow], main: str) -> tuple[str, ...]:
+    """The main method, then all others by name."""
+    names = {row.method for row in rows}
+    return (main, *sorted(names - {main})) if main in names else tuple(sorted(names))
+
+
+def summarise_evidence(
+    rows: Sequence[EvidenceRow], *, data: str, gamma: float, main: str, num_sources: int
+) -> tuple[EvidenceSummary, ...]:
+    """A summary of each method on one set at one gamma, the main method first.
+
+    ``num_sources`` is the N_p of the methods' rows that count.
+    """
+    here = [
+        row for row in rows if (row.data, row.gamma, row.num_sources) == (data, gamma, num_sources)
+    ]
+    cell = (data, gamma, num_sources)
+    methods = methods_in_order(here, main)
+    tables = {
+        method: finished_rows(here, data=data, gamma=gamma, method=method, num_sources=num_sources)
+        for method in (*methods, main, LABEL_ONLY, ALL_LABELS, SHIP_ALL)
+    }
+    wanted = len({(row.seed, row.domain_id) for row in here})
+    return tuple(_summarise(method, tables, wanted, main, cell) for method in methods)
+
+
+def overviews(
+    summaries: Mapping[str, Sequence[EvidenceSummary]], main: str
+) -> tuple[Overview, ...]:
+    """Every method over the sets of one gamma (summaries by set), the best mean first.
+
+    Methods that lack a set come last; the main method's place is like any other's.
+    """
+    found: dict[str, dict[str, EvidenceSummary]] = defaultdict(dict)
+    for data, each in summaries.items():
+        for item in each:
+            sets = found[item.method]  # one without a whole set is listed all the same
+            if item.complete:
+                sets[data] = item
+    whole = [_overview(method, items, len(summaries)) for method, items in found.items()]
+    return tuple(
+        sorted(
+            whole,
+            key=lambda o: (
+                o.accuracy_mean is None,
+                -(o.accuracy_mean or 0.0),
+                o.method != main,
+                o.method,
+            ),
+        )
+    )
+
+
+def _summarise(
+    method: str,
+    tables: Mapping[str, Mapping[Pair, EvidenceRow]],
+    wanted: int,
+    main: str,
+    cell: tuple[str, float, int],
+) -> EvidenceSummary:
+    rows = tables[method]
+    values = [(row.person, accuracy_of(row)) for row in rows.values()]
+    worst = min(rows, key=lambda pair: (accuracy_of(rows[pair]), pair), default=None)
+    gains = gain_pairs(tables[main], rows) if method != main else []
+    seconds = [row.device_s for row in rows.values() if row.device_s is not None]
+    peaks = [row.peak_memory_bytes for row in rows.values() if row.peak_memory_bytes is not None]
+    return EvidenceSummary(
+        data=cell[0],
+        gamma=cell[1],
+        num_sources=cell[2],
+        method=method,
+        wanted=wanted,
+        finished=len(rows),
+        accuracy_mean=mean_or_none([value for _, value in values]),
+        accuracy_interval=clustered_interval(values),
+        worst_accuracy=accuracy_of(rows[worst]) if worst is not None else None,
+        worst_pair=worst,
+        gain_mean=mean_or_none([gain for _, gain in gains]),
+        gain_interval=clustered_interval(gains),
+        gain_pairs=len(gains),
+        macro_f1_mean=mean_or_none([r.macro_f1 for r in rows.values() if r.macro_f1 is not None]),
+        bytes_up=mean_or_none([row.bytes_up for row in rows.values()]) or 0.0,
+        bytes_down=mean_or_none([row.bytes_down for row in rows.values()]) or 0.0,
+        ship_all_share=_ship_all_share(rows, tables[SHIP_ALL]),
+        gap_closed=_gap_closed(rows, tables[LABEL_ONLY], tables[ALL_LABELS]),
+        device_s=mean_or_none(seconds),
+        peak_memory_bytes=max(peaks, default=None),
+    )
+
+
+def _ship_all_share(
+    rows: Mapping[Pair, EvidenceRow], ship_all: Mapping[Pair, EvidenceRow]
+) -> float | None:
+    both = set(rows) & set(ship_all)
+    whole = sum(ship_all[pair].bytes_down for pair in both)
+    return sum(rows[pair].bytes_down for pair in both) / whole if whole else None
+
+
+def _gap_closed(
+    rows: Mapping[Pair, EvidenceRow],
+    label_only: Mapping[Pair, EvidenceRow],
+    all_labels: Mapping[Pair, EvidenceRow],
+) -> float | None:
+    shared = sorted(set(rows) & set(label_only) & set(all_labels))
+    if not shared:
+        return None
+    reached, low, high = (
+        statistics.fmean(accuracy_of(table[pair]) for pair in shared)
+        for table in (rows, label_only, all_labels)
+    )
+    return (reached - low) / (high - low) if high > low else None
+
+
+def _overview(method: str, items: Mapping[str, EvidenceSummary], num_sets: int) -> Overview:
+    accuracies = {d: i.accuracy_mean for d, i in items.items() if i.accuracy_mean is not None}
+    gaps = [item.gap_closed for item in items.values() if item.gap_closed is not None]
+    whole = len(accuracies) == num_sets
+    return Overview(
+        method=method,
+        accuracy_by_data=accuracies,
+        accuracy_mean=mean_or_none(list(accuracies.values())) if whole else None,
+        gap_closed=mean_or_none(gaps) if len(gaps) == num_sets else None,
+    )

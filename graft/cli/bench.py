@@ -1,0 +1,201 @@
+"""``graft bench``: measure, keep every figure, and say what the figures amount to."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from graft.cli.shared import Format, FormatOption, SettingOption, console, read_settings
+from graft.core.config import ExpansionConfig, read_config, with_settings
+
+if TYPE_CHECKING:
+    from graft.bench.rows import EvidenceRow
+
+bench_app = typer.Typer(help="Benchmarks: how good, at what cost.", no_args_is_help=True)
+GAMMAS = (0.01, 0.05, 0.1, 0.2)
+QUICK_METHODS = (
+    "label-only", "all-labels", "finetuned-same", "average-kd-selected", "average-kd-all",
+)  # fmt: skip
+
+
+@bench_app.callback()
+def bench() -> None:
+    """Benchmarks: how good, at what cost."""
+
+
+@bench_app.command(
+    epilog="Example: graft bench accuracy --data imu --data hapt=hapt --gamma 0.1 --seeds 3"
+)
+def accuracy(
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER of a prepared set, or imu, or digits; repeatable."),
+    ] = None,
+    gamma: Annotated[
+        list[float] | None, typer.Option(help="Labelled share of a newcomer; repeatable.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds 0 to SEEDS - 1.")] = None,
+    newcomers: Annotated[
+        int | None, typer.Option(help="How many newcomers of each seed are served.")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="Methods to run, comma-separated; by default the main one and others."),
+    ] = None,
+    main: Annotated[str | None, typer.Option(help="The method that gains are of.")] = None,
+    sources: Annotated[
+        str | None, typer.Option(help="Values of N_p for the methods that select, e.g. 1,3,5,8.")
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file of ExpansionConfig's keys.")
+    ] = None,
+    setting: SettingOption = None,
+    quick: Annotated[
+        bool, typer.Option(help="A small part of the matrix, within ten minutes on two cores.")
+    ] = False,
+    report_only: Annotated[
+        bool, typer.Option(help="Compute nothing; write the report of the rows there are.")
+    ] = False,
+    redo: Annotated[str, typer.Option(help="Methods whose rows are computed again, or all.")] = "",
+    workers: Annotated[int, typer.Option(help="Processes; never changes the result.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for rows, tables and figures.")] = Path(
+        "benchmarks/accuracy/results"
+    ),
+    work: Annotated[Path, typer.Option(help="Folder for the founders' models.")] = Path(
+        "runs/accuracy"
+    ),
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """How good are newcomers' models, by every method, on every set, and what do they cost?
+
+    Rows that are there already are kept, so that an interrupted run goes on and methods may be
+    added later. Exit code 0 only if every cell that was asked for has its figures.
+    """
+    # Torch takes seconds to import; --help and a mistyped option need none of it.
+    from graft.bench import (
+        ROWS,
+        EvidencePlan,
+        EvidenceSettings,
+        compute_evidence,
+        default_methods,
+        name_world,
+    )
+    from graft.bench.rows import read_evidence
+    from graft.methods import methods_by_name
+    from graft.report.formatting import count_text
+
+    main = main or ("graft" if "graft" in methods_by_name() else "hat")
+    config = with_settings(
+        read_config(config_file) if config_file else ExpansionConfig(),
+        read_settings(setting or ()),
+    )
+    if report_only:
+        rows = read_evidence(out / ROWS)
+        _show_evidence(rows, rows, main, config, out, output)
+        return
+    chosen = (main, *QUICK_METHODS) if quick else default_methods(main)
+    plan = EvidencePlan(
+        worlds=dict(name_world(text, config.world) for text in data or ("imu", "digits")),
+        config=config,
+        methods=tuple(dict.fromkeys(_names(methods) if methods else chosen)),
+        gammas=tuple(gamma or ((0.1,) if quick else GAMMAS)),
+        seeds=tuple(range(seeds or (1 if quick else 5))),
+        newcomers=newcomers or (4 if quick else 12),
+        sources=tuple(int(value) for value in _names(sources)) if sources else None,
+        work=work,
+    )
+    console.print(
+        f"{'a quick part of the matrix: ' if quick else ''}{', '.join(plan.worlds)}; "
+        f"{count_text(len(plan.methods), 'method')}, {count_text(len(plan.gammas), 'gamma')}, "
+        f"{count_text(len(plan.seeds), 'seed')}, {count_text(plan.newcomers, 'newcomer')} each",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with _cell_progress() as progress:
+        rows = compute_evidence(
+            plan,
+            EvidenceSettings(out=out, workers=workers, redo=_names(redo), progress=progress),
+        )
+    asked = plan.cells()
+    mine = [row for row in rows if row.key in asked]
+    _show_evidence(rows, mine, main, config, out, output)
+    if any(row.error for row in mine):
+        raise typer.Exit(1)
+
+
+def _show_evidence(
+    rows: "Sequence[EvidenceRow]",
+    asked: "Sequence[EvidenceRow]",
+    main: str,
+    config: ExpansionConfig,
+    out: Path,
+    output: Format,
+) -> None:
+    """Write the report of all rows and print its overview; failures of those ``asked`` for."""
+    from graft.bench.report import (
+        overview_grids,
+        summary_figures,
+        weigh_evidence,
+        write_evidence_report,
+    )
+
+    evidence = weigh_evidence(rows, main=main, num_sources=config.selection.num_sources)
+    page = write_evidence_report(evidence, out)
+    failed = [
+        {**row.key._asdict(), "error": row.error, "message": row.error_message}
+        for row in asked
+        if row.error
+    ]
+    if output is Format.JSON:
+        facts = {"rows": len(rows), "asked": len(asked), "failed": failed}
+        print(json.dumps({**facts, "figures": summary_figures(evidence)}, indent=2))
+    else:
+        # A piped table keeps its columns instead of being cut at 80 characters.
+        stdout = Console(width=None if sys.stdout.isatty() else 160)
+        for grid in overview_grids(evidence):
+            stdout.print(grid.rich())
+    for failure in failed:
+        console.print(", ".join(f"{key} {value}" for key, value in failure.items()), markup=False)
+    console.print(f"report {page}", highlight=False, soft_wrap=True)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@contextmanager
+def _cell_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar of rows done and wanted, with the time that is left by the pace so far."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    from graft.report.formatting import seconds_text
+
+    started_s = time.monotonic()
+    first: int | None = None
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("rows", total=None, left="")
+
+        def show(what: str, done: int, wanted: int) -> None:
+            nonlocal first
+            first = done if first is None else first
+            fresh = done - first
+            left_s = (time.monotonic() - started_s) / fresh * (wanted - done) if fresh else None
+            left = "" if left_s is None else f"{seconds_text(left_s)} left"
+            bars.update(bar, description=what or "rows", completed=done, total=wanted, left=left)
+            if not console.is_terminal:
+                line = f"{done} of {wanted} rows  {left}  {what}"
+                console.print(line, highlight=False, soft_wrap=True)
+
+        yield show

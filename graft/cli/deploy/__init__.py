@@ -1,0 +1,39 @@
+"""``graft deploy``: a system of real devices: set up, run, expand, look at, measure."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from graft.cli.deploy.calibrate import calibrate
+from graft.cli.deploy.device import device
+from graft.cli.deploy.expand import expand
+from graft.cli.deploy.sample import sample
+from graft.cli.deploy.server import depot, server
+from graft.cli.deploy.setup import enrol, init, renew, revoke
+from graft.cli.deploy.status import health, status
+from graft.cli.deploy.traffic import traffic
+from graft.cli.deploy.units import units
+
+deploy_app = typer.Typer(
+    help="Real devices: set up, run, expand, look at, measure.", no_args_is_help=True
+)
+_EXAMPLES: dict[Callable[..., Any], str] = {
+    init: "graft deploy init field --host 192.0.2.10 --dataset my-folder --device ann --device bob",
+    enrol: "graft deploy enrol field carol",
+    revoke: "graft deploy revoke bob --server field/server",
+    renew: "graft deploy renew field; graft deploy renew field ann",
+    server: "graft deploy server field/server",
+    depot: "graft deploy depot field/server",
+    device: "graft deploy device field/devices/ann --data my-folder",
+    expand: "graft deploy expand carol --server field/server",
+    status: "graft deploy status --server field/server",
+    traffic: "graft deploy traffic --server field/server --simulated runs/same",
+    health: "graft deploy health field/server",
+    sample: "graft deploy sample field-data --domains 5",
+    units: "graft deploy units units",
+    calibrate: "graft deploy calibrate --out mine.toml; "
+    "graft simulate --set devices.classes_file=mine.toml",
+}
+for command, example in _EXAMPLES.items():
+    deploy_app.command(epilog=f"Example: {example}")(command)

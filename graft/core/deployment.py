@@ -1,0 +1,92 @@
+"""What the folders of a deployment say: one of the server, one of each device.
+
+server/   server.toml, expansion.toml, dataset.toml, tls.{key,pem}, ca.pem, nodes/<domain>.pub,
+          app/ (the bundle that Flower carries), rounds.json, runs/<run>/ (a run folder)
+device/   device.toml, dataset.toml, policy.toml, tls.{key,pem}, ca.pem, node.{key,pub}, server.pub
+"""
+
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import tomli_w
+
+from graft.core.config import build_settings
+from graft.core.files import replace_file
+from graft.core.records import DOMAIN_ID
+from graft.errors import ConfigError
+
+# Where the SuperLink's process tells the ServerApp that it starts of its server folder.
+SERVER_FOLDER: Final = "GRAFT_SERVER_FOLDER"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """What a server is: its run, the address that devices call, and its public ports.
+
+    ``depot_host``: where the depot runs on a machine of its own; "" is the server's. Metrics:
+    the server's are at ``metrics_port``, the depot's one higher. ``insecure``: without TLS and
+    node authentication, as somebody asked for by name.
+    """
+
+    run: str
+    host: str
+    flower_port: int = 9443
+    depot_port: int = 9444
+    metrics_port: int = 9464
+    insecure: bool = False
+    depot_host: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceSettings:
+    """What a device must know: its domain, its server, and the one app bundle that it runs.
+
+    ``bundle`` is the SHA-256 (hex) of the bundle; ``superlink`` and ``depot`` are host:port.
+    ``threads``: of training; with one, a device's model is the simulator's to the last bit.
+    """
+
+    domain: str
+    run: str
+    superlink: str
+    depot: str
+    bundle: str
+    insecure: bool = False
+    cache_bytes: int = 1_000_000_000
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if DOMAIN_ID.fullmatch(self.domain) is None:
+            raise ConfigError(f"domain: got {self.domain!r}, wanted {DOMAIN_ID.pattern}")
+
+
+def read_server(folder: Path) -> ServerSettings:
+    """The settings in a server's folder; raises ConfigError for anything else."""
+    return cast(ServerSettings, _read(ServerSettings, folder / "server.toml"))
+
+
+def read_device(folder: Path) -> DeviceSettings:
+    """The settings in a device's folder; raises ConfigError for anything else."""
+    return cast(DeviceSettings, _read(DeviceSettings, folder / "device.toml"))
+
+
+def write_server(folder: Path, settings: ServerSettings) -> None:
+    """Write ``server.toml``."""
+    replace_file(folder / "server.toml", tomli_w.dumps(asdict(settings)).encode())
+
+
+def write_device(folder: Path, settings: DeviceSettings) -> None:
+    """Write ``device.toml``."""
+    replace_file(folder / "device.toml", tomli_w.dumps(asdict(settings)).encode())
+
+
+def _read(cls: type, path: Path) -> Any:
+    try:
+        return build_settings(cls, tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path}: got no such file, wanted what graft deploy wrote") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: got {error}, wanted TOML") from error
+    except (ConfigError, TypeError) as error:  # a missing key is a TypeError
+        raise ConfigError(f"{path}: {error}") from error

@@ -1,0 +1,195 @@
+"""What is wrong with a domain folder, in words, with what to do about it.
+
+Legend: N rows of a domain, K channels, T samples of a window, D domains.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from graft.core.config import SplitConfig
+from graft.core.records import FloatArray
+from graft.data.domain import DomainData
+from graft.data.folder import FolderWorld
+from graft.data.splits import split_rows
+from graft.errors import (
+    DataError,
+    DatasetFormatError,
+    DomainClassError,
+    DomainEmptyError,
+    DomainShapeError,
+    DomainValueError,
+)
+
+# Founders and newcomers both need some: fewer tell little.
+_FEW_DOMAINS = 5
+# A domain so much stronger or weaker than the others is rather in another unit.
+_SCALE_APART = 20.0
+_ADVICE: Mapping[type[DataError], str] = MappingProxyType(
+    {
+        DomainEmptyError: "Record more, or leave this domain out by removing its file.",
+        DomainClassError: "A label is an index into dataset.toml's classes, counted from 0, and "
+        "a domain needs rows of two classes or more: number the labels anew, or leave the domain "
+        "out by removing its file.",
+        DomainValueError: "Drop the windows that hold a missing reading before you write the "
+        "file; graft never fills in what was not measured.",
+        DomainShapeError: "Every row of x has dataset.toml's sample_shape, channels before time: "
+        "x.transpose(0, 2, 1) swaps them, and y and group are whole numbers, one a row.",
+        DatasetFormatError: "The layout is dataset.toml beside a folder domains with one .npz of "
+        "x and y a domain (docs/data.md); graft data from-csv writes it from CSV files.",
+    }
+)
+_SPLIT_ADVICE = (
+    "Give each recording segment a group number of its own, and at least two segments to each "
+    "class; long recordings may be cut into blocks."
+)
+_OVERLAP_ADVICE = (
+    "One of the two would test what the other trained. Give all windows that overlap one group "
+    "number: a group a recording, or a block of it that no window crosses."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing about a folder: ``what`` it is, and what to do. ``domain_id`` is "" for the
+    folder itself; ``error`` is the error's name, or "" for a remark that stops nothing."""
+
+    domain_id: str
+    error: str
+    what: str
+    advice: str
+
+    @property
+    def is_problem(self) -> bool:
+        return bool(self.error)
+
+
+def explain_folder(
+    path: Path,
+    config: SplitConfig | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Finding, ...]:
+    """Everything wrong or odd in a domain folder, problems first.
+
+    Problems are what a run would fail on, and windows that overlap across groups, which would
+    make it lie. Remarks are what a run would serve, though perhaps not as meant.
+    """
+    config = config or SplitConfig()
+    try:
+        world = FolderWorld(path)
+    except DataError as error:
+        return (_problem("", error),)
+    findings: list[Finding] = []
+    scales: dict[str, FloatArray] = {}
+    for number, domain_id in enumerate(world.domain_ids):
+        if progress is not None:
+            progress(domain_id, number, len(world.domain_ids))
+        try:
+            data = world.load(domain_id)
+        except DataError as error:
+            findings.append(_problem(domain_id, error))
+            continue
+        findings += _explain_domain(data, world.task.classes, config)
+        scales[domain_id] = data.x.std(axis=(0, *range(2, data.x.ndim)))
+    findings += _compare_scales(scales, world.table.channels)
+    if len(world.domain_ids) < _FEW_DOMAINS:
+        findings.append(
+            _remark(
+                "",
+                f"The folder holds {len(world.domain_ids)} domains.",
+                f"With fewer than {_FEW_DOMAINS} there is hardly anyone to learn from.",
+            )
+        )
+    return tuple(sorted(findings, key=lambda finding: not finding.is_problem))
+
+
+def overlapping_rows(data: DomainData) -> tuple[int, int] | None:
+    """The first row whose beginning is the end of the row before it, of another group, and how
+    many samples they share; None where there is no such pair, and for images."""
+    if data.x.ndim != 3:
+        return None
+    x, length = data.x, data.x.shape[2]
+    for row in np.flatnonzero(data.group_N[1:] != data.group_N[:-1]) + 1:
+        before_KT, own_KT = x[row - 1], x[row]
+        for hop in np.flatnonzero((before_KT == own_KT[:, :1]).all(0)):
+            shared_KT = before_KT[:, hop:]
+            # Any two stretches of silence are equal, and so may be a few samples.
+            tells = (
+                shared_KT.shape[1] >= max(2, length // 8) and (np.ptp(shared_KT, axis=1) > 0).any()
+            )
+            if tells and np.array_equal(shared_KT, own_KT[:, : length - hop]):
+                return int(row), int(length - hop)
+    return None
+
+
+def _explain_domain(
+    data: DomainData, classes: tuple[str, ...], config: SplitConfig
+) -> list[Finding]:
+    overlap = overlapping_rows(data)
+    if overlap is not None:
+        row, shared = overlap
+        what = (
+            f"Rows {row - 1} and {row} share {shared} of {data.x.shape[2]} samples and belong to "
+            f"the groups {data.group_N[row - 1]} and {data.group_N[row]}."
+        )
+        return [
+            Finding(
+                domain_id=data.domain_id,
+                error=DatasetFormatError.__name__,
+                what=what,
+                advice=_OVERLAP_ADVICE,
+            )
+        ]
+    try:
+        split = split_rows(data, config, seed=0)
+    except DataError as error:
+        return [_problem(data.domain_id, error, _SPLIT_ADVICE)]
+    findings = []
+    untested = sorted(set(data.y_N.tolist()) - set(data.y_N[split.test_N].tolist()))
+    if untested:
+        names = ", ".join(classes[label] for label in untested)
+        findings.append(
+            _remark(data.domain_id, f"No row of {names} is left to test.", _SPLIT_ADVICE)
+        )
+    still = np.ptp(np.moveaxis(data.x, 1, 0).reshape(data.x.shape[1], -1), axis=1) == 0
+    if still.any():
+        places = ", ".join(str(place) for place in np.flatnonzero(still))
+        findings.append(
+            _remark(
+                data.domain_id,
+                f"The channels at places {places} never change.",
+                "Was that sensor connected?",
+            )
+        )
+    return findings
+
+
+def _compare_scales(scales: Mapping[str, FloatArray], channels: tuple[str, ...]) -> list[Finding]:
+    if len(scales) < 3:
+        return []
+    scale_DK = np.stack(list(scales.values()))
+    usual_K = np.median(scale_DK, axis=0)
+    findings = []
+    for domain_id, scale_K in scales.items():
+        for place in np.flatnonzero((scale_K > 0) & (usual_K > 0)):
+            ratio = float(scale_K[place] / usual_K[place])
+            if not 1 / _SCALE_APART < ratio < _SCALE_APART:
+                what = f"Channel {channels[place]} moves {ratio:.3g} times as much as elsewhere."
+                findings.append(_remark(domain_id, what, "Is it in the same unit?"))
+    return findings
+
+
+def _problem(domain_id: str, error: DataError, advice: str = "") -> Finding:
+    return Finding(
+        domain_id=domain_id,
+        error=type(error).__name__,
+        what=str(error),
+        advice=advice or _ADVICE.get(type(error), _ADVICE[DatasetFormatError]),
+    )
+
+
+def _remark(domain_id: str, what: str, advice: str) -> Finding:
+    return Finding(domain_id=domain_id, error="", what=what, advice=advice)

@@ -1,0 +1,108 @@
+"""The steps that several methods share on the target's side.
+
+Legend: N, B samples, C classes, S sources.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor
+
+from graft.core.records import BoolArray
+from graft.errors import TransportError
+from graft.models.zoo import Network, build_network
+from graft.training import (
+    Lesson,
+    Source,
+    masked_probabilities,
+    minimise,
+    parameter_group,
+    predict_in_batches,
+)
+from graft.training.loop import StepLoss
+
+
+def fresh_target(lesson: Lesson) -> Network:
+    """The target's own architecture, freshly initialised, in training mode."""
+    return build_network(lesson.architecture, lesson.task, lesson.seed).train()
+
+
+def train_target(network: Network, loss_of: StepLoss, lesson: Lesson) -> None:
+    """Minimise a loss over all of a network's parameters at the target's learning rate."""
+    training = lesson.config.training
+    groups = [parameter_group(network, training.learning_rate)]
+    network.train()
+    minimise(loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed)
+
+
+def batch_logits(
+    network: Network, lesson: Lesson, labelled_B: Tensor, unlabelled_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits of the labelled and of the unlabelled rows, in one pass: batch norm sees both."""
+    logits_BC = network(torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]]))
+    return logits_BC[: len(labelled_B)], logits_BC[len(labelled_B) :]
+
+
+def taught_loss(logits_BC: Tensor, taught_BC: Tensor) -> Tensor:
+    """Mean over the rows of KL(taught || student); 0 for no rows."""
+    student_log_BC = F.log_softmax(logits_BC, dim=1)
+    total = F.kl_div(student_log_BC, taught_BC, reduction="sum")
+    return total / max(len(logits_BC), 1)
+
+
+def distil(network: Network, taught_UC: Tensor, lesson: Lesson) -> None:
+    """Train a network on L by cross-entropy and on U by what it is taught there (U, C)."""
+
+    def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
+        logits_LC, logits_UC = batch_logits(network, lesson, labelled_B, unlabelled_B)
+        supervised = F.cross_entropy(logits_LC, lesson.y_L[labelled_B])
+        return supervised + taught_loss(logits_UC, taught_UC[unlabelled_B])
+
+    train_target(network, loss_of, lesson)
+
+
+def source_prediction(source: Source, x: Tensor) -> Tensor:
+    """Class probabilities (N, C) of a source over the classes it knows."""
+    logits_NC = predict_in_batches(source.network, x)
+    return masked_probabilities(logits_NC, torch.from_numpy(source.mask_C))
+
+
+def source_predictions(sources: tuple[Source, ...], x: Tensor) -> Tensor:
+    """Every source's probabilities (S, N, C). Raises TransportError without sources."""
+    require_sources(sources)
+    return torch.stack([source_prediction(source, x) for source in sources])
+
+
+def mean_prediction(sources: tuple[Source, ...], x: Tensor) -> Tensor:
+    """Mean of the sources' probabilities (N, C). Raises TransportError without sources."""
+    require_sources(sources)
+    total_NC = source_prediction(sources[0], x)
+    for source in sources[1:]:
+        total_NC += source_prediction(source, x)
+    return total_NC / len(sources)
+
+
+def best_source(lesson: Lesson) -> Source:
+    """The source most accurate on L; ties fall to the likelier labels, then to the domain id."""
+    require_sources(lesson.sources)
+
+    def merit(source: Source) -> tuple[float, float, str]:
+        probabilities_LC = source_prediction(source, lesson.x_L)
+        accuracy = (probabilities_LC.argmax(1) == lesson.y_L).double().mean()
+        likelihood = probabilities_LC.gather(1, lesson.y_L[:, None]).clamp_min(1e-6).log().mean()
+        return -float(accuracy), -float(likelihood), source.domain_id
+
+    return min(lesson.sources, key=merit)
+
+
+def known_classes(lesson: Lesson) -> BoolArray:
+    """The classes that L or any source knows."""
+    mask_C = lesson.label_mask
+    for source in lesson.sources:
+        mask_C = mask_C | source.mask_C
+    return mask_C
+
+
+def require_sources(sources: tuple[Source, ...]) -> None:
+    """Raise TransportError where a method that needs sources was sent none."""
+    if not sources:
+        raise TransportError("sources: got none, wanted at least one source model")

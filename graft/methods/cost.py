@@ -1,0 +1,205 @@
+"""How much work each method is for a device, beside the networks that it trains and reads.
+
+FLOPs follow from shapes; numbers of tensor operations were counted on this code (a test counts
+both again). A method that says nothing of its work counts as plain distillation.
+
+Legend: L labelled, U unlabelled, N all rows, S sources, T teachers, F features, C classes.
+"""
+
+import math
+from collections.abc import Sequence
+
+from graft.training.cost import LessonShape, Reading, Training, Work
+
+# A learnt product x W of constants x: forward, and backward for W alone.
+_LEARNT = 2
+# And where x learns as well.
+_LEARNT_THROUGH = 3
+
+
+def read_all(architectures: Sequence[str], rows: int, passes: int = 1) -> Work:
+    """Each network so many times over so many rows."""
+    read = tuple(Reading(architecture=name, rows=rows, passes=passes) for name in architectures)
+    return Work(read=read, operations=2.0 * passes * len(read))
+
+
+def supervised_work(shape: LessonShape) -> Work:
+    """Cross-entropy on L."""
+    return _trained(shape, shape.learned, shape.batch(shape.num_labelled))
+
+
+def all_labels_work(shape: LessonShape) -> Work:
+    """Cross-entropy on every row."""
+    return _trained(shape, shape.learned, shape.batch(shape.num_rows))
+
+
+def best_source_work(shape: LessonShape) -> Work:
+    """Every source looks at L."""
+    return read_all(shape.sources, shape.num_labelled)
+
+
+def finetuned_work(shape: LessonShape) -> Work:
+    """The best source learns L."""
+    return best_source_work(shape) + supervised_work(shape)
+
+
+def fedavg_local_work(shape: LessonShape) -> Work:
+    """A founder's part of one round of FedAvg."""
+    steps = math.ceil(shape.steps / shape.config.training.group_rounds)
+    return _trained(shape, shape.learned, shape.batch(shape.num_labelled), steps)
+
+
+def distilled_work(shape: LessonShape) -> Work:
+    """Every source teaches on U; the target learns L and U."""
+    return read_all(shape.sources, shape.num_unlabelled) + _both(shape, 22)
+
+
+def camkd_work(shape: LessonShape) -> Work:
+    """As ``distilled_work``, with what the sources say of L."""
+    return read_all(shape.sources, shape.num_rows) + _both(shape, 28)
+
+
+def aekd_work(shape: LessonShape) -> Work:
+    """As ``distilled_work``, with a small quadratic programme a step."""
+    products = 2 * len(shape.sources) ** 2 * shape.batch(shape.num_unlabelled) * _classes(shape)
+    extra = Work(flops=float(shape.steps * products))
+    return read_all(shape.sources, shape.num_unlabelled) + _both(shape, 44) + extra
+
+
+def soft_targets_work(shape: LessonShape) -> Work:
+    """Every source teaches on all rows; the target learns from nothing else."""
+    return read_all(shape.sources, shape.num_rows) + all_labels_work(shape)
+
+
+def common_features_work(shape: LessonShape, width: int = 128) -> Work:
+    """KA-CFL: soft targets, and a common space of adapters, extractor and decoders."""
+    target = shape.cost(shape.architecture).num_features
+    extractor = 3 * width * width
+    common = _LEARNT_THROUGH * (target * 2 * width + extractor)
+    for name in shape.sources:
+        features = shape.cost(name).num_features
+        decoder = width * features + features * features
+        common += _LEARNT * features * 2 * width + _LEARNT_THROUGH * (extractor + decoder)
+    batch = shape.batch(shape.num_rows)
+    # Three kernel matrices a source.
+    kernels = len(shape.sources) * 3 * _LEARNT_THROUGH * 2 * batch * batch * width
+    each = 2 * batch * common + kernels
+    return (
+        read_all(shape.sources, shape.num_rows, passes=2)
+        + all_labels_work(shape)
+        + Work(flops=float(shape.steps * each), operations=shape.steps * 247.0 * len(shape.sources))
+    )
+
+
+def mutual_work(shape: LessonShape) -> Work:
+    """HMKD: the best source and a fresh target, both trained on L."""
+    best = shape.used[:1]
+    rows = shape.batch(shape.num_labelled)
+    both = _trained(shape, shape.architecture, rows)
+    for name in best:
+        both += _trained(shape, name, rows)
+    return best_source_work(shape) + both + Work(operations=190.0 * shape.steps)
+
+
+def prototypes_work(shape: LessonShape) -> Work:
+    """FedProto: L, and a learnt map into every source's features."""
+    if not shape.prototypes:
+        return supervised_work(shape)
+    rows = shape.batch(shape.num_labelled)
+    widest = max(shape.cost(name).num_features for name in shape.used) if shape.used else 64
+    target = shape.cost(shape.architecture).num_features
+    mapped = 2 * shape.prototypes * rows * target * widest * _LEARNT_THROUGH
+    extra = Work(flops=float(shape.steps * mapped), operations=53.0 * shape.steps)
+    return supervised_work(shape) + extra
+
+
+def shot_work(shape: LessonShape) -> Work:
+    """The best source moves on L and U; each epoch it labels U anew."""
+    rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
+    return (
+        best_source_work(shape)
+        + _trained(shape, shape.learned, rows)
+        + read_all((shape.learned,), shape.num_unlabelled, passes=shape.epochs)
+        + Work(operations=55.0 * shape.steps + 70.0 * shape.epochs)
+    )
+
+
+def moved_sources_work(shape: LessonShape) -> Work:
+    """DECISION: sources in their new form, a learnt map behind each, the target beside them."""
+    features, classes, sources = shape.widest(), _classes(shape), len(shape.sources)
+    rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
+    moved = 2 * sources * rows * features * (_LEARNT * features + 2 * classes)
+    # Each epoch: move U, ask the heads, and four products with the centroids.
+    labelled = 2 * sources * shape.num_unlabelled * features * (features + 5 * classes)
+    return (
+        read_all(shape.sources, shape.num_rows, passes=2)
+        + _both(shape, 150)
+        + Work(
+            flops=float(shape.steps * moved + shape.epochs * labelled),
+            operations=80.0 * shape.epochs + 100.0 * sources,
+        )
+    )
+
+
+def hat_work(shape: LessonShape) -> Work:
+    """Sources in their new form; target, mixer and the heads' replicas learn together."""
+    fusion = shape.config.fusion
+    replicas = min(shape.num_labelled, round(1 / fusion.holdout_share))
+    labelled, unlabelled = shape.batch(shape.num_labelled), shape.batch(shape.num_unlabelled)
+    rows, sources, width = labelled + unlabelled, len(shape.sources), fusion.mixer_width
+    features, classes = shape.widest(), _classes(shape)
+    target = shape.cost(shape.architecture).num_features
+    keyed = target * width + sources * (features * width + width + features * classes + classes)
+    mixed = replicas * 2 * keyed
+    own_loss = labelled * replicas * 2 * sources * features * classes
+    step = _LEARNT * (rows * mixed + own_loss)
+    # The check on L after each epoch, and every row once at the end, for the trace.
+    alone = (shape.epochs * shape.num_labelled + shape.num_rows) * mixed
+    return (
+        read_all(shape.sources, shape.num_rows, passes=2)
+        + _both(shape, 345)
+        + read_all((shape.architecture,), shape.num_labelled, passes=shape.epochs)
+        + read_all((shape.architecture,), shape.num_rows)
+        + Work(
+            flops=float(shape.steps * step + alone),
+            operations=60.0 * shape.epochs + 100.0 * sources,
+        )
+    )
+
+
+def graft_work(shape: LessonShape) -> Work:
+    """Each source in two forms, heads that learn L, a graph, a third of the steps."""
+    growth = shape.config.growth
+    steps = math.ceil(growth.steps_share * shape.steps)
+    teachers, features, classes = 2 * len(shape.sources), shape.widest(), _classes(shape)
+    head = 2 * teachers * features * classes
+    heads = growth.head_steps * shape.num_labelled * head * _LEARNT
+    graph = 2 * shape.num_rows**2 * teachers * features
+    turned = 2 * (shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)) * 3
+    turned *= math.prod(shape.task.sample_shape) if shape.task.modality == "imu" else 0
+    return (
+        read_all(shape.sources, shape.num_rows, passes=3)
+        + _both(shape, 58, steps)
+        + read_all((shape.architecture,), shape.num_rows)
+        + Work(
+            flops=float(heads + shape.num_rows * head + graph + steps * turned),
+            operations=45.0 * growth.head_steps + 100.0 * teachers,
+        )
+    )
+
+
+def _trained(shape: LessonShape, architecture: str, rows: int, steps: int | None = None) -> Work:
+    steps = shape.steps if steps is None else steps
+    return Work(trained=(Training(architecture=architecture, steps=steps, rows=rows),))
+
+
+def _both(shape: LessonShape, operations: float, steps: int | None = None) -> Work:
+    """Steps of the target on a labelled and an unlabelled batch, with so many operations a step
+    beside its own."""
+    steps = shape.steps if steps is None else steps
+    rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
+    return _trained(shape, shape.architecture, rows, steps) + Work(operations=operations * steps)
+
+
+def _classes(shape: LessonShape) -> int:
+    return shape.task.num_classes

@@ -1,0 +1,68 @@
+"""The quality-verified knowledge dictionary (A4) and the injection it earns (A5), ours.
+
+Legend: U unlabelled samples, B a batch of them, H held-out labelled rows, C classes.
+"""
+
+import torch
+from torch import Tensor
+
+from graft.core.config import FusionConfig
+
+
+class KnowledgeDictionary:
+    """Sample -> (fused prediction, quality), for the samples whose quality was ever enough."""
+
+    def __init__(self, num_unlabelled: int, num_classes: int, config: FusionConfig) -> None:
+        self.config = config
+        self.fused_UC = torch.zeros(num_unlabelled, num_classes)
+        self.quality_U = torch.zeros(num_unlabelled)
+
+    @property
+    def share(self) -> float:
+        """|dictionary| / |U|, 0 to 1."""
+        return float((self.quality_U > 0).double().mean())
+
+    @property
+    def mean_quality(self) -> float:
+        """Mean quality of what is held; 0 for an empty dictionary."""
+        held = self.quality_U[self.quality_U > 0]
+        return float(held.mean()) if len(held) else 0.0
+
+    def update(self, rows_B: Tensor, fused_BC: Tensor, quality_B: Tensor) -> None:
+        """Insert at q >= 0.5; p~ <- 0.7 p~ + 0.3 p while q >= 0.9 q_old."""
+        old_B = self.quality_U[rows_B]
+        insert = (old_B == 0) & (quality_B >= self.config.insert_quality)
+        keep = (old_B > 0) & (quality_B >= self.config.keep_quality * old_B)
+        momentum = self.config.dictionary_momentum
+        self.fused_UC[rows_B[insert]] = fused_BC[insert]
+        self.fused_UC[rows_B[keep]] = (
+            momentum * self.fused_UC[rows_B[keep]] + (1 - momentum) * fused_BC[keep]
+        )
+        changed = insert | keep
+        self.quality_U[rows_B[changed]] = quality_B[changed]
+
+
+def class_precision(fused_HC: Tensor, y_H: Tensor) -> Tensor:
+    """r_c: Laplace-smoothed precision (correct + 1) / (predicted + 2) of the fused predictor."""
+    num_classes = fused_HC.shape[1]
+    predicted_H = fused_HC.argmax(1)
+    times_C = torch.bincount(predicted_H, minlength=num_classes)
+    correct_C = torch.bincount(predicted_H[predicted_H == y_H], minlength=num_classes)
+    return (correct_C + 1) / (times_C + 2)
+
+
+def prediction_quality(fused_BC: Tensor, precision_C: Tensor) -> Tensor:
+    """q_i = max_c p_i[c] times r of that class."""
+    confidence_B, label_B = fused_BC.max(1)
+    return confidence_B * precision_C[label_B]
+
+
+def injection_strength(held_out_accuracy: float, share: float, config: FusionConfig) -> float:
+    """alpha = alpha_max (fused held-out accuracy) (|dictionary| / |U|)."""
+    return config.max_injection * held_out_accuracy * share
+
+
+def sharpened(fused_BC: Tensor, temperature: float) -> Tensor:
+    """p^(1/T), renormalised; rows of zeros (samples that the dictionary lacks) stay zero."""
+    powered_BC = fused_BC ** (1 / temperature)
+    return powered_BC / powered_BC.sum(1, keepdim=True).clamp_min(1e-12)

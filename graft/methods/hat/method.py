@@ -1,0 +1,166 @@
+"""HaT-style expansion on the device (A3-A6): mixer, dictionary and target learn together.
+
+The structure is published (arXiv 2412.04060); the equations are ours:
+
+    L_t = CE on L + alpha sum_i q_i KL(s(p~_i) || p_t(x_i)) / sum_i q_i,  s(p) ~ p^(1/T)
+    total = L_t + L_mix + L_heads
+
+Quality q weighs samples against each other, alpha alone says how much is injected. The sources'
+encoders are frozen but for their batch-norm statistics; their heads learn with the mixer.
+
+Legend: L labelled, U unlabelled samples, B a batch, R replicas, C classes, F features.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor
+
+from graft.core.records import FusionTrace
+from graft.methods.base import Method
+from graft.methods.blocks.adaptation import adapt_source
+from graft.methods.blocks.diagnostics import mixture_spread, thinned_epochs
+from graft.methods.blocks.targets import fresh_target, known_classes, require_sources
+from graft.methods.cost import hat_work
+from graft.methods.hat.dictionary import (
+    KnowledgeDictionary,
+    class_precision,
+    injection_strength,
+    prediction_quality,
+    sharpened,
+)
+from graft.methods.hat.mixer import Mixer, heads_loss, holdout_folds, mixer_loss, stack_features
+from graft.training import (
+    Learned,
+    Lesson,
+    features_in_batches,
+    minimise,
+    parameter_group,
+)
+
+
+@dataclass(slots=True)
+class _Knowledge:
+    """What the last check on held-out rows said of the fused predictor."""
+
+    precision_C: Tensor
+    accuracy: float
+
+
+def fit_hat(lesson: Lesson) -> Learned:
+    """Fuse the sources sample by sample and distil what proved good into the target."""
+    require_sources(lesson.sources)
+    fusion, training = lesson.config.fusion, lesson.config.training
+    num_classes = lesson.task.num_classes
+    target = fresh_target(lesson)
+    held_RL = torch.from_numpy(holdout_folds(lesson.y_L.numpy(), fusion.holdout_share, lesson.seed))
+    x_N = torch.cat([lesson.x_L, lesson.x_U])
+    sources = [adapt_source(source, x_N, lesson.label_mask) for source in lesson.sources]
+    mixer = Mixer(
+        sources,
+        target.num_features,
+        len(held_RL),
+        fusion,
+        lesson.seed,
+        lesson.config.trust.share_cap,
+    )
+    dictionary = KnowledgeDictionary(len(lesson.x_U), num_classes, fusion)
+    knowledge = _Knowledge(precision_C=torch.zeros(num_classes), accuracy=0.0)
+    # Source encoders are frozen and in eval mode, so their features are computed once.
+    sources_SLF = stack_features(sources, lesson.x_L)
+    sources_SUF = stack_features(sources, lesson.x_U)
+    epochs: list[tuple[float, ...]] = []
+
+    @torch.no_grad()
+    def check_knowledge() -> None:
+        target_LF = features_in_batches(target, lesson.x_L)
+        target.train()
+        fused_RLC, _ = mixer(target_LF, sources_SLF)
+        fused_HC, y_H = fused_RLC[held_RL], lesson.y_L.expand(len(held_RL), -1)[held_RL]
+        correct = int((fused_HC.argmax(1) == y_H).sum())
+        knowledge.precision_C = class_precision(fused_HC, y_H)
+        # Smoothed, so that one unlucky row out of three does not stop the injection.
+        knowledge.accuracy = (correct + 1) / (len(y_H) + 2)
+        note_epoch()
+
+    def note_epoch() -> None:
+        quality = dictionary.mean_quality
+        epochs.append((len(epochs), dictionary.share, quality, knowledge.accuracy))
+
+    def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
+        x = torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]])
+        features_BF = target.features(x)
+        logits_BC = target.head(features_BF)
+        split = len(labelled_B)
+        sources_SBF = torch.cat([sources_SLF[:, labelled_B], sources_SUF[:, unlabelled_B]], dim=1)
+        fused_RBC, _ = mixer(features_BF, sources_SBF)
+        taught_BC = fused_RBC[:, split:].detach().mean(0)
+        quality_B = prediction_quality(taught_BC, knowledge.precision_C)
+        dictionary.update(unlabelled_B, taught_BC, quality_B)
+        y_B = lesson.y_L[labelled_B]
+        alpha = injection_strength(knowledge.accuracy, dictionary.share, fusion)
+        divergence_B = F.kl_div(
+            F.log_softmax(logits_BC[split:], dim=1),
+            sharpened(dictionary.fused_UC[unlabelled_B], fusion.knowledge_temperature),
+            reduction="none",
+        ).sum(1)
+        held_quality_B = dictionary.quality_U[unlabelled_B]
+        injected = (held_quality_B * divergence_B).sum() / held_quality_B.sum().clamp_min(1e-6)
+        held_RB = held_RL[:, labelled_B]
+        predictions_RSBC = mixer.predictions(sources_SLF[:, labelled_B])
+        return (
+            F.cross_entropy(logits_BC[:split], y_B)
+            + alpha * injected
+            + mixer_loss(fused_RBC[:, :split], y_B, held_RB)
+            + heads_loss(predictions_RSBC, y_B, held_RB)
+        )
+
+    groups = [
+        parameter_group(target, training.learning_rate),
+        {"params": mixer.own_parameters(), "lr": training.learning_rate},
+        {"params": mixer.head_parameters(), "lr": training.source_learning_rate},
+    ]
+    minimise(
+        loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed, check_knowledge
+    )
+    note_epoch()
+    with torch.no_grad():
+        sources_SNF = torch.cat([sources_SLF, sources_SUF], dim=1)
+        _, mixture_RNS = mixer(features_in_batches(target, x_N), sources_SNF)
+    return Learned(
+        architecture=lesson.architecture,
+        network=target.eval(),
+        mask_C=known_classes(lesson),
+        used=lesson.sources,
+        figures={
+            "held_out_accuracy": knowledge.accuracy,
+            "knowledge_quality": dictionary.mean_quality,
+            "dictionary_share": dictionary.share,
+        },
+        trace=FusionTrace(
+            mixture_SQ=mixture_spread(mixture_RNS.mean(0).T),
+            dictionary_E4=thinned_epochs(epochs),
+        ),
+    )
+
+
+METHODS = (
+    Method(
+        name="hat",
+        title="HaT-style",
+        fit=fit_hat,
+        reach="selected",
+        work=hat_work,
+        reads=("fusion",),
+    ),
+    Method(
+        name="hat-founders",
+        title="HaT-style, founders only",
+        fit=fit_hat,
+        reach="selected",
+        work=hat_work,
+        founders_only=True,
+        reads=("fusion",),
+    ),
+)

@@ -1,0 +1,181 @@
+"""Data -> DomainProfile: light statistics, with the site's policy applied (A1, ours).
+
+Legend: N samples, K channels, T steps, P statistics a sample, D = 2P statistics, C classes,
+F features.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from graft.core.records import DomainProfile, FloatArray, IntArray, Task
+from graft.privacy.gaussian import Floats, SitePolicy
+
+GRADIENT_BINS = 8
+
+
+def profile_domain(
+    domain_id: str, task: Task, x: FloatArray, y_L: IntArray, policy: SitePolicy
+) -> DomainProfile:
+    """The statistics that leave a domain: mean and deviation over its samples.
+
+    ``x`` holds the rows the domain may learn from (never its test block); ``y_L`` its labels.
+    Class counts are withheld as a whole where a class that is present has fewer rows than
+    the policy's minimum. With noise, a count that comes out below the minimum is told as 0; the
+    number of samples is told as it is. Raises PolicyError where the budget is spent.
+    """
+    counts_C = np.bincount(y_L, minlength=task.num_classes)
+    told_C: IntArray | None
+    if policy.settings.epsilon is None:
+        per_sample_NP = sample_statistics(x)
+        statistics_D = np.concatenate([per_sample_NP.mean(0), per_sample_NP.std(0)])
+        present = counts_C[counts_C > 0]
+        too_few = bool((present < policy.settings.min_class_count).any())
+        told_C = None if too_few or policy.settings.withhold_class_counts else counts_C
+    else:
+        statistics_D, told_C = _noisy_profile(domain_id, x, counts_C, policy)
+    return DomainProfile(
+        domain_id=domain_id,
+        task=task.name,
+        num_samples=len(x),
+        statistics_D=statistics_D.astype(np.float32),
+        class_counts_C=None if told_C is None else told_C.astype(np.int64),
+    )
+
+
+def _noisy_profile(
+    domain_id: str, x: FloatArray, counts_C: IntArray, policy: SitePolicy
+) -> tuple[Floats, IntArray | None]:
+    """Statistics (D,) and counts (C,) from noisy first and second moments and noisy counts.
+
+    With every statistic of a row scaled to u in [-1, 1], a row that is replaced moves the means
+    of u and of u^2 by at most 2/N together, a statistic: (u-v)^2 + (u^2-v^2)^2 <= 4. Counts move
+    by sqrt(2). Deviations themselves would move by 1/sqrt(N).
+    """
+    settings = policy.settings
+    bound = settings.value_bound
+    low_P, high_P = statistic_ranges(x.shape[1:], bound)
+    half_P, middle_P = (high_P - low_P) / 2, (high_P + low_P) / 2
+    per_sample_NP = sample_statistics(np.clip(x, -bound, bound))
+    u_NP = np.clip((per_sample_NP - middle_P) / half_P, -1, 1)
+    moments_D = np.concatenate([u_NP.mean(0), (u_NP**2).mean(0)])
+    parts = {"moments": (moments_D, 2 * np.sqrt(len(low_P)) / len(x))}
+    if not settings.withhold_class_counts:
+        parts["counts"] = (counts_C.astype(np.float64), np.sqrt(2))
+    noisy = policy.noisy(f"profile of {domain_id}", ("profile", domain_id), parts)
+    first_P, second_P = np.split(noisy["moments"], 2)
+    deviation_P = np.sqrt(np.clip(second_P - first_P**2, 0, 1))
+    statistics_D = np.concatenate([middle_P + half_P * first_P, half_P * deviation_P])
+    if "counts" not in noisy:
+        return statistics_D, None
+    counts = np.rint(noisy["counts"])
+    return statistics_D, np.where(counts < settings.min_class_count, 0, counts).astype(np.int64)
+
+
+def sample_statistics(x: FloatArray) -> Floats:
+    """What is told of each window or image, before any mean: (N, P)."""
+    return image_statistics(x) if x.ndim == 4 else window_statistics(x)
+
+
+def statistic_ranges(sample_shape: tuple[int, ...], bound: float) -> tuple[Floats, Floats]:
+    """Least and greatest value (P,) of each statistic of a sample within [-bound, bound].
+
+    A band's energy is at most that of the whole window, T bound^2 (Parseval).
+    """
+    channels = np.ones(sample_shape[0])
+    if len(sample_shape) == 3:
+        ranges = [(-bound, bound), (0.0, bound)]
+        bins = np.ones(GRADIENT_BINS)
+        low = [*(channels * least for least, _ in ranges), 0 * bins]
+        high = [*(channels * most for _, most in ranges), bins]
+    else:
+        energy = float(np.log1p(sample_shape[1] * bound**2))
+        ranges = [
+            (-bound, bound), (0.0, bound), (-bound, bound), (-bound, bound), (0.0, bound),
+            (0.0, 2 * bound), (0.0, energy), (0.0, energy),
+        ]  # fmt: skip
+        low = [channels * least for least, _ in ranges]
+        high = [channels * most for _, most in ranges]
+    return np.concatenate(low), np.concatenate(high)
+
+
+def window_statistics(x_NKT: FloatArray) -> npt.NDArray[np.float64]:
+    """Eight numbers a channel: mean, deviation, extremes, mean |x|, mean |dx|, two FFT bands."""
+    x = x_NKT.astype(np.float64)
+    spectrum = np.abs(np.fft.rfft(x - x.mean(2, keepdims=True), axis=2)) ** 2 / x.shape[2]
+    # The bands part at a quarter of the spectrum: at 50 Hz that is 6 Hz, above which people
+    # do not move but sensors shake.
+    edge = max(2, spectrum.shape[2] // 4)
+    columns = [
+        x.mean(2),
+        x.std(2),
+        x.min(2),
+        x.max(2),
+        np.abs(x).mean(2),
+        np.abs(np.diff(x, axis=2)).mean(2),
+        np.log1p(spectrum[:, :, :edge].sum(2)),
+        np.log1p(spectrum[:, :, edge:].sum(2)),
+    ]
+    return np.concatenate(columns, axis=1)
+
+
+def image_statistics(x_NKHW: FloatArray) -> npt.NDArray[np.float64]:
+    """Channel means and deviations, and an 8-bin histogram of gradient directions."""
+    x = x_NKHW.astype(np.float64)
+    rows, columns = np.gradient(x, axis=(2, 3))
+    strength = np.hypot(rows, columns).reshape(len(x), -1)
+    angle = (np.arctan2(rows, columns) + np.pi).reshape(len(x), -1) / (2 * np.pi)
+    bins = np.minimum((angle * GRADIENT_BINS).astype(np.int64), GRADIENT_BINS - 1)
+    total = strength.sum(1) + 1e-12
+    histogram = [(strength * (bins == b)).sum(1) / total for b in range(GRADIENT_BINS)]
+    return np.concatenate([x.mean((2, 3)), x.std((2, 3)), np.stack(histogram, axis=1)], axis=1)
+
+
+def class_centroids(
+    name: str,
+    order: tuple[object, ...],
+    features_NF: FloatArray,
+    y_N: IntArray,
+    num_classes: int,
+    policy: SitePolicy,
+) -> FloatArray:
+    """Mean feature vector of each class (C, F); a zero row where fewer rows than the policy's
+    minimum would give one away, and everywhere where the policy withholds them.
+
+    With noise: noisy sums over noisy counts. Rows are cut to the policy's length R; a row that is
+    replaced moves sums / R and counts together by at most 2. The bound is for the rows as
+    features of the given model, which has learnt from them too. ``name`` and ``order`` say
+    whose centroids, and for which order. Raises PolicyError where the budget is spent.
+    """
+    settings = policy.settings
+    centroids_CF = np.zeros((num_classes, features_NF.shape[1]), np.float32)
+    if settings.withhold_centroids:
+        return centroids_CF
+    if settings.epsilon is not None:
+        return _noisy_centroids(name, order, features_NF, y_N, num_classes, policy)
+    for label in range(num_classes):
+        rows = features_NF[y_N == label]
+        if len(rows) >= settings.min_class_count:
+            centroids_CF[label] = rows.mean(0)
+    return centroids_CF
+
+
+def _noisy_centroids(
+    name: str,
+    order: tuple[object, ...],
+    features_NF: FloatArray,
+    y_N: IntArray,
+    num_classes: int,
+    policy: SitePolicy,
+) -> FloatArray:
+    settings = policy.settings
+    rows_NF = features_NF.astype(np.float64) / settings.feature_bound
+    rows_NF /= np.maximum(1, np.linalg.norm(rows_NF, axis=1, keepdims=True))
+    of_class_CN = (y_N == np.arange(num_classes)[:, None]).astype(np.float64)
+    # One part, for they share one sensitivity: same class (2, 0), another (sqrt 2, sqrt 2).
+    exact_CG = np.concatenate([of_class_CN @ rows_NF, of_class_CN.sum(1, keepdims=True)], axis=1)
+    noisy_CG = policy.noisy(name, order, {"sums and counts": (exact_CG, 2.0)})["sums and counts"]
+    counts_C1 = noisy_CG[:, -1:]
+    told_CF = settings.feature_bound * noisy_CG[:, :-1] / np.maximum(counts_C1, 1)
+    enough_C1 = counts_C1 >= settings.min_class_count
+    centroids_CF: FloatArray = np.where(enough_C1, told_CF, 0).astype(np.float32)
+    return centroids_CF

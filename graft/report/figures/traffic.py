@@ -1,0 +1,199 @@
+"""Figures of what it cost: payload bytes by phase, and measured time by device class."""
+
+import math
+import typing
+from collections.abc import Iterable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from graft.core.ledger import is_upload
+from graft.core.records import LedgerEntry, Phase
+from graft.core.results import ResultRow
+from graft.report.figures.canvas import (
+    INK,
+    MAIN,
+    PHASE_COLOURS,
+    SOFT,
+    WIDE,
+    Canvas,
+    axes_px,
+    draw_svg,
+    text_width_px,
+)
+from graft.report.formatting import SHIP_ALL, bytes_text, display_name, seconds_text
+
+PHASES: tuple[str, ...] = typing.get_args(Phase)
+ROW_PX = 46
+MOST_ROUNDS = 16
+# More dots of a class would hide one another and make the page large.
+_MOST_DOTS = 400
+
+
+def bytes_by_phase(entries: Iterable[LedgerEntry], main_method: str, canvas: Canvas = WIDE) -> str:
+    """Payload bytes of rounds 1 and later, down and up, stacked by phase.
+
+    For the main method, ship-all where it was run, and the system's own messages.
+    """
+    return _phase_figure(
+        phase_bars(entries, main_method), canvas, "Payload bytes down and up by phase"
+    )
+
+
+def bytes_by_round(entries: Iterable[LedgerEntry], main_method: str, canvas: Canvas = WIDE) -> str:
+    """Payload bytes of the main method and the system's own messages, both ways, a bar a round.
+
+    Beyond ``MOST_ROUNDS`` the last ones are shown.
+    """
+    sums: dict[int, dict[str, int]] = {}
+    for entry in entries:
+        if entry.round_index >= 1 and entry.method in (main_method, ""):
+            parts = sums.setdefault(entry.round_index, {})
+            parts[entry.phase] = parts.get(entry.phase, 0) + entry.payload_bytes
+    bars = [(f"round {index}", sums[index]) for index in sorted(sums)[-MOST_ROUNDS:]]
+    return _phase_figure(bars, canvas, "Payload bytes per round by phase")
+
+
+def _phase_figure(bars: Sequence[tuple[str, dict[str, int]]], canvas: Canvas, title: str) -> str:
+    def draw(figure: Figure) -> None:
+        phases = [phase for phase in PHASES if any(phase in parts for _, parts in bars)]
+        lines = _legend(figure, phases, canvas)
+        axes = axes_px(figure, left=16, right=24, top=8 + 22 * lines, bottom=44)
+        axes.grid(visible=False)
+        axes.set_yticks([])
+        axes.set_ylim(max(1, len(bars)), 0)
+        longest = max((sum(parts.values()) for _, parts in bars), default=0) or 1
+        axes.set_xlim(0, longest * 1.02)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if canvas.is_narrow else 8))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: bytes_text(x)))
+        axes.set_xlabel("payload bytes")
+        for number, (name, parts) in enumerate(bars):
+            _stacked_bar(axes, number, name, parts, longest)
+
+    height = 10 + 44 + ROW_PX * max(1, len(bars)) + (44 if canvas.is_narrow else 22)
+    return draw_svg(draw, canvas=canvas, height_px=height, title=title)
+
+
+def phase_bars(
+    entries: Iterable[LedgerEntry], main_method: str
+) -> list[tuple[str, dict[str, int]]]:
+    """Named bars, each the payload bytes of its phases; ship-all's only where it was charged."""
+    sums: dict[tuple[str, bool], dict[str, int]] = {}
+    for entry in entries:
+        if entry.round_index >= 1 and entry.method in (main_method, SHIP_ALL, ""):
+            parts = sums.setdefault((entry.method, is_upload(entry)), {})
+            parts[entry.phase] = parts.get(entry.phase, 0) + entry.payload_bytes
+    bars = []
+    for method in dict.fromkeys((main_method, SHIP_ALL, "")):
+        if any(key[0] == method for key in sums):
+            for up in (False, True):
+                name = f"{display_name(method)}, {'up' if up else 'down'}"
+                bars.append((name, sums.get((method, up), {})))
+    return bars
+
+
+def time_by_device_class(rows: Iterable[ResultRow], main_method: str, canvas: Canvas = WIDE) -> str:
+    """Measured seconds of the main method's newcomers by device class, with percentiles."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        if row.round_index >= 1 and row.method == main_method and row.compute_s is not None:
+            groups.setdefault(row.device_class or "unknown", []).append(row.compute_s)
+
+    def draw(figure: Figure) -> None:
+        axes = axes_px(figure, left=16, right=24, top=2, bottom=44)
+        axes.grid(visible=False)
+        axes.set_yticks([])
+        axes.set_ylim(_time_row_px(canvas) * max(1, len(groups)), 0)
+        longest = max((max(values) for values in groups.values()), default=1.0)
+        axes.set_xlim(0, (longest or 1.0) * 1.04)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if canvas.is_narrow else 8))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.12g} s"))
+        axes.set_xlabel("measured device seconds per newcomer")
+        for number, name in enumerate(sorted(groups)):
+            top_px = number * _time_row_px(canvas)
+            _time_row(axes, top_px, name, sorted(groups[name]), canvas)
+
+    title = "Measured time per newcomer by device class"
+    return draw_svg(
+        draw, canvas=canvas, height_px=46 + _time_row_px(canvas) * max(1, len(groups)), title=title
+    )
+
+
+def percentile(ranked: Sequence[float], share: float) -> float:
+    """Nearest-rank percentile of rising values: one of them, never a value between two."""
+    return ranked[max(0, math.ceil(share * len(ranked)) - 1)]
+
+
+def evenly(ranked: Sequence[float], most: int) -> Sequence[float]:
+    """At most ``most`` of rising values, evenly by rank, the lowest and the highest among them."""
+    if len(ranked) <= most:
+        return ranked
+    return [ranked[round(place * (len(ranked) - 1) / (most - 1))] for place in range(most)]
+
+
+def _legend(figure: Figure, phases: Sequence[str], canvas: Canvas) -> int:
+    """Draw the phases' keys along the top; gives the number of lines that took."""
+    height = figure.get_size_inches()[1] * 72
+    x, line = 16.0, 0
+    for phase in phases:
+        width = text_width_px(figure, phase) + 36
+        if x + width > canvas.width_px and x > 16:
+            x, line = 16.0, line + 1
+        y = height - 14 - 22 * line
+        figure.add_artist(
+            Rectangle((x / canvas.width_px, (y - 5) / height), 12 / canvas.width_px, 12 / height,
+                      facecolor=PHASE_COLOURS[phase], linewidth=0)
+        )  # fmt: skip
+        figure.text((x + 18) / canvas.width_px, (y + 1) / height, phase, va="center_baseline")
+        x += width
+    return line + 1
+
+
+def _stacked_bar(axes: Axes, number: int, name: str, parts: dict[str, int], longest: float) -> None:
+    total = sum(parts.values())
+    left = 0.0
+    for phase in PHASES:
+        width = parts.get(phase, 0)
+        axes.barh([number + 0.74], [width], left=left, height=0.36,
+                  color=PHASE_COLOURS[phase], linewidth=0)  # fmt: skip
+        left += width
+    if 0 < total < longest * 0.002:
+        # Too short to see, and yet not nothing.
+        phase = max(parts, key=lambda name: parts[name])
+        axes.plot([0, 0], [number + 0.56, number + 0.92], color=PHASE_COLOURS[phase], linewidth=2)
+    axes.text(0, number + 0.3, f"{name}: ", color=INK, va="center_baseline", ha="left",
+              fontweight="bold")  # fmt: skip
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    offset = text_width_px(figure, f"{name}:  ", bold=True)
+    axes.annotate(bytes_text(total), (0, number + 0.3), xytext=(offset, 0), color=SOFT,
+                  textcoords="offset points", va="center_baseline")  # fmt: skip
+
+
+def _time_row(
+    axes: Axes, top_px: float, name: str, ranked: Sequence[float], canvas: Canvas
+) -> None:
+    """One device class from ``top_px`` down: its name, percentiles in words, and its dots."""
+    middle = top_px + _time_row_px(canvas) - 20
+    # Spread by rank and not by chance, so that the figure is the same each time.
+    shown = evenly(ranked, _MOST_DOTS)
+    places = [middle + (rank * 7) % 11 - 5 for rank in range(len(shown))]
+    axes.scatter(shown, places, s=34, color=MAIN, alpha=0.45, linewidths=0, zorder=3)
+    marks = {share: percentile(ranked, share) for share in (0.5, 0.95, 0.99)}
+    for share, value in marks.items():
+        axes.plot([value, value], [middle - 10, middle + 10], color=INK, zorder=4,
+                  linewidth=2.6 if share == 0.5 else 1.3)  # fmt: skip
+    words = " · ".join(f"p{share * 100:.0f} {seconds_text(v)}" for share, v in marks.items())
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    beside = 0.0 if canvas.is_narrow else text_width_px(figure, name + "  ", bold=True)
+    below = -17 if canvas.is_narrow else 0
+    axes.text(0, top_px + 14, name, color=INK, va="center_baseline", fontweight="bold")
+    axes.annotate(f"n {len(ranked)} · {words}", (0, top_px + 14), xytext=(beside, below),
+                  textcoords="offset points", va="center_baseline", color=SOFT)  # fmt: skip
+
+
+def _time_row_px(canvas: Canvas) -> float:
+    return 72 if canvas.is_narrow else 56

@@ -1,0 +1,178 @@
+"""Several runs on one page: what each reached and cost, and which settings they differ in."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from graft.core.config import config_to_dict
+from graft.errors import RunError
+from graft.report.figures.accuracy import accuracy_per_round
+from graft.report.figures.pareto import accuracy_against_bytes
+from graft.report.formatting import (
+    ALL_LABELS,
+    NONE,
+    NOT_RUN,
+    bytes_text,
+    display_name,
+    interval_text,
+    percent_text,
+    points_text,
+    seconds_text,
+)
+from graft.report.page.html import figure_html, page_of
+from graft.report.page.sections import flat_rows, plain_table
+from graft.report.run import RunRecord
+from graft.report.summary import MethodSummary, RoundSummary, summarise, summarise_rounds
+
+# More names would cover the figure that they stand in.
+_MOST_NAMED = 16
+_ABSENT = "not set"
+
+
+def comparison_page(runs: Sequence[RunRecord]) -> str:
+    """The page of two runs and more, in their order; the first is what the others stand beside.
+
+    Raises RunError for fewer than two.
+    """
+    if len(runs) < 2:
+        raise RunError(f"comparison: got {len(runs)} runs, wanted at least 2")
+    names = run_names(runs)
+    summaries = [summarise(run.rows, run.entries, run.config) for run in runs]
+    body = [
+        f"<h1>{len(runs)} runs compared</h1>",
+        _card("What each gained, cost and lost", _overview(runs, names, summaries)),
+        _card("Mean accuracy by method", _matrix(names, summaries)),
+        _card(
+            "Accuracy per round",
+            figure_html(
+                lambda canvas: accuracy_per_round(_rounds(runs, names), canvas),
+                "Each run's own method: mean over the newcomers of each round, with the 95 % "
+                "interval of the mean. Runs of other worlds, seeds or rounds hold other newcomers.",
+            ),
+        ),
+        _card(
+            "Accuracy against bytes",
+            figure_html(
+                lambda canvas: accuracy_against_bytes(
+                    _costed(names, summaries), canvas, whose="a newcomer"
+                ),
+                "Payload bytes down a newcomer that each method was charged. Ringed: the Pareto "
+                "front of these runs together.",
+            ),
+        ),
+        _card("Settings that differ", _differences(runs, names)),
+    ]
+    title = "graft: " + ", ".join(names)
+    return page_of(title, f"<main>{chr(10).join(body)}</main>")
+
+
+def run_names(runs: Sequence[RunRecord]) -> list[str]:
+    """The runs' ids, numbered where two are the same."""
+    ids = [str(run.run.get("id", "run")) for run in runs]
+    return [
+        name if ids.count(name) == 1 else f"{name} ({ids[: at + 1].count(name)})"
+        for at, name in enumerate(ids)
+    ]
+
+
+def _card(heading: str, content: str) -> str:
+    return f'<section class="card"><h2>{escape(heading)}</h2>{content}</section>'
+
+
+def _overview(
+    runs: Sequence[RunRecord],
+    names: Sequence[str],
+    summaries: Sequence[Sequence[MethodSummary]],
+) -> str:
+    columns = []
+    for run, (main, *others) in zip(runs, summaries, strict=True):
+        failed = [each for each in (main, *others) if not each.complete]
+        columns.append(
+            [
+                str(run.run.get("status", "unknown")),
+                str(run.world.get("name", run.config.world.kind)),
+                str(run.run.get("seed", run.config.seed)),
+                f"{run.config.rounds:,}",
+                display_name(main.method),
+                main.count_label,
+                percent_text(main.accuracy_mean),
+                interval_text(main.accuracy_interval),
+                points_text(main.gain_mean),
+                percent_text(main.worst_accuracy),
+                bytes_text(main.bytes_down),
+                bytes_text(main.bytes_up),
+                NOT_RUN if main.ship_all_share is None else percent_text(main.ship_all_share),
+                seconds_text(main.device_s_total),
+                ", ".join(f"{display_name(e.method)} {e.count_label}" for e in failed) or "nothing",
+                str(run.run.get("hash", ""))[:12] or NONE,
+            ]
+        )
+    heads = (
+        "Status", "World", "Seed", "Rounds", "Method", "Newcomers finished", "Mean accuracy",
+        "95 % interval", "Gain over label-only, points", "Worst newcomer", "Payload down",
+        "Payload up", "Of ship-all's bytes", "Measured device time", "Incomplete", "Hash",
+    )  # fmt: skip
+    rows = [[head, *cells] for head, *cells in zip(heads, *columns, strict=True)]
+    return plain_table(("", *names), rows, text_columns=())
+
+
+def _matrix(names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]) -> str:
+    methods = list(dict.fromkeys(each.method for run in summaries for each in run))
+    rows = []
+    for method in methods:
+        cells = [display_name(method)]
+        for run in summaries:
+            found = next((each for each in run if each.method == method), None)
+            if found is None:
+                cells.append(NOT_RUN)
+                continue
+            share = "" if found.complete else f" ({found.count_label})"
+            cells.append(percent_text(found.accuracy_mean) + share)
+        rows.append(cells)
+    return plain_table(("Method", *names), rows, text_columns=())
+
+
+def _rounds(runs: Sequence[RunRecord], names: Sequence[str]) -> list[RoundSummary]:
+    """Each run's own method under the run's name; a figure names an unknown method as it is."""
+    return [
+        dataclasses.replace(each, method=name)
+        for run, name in list(zip(runs, names, strict=True))[:_MOST_NAMED]
+        for each in summarise_rounds(run.rows, run.config)
+        if each.method == run.config.method
+    ]
+
+
+def _costed(
+    names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]
+) -> list[MethodSummary]:
+    """The own methods first, then as many others as can be named; bytes of one newcomer."""
+    pairs = list(zip(summaries, names, strict=True))
+    named = [(run[0], name) for run, name in pairs]
+    named += [(each, name) for run, name in pairs for each in run[1:] if each.method != ALL_LABELS]
+    return [
+        dataclasses.replace(
+            each,
+            method=f"{name}: {display_name(each.method)}",
+            bytes_down=round(each.bytes_down / max(1, each.wanted)),
+        )
+        for each, name in named[:_MOST_NAMED]
+    ]
+
+
+def _differences(runs: Sequence[RunRecord], names: Sequence[str]) -> str:
+    tables = [_settings(run) for run in runs]
+    keys = sorted({key for table in tables for key in table})
+    rows = [
+        [key, *(table.get(key, _ABSENT) for table in tables)]
+        for key in keys
+        if len({table.get(key, _ABSENT) for table in tables}) > 1
+    ]
+    if not rows:
+        return "<p>None: the same configuration and the same versions.</p>"
+    return plain_table(("Setting", *names), rows, text_columns=())
+
+
+def _settings(run: RunRecord) -> Mapping[str, str]:
+    tables: dict[str, Any] = {**config_to_dict(run.config), "versions": dict(run.versions)}
+    return dict(flat_rows(tables))

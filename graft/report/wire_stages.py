@@ -1,0 +1,166 @@
+"""What a deployment's link carried, from three sides: measured, counted, and as modelled.
+
+Measured by the relay before the server, counted independently on the link, modelled by a
+simulation of the same run; by stage of a round and direction, beside the ledger's payload.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from graft.core.files import read_lines
+from graft.core.ledger import is_upload
+from graft.core.records import LedgerEntry
+from graft.report.wire_model import (
+    Key,
+    Stage,
+    StageTime,
+    first_exchanges,
+    modelled_bytes,
+    stage_of,
+    timed_bytes,
+)
+from graft.wire.overhead import JOIN_DOWN_BYTES, JOIN_UP_BYTES, returned_bytes, stream_bytes
+from graft.wire.traffic_log import MeterLine
+
+STAGES: Final[tuple[Stage, ...]] = ("join", "profile", "probe", "learn")
+BETWEEN: Final = "between"
+STAGED: Final = "stages"
+ALL: Final = "all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageTraffic:
+    """One stage's bytes one way, all rounds together.
+
+    ``stage`` "stages" is their sum, "between" what no stage's time covers, "all" both.
+    ``counted_bytes`` and ``modelled_bytes`` are None where nobody counted or nothing models;
+    ``timed_bytes``, in the modelled ones, depend on how long nodes waited and worked.
+    """
+
+    stage: str
+    up: bool
+    payload_bytes: int
+    measured_bytes: int
+    counted_bytes: int | None
+    modelled_bytes: int | None
+    timed_bytes: int
+
+    @property
+    def count_difference(self) -> float | None:
+        """Measured against counted, as a share of the latter."""
+        return _difference(self.measured_bytes, self.counted_bytes)
+
+    @property
+    def model_difference(self) -> float | None:
+        """Modelled against measured, as a share of the latter."""
+        if self.modelled_bytes is None:
+            return None
+        return _difference(self.modelled_bytes, self.measured_bytes)
+
+
+def read_stages(path: Path) -> list[StageTime]:
+    """The stages that a ServerApp wrote, a JSON line each with the fields of ``StageTime``.
+
+    Raises RunError for a missing file or another form.
+    """
+    return read_lines(path, lambda row: StageTime(**row))
+
+
+def reconcile(
+    stages: Sequence[StageTime],
+    entries: Sequence[LedgerEntry],
+    measured: Sequence[MeterLine],
+    counted: Sequence[MeterLine] | None = None,
+    simulated: Sequence[LedgerEntry] | None = None,
+    app_bytes: int = 0,
+) -> tuple[StageTraffic, ...]:
+    """Stage by stage, down and up: what the ledger says of a run and what its link carried.
+
+    ``entries`` are the deployment's ledger, ``simulated`` that of a simulation of the same run.
+    A meter line's bytes are shared out over the stages that its interval touches, evenly in
+    time. ``app_bytes``: of the bundle and the configuration that a node gets with the first
+    exchange of a Flower run: as it joins or, where nobody is asked to join, with each round's
+    question for its profile, for each round is a run then.
+    """
+    carried = _by_stage(stages, measured)
+    link = None if counted is None else _by_stage(stages, counted)
+    payload: dict[Key, int] = defaultdict(int)
+    for entry in entries:
+        payload[stage_of(entry), is_upload(entry)] += entry.payload_bytes
+    nodes = len({line.peer for line in measured if line.service == "flower"})
+    model = timed = None
+    if simulated is not None:
+        timed = timed_bytes(stages, entries, nodes)
+        model = modelled_bytes(simulated)
+        for first, count in first_exchanges(entries).items():
+            beside = (0, 0) if first == "join" else (JOIN_DOWN_BYTES, JOIN_UP_BYTES)
+            told = stream_bytes(app_bytes) if app_bytes else 0
+            model[first, False] += count * (beside[0] + told)
+            model[first, True] += count * (beside[1] + returned_bytes(app_bytes))
+    rows = [
+        StageTraffic(
+            stage=stage,
+            up=up,
+            payload_bytes=payload[stage, up],
+            measured_bytes=round(carried[stage, up]),
+            counted_bytes=None if link is None else round(link[stage, up]),
+            modelled_bytes=None
+            if model is None or timed is None or stage == BETWEEN
+            else round(model[stage, up] + timed[stage, up]),
+            timed_bytes=0 if timed is None else round(timed[stage, up]),
+        )
+        for stage in (*STAGES, BETWEEN)
+        for up in (False, True)
+    ]
+    *staged, down, up_row = rows
+    totals = _totals(STAGED, staged)
+    return (*staged, *totals, down, up_row, *_totals(ALL, rows))
+
+
+def _by_stage(stages: Sequence[StageTime], lines: Iterable[MeterLine]) -> dict[Key, float]:
+    """Carried bytes by stage and direction."""
+    shares: dict[Key, float] = defaultdict(float)
+    for line in lines:
+        span_s = line.until_s - line.since_s
+        left = 1.0
+        for stage in stages:
+            common_s = min(line.until_s, stage.ended_s) - max(line.since_s, stage.began_s)
+            if common_s <= 0 or span_s <= 0:
+                continue
+            share = min(left, common_s / span_s)
+            left -= share
+            shares[stage.stage, False] += share * line.carried.down_bytes
+            shares[stage.stage, True] += share * line.carried.up_bytes
+        shares[BETWEEN, False] += left * line.carried.down_bytes
+        shares[BETWEEN, True] += left * line.carried.up_bytes
+    return shares
+
+
+def _totals(name: str, rows: Sequence[StageTraffic]) -> list[StageTraffic]:
+    """The sums over ``rows``, down and up; unknown where one of them is."""
+    totals = []
+    for up in (False, True):
+        mine = [row for row in rows if row.up is up]
+        total = StageTraffic(
+            stage=name,
+            up=up,
+            payload_bytes=sum(row.payload_bytes for row in mine),
+            measured_bytes=sum(row.measured_bytes for row in mine),
+            counted_bytes=_sum([row.counted_bytes for row in mine]),
+            modelled_bytes=_sum([row.modelled_bytes for row in mine]),
+            timed_bytes=sum(row.timed_bytes for row in mine),
+        )
+        totals.append(total)
+    return totals
+
+
+def _sum(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def _difference(told: int, wanted: int | None) -> float | None:
+    return told / wanted - 1 if wanted else None

@@ -1,0 +1,80 @@
+"""Scores from a source's predictions and the true labels alone: LEEP, NCE, and the likelihood.
+
+Higher is better, 0 the best; in nats. LEEP and NCE read the source's classes as mere symbols: a
+source that calls every walk a run loses nothing, as its head can be taught anew.
+
+Legend: L labelled samples, Z the source's classes, C classes present.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from graft.errors import DomainClassError, DomainValueError
+from graft.selection.scores.inputs import Floats, checked_labels, checked_rows
+
+_SPREAD = 0.01
+
+
+def leep_score(probabilities_LZ: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
+    """LEEP: mean log-likelihood of y under P(y | x) = sum_z P(y | z) theta(x)_z (published).
+
+    Nguyen, Hassner, Seeger and Archambeau, ICML 2020. theta are the source's probabilities and
+    P(y | z) their empirical joint with y. Between -log C and 0; 0 where L holds one class.
+    Raises DomainShapeError, DomainEmptyError, or DomainValueError for what is no probability.
+    """
+    theta_LZ = _checked_probabilities(probabilities_LZ)
+    place_L, counts_C = checked_labels(y_L, len(theta_LZ))
+    joint_CZ = np.zeros((len(counts_C), theta_LZ.shape[1]))
+    np.add.at(joint_CZ, place_L, theta_LZ)
+    marginal_Z = joint_CZ.sum(0)
+    # A class that the source never gives any chance adds nothing to any row.
+    given_Z = marginal_Z > 0
+    conditional_CZ = joint_CZ[:, given_Z] / marginal_Z[given_Z]
+    expected_L = (conditional_CZ[place_L] * theta_LZ[:, given_Z]).sum(1)
+    return float(np.log(np.minimum(expected_L, 1)).mean())
+
+
+def nce_score(probabilities_LZ: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
+    """NCE: -H(Y | Z), Z the class that the source gives each row (published).
+
+    Tran, Nguyen and Hassner, ICCV 2019. Between -log C and 0; 0 where the source's classes
+    tell the true ones apart, or L holds one class. Raises as ``leep_score`` does.
+    """
+    theta_LZ = _checked_probabilities(probabilities_LZ)
+    place_L, counts_C = checked_labels(y_L, len(theta_LZ))
+    joint_CZ = np.zeros((len(counts_C), theta_LZ.shape[1]))
+    np.add.at(joint_CZ, (place_L, theta_LZ.argmax(1)), 1)
+    places = joint_CZ > 0
+    conditional = (joint_CZ / np.maximum(joint_CZ.sum(0), 1))[places]
+    return float((joint_CZ[places] * np.log(conditional)).sum() / len(place_L))
+
+
+def likelihood_score(probabilities_LC: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
+    """Mean log-likelihood of the labels under the source's own head (ours).
+
+    Here the source's classes are the newcomer's. A hundredth of each row's probability is
+    spread evenly over all C, so that one row of a class that the source does not know costs a
+    bounded amount: between -log(100 C) and 0. Raises as ``leep_score`` does, and
+    DomainClassError for a label that is none of the C.
+    """
+    theta_LC = _checked_probabilities(probabilities_LC)
+    checked_labels(y_L, len(theta_LC))
+    labels, num_classes = np.asarray(y_L), theta_LC.shape[1]
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise DomainClassError(
+            f"labels: got {labels.min()} to {labels.max()}, wanted 0 to {num_classes - 1}"
+        )
+    picked_L = theta_LC[np.arange(len(labels)), labels]
+    return float(np.log((1 - _SPREAD) * picked_L + _SPREAD / num_classes).mean())
+
+
+def _checked_probabilities(probabilities_LZ: npt.ArrayLike) -> Floats:
+    theta_LZ = checked_rows(probabilities_LZ, "probabilities")
+    if (theta_LZ < 0).any() or not np.allclose(theta_LZ.sum(1), 1, atol=1e-3):
+        raise DomainValueError(
+            f"probabilities: got rows that sum to {theta_LZ.sum(1).min():.4g} to "
+            f"{theta_LZ.sum(1).max():.4g}, wanted numbers of at least 0 that sum to 1"
+        )
+    # Summed in float32, a row may be off by its rounding.
+    normalised_LZ: Floats = theta_LZ / theta_LZ.sum(1, keepdims=True)
+    return normalised_LZ

@@ -1,0 +1,287 @@
+"""A network as the compiled trainer sees it: its blocks, and where each tensor lies.
+
+Legend: N rows, B a batch, S steps.
+"""
+
+import ctypes
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor, nn
+
+from graft.core.config import TrainingConfig
+from graft.models.zoo import Network, _MeanPool, _Outline
+from graft.training.compiled.build import load_kernels
+from graft.training.stages import ROWS_AT_ONCE, stages_of
+
+_UNIT = 16  # floats: every width is padded to whole vectors
+_MAX_BLOCKS = 8
+
+
+class _Block(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "inputs", "outputs", "height", "width", "kernel_h", "kernel_w", "stride_h", "stride_w",
+            "pad_h", "pad_w", "out_h", "out_w",
+        )
+    ]  # fmt: skip
+
+
+class _Plan(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "batch", "dense", "num_blocks", "gru_width", "features", "classes", "class_lanes",
+        )
+    ] + [("blocks", _Block * _MAX_BLOCKS)]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Slot:
+    """A tensor's place in a flat buffer: axes in ``order``, each padded with zeros to ``shape``."""
+
+    name: str
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class KernelPlan:
+    """What the compiled trainer must know of one architecture at one batch size."""
+
+    plan: _Plan
+    parameters: tuple[_Slot, ...]
+    statistics: tuple[_Slot, ...]
+    first: nn.Module
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Samples as the first block reads them: dense rows, or padded and channels-last."""
+        if self.plan.dense:
+            return torch.cat([self.first(part) for part in torch.split(x, ROWS_AT_ONCE)])
+        block = self.plan.blocks[0]
+        pads = [block.pad_w, block.pad_w, block.pad_h, block.pad_h]
+        return F.pad(x, pads[: 2 * (x.ndim - 2)]).movedim(1, -1).contiguous()
+
+
+def kernel_plan(network: Network, sample_shape: tuple[int, ...], batch: int) -> KernelPlan | None:
+    """The plan of a network, or None where the compiled trainer has no form for it."""
+    stages = stages_of(network)
+    if stages is None:
+        return None
+    modules = [module for _, module in stages]
+    dense = isinstance(modules[0], nn.Flatten | _Outline)
+    blocks = stages[1:-1] if dense else stages[:-1]
+    gru = modules[-2] if isinstance(modules[-2], nn.GRU) else None
+    if not dense:
+        if gru is None and not isinstance(modules[-2], _MeanPool):
+            return None
+        blocks = blocks[:-1]
+    triples = [blocks[i : i + 3] for i in range(0, len(blocks), 3)]
+    if not 1 <= len(triples) <= _MAX_BLOCKS or not all(_is_block(t, dense) for t in triples):
+        return None
+    if gru is not None and (gru.hidden_size % _UNIT or len(sample_shape) != 2):
+        return None
+    parameters: list[_Slot] = []
+    statistics: list[_Slot] = []
+    found: list[_Block] = []
+    shape = sample_shape
+    for (name, module), (norm, _), _ in triples:
+        block, slot = _block(name, module, shape, batch, found[-1].outputs if found else None)
+        vector = (int(block.outputs),)
+        parameters += [slot, *(_vector(f"{norm}.{part}", vector) for part in ("weight", "bias"))]
+        statistics += [_vector(f"{norm}.running_{part}", vector) for part in ("mean", "var")]
+        shape = (block.outputs, *((block.out_h, block.out_w)[3 - len(shape) :]))
+        found.append(block)
+    if math.prod(shape[1:]) * batch < 2:
+        return None
+    width = int(found[-1].outputs)
+    if gru is not None:
+        parameters += _gru_slots(stages[-2][0], width, gru.hidden_size)
+        width = gru.hidden_size
+    lanes = _padded(network.head.out_features)
+    parameters += [
+        _Slot(name="head.weight", order=(1, 0), shape=(width, lanes)),
+        _vector("head.bias", (lanes,)),
+    ]
+    plan = _Plan(
+        batch=batch, dense=dense, num_blocks=len(found),
+        gru_width=0 if gru is None else gru.hidden_size, features=width,
+        classes=network.head.out_features, class_lanes=lanes,
+        blocks=(_Block * _MAX_BLOCKS)(*found),
+    )  # fmt: skip
+    return KernelPlan(
+        plan=plan, parameters=tuple(parameters), statistics=tuple(statistics), first=modules[0]
+    )
+
+
+def train_compiled(
+    plan: KernelPlan,
+    network: Network,
+    x: Tensor,
+    y_N: Tensor,
+    rows_SB: Tensor,
+    config: TrainingConfig,
+) -> Tensor:
+    """Train a network in place; every step's loss (S,).
+
+    Raises MemoryError where the kernel finds no room.
+    """
+    state = _state(network)
+    run = _run(plan, state, x, y_N, rows_SB, config.learning_rate, config.weight_decay)
+    with torch.no_grad():
+        for slots, flat in ((plan.parameters, run.parameters), (plan.statistics, run.statistics)):
+            for slot, tensor in _views(slots, flat, state):
+                state[slot.name].copy_(tensor)
+        for name, buffer in network.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                buffer += len(rows_SB)
+    return run.losses_S
+
+
+@torch.no_grad()
+def compiled_features(plan: KernelPlan, network: Network, x: Tensor) -> Tensor:
+    """Features (N, F) of a network by its running statistics, whatever mode it is in.
+
+    Raises MemoryError where the kernel finds no room.
+    """
+    kernels = load_kernels()
+    assert kernels is not None, "a plan is made only where there are kernels"
+    state, rows = _state(network), plan.rows(x)
+    parameters, statistics = _gather(plan.parameters, state), _gather(plan.statistics, state)
+    features_NF = torch.empty(len(x), plan.plan.features)
+    failed = kernels.graft_features(
+        ctypes.addressof(plan.plan), len(parameters), parameters.data_ptr(),
+        statistics.data_ptr(), rows.data_ptr(), len(x), features_NF.data_ptr(),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError(f"features by {len(parameters)} parameters: no memory for a batch")
+    return features_NF[:, : network.num_features]
+
+
+def compiled_gradients(
+    plan: KernelPlan, network: Network, x: Tensor, y_B: Tensor
+) -> tuple[float, dict[str, Tensor]]:
+    """Mean cross-entropy of one batch and its gradients by name; the network stays as it is."""
+    state = _state(network)
+    run = _run(plan, state, x, y_B, torch.arange(len(x))[None], 0.0, 0.0)
+    views = _views(plan.parameters, run.gradients, state)
+    return float(run.losses_S[0]), {slot.name: tensor for slot, tensor in views}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Run:
+    parameters: Tensor
+    gradients: Tensor
+    statistics: Tensor
+    losses_S: Tensor
+
+
+def _run(
+    plan: KernelPlan,
+    state: dict[str, Tensor],
+    x: Tensor,
+    y_N: Tensor,
+    rows_SB: Tensor,
+    learning_rate: float,
+    weight_decay: float,
+) -> _Run:
+    kernels = load_kernels()
+    assert kernels is not None, "a plan is made only where there are kernels"
+    parameters = _gather(plan.parameters, state)
+    run = _Run(
+        parameters=parameters,
+        gradients=torch.zeros_like(parameters),
+        statistics=_gather(plan.statistics, state),
+        losses_S=torch.zeros(len(rows_SB)),
+    )
+    rows, labels, rows_SB = plan.rows(x), y_N.to(torch.int64).contiguous(), rows_SB.contiguous()
+    tensors = (run.parameters, run.gradients, run.statistics, rows, labels, rows_SB)
+    failed = kernels.graft_train(
+        ctypes.addressof(plan.plan), len(parameters), *(each.data_ptr() for each in tensors),
+        len(rows_SB), learning_rate, weight_decay, run.losses_S.data_ptr(),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError(f"training {len(parameters)} parameters: no memory for a step")
+    return run
+
+
+def _state(network: Network) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _padded(count: int) -> int:
+    return math.ceil(count / _UNIT) * _UNIT
+
+
+def _vector(name: str, shape: tuple[int, ...]) -> _Slot:
+    return _Slot(name=name, order=(0,), shape=shape)
+
+
+def _is_block(triple: list[tuple[str, nn.Module]], dense: bool) -> bool:
+    if len(triple) != 3:
+        return False
+    (_, first), (_, norm), (_, last) = triple
+    wanted = nn.Linear if dense else nn.Conv1d | nn.Conv2d
+    return (
+        isinstance(first, wanted)
+        and first.bias is None
+        and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        and (norm.eps, norm.momentum) == (1e-5, 0.1)
+        and isinstance(last, nn.ReLU)
+    )
+
+
+def _block(
+    name: str, module: nn.Module, shape: tuple[int, ...], batch: int, inputs: int | None
+) -> tuple[_Block, _Slot]:
+    """One block over samples of this shape; a dense one is a line of ``batch`` positions."""
+    if isinstance(module, nn.Linear):
+        wide, outputs = inputs or module.in_features, _padded(module.out_features)
+        block = _Block(wide, outputs, 1, batch, 1, 1, 1, 1, 0, 0, 1, batch)
+        return block, _Slot(name=f"{name}.weight", order=(1, 0), shape=(wide, outputs))
+    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    wide, outputs = inputs or module.in_channels, _padded(module.out_channels)
+    ones, zeros = (1,) * (3 - len(shape)), (0,) * (3 - len(shape))
+    size = ones + tuple(shape[1:])
+    kernel, stride = ones + tuple(module.kernel_size), ones + tuple(module.stride)
+    assert not isinstance(module.padding, str)
+    pad = zeros + tuple(module.padding)
+    out = [(size[i] + 2 * pad[i] - kernel[i]) // stride[i] + 1 for i in (0, 1)]
+    block = _Block(wide, outputs, *size, *kernel, *stride, *pad, *out)
+    order = (2, 1, 0) if len(shape) == 2 else (2, 3, 1, 0)
+    slot = _Slot(name=f"{name}.weight", order=order, shape=(*module.kernel_size, wide, outputs))
+    return block, slot
+
+
+def _gru_slots(name: str, inputs: int, width: int) -> list[_Slot]:
+    return [
+        _Slot(name=f"{name}.weight_ih_l0", order=(1, 0), shape=(inputs, 3 * width)),
+        _Slot(name=f"{name}.weight_hh_l0", order=(1, 0), shape=(width, 3 * width)),
+        _vector(f"{name}.bias_ih_l0", (3 * width,)),
+        _vector(f"{name}.bias_hh_l0", (3 * width,)),
+    ]
+
+
+def _gather(slots: tuple[_Slot, ...], state: dict[str, Tensor]) -> Tensor:
+    flat = torch.zeros(sum(math.prod(slot.shape) for slot in slots))
+    for slot, tensor in _views(slots, flat, state):
+        tensor.copy_(state[slot.name].detach())
+    return flat
+
+
+def _views(
+    slots: tuple[_Slot, ...], flat: Tensor, state: dict[str, Tensor]
+) -> Iterator[tuple[_Slot, Tensor]]:
+    """Each slot with its part of the buffer, seen in the tensor's own shape and axes."""
+    at = 0
+    for slot in slots:
+        whole = flat[at : at + math.prod(slot.shape)].view(slot.shape)
+        at += whole.numel()
+        permuted = state[slot.name].permute(slot.order)
+        inner = whole[tuple(slice(0, size) for size in permuted.shape)]
+        back = sorted(range(len(slot.order)), key=slot.order.__getitem__)
+        yield slot, inner.permute(back)

@@ -1,0 +1,236 @@
+"""What a record must satisfy to cross the network, checked before encoding and after decoding.
+
+Legend: C classes, D statistics, F features.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+
+from graft.core.records import (
+    DOMAIN_ID,
+    Answer,
+    Candidate,
+    Demotion,
+    DomainProfile,
+    Failure,
+    FloatArray,
+    FusionTrace,
+    LearnReport,
+    ModelCard,
+    Order,
+    ProbeOrder,
+    ProfileOrder,
+    Selection,
+)
+from graft.errors import MessageError
+
+MAX_CLASSES: Final = 65_536
+MAX_STATISTICS: Final = 1_048_576
+MAX_LISTED: Final = 65_536
+MAX_NAME_LENGTH: Final = 256
+MAX_TEXT_LENGTH: Final = 16_384
+MAX_SIGNATURE_BYTES: Final = 1_024
+MAX_EPOCHS_TOLD: Final = 32
+MAX_UINT32: Final = 2**32 - 1
+MAX_UINT64: Final = 2**64 - 1
+
+_MODEL_ID: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def is_model_id(text: str) -> bool:
+    """Whether ``text`` is 64 lowercase hex digits."""
+    return _MODEL_ID.fullmatch(text) is not None
+
+
+def check_domain_id(domain_id: str) -> None:
+    """Raises MessageError unless the id is 1 to 128 of letters, digits and ``._@-``."""
+    if not isinstance(domain_id, str) or DOMAIN_ID.fullmatch(domain_id) is None:
+        raise MessageError(f"domain id {domain_id!r:.60}: wanted {DOMAIN_ID.pattern}")
+
+
+def check_order(order: Order) -> None:
+    """Raises MessageError for an order that may not travel."""
+    check_domain_id(order.domain_id)
+    _check_integer("round index", order.round_index, MAX_UINT32)
+    if isinstance(order, ProfileOrder):
+        return
+    _check_name("method", order.method)
+    cards = order.candidates if isinstance(order, ProbeOrder) else (*order.sources, *order.groups)
+    _check_count("cards", len(cards))
+    for card in cards:
+        check_card(card)
+    if isinstance(order, ProbeOrder):
+        _check_finite("coarse distances", order.coarse_distances)
+        if len(order.coarse_distances) != len(cards):
+            raise MessageError(
+                f"coarse distances: got {len(order.coarse_distances)}, wanted {len(cards)}"
+            )
+
+
+def check_answer(answer: Answer) -> None:
+    """Raises MessageError for an answer that may not travel."""
+    check_domain_id(answer.domain_id)
+    if isinstance(answer, DomainProfile):
+        _check_profile(answer)
+    elif isinstance(answer, Selection):
+        _check_count("candidates", len(answer.candidates))
+        _check_count("chosen", len(answer.chosen))
+        for candidate in answer.candidates:
+            _check_candidate(candidate)
+        for model_id in answer.chosen:
+            _check_model_id(model_id)
+        _check_demotions(answer.demoted)
+    elif isinstance(answer, LearnReport):
+        _check_report(answer)
+    else:
+        _check_failure(answer)
+
+
+def _check_profile(profile: DomainProfile) -> None:
+    check_domain_id(profile.domain_id)
+    _check_name("task", profile.task)
+    _check_integer("number of samples", profile.num_samples, MAX_UINT64)
+    _check_array("statistics", profile.statistics_D, 1)
+    if profile.statistics_D.size > MAX_STATISTICS:
+        raise MessageError(f"statistics: got {profile.statistics_D.size}, limit {MAX_STATISTICS}")
+    counts_C = profile.class_counts_C
+    if counts_C is None:
+        return
+    if counts_C.ndim != 1 or counts_C.dtype != np.int64 or not 1 <= counts_C.size <= MAX_CLASSES:
+        raise MessageError(f"class counts: got {counts_C.dtype} of shape {counts_C.shape}")
+    if int(counts_C.min()) < 0:
+        raise MessageError(f"class counts: got {int(counts_C.min())}, wanted none below zero")
+
+
+def check_card(card: ModelCard) -> None:
+    """Raises MessageError for a card that may not travel or be kept."""
+    _check_model_id(card.model_id)
+    check_domain_id(card.domain_id)
+    _check_name("architecture", card.architecture)
+    for what in ("payload_bytes", "base_bytes", "residual_bytes"):
+        _check_integer(what, getattr(card, what), MAX_UINT64)
+    _check_integer("round index", card.round_index, MAX_UINT32)
+    mask_C = card.class_mask_C
+    if mask_C.ndim != 1 or mask_C.dtype != np.bool_ or not 1 <= mask_C.size <= MAX_CLASSES:
+        raise MessageError(f"class mask: got {mask_C.dtype} of shape {mask_C.shape}")
+    _check_count("parents", len(card.parents))
+    for parent in card.parents:
+        _check_model_id(parent)
+    if card.profile is not None:
+        _check_profile(card.profile)
+    if card.centroids_CF is not None:
+        _check_array("centroids", card.centroids_CF, 2)
+        if card.centroids_CF.shape[0] != mask_C.size:
+            raise MessageError(
+                f"centroids: got shape {card.centroids_CF.shape}, wanted {mask_C.size} rows"
+            )
+    if not isinstance(card.signature, bytes) or len(card.signature) > MAX_SIGNATURE_BYTES:
+        raise MessageError(f"signature: wanted at most {MAX_SIGNATURE_BYTES} bytes")
+
+
+def _check_candidate(candidate: Candidate) -> None:
+    _check_model_id(candidate.model_id)
+    scores = [candidate.coarse_distance]
+    if candidate.joint_score is not None:
+        scores.append(candidate.joint_score)
+    _check_finite("candidate scores", scores)
+
+
+def _check_report(report: LearnReport) -> None:
+    _check_integer("round index", report.round_index, MAX_UINT32)
+    _check_name("method", report.method)
+    _check_name("architecture", report.architecture)
+    _check_name("device class", report.device_class)
+    _check_count("source domains", len(report.source_domains))
+    for domain_id in report.source_domains:
+        check_domain_id(domain_id)
+    _check_count("metrics", len(report.metrics))
+    for name, value in report.metrics.items():
+        _check_name("metric", name)
+        _check_finite(f"metric {name}", [value])
+    _check_finite("compute_s", [report.compute_s])
+    _check_integer("peak_memory_bytes", report.peak_memory_bytes, MAX_UINT64)
+    if report.card is not None:
+        check_card(report.card)
+    _check_demotions(report.demoted)
+    if report.trace is not None:
+        _check_trace(report.trace, len(report.source_domains))
+
+
+def _check_trace(trace: FusionTrace, num_sources: int) -> None:
+    _check_array("mixture", trace.mixture_SQ, 2)
+    if trace.mixture_SQ.shape != (num_sources, 6):
+        raise MessageError(
+            f"mixture: got shape {trace.mixture_SQ.shape}, wanted ({num_sources}, 6)"
+        )
+    shares = [trace.mixture_SQ]
+    if trace.dictionary_E4 is not None:
+        _check_array("dictionary", trace.dictionary_E4, 2)
+        epochs, columns = trace.dictionary_E4.shape
+        if columns != 4 or epochs > MAX_EPOCHS_TOLD:
+            raise MessageError(
+                f"dictionary: got shape {(epochs, columns)}, wanted at most ({MAX_EPOCHS_TOLD}, 4)"
+            )
+        if trace.dictionary_E4[:, 0].min() < 0:
+            raise MessageError("dictionary: got an epoch below 0")
+        shares.append(trace.dictionary_E4[:, 1:])
+    for part in shares:
+        if part.min() < 0 or part.max() > 1:
+            raise MessageError(f"fusion trace: got {part.min()} to {part.max()}, wanted 0 to 1")
+
+
+def _check_demotions(demotions: Sequence[Demotion]) -> None:
+    _check_count("demotions", len(demotions))
+    for demotion in demotions:
+        _check_model_id(demotion.model_id)
+        check_domain_id(demotion.domain_id)
+        _check_name("reason", demotion.reason)
+
+
+def _check_failure(failure: Failure) -> None:
+    _check_integer("round index", failure.round_index, MAX_UINT32)
+    _check_name("method", failure.method)
+    _check_name("error", failure.error)
+    if len(failure.message) > MAX_TEXT_LENGTH:
+        raise MessageError(f"failure message: {len(failure.message)} characters")
+
+
+def _check_model_id(model_id: str) -> None:
+    if not isinstance(model_id, str) or not is_model_id(model_id):
+        raise MessageError(f"model id {model_id!r:.80}: wanted 64 lowercase hex digits")
+
+
+def _check_name(what: str, name: str) -> None:
+    if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise MessageError(f"{what} {name!r:.60}: wanted at most {MAX_NAME_LENGTH} printables")
+
+
+def _check_integer(what: str, value: int, limit: int) -> None:
+    if not isinstance(value, int | np.integer) or not 0 <= value <= limit:
+        raise MessageError(f"{what}: got {value!r:.40}, wanted an integer from 0 to {limit}")
+
+
+def _check_finite(what: str, values: Iterable[float]) -> None:
+    for value in values:
+        if not isinstance(value, int | float | np.integer | np.floating) or not math.isfinite(
+            value
+        ):
+            raise MessageError(f"{what}: got {value!r:.40}, wanted a finite number")
+
+
+def _check_array(what: str, array: FloatArray, num_axes: int) -> None:
+    if array.ndim != num_axes or array.dtype != np.float32:
+        raise MessageError(f"{what}: got {array.dtype} with {array.ndim} axes")
+    if num_axes > 1 and not array.size:
+        raise MessageError(f"{what}: got empty shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise MessageError(f"{what}: holds NaN or infinity")
+
+
+def _check_count(what: str, count: int) -> None:
+    if count > MAX_LISTED:
+        raise MessageError(f"{what}: got {count}, limit {MAX_LISTED}")

@@ -1,0 +1,126 @@
+"""A real device's reply: its answer, and the rows of what it moved to and from the depot.
+
+The rows ride beside the answer because the device's disk is not the server's. Both sides keep
+a reply until its round is over, so that nobody who was killed has it worked out twice.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast, get_args
+
+from google.protobuf.message import DecodeError
+
+from graft.core.files import AnyPath, replace_file
+from graft.core.ledger import DEPOT
+from graft.core.records import LedgerEntry, Order, Outcome, Phase
+from graft.errors import MessageError
+from graft.wire.messages.checks import MAX_UINT32, MAX_UINT64
+from graft.wire.stubs import messages_pb2 as pb
+
+MESSAGE_TRANSFERS: Final = "transfers"
+MAX_TRANSFER_ROWS: Final = 100_000
+_MAX_TRANSFER_BYTES: Final = 8 * 1024 * 1024
+_PARTS: Final = {"base", "residual", "exact", "stored"}
+_PHASES: Final = set(get_args(Phase))
+_OUTCOMES: Final = set(get_args(Outcome))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """An encoded answer and the encoded rows of its transfers."""
+
+    answer: bytes
+    transfers: bytes = b""
+
+
+def order_digest(order: bytes) -> str:
+    """SHA-256 (hex) of an encoded order: what it is kept under, on either side."""
+    return hashlib.sha256(order).hexdigest()
+
+
+class ReplyFolder:
+    """Replies by the SHA-256 of the order that they answer, each whole or not there."""
+
+    def __init__(self, path: AnyPath) -> None:
+        self._path = path
+
+    def load(self, order: bytes) -> Reply | None:
+        """The reply to an encoded order, or None where there is none."""
+        try:
+            kept = pb.KeptReply.FromString(self._file(order).read_bytes())
+        except (FileNotFoundError, DecodeError):
+            return None
+        return Reply(answer=kept.answer, transfers=kept.transfers)
+
+    def save(self, order: bytes, reply: Reply) -> None:
+        """Keep a reply; it outlives a power cut."""
+        kept = pb.KeptReply(answer=reply.answer, transfers=reply.transfers)
+        replace_file(self._file(order), kept.SerializeToString(), mode=0o600)
+
+    def _file(self, order: bytes) -> AnyPath:
+        return self._path / order_digest(order)
+
+
+def encode_transfers(entries: Sequence[LedgerEntry]) -> bytes:
+    """The rows of one order's transfers; what they share with the order is left out."""
+    rows = [
+        pb.Transfer(
+            phase=entry.phase,
+            message=entry.message,
+            attempt=entry.attempt,
+            payload_bytes=entry.payload_bytes,
+            wire_bytes=entry.wire_bytes,
+            measured_s=entry.measured_s or 0.0,
+            cached=entry.cached,
+            outcome=entry.outcome,
+        )
+        for entry in entries
+    ]
+    data: bytes = pb.Transfers(rows=rows).SerializeToString(deterministic=True)
+    return data
+
+
+def decode_transfers(data: bytes, order: Order, run: str) -> list[LedgerEntry]:
+    """The ledger's rows of what a device moved for ``order``; raises MessageError."""
+    if len(data) > _MAX_TRANSFER_BYTES:
+        raise MessageError(f"transfers: got {len(data)} bytes, limit {_MAX_TRANSFER_BYTES}")
+    try:
+        rows = pb.Transfers.FromString(data).rows
+    except DecodeError as error:
+        raise MessageError(f"transfers of {order.domain_id}: {error}") from error
+    if len(rows) > MAX_TRANSFER_ROWS:
+        raise MessageError(f"transfers: got {len(rows)} rows, limit {MAX_TRANSFER_ROWS}")
+    return [_entry(row, order, run) for row in rows]
+
+
+def _entry(row: pb.Transfer, order: Order, run: str) -> LedgerEntry:
+    kind, _, part = row.message.partition(".")
+    if (
+        kind != "payload"
+        or part not in _PARTS
+        or row.phase not in _PHASES
+        or row.outcome not in _OUTCOMES
+        or row.attempt > MAX_UINT32
+        or max(row.payload_bytes, row.wire_bytes) > MAX_UINT64 // 2
+        or not 0 <= row.measured_s < float("inf")
+    ):
+        raise MessageError(f"transfers of {order.domain_id}: got a row {row!r:.200}")
+    upwards = row.phase == "register"
+    return LedgerEntry(
+        run=run,
+        round_index=order.round_index,
+        phase=cast(Phase, row.phase),
+        method=order.method,
+        domain_id=order.domain_id,
+        sender=order.domain_id if upwards else DEPOT,
+        receiver=DEPOT if upwards else order.domain_id,
+        message=row.message,
+        attempt=row.attempt,
+        payload_bytes=row.payload_bytes,
+        wire_bytes=row.wire_bytes,
+        wire_source="measured",
+        measured_s=row.measured_s,
+        cached=row.cached,
+        outcome=cast(Outcome, row.outcome),
+    )

@@ -1,0 +1,119 @@
+"""Profiles and cards as columns: Parquet in and out, readable by any data frame library."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from graft.core.files import AnyPath, read_table, write_table
+from graft.core.records import Demotion, DomainProfile, ModelCard
+from graft.errors import MessageError, RunError
+from graft.wire.messages.codec import decode_card, encode_card
+
+_DEMOTIONS = pa.schema([(f.name, pa.string()) for f in dataclasses.fields(Demotion)])
+
+
+def write_cards(cards: Sequence[ModelCard], path: AnyPath) -> None:
+    """Write a catalogue atomically.
+
+    Readable columns stand beside each card's own encoding, which alone is read back.
+    """
+    columns = {
+        "model_id": [card.model_id for card in cards],
+        "domain_id": [card.domain_id for card in cards],
+        "architecture": [card.architecture for card in cards],
+        "round_index": [card.round_index for card in cards],
+        "payload_bytes": [card.payload_bytes for card in cards],
+        "shipped_bytes": [card.shipped_bytes for card in cards],
+        "class_mask": pa.array(
+            [card.class_mask_C.tolist() for card in cards], pa.list_(pa.bool_())
+        ),
+        "parents": pa.array([list(card.parents) for card in cards], pa.list_(pa.string())),
+        "card": pa.array([encode_card(card) for card in cards], pa.binary()),
+    }
+    write_table(pa.table(columns), path)
+
+
+def read_cards(path: AnyPath) -> tuple[ModelCard, ...]:
+    """The cards of ``write_cards``, profiles included; raises RunError where it cannot be read."""
+    try:
+        column = read_table(path)["card"]
+        if column.type != pa.binary() or column.null_count:
+            raise pa.ArrowInvalid(f"column card: got {column.type}, wanted bytes in every row")
+        return tuple(decode_card(row) for row in column.to_pylist())
+    except (FileNotFoundError, KeyError, pa.ArrowInvalid, MessageError) as error:
+        raise RunError(f"catalogue {path}: {error}") from error
+
+
+def write_profiles(profiles: Sequence[DomainProfile], path: AnyPath) -> None:
+    """Write profiles atomically, a row a domain."""
+    columns = {
+        "domain_id": [profile.domain_id for profile in profiles],
+        "task": [profile.task for profile in profiles],
+        "num_samples": pa.array([profile.num_samples for profile in profiles], pa.int64()),
+        "statistics": pa.array(
+            [profile.statistics_D for profile in profiles], pa.list_(pa.float32())
+        ),
+        "class_counts": pa.array(
+            [profile.class_counts_C for profile in profiles], pa.list_(pa.int64())
+        ),
+    }
+    write_table(pa.table(columns), path)
+
+
+def write_demotions(demotions: Sequence[Demotion], path: AnyPath) -> None:
+    """Write atomically which newcomer demoted which source, and why."""
+    rows = [dataclasses.asdict(demotion) for demotion in demotions]
+    write_table(pa.Table.from_pylist(rows, schema=_DEMOTIONS), path)
+
+
+def read_demotions(path: AnyPath) -> tuple[Demotion, ...]:
+    """What ``write_demotions`` wrote; none of a run from before there were any.
+
+    Raises RunError where it cannot be read.
+    """
+    if not path.exists():
+        return ()
+    try:
+        return tuple(Demotion(**row) for row in read_table(path).to_pylist())
+    except (TypeError, pa.ArrowInvalid) as error:
+        raise RunError(f"demotions {path}: {error}") from error
+
+
+def read_profiles(path: AnyPath) -> list[DomainProfile]:
+    """What ``write_profiles`` wrote; statistics are views of one matrix where all are of a length.
+
+    Raises RunError where it cannot be read.
+    """
+    try:
+        table = read_table(path).combine_chunks()
+        columns = {name: table[name].to_pylist() for name in ("domain_id", "task", "num_samples")}
+        statistics, counts = (_rows(table[name]) for name in ("statistics", "class_counts"))
+    except (FileNotFoundError, KeyError, pa.ArrowInvalid) as error:
+        raise RunError(f"profiles {path}: {error}") from error
+    return [
+        DomainProfile(
+            domain_id=domain_id,
+            task=task,
+            num_samples=num_samples,
+            statistics_D=statistics_D,
+            class_counts_C=counts_C,
+        )
+        for domain_id, task, num_samples, statistics_D, counts_C in zip(
+            *columns.values(), statistics, counts, strict=True
+        )
+    ]
+
+
+def _rows(column: pa.ChunkedArray) -> list[Any]:
+    """Each row of a column of lists, a view of all their values; None where there is none."""
+    rows: list[Any] = []
+    for chunk in column.chunks:
+        values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
+        known = chunk.is_valid().to_pylist()
+        rows += [
+            values[offsets[place] : offsets[place + 1]] if known[place] else None
+            for place in range(len(chunk))
+        ]
+    return rows

@@ -1,0 +1,193 @@
+"""Setting up a deployment: the server's folder, and a folder for each device that joins.
+
+OUT/ca/ (keep it offline), OUT/server/, OUT/devices/<domain>/; see ``graft/core/deployment.py``.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import tomli_w
+from flwr.cli.build import build_fab_from_disk
+
+from graft.core.config import ExpansionConfig, config_toml
+from graft.core.deployment import (
+    DeviceSettings,
+    ServerSettings,
+    read_server,
+    write_device,
+    write_server,
+)
+from graft.core.files import replace_file
+from graft.data.dataset_table import read_dataset
+from graft.errors import MessageError, RunError
+from graft.wire.messages.checks import check_domain_id
+from graft_server.deployment.authority import (
+    MAX_COMMON_NAME,
+    create_authority,
+    node_keys,
+    open_authority,
+)
+from graft_server.signing import open_signer
+
+# No code in it: a device runs what is installed there, never what a server sends.
+_BUNDLE = {
+    "project": {"name": "graft-field", "version": "1.0.0", "description": "", "dependencies": []},
+    "tool": {
+        "flwr": {
+            "app": {
+                "publisher": "graft",
+                "components": {
+                    "serverapp": "graft_server.flower.deployed_app:app",
+                    "clientapp": "graft_client.deployed_app:app",
+                },
+                "config": {"expansion": "", "join-timeout-s": 120.0, "patience-s": 600.0},
+            }
+        }
+    },
+}
+_POLICY = """\
+# What may leave this site. The server cannot change it.
+min_class_count = 10  # a class with fewer rows gives neither its centroid nor its count
+"""
+
+
+def create_deployment(
+    out: Path,
+    *,
+    host: str,
+    dataset: Path,
+    config: ExpansionConfig,
+    flower_port: int,
+    depot_port: int,
+    insecure: bool = False,
+    depot_host: str = "",
+) -> ServerSettings:
+    """The authority and the server's folder under ``out``, without any device yet.
+
+    ``dataset`` is a folder with a ``dataset.toml``: the task that every device works on. What was
+    interrupted goes on with the authority that it had made. Raises RunError where ``out`` holds a
+    deployment, DatasetFormatError for another ``dataset``.
+    """
+    folder = out / "server"
+    if (folder / "server.toml").exists():
+        raise RunError(f"{out}: holds a deployment already; add devices with graft deploy enrol")
+    read_dataset(dataset)
+    settings = ServerSettings(
+        run=f"run-{secrets.token_hex(4)}",
+        host=host,
+        flower_port=flower_port,
+        depot_port=depot_port,
+        insecure=insecure,
+        depot_host=depot_host,
+    )
+    made = (out / "ca" / "ca.pem").exists()
+    authority = open_authority(out / "ca") if made else create_authority(out / "ca")
+    authority.server_identity(_hosts(host, depot_host)).write(folder)
+    replace_file(folder / "ca.pem", authority.certificate_pem)
+    replace_file(folder / "dataset.toml", (dataset / "dataset.toml").read_bytes())
+    replace_file(folder / "expansion.toml", config_toml(config).encode())
+    replace_file(folder / "app" / "pyproject.toml", tomli_w.dumps(_BUNDLE).encode())
+    open_signer(folder / "runs" / settings.run / "keys", settings.run)
+    write_server(folder, settings)  # last: from here on the deployment is there
+    return settings
+
+
+def enrol_device(out: Path, domain_id: str) -> Path:
+    """A new device's folder, to be carried to its machine; the server admits it from now on.
+
+    Raises MessageError for an unfit id, RunError where the domain is enrolled or was revoked.
+    """
+    check_domain_id(domain_id)
+    if len(domain_id) > MAX_COMMON_NAME:
+        raise MessageError(
+            f"domain id {domain_id}: a certificate has room for {MAX_COMMON_NAME} characters"
+        )
+    server = out / "server"
+    settings = read_server(server)
+    folder = out / "devices" / domain_id
+    if (server / "nodes" / f"{domain_id}.pub").exists():
+        raise RunError(f"device {domain_id}: is enrolled already")
+    if (server / "revoked" / f"{domain_id}.pub").exists():
+        raise RunError(
+            f"device {domain_id}: was revoked, and a certificate bears that name; wanted another"
+        )
+    authority = open_authority(out / "ca")
+    authority.device_identity(domain_id).write(folder)
+    private, public = node_keys()
+    replace_file(folder / "node.key", private, mode=0o600)
+    replace_file(folder / "node.pub", public)
+    replace_file(folder / "ca.pem", authority.certificate_pem)
+    for name in ("dataset.toml", f"runs/{settings.run}/keys/server.pub"):
+        replace_file(folder / Path(name).name, (server / name).read_bytes())
+    replace_file(folder / "policy.toml", _POLICY.encode())
+    write_device(
+        folder,
+        DeviceSettings(
+            domain=domain_id,
+            run=settings.run,
+            superlink=f"{settings.host}:{settings.flower_port}",
+            depot=f"{settings.depot_host or settings.host}:{settings.depot_port}",
+            bundle=hashlib.sha256(bundle_bytes(server)).hexdigest(),
+            insecure=settings.insecure,
+        ),
+    )
+    replace_file(server / "nodes" / f"{domain_id}.pub", public)  # last: from here on admitted
+    return folder
+
+
+def revoke_devices(server: Path, domain_ids: Sequence[str]) -> None:
+    """Admit devices no more: neither Flower nor the depot, from a running server's next look.
+
+    Raises RunError where one is not enrolled, and then revokes none.
+    """
+    _check_enrolled(server, domain_ids)
+    for domain_id in dict.fromkeys(domain_ids):
+        public = server / "nodes" / f"{domain_id}.pub"
+        replace_file(server / "revoked" / public.name, public.read_bytes())
+        public.unlink()
+
+
+def renew_certificates(out: Path, domain_ids: Sequence[str]) -> list[Path]:
+    """New TLS keys and certificates for the server, or for these devices; gives their folders.
+
+    What was issued before holds until it expires. Raises RunError where one is not enrolled or
+    the authority is away.
+    """
+    server = out / "server"
+    authority = open_authority(out / "ca")
+    if not domain_ids:
+        settings = read_server(server)
+        authority.server_identity(_hosts(settings.host, settings.depot_host)).write(server)
+        return [server]
+    _check_enrolled(server, domain_ids)
+    folders = [out / "devices" / domain_id for domain_id in domain_ids]
+    for folder in folders:
+        authority.device_identity(folder.name).write(folder)
+    return folders
+
+
+def bundle_bytes(server: Path) -> bytes:
+    """The app bundle that Flower makes of the server's ``app`` folder."""
+    return build_fab_from_disk(server / "app")
+
+
+def told_bytes(server: Path) -> int:
+    """What a node is sent once in each run: the bundle, and how to learn."""
+    return len(bundle_bytes(server)) + (server / "expansion.toml").stat().st_size
+
+
+def enrolled(server: Path) -> tuple[str, ...]:
+    """The domains whose devices may join, sorted."""
+    return tuple(sorted(path.stem for path in (server / "nodes").glob("*.pub")))
+
+
+def _check_enrolled(server: Path, domain_ids: Sequence[str]) -> None:
+    if strangers := sorted(set(domain_ids) - set(enrolled(server))):
+        raise RunError(f"device {strangers[0]}: is not enrolled")
+
+
+def _hosts(host: str, depot_host: str) -> list[str]:
+    """What the server's certificate is good for; its own commands call it by loopback."""
+    return list(dict.fromkeys(filter(None, (host, depot_host, "localhost", "127.0.0.1"))))

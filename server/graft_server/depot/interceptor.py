@@ -1,0 +1,241 @@
+"""Around every call of the depot: who may, how much, how long, and a record of it afterwards."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NoReturn
+
+import grpc
+
+from graft.core.ports import Clock
+from graft.errors import (
+    ArchitectureError,
+    DeviceRefusedError,
+    GraftError,
+    ModelMissingError,
+    PayloadError,
+    PayloadLimitError,
+    QuotaExceededError,
+    TransportError,
+)
+from graft.wire.overhead import framed_bytes, stream_bytes
+from graft.wire.stubs import depot_pb2 as pb
+from graft.wire.transfer.link import PART_CODES, Part
+from graft.wire.transfer.upload_plan import RETRY_AFTER
+from graft_server.depot.metrics import DepotMetrics
+from graft_server.depot.rate_limit import QuotaBook
+
+SERVICE: Final = "graft.v1.Depot"
+PARTS: Final[dict[int, Part]] = {code: part for part, code in PART_CODES.items()}
+Direction = Literal["up", "down"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallRecord:
+    """One call as it ended.
+
+    ``part``: "base", "residual", "exact", "base+residual" for a push of both, "" for none.
+    ``wire_bytes``: of all its messages, both ways, with gRPC's framing. ``outcome``: gRPC's name
+    of the status, "CANCELLED" where the device went away.
+    """
+
+    device: str
+    rpc: str
+    model_id: str
+    part: str
+    payload_bytes: int
+    wire_bytes: int
+    seconds: float
+    outcome: str
+
+
+def device_of(context: grpc.ServicerContext) -> str:
+    """Who calls: the client certificate's common name, else the peer's address without port."""
+    names = context.auth_context().get("x509_common_name")
+    if names:
+        return str(names[0].decode("utf-8", "replace"))
+    return str(context.peer()).rpartition(":")[0]
+
+
+def end_call(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    """End a call with the status that the client's link turns back into the typed error."""
+    if isinstance(error, QuotaExceededError):
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        context.set_trailing_metadata(((RETRY_AFTER, f"{error.retry_after_s:.3f}"),))
+    elif isinstance(error, DeviceRefusedError):
+        code = grpc.StatusCode.PERMISSION_DENIED
+    elif isinstance(error, ModelMissingError):
+        code = grpc.StatusCode.NOT_FOUND
+    elif isinstance(error, TransportError):
+        code = grpc.StatusCode.ABORTED
+    elif isinstance(error, PayloadLimitError | ArchitectureError):
+        code = grpc.StatusCode.INVALID_ARGUMENT
+    elif isinstance(error, PayloadError):
+        code = grpc.StatusCode.DATA_LOSS
+    else:
+        code = grpc.StatusCode.INTERNAL
+    context.abort(code, f"{type(error).__name__}: {error}")
+    raise AssertionError("abort always raises")
+
+
+class CallWatch(grpc.ServerInterceptor):  # type: ignore[misc]
+    """Refuses strangers, charges quotas message by message, and gives one record a call.
+
+    ``allows(device)``: whether the depot serves a device of this name; None: everyone.
+    """
+
+    def __init__(
+        self,
+        *,
+        allows: Callable[[str], bool] | None,
+        quotas: QuotaBook,
+        metrics: DepotMetrics,
+        record: Callable[[CallRecord], None],
+        clock: Clock,
+    ) -> None:
+        self.allows = allows
+        self.quotas = quotas
+        self.metrics = metrics
+        self.record = record
+        self.clock = clock
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """The depot's own handlers, watched; health checks as they are."""
+        handler = continuation(details)
+        service, _, rpc = details.method.lstrip("/").partition("/")
+        if handler is None or service != SERVICE:
+            return handler
+        codecs = (handler.request_deserializer, handler.response_serializer)
+        if handler.request_streaming:
+
+            def push(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+                with self._running(rpc, context) as call:
+                    return call.answered(handler.stream_unary(call.asked(messages), context))
+
+            return grpc.stream_unary_rpc_method_handler(push, *codecs)
+        if handler.response_streaming:
+
+            def fetch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+                with self._running(rpc, context) as call:
+                    (request,) = call.asked(iter([request]))
+                    for message in handler.unary_stream(request, context):
+                        yield call.answered(message)
+
+            return grpc.unary_stream_rpc_method_handler(fetch, *codecs)
+
+        def ask(request: Any, context: grpc.ServicerContext) -> Any:
+            with self._running(rpc, context) as call:
+                (request,) = call.asked(iter([request]))
+                return call.answered(handler.unary_unary(request, context))
+
+        return grpc.unary_unary_rpc_method_handler(ask, *codecs)
+
+    @contextmanager
+    def _running(self, rpc: str, context: grpc.ServicerContext) -> Iterator["_Call"]:
+        call = _Call(self, device_of(context), rpc)
+        start_s, outcome = self.clock(), "CANCELLED"  # a stream nobody reads is simply left
+        self.metrics.running.labels(rpc).inc()
+        try:
+            if self.allows is not None and not self.allows(call.device):
+                raise DeviceRefusedError(f"{call.device}: this depot does not serve it")
+            streams = rpc in ("Fetch", "Push")
+            with self.quotas.stream(call.device) if streams else nullcontext():
+                yield call
+            outcome = "OK"
+        except GraftError as error:
+            outcome = "RESOURCE_EXHAUSTED"
+            if isinstance(error, DeviceRefusedError):
+                outcome = "PERMISSION_DENIED"
+            end_call(context, error)
+        except grpc.RpcError:
+            raise
+        except Exception:
+            code = context.code()
+            outcome = "UNKNOWN" if code is None else code.name
+            raise
+        finally:
+            self.metrics.running.labels(rpc).dec()
+            self.metrics.calls.labels(rpc, outcome).inc()
+            seconds = self.clock() - start_s
+            self.metrics.seconds.labels(rpc).observe(seconds)
+            self.record(call.ended(seconds, outcome))
+
+
+class _Call:
+    """What one call has moved so far."""
+
+    def __init__(self, watch: CallWatch, device: str, rpc: str) -> None:
+        self.device = device
+        self._watch = watch
+        self._rpc = rpc
+        self._model_id = ""
+        self._forms: list[tuple[Part, int]] = []  # what is moved, and the bytes left of each
+        self._part = ""
+        self._payload_bytes = self._wire_bytes = 0
+
+    def asked(self, messages: Iterator[Any]) -> Iterator[Any]:
+        """The device's messages, as they are taken."""
+        for message in messages:
+            if isinstance(message, pb.PushChunk):
+                if message.WhichOneof("content") == "header":
+                    self._announced(message.header)
+                self._moved("up", message, len(message.data))
+            else:
+                self._model_id = message.model_id[:80]
+                if isinstance(message, pb.PushHeader):
+                    self._announced(message)
+                elif isinstance(message, pb.FetchRequest):
+                    self._part = PARTS.get(message.part, "")
+                self._moved("up", message, 0)
+            yield message
+
+    def answered(self, message: Any) -> Any:
+        """A message of the depot's, as it is given."""
+        self._moved("down", message, len(message.data) if isinstance(message, pb.Chunk) else 0)
+        return message
+
+    def ended(self, seconds: float, outcome: str) -> CallRecord:
+        return CallRecord(
+            device=self.device,
+            rpc=self._rpc,
+            model_id=self._model_id,
+            part=self._part,
+            payload_bytes=self._payload_bytes,
+            wire_bytes=self._wire_bytes,
+            seconds=seconds,
+            outcome=outcome,
+        )
+
+    def _announced(self, header: pb.PushHeader) -> None:
+        self._model_id = header.model_id[:80]
+        at = 0
+        lengths: dict[Part, int] = {
+            "exact": header.exact_bytes,
+            "base": header.base_bytes,
+            "residual": header.residual_bytes,
+        }
+        for part, num_bytes in lengths.items():
+            self._forms.append((part, max(0, num_bytes - max(0, header.offset - at))))
+            at += num_bytes
+        self._part = "+".join(part for part, num_bytes in lengths.items() if num_bytes)
+
+    def _moved(self, direction: Direction, message: Any, num_bytes: int) -> None:
+        if num_bytes:
+            self._watch.quotas.charge(self.device, num_bytes)
+        wire_bytes = stream_bytes(framed_bytes(message.ByteSize()))
+        self._payload_bytes += num_bytes
+        self._wire_bytes += wire_bytes
+        part = self._part_of(num_bytes) if self._rpc == "Push" else self._part
+        labels = (direction, part, self.device)
+        self._watch.metrics.payload_bytes.labels(*labels).inc(num_bytes)
+        self._watch.metrics.wire_bytes.labels(*labels).inc(wire_bytes)
+
+    def _part_of(self, num_bytes: int) -> str:
+        """Which form the next bytes of a push are; a message across two counts as the first."""
+        while self._forms and not self._forms[0][1]:
+            self._forms.pop(0)
+        if not self._forms:
+            return self._part
+        part, left = self._forms[0]
+        self._forms[0] = (part, max(0, left - num_bytes))
+        return part

@@ -1,0 +1,203 @@
+"""What the depot answers: models out of the store and into it, with a chunk in memory."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import grpc
+
+from graft.core.files import working_file
+from graft.errors import (
+    ArchitectureError,
+    GraftError,
+    PayloadChangedError,
+    PayloadError,
+    PayloadLimitError,
+    PayloadTruncatedError,
+)
+from graft.wire.messages.checks import is_model_id
+from graft.wire.payload.encoding import Shapes, check_shapes, model_id
+from graft.wire.payload.parts import join_parts
+from graft.wire.payload.parts_file import PartFile, join_files, read_base_head
+from graft.wire.payload.payload_file import (
+    check_payload,
+    fits_in_memory,
+    payload_bytes_of,
+    read_payload_head,
+)
+from graft.wire.stubs import depot_pb2 as pb
+from graft.wire.stubs import depot_pb2_grpc as pb_grpc
+from graft.wire.transfer.link import CHUNK_BYTES, PART_CODES
+from graft_server.depot.interceptor import PARTS, device_of, end_call
+from graft_server.depot.uploads import WORK_PREFIX, IncomingPushes, PendingPush
+from graft_server.model_store import DirectoryStore
+
+
+class DepotService(pb_grpc.DepotServicer):
+    """``finishing`` bounds how many pushes are joined, checked and split at once."""
+
+    def __init__(
+        self,
+        store: DirectoryStore,
+        incoming: IncomingPushes,
+        max_payload_bytes: int,
+        finishing: threading.BoundedSemaphore,
+    ) -> None:
+        self._store = store
+        self._incoming = incoming
+        self._max_payload_bytes = max_payload_bytes
+        self._finishing = finishing
+
+    def Fetch(  # noqa: N802
+        self, request: pb.FetchRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.Chunk]:
+        part = PARTS.get(request.part)
+        if part is None or not is_model_id(request.model_id):
+            end_call(context, PayloadLimitError("wanted a model id and a part"))
+        try:
+            path = self._store.path(request.model_id, part)
+            with path.open("rb") as file:
+                if request.offset > path.stat().st_size:
+                    raise PayloadLimitError("offset is behind the end")
+                file.seek(request.offset)
+                while data := file.read(CHUNK_BYTES):
+                    yield pb.Chunk(data=data)
+        except (GraftError, OSError) as error:
+            end_call(context, error)
+
+    def Push(  # noqa: N802
+        self, request_iterator: Iterator[pb.PushChunk], context: grpc.ServicerContext
+    ) -> pb.ModelStat:
+        try:
+            first = next(request_iterator, None)
+            if first is None or first.WhichOneof("content") != "header":
+                raise PayloadLimitError("push: wanted a header first")
+            push = self._announced(first.header, context)
+            with self._incoming.receive(push, first.header.offset) as arriving:
+                for message in request_iterator:
+                    if message.WhichOneof("content") != "data":
+                        raise PayloadLimitError("push: wanted data behind the header")
+                    arriving.append(message.data)
+                if arriving.num_bytes < push.num_bytes:
+                    raise PayloadTruncatedError(
+                        f"push: got {arriving.num_bytes} of {push.num_bytes} bytes"
+                    )
+            with self._incoming.finishing(push) as path, self._finishing:
+                # Another stream may have finished it while this one waited.
+                if path.exists() or push.model_id not in self._store:
+                    self._finish(push, path)
+            return self._stat(push.model_id)
+        except (GraftError, OSError) as error:
+            end_call(context, error)
+
+    def Received(  # noqa: N802
+        self, request: pb.PushHeader, context: grpc.ServicerContext
+    ) -> pb.PushState:
+        try:
+            push = self._announced(request, context)
+            held = push.model_id in self._store
+            return pb.PushState(
+                received_bytes=self._incoming.held_bytes(push),
+                stored=self._stat(push.model_id) if held else None,
+            )
+        except (GraftError, OSError) as error:
+            end_call(context, error)
+
+    def Stat(  # noqa: N802
+        self, request: pb.StatRequest, context: grpc.ServicerContext
+    ) -> pb.ModelStat:
+        try:
+            return self._stat(request.model_id)
+        except (GraftError, OSError) as error:
+            end_call(context, error)
+
+    def _announced(self, header: pb.PushHeader, context: grpc.ServicerContext) -> PendingPush:
+        """The push that a header announces, within the limits."""
+        push = PendingPush(
+            device=device_of(context),
+            model_id=header.model_id,
+            exact_bytes=header.exact_bytes,
+            base_bytes=header.base_bytes,
+            residual_bytes=header.residual_bytes,
+        )
+        if not is_model_id(push.model_id):
+            raise PayloadLimitError("push: wanted a model id")
+        forms = [n > 0 for n in (header.exact_bytes, header.base_bytes, header.residual_bytes)]
+        one_form = forms in ([True, False, False], [False, True, True])
+        if not one_form or push.num_bytes > self._max_payload_bytes:
+            raise PayloadLimitError(
+                f"push: announces {header.exact_bytes}, {header.base_bytes} and "
+                f"{header.residual_bytes} bytes; wanted one form, limit {self._max_payload_bytes}"
+            )
+        return push
+
+    def _finish(self, push: PendingPush, path: Path) -> None:
+        """Check a whole push and put it into the store; what is refused is dropped."""
+        try:
+            with (
+                working_file(self._incoming.folder, WORK_PREFIX) as (joined, sink),
+                path.open("rb") as pushed,
+            ):
+                architecture, shapes = self._shapes(push, pushed)
+                if fits_in_memory(shapes):
+                    self._put_bytes(push, pushed, architecture, shapes)
+                else:
+                    if push.exact_bytes:
+                        facts, payload = check_payload(pushed, push.exact_bytes, shapes), path
+                    else:
+                        base, residual = _parts(push, pushed)
+                        facts = join_files(base, residual, sink, self._incoming.folder, shapes)
+                        payload = joined
+                    _check_id(push, facts.model_id)
+                    self._store.keep_file(facts, payload, self._incoming.folder)
+        except (PayloadError, ArchitectureError):
+            self._incoming.drop(push)
+            raise
+        self._incoming.drop(push)
+
+    def _shapes(self, push: PendingPush, pushed: BinaryIO) -> tuple[str, Shapes]:
+        """What a push claims to be, and the shapes of that; small parts may not grow large."""
+        if push.exact_bytes:
+            architecture, claimed, _ = read_payload_head(pushed, push.exact_bytes)
+        else:
+            architecture, claimed = read_base_head(PartFile(file=pushed, num_bytes=push.base_bytes))
+        shapes = self._store.shapes_of(architecture)
+        check_shapes(architecture, claimed, shapes)
+        if (num_bytes := payload_bytes_of(architecture, claimed)) > self._max_payload_bytes:
+            raise PayloadLimitError(f"push: a payload of {num_bytes} bytes is over the limit")
+        pushed.seek(0)
+        return architecture, shapes
+
+    def _put_bytes(
+        self, push: PendingPush, pushed: BinaryIO, architecture: str, shapes: Shapes
+    ) -> None:
+        if push.exact_bytes:
+            payload = pushed.read(push.exact_bytes)
+        else:
+            base, residual = _parts(push, pushed)
+            payload = join_parts(base.content(), residual.content(), shapes)
+        _check_id(push, model_id(payload))
+        self._store.put(payload, architecture)
+
+    def _stat(self, name: str) -> pb.ModelStat:
+        sizes = {part: self._store.num_bytes(name, part) for part in PART_CODES}
+        return pb.ModelStat(
+            model_id=name,
+            payload_bytes=sizes["exact"],
+            base_bytes=sizes["base"],
+            residual_bytes=sizes["residual"],
+        )
+
+
+def _parts(push: PendingPush, pushed: BinaryIO) -> tuple[PartFile, PartFile]:
+    """Both parts in one file: the base is read to its end before the residual."""
+    return (
+        PartFile(file=pushed, num_bytes=push.base_bytes),
+        PartFile(file=pushed, num_bytes=push.residual_bytes),
+    )
+
+
+def _check_id(push: PendingPush, got: str) -> None:
+    if got != push.model_id:
+        raise PayloadChangedError(f"push: hashes to {got}, wanted {push.model_id}")

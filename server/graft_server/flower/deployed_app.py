@@ -1,0 +1,148 @@
+"""The ServerApp of a deployment: the rounds that are planned and not yet over."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from graft.core.config import read_config
+from graft.core.deployment import SERVER_FOLDER, read_server
+from graft.core.files import LineFile
+from graft.core.records import Task
+from graft.data.dataset_table import read_dataset
+from graft.data.domain import DomainData
+from graft.errors import ConfigError, DataError, GraftError, RunError
+from graft.wire.messages.replies import ReplyFolder
+from graft_server.deployment.enrolment import enrolled
+from graft_server.flower.edge import EdgeSettings, connect_flower
+from graft_server.observability.progress import ProgressFile
+from graft_server.round_loop import RunSettings, conduct
+from graft_server.round_schedule import read_nodes, read_rounds
+from graft_server.run_folder import RunFolder
+from graft_server.signing import open_signer
+
+log = logging.getLogger("graft")
+app = ServerApp()
+
+STALL_S = 3600.0  # a device that trains is silent for as long as that takes
+_LOCK_WAIT_S = 30.0
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnrolledWorld:
+    """The domains of a deployment as its server knows them: by name. Their data stays away."""
+
+    task: Task
+    domain_ids: Sequence[str]
+
+    def person(self, domain_id: str) -> str:
+        return domain_id
+
+    def load(self, domain_id: str) -> DomainData:
+        raise DataError(f"domain {domain_id}: its data is on its own device")
+
+
+def run_folder(server: Path) -> RunFolder:
+    """The run folder of a deployment."""
+    return RunFolder(server / "runs" / read_server(server).run)
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """What ``graft deploy expand`` starts through Flower."""
+    server = Path(os.environ.get(SERVER_FOLDER, ""))
+    if not (server / "server.toml").exists():
+        raise ConfigError(f"{SERVER_FOLDER}: got {str(server)!r}, wanted a server's folder")
+    folder = run_folder(server)
+    with _alone(server):
+        try:
+            digest = _expand(grid, context, server, folder)
+        except GraftError as error:
+            folder.fail(f"{type(error).__name__}: {error}")
+            log.error("expansion failed: %s", error)
+            raise
+    log.info("run %s: hash %s", folder.run_id, digest)
+
+
+def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> str:
+    config, rounds = read_config(server / "expansion.toml"), read_rounds(server)
+    world = EnrolledWorld(task=read_dataset(server).task, domain_ids=enrolled(server))
+    if (folder.path / "run.toml").exists():
+        folder.resume()
+    else:
+        folder.begin(config, world)
+    finished = folder.count_rounds()
+    arriving = sorted({d for round_ in rounds[finished:] for d in round_})
+    settings = EdgeSettings(
+        run=folder.run_id,
+        join_timeout_s=float(str(context.run_config["join-timeout-s"])),
+        lost_patience_s=float(str(context.run_config["patience-s"])),
+        go_on_without=finished > 0,  # without its founders a system has nothing to grow from
+        stall_timeout_s=STALL_S,
+        poll_s=_POLL_S,
+        round_index=finished,
+        seal=open_signer(folder.keys, folder.run_id).seal,
+        replies=ReplyFolder(folder.steps),
+        nodes=lambda: read_nodes(server),
+    )
+    with contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages:
+        return conduct(
+            connect_flower(grid, settings, arriving),
+            RunSettings(
+                config=config,
+                world=world,
+                folder=folder,
+                planned=rounds,
+                progress=_Progress(server / "state" / "progress.json", stages),
+            ),
+        )
+
+
+class _Progress:
+    """Tells those who look from outside where the round is, and when each stage began and ended."""
+
+    def __init__(self, path: Path, stages: LineFile) -> None:
+        self._file = ProgressFile(path)
+        self._stages = stages
+        self._latest: dict[str, object] = {}
+        self._began_s: dict[tuple[int, str], float] = {}
+
+    def __call__(self, index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
+        told: dict[str, object] = {"round": index, "phase": phase, "done": done, "wanted": wanted}
+        if told == self._latest:
+            return
+        self._latest = told
+        now_s = time.time()
+        self._file(index, phase, done, wanted, num_bytes)
+        stage = "learn" if phase == "report" else phase
+        began_s = self._began_s.setdefault((index, stage), now_s)
+        if done == wanted:
+            time_of = {"round_index": index, "stage": stage, "began_s": began_s, "ended_s": now_s}
+            self._stages.append(time_of)
+
+
+@contextmanager
+def _alone(server: Path) -> Iterator[None]:
+    """Two expansions at once would write the same round; raises RunError where one goes on."""
+    path = server / "state" / "expansion.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    until_s = time.monotonic() + _LOCK_WAIT_S  # one that was stopped may still be ending
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > until_s:
+                    raise RunError(f"{server}: another expansion goes on") from error
+                time.sleep(1)
+        yield

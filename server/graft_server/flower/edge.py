@@ -1,0 +1,306 @@
+"""The server's way to its domains through Flower's Grid: bounded waits, every byte metered."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+from graft.core.records import Answer, Failure, LedgerEntry, Order, Outcome, failure_of
+from graft.errors import EdgeError, MessageError, NodesMissingError
+from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_order
+from graft.wire.messages.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, decode_transfers
+from graft.wire.messages.request_signature import MESSAGE_SEAL
+from graft_server.request_log import (
+    Progress,
+    answer_phase,
+    answer_to,
+    exchange_entry,
+    join_entries,
+    message_name,
+)
+from graft_server.round_loop import Connect
+
+_LATECOMER_S = 1.0
+_POLL_S_PER_MESSAGE = 0.002
+_ASK_AGAIN_S = 5.0
+# What Flower says of a node, or of its ClientApp's process, that went away in the middle.
+_LOST = {
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.CLIENT_APP_CRASHED,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EdgeSettings:
+    """Bounds of the conversation, in seconds, and what it needs between strangers.
+
+    ``join_timeout_s``: how long to wait for all nodes, and ``go_on_without``: whether those that
+    stay away fail by themselves, not the whole run. ``stall_timeout_s``: how long without
+    any answer at all before the rest count as lost. ``lost_patience_s``: how long after the first
+    try a device that is lost is asked again; ``poll_s``: between two looks. ``round_index``: the
+    round that joining is charged to. ``seal`` signs an encoded order; ``replies`` keeps what was
+    answered across a restart; ``nodes`` gives the node id that each domain has been enrolled with
+    by now, where nobody needs to be asked.
+    """
+
+    run: str
+    join_timeout_s: float = 120.0
+    go_on_without: bool = False
+    stall_timeout_s: float = 900.0
+    lost_patience_s: float = 0.0
+    poll_s: float = 0.05
+    round_index: int = 0
+    seal: Callable[[bytes], bytes] | None = None
+    replies: ReplyFolder | None = None
+    nodes: Callable[[], Mapping[str, int]] | None = None
+
+
+def connect_flower(grid: Grid, settings: EdgeSettings, domain_ids: Sequence[str]) -> Connect:
+    """The way through a Grid, once every domain has a node (see ``FlowerEdge.connect``)."""
+
+    def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> FlowerEdge:
+        edge = FlowerEdge(grid, settings, record, progress)
+        edge.connect(domain_ids)
+        return edge
+
+    return connect
+
+
+class FlowerEdge:
+    """``Edge`` over Flower. ``record`` gets one ledger entry a message; ``progress`` gets
+    (phase, answers so far, answers wanted)."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        settings: EdgeSettings,
+        record: Callable[[LedgerEntry], None],
+        progress: Progress,
+    ) -> None:
+        self._grid = grid
+        self._settings = settings
+        self._record = record
+        self._progress = progress
+        self._nodes: dict[str, int] = {}
+
+    def connect(self, expected: Sequence[str]) -> None:
+        """Wait until every expected domain has a node and has said so.
+
+        Raises NodesMissingError, naming what is missing, after ``join_timeout_s``, unless the
+        settings say to go on without.
+        """
+        deadline_s = time.monotonic() + self._settings.join_timeout_s
+        wanted, asked, pending = set(expected), set[int](), set[str]()
+        complete_s: float | None = None
+        while True:
+            missing = sorted(wanted - set(self._nodes))
+            if not missing:
+                # A second node for a domain must be heard of, a silent one must not be waited for.
+                complete_s = complete_s or time.monotonic()
+                if not pending or time.monotonic() > complete_s + _LATECOMER_S:
+                    return
+            elif time.monotonic() > deadline_s:
+                if self._settings.go_on_without:
+                    return
+                raise NodesMissingError(
+                    f"nodes: got {len(wanted) - len(missing)} of {len(wanted)} within "
+                    f"{self._settings.join_timeout_s:.0f} s; missing {', '.join(missing[:5])}"
+                )
+            # At the start the list of nodes is short or empty, and one that never answers
+            # must not hold up the others: only names that were heard count.
+            online = set(self._grid.get_node_ids())
+            enrolled = self._settings.nodes
+            for domain_id, node_id in (enrolled() if enrolled else {}).items():
+                if domain_id in wanted and node_id in online:
+                    self._nodes[domain_id] = node_id
+            fresh = sorted(online - asked) if enrolled is None else []
+            asked.update(fresh)
+            for node_id in fresh:
+                message = _message({MESSAGE_BODY: b""}, node_id, "query.join")
+                pending.update(self._grid.push_messages([message]))
+            for reply in self._grid.pull_messages(list(pending)) if pending else ():
+                pending.remove(reply.metadata.reply_to_message_id)
+                self._welcome(reply)
+            self._progress("join", len(wanted & set(self._nodes)), len(wanted))
+            time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
+
+    def ask(self, orders: Sequence[Order]) -> list[Answer]:
+        """See ``Edge.ask``: one answer an order, in order; what fails is a ``Failure``."""
+        exchanges = [_Exchange(order=order, body=encode_order(order)) for order in orders]
+        if orders:  # long work shows from its start, not from its first answer
+            self._progress(answer_phase(orders[0]), 0, len(orders))
+        for exchange in exchanges:
+            self._recall(exchange)
+        pending: dict[str, _Exchange] = {}
+        last_s, done = time.monotonic(), sum(exchange.answer is not None for exchange in exchanges)
+        while True:
+            for exchange in exchanges:
+                if exchange.answer is None and exchange.due_s <= time.monotonic():
+                    pending |= dict.fromkeys(self._send(exchange), exchange)
+            for reply in self._grid.pull_messages(list(pending)) if pending else ():
+                exchange = pending.pop(reply.metadata.reply_to_message_id)
+                self._receive(exchange, reply)
+                if exchange.answer is not None:
+                    last_s, done = time.monotonic(), done + 1
+                    self._progress(answer_phase(exchange.order), done, len(orders))
+            waited_s = time.monotonic() - last_s
+            if waited_s > self._settings.stall_timeout_s or all(e.answer for e in exchanges):
+                break
+            # Each look costs Flower's store a scan of what is pending.
+            time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
+        for exchange in exchanges:
+            if exchange.answer is None:
+                self._give_up(exchange)
+        return [exchange.answer for exchange in exchanges if exchange.answer is not None]
+
+    def _recall(self, exchange: "_Exchange") -> None:
+        """Take what was answered before a restart."""
+        folder = self._settings.replies
+        reply = folder.load(exchange.body) if folder else None
+        if reply is not None:
+            self._meter(exchange, len(exchange.body), down=True)
+            self._take(exchange, reply, measured_s=None)
+
+    def _send(self, exchange: "_Exchange") -> Sequence[str]:
+        """Send an order; gives the message's id, or none where it does not go out."""
+        order, body = exchange.order, exchange.body
+        if order.domain_id not in self._nodes:
+            error = NodesMissingError(f"domain {order.domain_id}: no node speaks for it")
+            exchange.answer = failure_of(order, error)
+            return ()
+        seal = self._settings.seal
+        parts = {MESSAGE_BODY: body} | ({MESSAGE_SEAL: seal(body)} if seal else {})
+        message = _message(parts, self._nodes[order.domain_id], message_name(order))
+        sent = [id for id in self._grid.push_messages([message]) if id]
+        now_s = time.monotonic()
+        exchange.sent_s, exchange.due_s = now_s, math.inf
+        exchange.first_s = exchange.first_s or now_s
+        self._meter(exchange, len(body), outcome="ok" if sent else "refused", down=True)
+        if not sent:
+            self._lose(exchange, EdgeError(f"domain {order.domain_id}: Flower refused the message"))
+        return sent
+
+    def _receive(self, exchange: "_Exchange", message: Message) -> None:
+        if not message.has_content():
+            code, reason = message.error.code, message.error.reason
+            node = f"node of {exchange.order.domain_id}"
+            error = EdgeError(f"{node}: error {code}: {reason}")
+            outcome: Outcome = "lost" if code in _LOST else "failed"
+            self._meter(exchange, 0, outcome=outcome, down=False)
+            if outcome == "lost":
+                self._lose(exchange, error)
+            else:
+                exchange.answer = failure_of(exchange.order, error)
+            return
+        record = message.content.config_records.get(MESSAGE_RECORD, ConfigRecord())
+        transfers = _bytes(record, MESSAGE_TRANSFERS)
+        reply = Reply(answer=_bytes(record, MESSAGE_BODY), transfers=transfers)
+        self._take(exchange, reply, measured_s=time.monotonic() - exchange.sent_s)
+        if self._settings.replies and not isinstance(exchange.answer, Failure):
+            self._settings.replies.save(exchange.body, reply)
+
+    def _take(self, exchange: "_Exchange", reply: Reply, *, measured_s: float | None) -> None:
+        """Believe a reply as far as it makes sense, and write its rows."""
+        order = exchange.order
+        exchange.answer = answer_to(order, reply.answer)
+        try:
+            transfers = decode_transfers(reply.transfers, order, self._settings.run)
+        except MessageError as error:
+            exchange.answer, transfers = failure_of(order, error), []
+        for entry in transfers:
+            self._record(entry)
+        self._meter(
+            exchange,
+            len(reply.answer),
+            outcome="failed" if isinstance(exchange.answer, Failure) else "ok",
+            down=False,
+            measured_s=measured_s,
+        )
+
+    def _lose(self, exchange: "_Exchange", error: EdgeError) -> None:
+        """Ask again in a while, or, when patience is over, let it be a failure."""
+        now_s = time.monotonic()
+        if now_s - exchange.first_s < self._settings.lost_patience_s:
+            exchange.attempt += 1
+            exchange.due_s = now_s + _ASK_AGAIN_S
+        else:
+            exchange.answer = failure_of(exchange.order, error)
+
+    def _give_up(self, exchange: "_Exchange") -> None:
+        lost = EdgeError(
+            f"domain {exchange.order.domain_id}: no answer while nothing came for "
+            f"{self._settings.stall_timeout_s:.0f} s"
+        )
+        exchange.answer = failure_of(exchange.order, lost)
+        self._meter(exchange, 0, outcome="lost", down=False)
+
+    def _welcome(self, reply: Message) -> None:
+        """Note which domain a node speaks for; one that answers nonsense stays unknown."""
+        body = _body(reply)
+        try:
+            domain_id = decode_join(body)
+        except MessageError:
+            return
+        if domain_id in self._nodes:
+            raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
+        self._nodes[domain_id] = reply.metadata.src_node_id
+        for entry in join_entries(domain_id, self._settings.run, len(body)):
+            self._record(replace(entry, round_index=self._settings.round_index))
+
+    def _meter(
+        self,
+        exchange: "_Exchange",
+        payload_bytes: int,
+        *,
+        outcome: Outcome = "ok",
+        down: bool,
+        measured_s: float | None = None,
+    ) -> None:
+        self._record(
+            exchange_entry(
+                exchange.order,
+                run=self._settings.run,
+                down=down,
+                attempt=exchange.attempt,
+                payload_bytes=payload_bytes,
+                wire_bytes=0 if outcome in ("lost", "refused") else None,
+                outcome=outcome,
+                measured_s=measured_s,
+            )
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Exchange:
+    """An order under way: when it is due to be sent (again), and its answer once there is one."""
+
+    order: Order
+    body: bytes
+    answer: Answer | None = None
+    attempt: int = 0
+    first_s: float = 0.0
+    sent_s: float = 0.0
+    due_s: float = -math.inf
+
+
+def _message(parts: Mapping[str, bytes], node_id: int, message_type: str) -> Message:
+    content = RecordDict({MESSAGE_RECORD: ConfigRecord(dict(parts))})
+    return Message(content, dst_node_id=node_id, message_type=message_type)
+
+
+def _body(reply: Message) -> bytes:
+    if not reply.has_content():
+        return b""
+    record = reply.content.config_records.get(MESSAGE_RECORD, ConfigRecord())
+    return _bytes(record, MESSAGE_BODY)
+
+
+def _bytes(record: ConfigRecord, key: str) -> bytes:
+    value = record.get(key, b"")
+    return value if isinstance(value, bytes) else b""

@@ -1,0 +1,188 @@
+"""Flower's SuperLink as a deployment runs it: SQLite, TLS, authenticated nodes, on loopback only.
+
+Its control interface, by which anyone could start a run, answers on the same port as the devices'
+interface and asks for no key: the gateway in front of it lets through the devices' alone.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from graft.core.deployment import SERVER_FOLDER, ServerSettings, read_server
+from graft.core.files import replace_file
+from graft.errors import EdgeError
+from graft_server.round_schedule import forget_node, read_nodes, write_node
+
+_COMMAND_LIMIT_S = 120.0
+_PORT_FILE = "state/superlink.port"
+# Nothing is sent to Flower's makers, and a run never installs packages.
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+
+
+def new_superlink(folder: Path) -> "SuperLink":
+    """The SuperLink of a server's folder at a free port, which Flower's commands are told."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        superlink = SuperLink(
+            folder=folder, settings=read_server(folder), port=free.getsockname()[1]
+        )
+    superlink.configure()
+    replace_file(folder / _PORT_FILE, str(superlink.port).encode())
+    return superlink
+
+
+def open_superlink(folder: Path) -> "SuperLink":
+    """The SuperLink that ``graft deploy server`` started last; raises EdgeError where none was."""
+    try:
+        port = int((folder / _PORT_FILE).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise EdgeError(f"{folder}: no server was started; graft deploy server") from error
+    return SuperLink(folder=folder, settings=read_server(folder), port=port)
+
+
+def flower_environment(home: Path) -> dict[str, str]:
+    """The environment of Flower's own processes; their files lie in ``home``."""
+    scripts = str(Path(sys.executable).parent)
+    path = os.pathsep.join((scripts, os.environ.get("PATH", "")))
+    return {**os.environ, **_QUIET, "FLWR_HOME": str(home), "PATH": path}
+
+
+def flower_command(name: str) -> str:
+    """The path of one of Flower's own commands, from this very environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuperLink:
+    """The SuperLink of a server's folder, at a loopback port."""
+
+    folder: Path
+    settings: ServerSettings
+    port: int
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "state" / "flwr"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes find; the ServerApp's is among them."""
+        return {**flower_environment(self.home), SERVER_FOLDER: str(self.folder)}
+
+    @property
+    def command(self) -> list[str]:
+        """What starts it."""
+        database = self.folder / "state" / "superlink.db"
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--database", str(database)]
+        command = [flower_command("flower-superlink"), *address]
+        command += ["--disable-runtime-dependency-installation"]
+        if self.settings.insecure:
+            return [*command, "--insecure"]
+        files = {"ca-certfile": "ca.pem", "certfile": "tls.pem", "keyfile": "tls.key"}
+        for option, name in files.items():
+            command += [f"--ssl-{option}", str(self.folder / name)]
+        return [*command, "--enable-supernode-auth"]
+
+    def configure(self) -> None:
+        """Tell Flower's command line where the SuperLink is."""
+        connection: dict[str, Any] = {"address": f"127.0.0.1:{self.port}"}
+        if self.settings.insecure:
+            connection["insecure"] = True
+        else:
+            connection["root-certificates"] = str(self.folder / "ca.pem")
+        table = {"superlink": {"default": "graft", "graft": connection}}
+        replace_file(self.home / "config.toml", tomli_w.dumps(table).encode())
+
+    def register_nodes(self) -> list[str]:
+        """Register every enrolled key that Flower does not know yet; gives their domains."""
+        new = []
+        for path in sorted((self.folder / "nodes").glob("*.pub")):
+            if not (self.folder / "state" / "nodes" / f"{path.stem}.json").exists():
+                write_node(self.folder, path.stem, {"node_id": self._register(path)})
+                new.append(path.stem)
+        return new
+
+    def _register(self, public: Path) -> int:
+        """The node id of a key. A server that dies between Flower's answer and our note of it
+        leaves an id that nobody knows; Flower takes no key twice, so that is this key's."""
+        try:
+            told = self.flwr("supernode", "register", str(public), "graft", "--name", public.stem)
+            return int(told["node-id"])
+        except EdgeError:
+            unknown = set(self._statuses()) - set(read_nodes(self.folder).values())
+            if len(unknown) != 1:
+                raise
+            return unknown.pop()
+
+    def unregister_nodes(self) -> list[str]:
+        """Have Flower refuse every key that is enrolled no more; gives their domains."""
+        gone = []
+        for domain_id, node_id in read_nodes(self.folder).items():
+            if not (self.folder / "nodes" / f"{domain_id}.pub").exists():
+                if node_id in self._statuses():
+                    self.flwr("supernode", "unregister", str(node_id), "graft")
+                forget_node(self.folder, domain_id)
+                gone.append(domain_id)
+        return gone
+
+    def start_run(self, expansion: str, join_timeout_s: float, patience_s: float) -> str:
+        """Start the ServerApp on what is planned; gives Flower's run id.
+
+        The times: how long it waits for devices to come, and for those that it lost.
+        """
+        path = self.folder / "state" / "run-config.toml"
+        config = {
+            "expansion": expansion,
+            "join-timeout-s": float(join_timeout_s),
+            "patience-s": float(patience_s),
+        }
+        replace_file(path, tomli_w.dumps(config).encode())
+        app = str(self.folder / "app")
+        return str(self.flwr("run", app, "graft", "--run-config", str(path))["run-id"])
+
+    def run_status(self, run_id: str) -> str:
+        """Flower's status of a run, e.g. "running" or "finished:completed"."""
+        told = self.flwr("list", "graft", "--run-id", run_id)
+        return str(told["runs"][0]["status"])
+
+    def nodes(self) -> dict[str, str]:
+        """What Flower says of each domain's node: "online", "offline" or "registered"."""
+        status = self._statuses()
+        return {d: status.get(n, "unknown") for d, n in read_nodes(self.folder).items()}
+
+    def _statuses(self) -> dict[int, str]:
+        """Flower's status of every node id that is registered."""
+        told = self.flwr("supernode", "list", "graft")["nodes"]
+        status = {int(node["node-id"]): str(node["status"]) for node in told}
+        return {node_id: word for node_id, word in status.items() if word != "unregistered"}
+
+    def flwr(self, *arguments: str) -> dict[str, Any]:
+        """What Flower's own command answers; raises EdgeError where it does not."""
+        command = [flower_command("flwr"), *arguments, "--format", "json"]
+        try:
+            done = subprocess.run(  # noqa: S603
+                command,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=_COMMAND_LIMIT_S,
+                check=False,
+            )
+            told: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+        except (subprocess.TimeoutExpired, ValueError) as error:
+            raise EdgeError(f"SuperLink: flwr {' '.join(arguments[:2])}: {error}") from error
+        if not told.get("success", False):
+            said = str(told.get("error-message", told)).strip()
+            raise EdgeError(f"SuperLink: {said.splitlines()[-1]}")  # advice stands before it
+        return told

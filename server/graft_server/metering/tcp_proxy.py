@@ -1,0 +1,216 @@
+"""A TCP relay before a server that listens on loopback, which counts what its public side carries.
+
+TLS passes through untouched: the relay sees bytes and segments, never a message.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from graft.core.ports import Clock
+from graft.errors import RelayError
+from graft.wire.traffic_log import MeterLine
+from graft_server.metering.peer_meter import PeerMeter
+from graft_server.metering.tcp_info import read_tcp_info
+
+_BUFFER_BYTES: Final = 64 * 1024
+_BACKLOG: Final = 128
+_LINGER_POLL_S: Final = 0.02
+# A peer that vanished without a word is noticed after two minutes, idle or not.
+_KEEP_ALIVE: Final = {
+    "TCP_KEEPIDLE": 60,
+    "TCP_KEEPINTVL": 15,
+    "TCP_KEEPCNT": 4,
+    "TCP_USER_TIMEOUT": 120_000,
+}
+
+
+class MeteredRelay:
+    """Carries connections from ``listen`` to ``upstream`` (each "host:port") and meters them.
+
+    ``record`` gets a line every ``interval_s`` for each peer that anything was carried for, and
+    the rest on closing; it is called in the relay's own thread (``MeterFile.write`` will do).
+    A direction holds at most 64 KiB here: who reads slowly slows down who writes. Beyond
+    ``max_connections`` a client is turned away; one whose upstream does not answer within
+    ``connect_timeout_s`` is closed. After both ends have closed, a connection is watched for up
+    to ``linger_s`` until its last segment is counted. ``clock`` gives Unix time.
+    Raises RelayError where it cannot listen, and from ``close`` where ``record`` failed.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        upstream: str,
+        *,
+        service: str,
+        record: Callable[[MeterLine], None],
+        interval_s: float = 0.2,
+        max_connections: int = 1024,
+        connect_timeout_s: float = 5.0,
+        linger_s: float = 30.0,
+        clock: Clock = time.time,
+    ) -> None:
+        self._upstream = _resolved(upstream)
+        self._meter = PeerMeter(service, record, clock)
+        self._interval_s = interval_s
+        self._max_connections = max_connections
+        self._connect_timeout_s = connect_timeout_s
+        self._linger_s = linger_s
+        family, address = _resolved(listen)
+        try:
+            self._listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+        except OSError as error:
+            raise RelayError(f"relay of {service}: cannot listen on {listen}: {error}") from error
+        self._listener.setblocking(False)
+        read_tcp_info(self._listener)  # a kernel that tells too little is refused now
+        self.port: int = self._listener.getsockname()[1]
+        self.turned_away = 0
+        self.unreached = 0
+        self._connections: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"relay-{service}", daemon=True)
+
+    def __enter__(self) -> "MeteredRelay":
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Cut what is still connected and write the last lines; raises RelayError as said."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+        if not self._loop.is_closed():
+            self._loop.close()
+        self._listener.close()
+        if self._meter.broken is not None:
+            raise RelayError(f"relay: its meter failed: {self._meter.broken}")
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        accepting = asyncio.create_task(self._accept())
+        try:
+            while not self._stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), self._interval_s)
+                self._meter.write()
+        finally:
+            tasks = [accepting, *self._connections]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._meter.write()
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = await self._loop.sock_accept(self._listener)
+            except OSError:  # out of descriptors, or the client has already gone
+                await asyncio.sleep(0.1)
+                continue
+            full = len(self._connections) >= self._max_connections
+            task = asyncio.create_task(self._carry(client, full))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+    async def _carry(self, client: socket.socket, full: bool) -> None:
+        """One client's connection from its first byte to its last segment."""
+        with contextlib.suppress(OSError), _closing(client), self._meter.counting(client):
+            client.setblocking(False)
+            if full:
+                self.turned_away += 1  # and not watched to its end: such may be many
+                return
+            _keep_alive(client)
+            upstream = await self._connected()
+            if upstream is None:
+                self.unreached += 1
+                client.shutdown(socket.SHUT_RDWR)
+            else:
+                with _closing(upstream):
+                    await self._carry_both(client, upstream)
+            await self._last_segment(client)
+
+    async def _connected(self) -> socket.socket | None:
+        family, address = self._upstream
+        upstream = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            upstream.setblocking(False)
+            upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connecting = self._loop.sock_connect(upstream, address)
+            await asyncio.wait_for(connecting, self._connect_timeout_s)
+        except (OSError, TimeoutError):
+            upstream.close()
+            return None
+        except BaseException:
+            upstream.close()
+            raise
+        return upstream
+
+    async def _carry_both(self, client: socket.socket, upstream: socket.socket) -> None:
+        """Both directions until each has ended; where one breaks, so does the other."""
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pump(client, upstream))
+                both.create_task(self._pump(upstream, client))
+        except* OSError as broken:
+            raise OSError("a side broke off") from broken
+
+    async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        view = memoryview(bytearray(_BUFFER_BYTES))
+        while num_bytes := await self._loop.sock_recv_into(source, view):
+            await self._loop.sock_sendall(sink, view[:num_bytes])
+        sink.shutdown(socket.SHUT_WR)  # the other direction may still have much to say
+
+    async def _last_segment(self, client: socket.socket) -> None:
+        deadline_s = self._loop.time() + self._linger_s
+        while not read_tcp_info(client).closed and self._loop.time() < deadline_s:
+            await asyncio.sleep(_LINGER_POLL_S)
+
+
+@contextlib.contextmanager
+def _closing(connection: socket.socket) -> Iterator[None]:
+    """Close the connection as the block is left; with a reset where an error left it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        raise
+    finally:
+        connection.close()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _resolved(address: str) -> tuple[socket.AddressFamily, Any]:
+    """Family and socket address of "host:port"; raises RelayError where there is none."""
+    host, colon, port = address.rpartition(":")
+    try:
+        if not colon or not port.isdigit():
+            raise OSError("wanted host:port")
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise RelayError(f"relay: address {address!r}: {error}") from error
+    family, _, _, _, resolved = found[0]
+    return family, resolved

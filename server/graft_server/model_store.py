@@ -1,0 +1,121 @@
+"""The server's durable model store: a folder of payloads named by their own SHA-256."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from graft.core.files import AnyPath, place_file, replace_file, working_file
+from graft.core.records import Task
+from graft.errors import ModelMissingError, PayloadLimitError, TransportError
+from graft.models.zoo import parameter_shapes
+from graft.wire.messages.checks import is_model_id
+from graft.wire.payload.encoding import Shapes, decode_payload, model_id
+from graft.wire.payload.parts import split_parameters
+from graft.wire.payload.parts_file import split_file
+from graft.wire.payload.payload_file import PayloadFacts, check_payload
+
+_WORK_PREFIX = "work-"
+_SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
+
+
+class DirectoryStore:
+    """``ModelStore`` in a folder; any number of processes may write it at once.
+
+    A model is there once its ``<id>.safetensors`` is; its two parts lie beside it. Every file
+    appears whole, under a name that its content decides, so writers cannot disagree.
+    ``shapes_of(architecture)`` gives an architecture's tensor shapes or raises
+    ArchitectureError. ``durable``: wait for the disk before a payload counts as stored.
+    """
+
+    def __init__(
+        self, folder: AnyPath, *, shapes_of: Callable[[str], Shapes], durable: bool = False
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.shapes_of = shapes_of
+        self._durable = durable
+
+    def put(self, payload: bytes, architecture: str) -> str:
+        """Check and keep a payload; returns its model id. Idempotent.
+
+        Raises PayloadError for a payload outside the limits or of other shapes than the
+        architecture's, ArchitectureError for an unknown architecture.
+        """
+        named, parameters = decode_payload(payload, self.shapes_of(architecture), None)
+        if named != architecture:
+            raise PayloadLimitError(f"payload is a {named}, wanted {architecture}")
+        name = model_id(payload)
+        if name not in self:
+            base, residual = split_parameters(named, parameters)
+            self._write(name, "base", base)
+            self._write(name, "residual", residual)
+            self._write(name, "exact", payload)  # last: from here on the model counts as held
+        return name
+
+    def keep_file(self, facts: PayloadFacts, payload: Path, work: Path) -> None:
+        """Move a payload file in that was checked against ``shapes_of``, and make its parts.
+
+        It is gone from where it was. Working files lie in ``work``; a block is in memory.
+        """
+        if facts.model_id in self:
+            payload.unlink()
+            return
+        with payload.open("rb") as file:
+            self._split_in(facts, file, work)
+        self._place(payload, facts.model_id, "exact")  # last, as in ``put``
+
+    def part(self, model_id: str, part: str) -> bytes:
+        """The bytes of part "base", "residual" or "exact".
+
+        Raises ModelMissingError for an unknown id, TransportError for an unknown part.
+        """
+        return self.path(model_id, part).read_bytes()
+
+    def num_bytes(self, model_id: str, part: str) -> int:
+        """The length of a part, in bytes; raises as ``part`` does."""
+        return int(self.path(model_id, part).stat().st_size)
+
+    def path(self, model_id: str, part: str) -> AnyPath:
+        """The file that holds a part of a model; raises as ``part`` does."""
+        if part not in _SUFFIXES:
+            raise TransportError(f"part {part!r}: wanted one of {', '.join(_SUFFIXES)}")
+        if model_id not in self:
+            raise ModelMissingError(f"model {model_id!r:.80} is not in the store")
+        path = self._path(model_id, part)
+        if not path.exists():  # parts are a cache of the payload: make them again
+            exact = self._path(model_id, "exact")
+            near = self.folder if isinstance(self.folder, Path) else None
+            with (
+                tempfile.TemporaryDirectory(prefix=".partial-", dir=near) as work,
+                exact.open("rb") as file,
+            ):
+                self._split_in(check_payload(file, exact.stat().st_size, None), file, Path(work))
+        return path
+
+    def __contains__(self, model_id: str) -> bool:
+        return is_model_id(model_id) and self._path(model_id, "exact").exists()
+
+    def _path(self, model_id: str, part: str) -> AnyPath:
+        return self.folder / (model_id + _SUFFIXES[part])
+
+    def _split_in(self, facts: PayloadFacts, payload: BinaryIO, work: Path) -> None:
+        with (
+            working_file(work, _WORK_PREFIX) as (base_path, base),
+            working_file(work, _WORK_PREFIX) as (residual_path, residual),
+        ):
+            split_file(facts, payload, base, residual, work)
+            self._place(base_path, facts.model_id, "base")
+            self._place(residual_path, facts.model_id, "residual")
+
+    def _place(self, temporary: Path, model_id: str, part: str) -> None:
+        place_file(temporary, self._path(model_id, part), durable=self._durable)
+
+    def _write(self, model_id: str, part: str, data: bytes) -> None:
+        # A model is its owner's own; what a device may have, the depot gives it.
+        replace_file(self._path(model_id, part), data, mode=0o600, durable=self._durable)
+
+
+def open_store(folder: AnyPath, task: Task) -> DirectoryStore:
+    """The store in ``folder`` for models of the zoo that do ``task``."""
+    return DirectoryStore(folder, shapes_of=lambda name: parameter_shapes(name, task))

@@ -1,0 +1,52 @@
+"""Which domains arrive in which round of a deployment, and who its nodes are."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from graft.core.files import replace_file
+from graft.core.records import SystemState
+from graft.errors import RunError
+
+Rounds = tuple[tuple[str, ...], ...]
+
+
+def read_rounds(server: Path) -> Rounds:
+    """The domains of each round so far, round 0 first; the last may be unfinished."""
+    path = server / "rounds.json"
+    return tuple(map(tuple, json.loads(path.read_text("utf-8")))) if path.exists() else ()
+
+
+def plan_round(server: Path, domain_ids: Sequence[str], state: SystemState) -> Rounds:
+    """Add a round; raises RunError where one is unfinished, or a domain is part of the system.
+
+    Who failed in an earlier round may arrive again.
+    """
+    rounds = read_rounds(server)
+    if state.round_index < len(rounds):
+        raise RunError(f"round {state.round_index}: is unfinished; graft deploy expand goes on")
+    there = sorted({card.domain_id for card in state.catalogue} & set(domain_ids))
+    if there:
+        raise RunError(f"domain {there[0]}: has its model in the system already, wanted a new one")
+    rounds = (*rounds, tuple(domain_ids))
+    replace_file(server / "rounds.json", json.dumps(rounds).encode())
+    return rounds
+
+
+def read_nodes(server: Path) -> dict[str, int]:
+    """The node id that Flower gave each enrolled domain's key."""
+    nodes = {}
+    for path in (server / "state" / "nodes").glob("*.json"):
+        nodes[path.stem] = int(json.loads(path.read_text("utf-8"))["node_id"])
+    return nodes
+
+
+def write_node(server: Path, domain_id: str, facts: Mapping[str, object]) -> None:
+    """Keep the node id that Flower gave a domain's key."""
+    path = server / "state" / "nodes" / f"{domain_id}.json"
+    replace_file(path, json.dumps(dict(facts)).encode())
+
+
+def forget_node(server: Path, domain_id: str) -> None:
+    """Drop what ``write_node`` kept."""
+    (server / "state" / "nodes" / f"{domain_id}.json").unlink(missing_ok=True)

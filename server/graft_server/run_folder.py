@@ -1,0 +1,282 @@
+"""A run's folder: durable, atomic steps, one a round, and the whole at the end.
+
+run.toml             configuration, seed, versions, world, engine, outcome
+rounds/<i>/          results, ledger, profiles, catalogue, groups, demotions (.parquet) of a round
+results.parquet      all rounds; ledger.parquet likewise
+models/              finished models by their SHA-256
+keys/                server.key signs every admitted card and stays here; server.pub verifies
+steps/               blocks that the block engine finished, until their round is over
+progress.json        where the run is, for those who watch it
+journal/             what the depot shipped, row by row, until its round is over
+"""
+
+import json
+import platform
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import tomli_w
+
+from graft.core.config import ExpansionConfig, config_from_dict, config_to_dict
+from graft.core.files import AnyPath, remove_tree, replace_file
+from graft.core.ledger import read_ledger, write_ledger
+from graft.core.records import DomainProfile, LedgerEntry, SystemState
+from graft.core.results import ResultRow, read_results, run_hash, write_results
+from graft.data.domain import World
+from graft.errors import RunError
+from graft.wire.transfer.journal import read_journal
+from graft_server.catalogue import (
+    read_cards,
+    read_demotions,
+    write_cards,
+    write_demotions,
+    write_profiles,
+)
+
+_LOOK_EVERY_S = 1.0
+# A round is finished when its last file is there.
+_LAST_OF_A_ROUND = "results.parquet"
+_FLOWER: Mapping[str, str | bool] = MappingProxyType({"name": "flower"})
+_PACKAGES = ("graft-fl", "flwr", "ray", "torch", "numpy", "protobuf", "grpcio")
+
+
+class RunFolder:
+    """The files of one run. Every write is whole or not there."""
+
+    def __init__(self, path: AnyPath) -> None:
+        self.path = path.absolute()  # the working directory may change under a run
+        self._seen: dict[AnyPath, tuple[int, int]] = {}
+        self._look_again_s = 0.0
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def models(self) -> AnyPath:
+        return self.path / "models"
+
+    @property
+    def journals(self) -> AnyPath:
+        return self.path / "journal"
+
+    @property
+    def devices(self) -> AnyPath:
+        return self.path / "devices"
+
+    @property
+    def steps(self) -> AnyPath:
+        return self.path / "steps"
+
+    @property
+    def keys(self) -> AnyPath:
+        return self.path / "keys"
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the whole ledger and results are there."""
+        return all((self.path / f"{name}.parquet").exists() for name in ("results", "ledger"))
+
+    def begin(
+        self, config: ExpansionConfig, world: World, engine: Mapping[str, str | bool] = _FLOWER
+    ) -> None:
+        """Start a new run; raises RunError where the folder already holds one.
+
+        ``engine`` is what of the engine touches the result: a resumed run needs the same.
+        """
+        if (self.path / "run.toml").exists():
+            raise RunError(
+                f"run folder {self.path}: holds a run already; resume it or name another"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_run(
+            {
+                "run": {
+                    "id": self.run_id,
+                    "seed": config.seed,
+                    "status": "running",
+                    "started": _now(),
+                    "hash": "",
+                    "reason": "",
+                },
+                "versions": {
+                    "python": platform.python_version(),
+                    **{name: metadata.version(name) for name in _PACKAGES},
+                },
+                "world": {
+                    "name": world.task.name,
+                    "modality": world.task.modality,
+                    "classes": list(world.task.classes),
+                    "sample_shape": list(world.task.sample_shape),
+                    "domains": len(world.domain_ids),
+                },
+                "engine": dict(engine),
+                "config": config_to_dict(config),
+            }
+        )
+
+    def resume(self) -> ExpansionConfig:
+        """The configuration of the run that the folder holds; marks it as running again.
+
+        Raises RunError where there is none.
+        """
+        tables = self._read_run()
+        tables["run"] |= {"status": "running", "reason": ""}
+        self._write_run(tables)
+        return config_from_dict(tables["config"])
+
+    def read_engine(self) -> Mapping[str, str | bool]:
+        """What ``begin`` was told of the engine; raises RunError where there is no run."""
+        engine: Mapping[str, str | bool] = self._read_run().get("engine", _FLOWER)
+        return engine
+
+    def save_round(
+        self,
+        state: SystemState,
+        rows: Sequence[ResultRow],
+        entries: Sequence[LedgerEntry],
+        profiles: Sequence[DomainProfile] = (),
+    ) -> None:
+        """Keep one finished round; ``state`` is the state after it, ``profiles`` who joined."""
+        folder = self._round(state.round_index - 1)
+        write_ledger(entries, folder / "ledger.parquet")
+        write_profiles(profiles, folder / "profiles.parquet")
+        write_cards(state.catalogue, folder / "catalogue.parquet")
+        write_cards(state.groups, folder / "groups.parquet")
+        write_demotions(state.demotions, folder / "demotions.parquet")
+        write_results(rows, folder / _LAST_OF_A_ROUND)
+        remove_tree(self.steps)
+
+    def load_state(self) -> SystemState:
+        """The state to go on from, after the last finished round.
+
+        What an interrupted round left in journals and devices is dropped, for it runs again.
+        """
+        remove_tree(self.journals)
+        remove_tree(self.devices)
+        return self.read_state()
+
+    def count_rounds(self) -> int:
+        """How many rounds are finished; reads none of them."""
+        finished = 0
+        while (self._round(finished) / _LAST_OF_A_ROUND).exists():
+            finished += 1
+        return finished
+
+    def read_state(self) -> SystemState:
+        """The state after the last finished round: empty where no round is finished."""
+        finished = self.count_rounds()
+        if not finished:
+            return SystemState()
+        catalogue, groups = (
+            read_cards(self._round(finished - 1) / f"{name}.parquet")
+            for name in ("catalogue", "groups")
+        )
+        return SystemState(
+            round_index=finished,
+            catalogue=catalogue,
+            groups=groups,
+            demotions=read_demotions(self._round(finished - 1) / "demotions.parquet"),
+        )
+
+    def journal_bytes(self) -> int:
+        """Payload bytes that the journals hold by now, or held a moment ago.
+
+        Reads only what was added, and looks at thousands of files no more than once a second.
+        """
+        if time.monotonic() < self._look_again_s:
+            return sum(shipped for _, shipped in self._seen.values())
+        for path in self._journals():
+            read, shipped = self._seen.get(path, (0, 0))
+            with path.open("rb") as file:
+                file.seek(read)
+                lines = file.read()
+            whole = lines[: lines.rfind(b"\n") + 1]
+            shipped += sum(json.loads(line)["payload_bytes"] for line in whole.splitlines())
+            self._seen[path] = read + len(whole), shipped
+        self._look_again_s = time.monotonic() + _LOOK_EVERY_S
+        return sum(shipped for _, shipped in self._seen.values())
+
+    def journal_entries(self) -> list[LedgerEntry]:
+        """Everything that the depot shipped since the last call, which empties the journals."""
+        entries: list[LedgerEntry] = []
+        for path in self._journals():
+            entries += read_journal(path)
+        remove_tree(self.journals)
+        self._seen.clear()
+        self._look_again_s = 0.0
+        return entries
+
+    def read_rows(self, num_rounds: int) -> list[ResultRow]:
+        """The results of the first rounds, in order; raises RunError where one is unfinished."""
+        rows: list[ResultRow] = []
+        for index in range(num_rounds):
+            rows += read_results(self._round(index) / _LAST_OF_A_ROUND)
+        return rows
+
+    def finish(self, num_rounds: int) -> tuple[str, list[str]]:
+        """Write the whole ledger and results and the outcome.
+
+        Returns the run's hash and a line for each failure.
+        """
+        rows = self.read_rows(num_rounds)
+        entries: list[LedgerEntry] = []
+        for index in range(num_rounds):
+            entries += read_ledger(self._round(index) / "ledger.parquet")
+        write_results(rows, self.path / "results.parquet")
+        write_ledger(entries, self.path / "ledger.parquet")
+        digest = run_hash(rows, entries)
+        failures = [
+            f"{row.domain_id} ({row.method}): {row.error}: {row.error_message}"
+            for row in rows
+            if row.error
+        ]
+        status = "failed" if failures else "complete"
+        self.note(status=status, finished=_now(), hash=digest)
+        return digest, failures
+
+    def fail(self, reason: str) -> None:
+        """Mark the run as failed before its end."""
+        self.note(status="failed", finished=_now(), reason=reason)
+
+    def read_failure(self) -> str:
+        """Why the run failed before its end, or "" where it did not, or has not begun."""
+        if not (self.path / "run.toml").exists():
+            return ""
+        return str(self._read_run()["run"]["reason"])
+
+    def note(self, **facts: int | str) -> None:
+        """Add facts about how the run went to run.toml's [run]."""
+        tables = self._read_run()
+        tables["run"] |= facts
+        self._write_run(tables)
+
+    def _journals(self) -> list[Path]:
+        """Devices that share this machine's disk write them; there are none elsewhere."""
+        if not isinstance(self.path, Path):
+            return []
+        return sorted((self.path / "journal").glob("*.jsonl"))
+
+    def _round(self, index: int) -> AnyPath:
+        return self.path / "rounds" / str(index)
+
+    def _read_run(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads((self.path / "run.toml").read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(f"run folder {self.path}: got no run.toml, wanted a run's") from error
+        except tomllib.TOMLDecodeError as error:
+            raise RunError(f"{self.path / 'run.toml'}: not TOML: {error}") from error
+
+    def _write_run(self, tables: dict[str, Any]) -> None:
+        replace_file(self.path / "run.toml", tomli_w.dumps(tables).encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,69 @@
+"""The run's own key, and its signature under every card that is admitted and every order."""
+
+import secrets
+from dataclasses import replace
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from graft.core.files import AnyPath, replace_file
+from graft.core.records import ModelCard
+from graft.errors import RunError
+from graft.wire.messages.card_signature import manifest_bytes
+from graft.wire.messages.request_signature import NONCE_BYTES, sealed_bytes
+
+
+class Signer:
+    """Signs for one run. Ed25519 draws nothing: one card, run and key, one signature."""
+
+    def __init__(self, run: str, key: Ed25519PrivateKey) -> None:
+        self._run = run
+        self._key = key
+
+    @property
+    def public_key(self) -> bytes:
+        """What ``verify_card`` needs, as PEM."""
+        return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def sign(self, card: ModelCard) -> ModelCard:
+        """The card with this run's signature, whatever stood there before."""
+        return replace(card, signature=self._key.sign(manifest_bytes(self._run, card)))
+
+    def seal(self, order: bytes) -> bytes:
+        """What lets a device take an encoded order from this server, once."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._key.sign(sealed_bytes(self._run, nonce, order))
+
+
+def open_signer(folder: AnyPath, run: str) -> Signer:
+    """The signer of the key in ``folder``: made at the first use, the same ever after.
+
+    ``server.key`` is for its owner alone, ``server.pub`` for everyone. Raises RunError where
+    ``server.key`` is no Ed25519 key.
+    """
+    path = folder / "server.key"
+    if not path.exists():
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        replace_file(path, pem, mode=0o600)
+    signer = Signer(run, _read_key(path))
+    # Always: a kill may have come between the two files.
+    replace_file(folder / "server.pub", signer.public_key)
+    return signer
+
+
+def _read_key(path: AnyPath) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise RunError(f"{path}: got no private key, wanted Ed25519 as PEM") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise RunError(f"{path}: got {type(key).__name__}, wanted Ed25519")
+    return key

@@ -1,0 +1,230 @@
+"""The simulated clock beside a run: it watches what is asked, and times each finished round.
+
+What a device computes follows from the orders and their answers (FLOPs, device class), what it
+transfers from the ledger (wire bytes, link class). Nothing here reads a clock of the host.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graft.core.config import ExpansionConfig
+from graft.core.ports import Edge
+from graft.core.records import (
+    Answer,
+    DomainProfile,
+    LearnOrder,
+    LearnReport,
+    LedgerEntry,
+    Order,
+    ProbeOrder,
+    Selection,
+    Task,
+)
+from graft.core.results import ResultRow
+from graft.core.seeding import stream
+from graft.devices.classes import assign_device, equip_domain
+from graft.devices.links import assign_link
+from graft.methods import find_method
+from graft.methods.cost import read_all
+from graft.training.cost import LessonShape, Work, work_seconds
+from graft_simulation.clock.availability import domain_availability
+from graft_simulation.clock.timelines import ComputeTimes, MethodRound, method_round
+from graft_simulation.clock.tracks import Server, Timeline, Track, run_tracks
+from graft_simulation.dropout import DropoutEdge
+
+Place = tuple[str, str]  # domain, method
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundTimes:
+    """Simulated seconds of one round. ``entry_s``: by index of the ledger entry, None for what
+    never was on its way; ``compute_s`` and ``finish_s`` by domain and method; ``makespan_s`` by
+    method."""
+
+    entry_s: tuple[float | None, ...]
+    compute_s: Mapping[Place, float]
+    finish_s: Mapping[Place, float]
+    makespan_s: Mapping[str, float]
+
+
+class SimulatedClock:
+    """``Timekeeper`` of a simulated run."""
+
+    def __init__(self, config: ExpansionConfig, task: Task) -> None:
+        self._config = config
+        self._works = _Works(config, task)
+
+    def watch(self, edge: Edge, run: str, record: Callable[[LedgerEntry], None]) -> Edge:
+        """The edge with its dropouts, if any are configured, and with this clock looking on."""
+        config = self._config
+        if config.network.dropout_rate:
+            edge = DropoutEdge(
+                edge, run=run, seed=config.seed, network=config.network, record=record
+            )
+        return _WatchedEdge(edge, self._works.note)
+
+    def time_round(
+        self, rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]
+    ) -> tuple[list[ResultRow], list[LedgerEntry]]:
+        """See ``Timekeeper.time_round``; what was noted of the round is forgotten."""
+        seconds = self._works.take_seconds()
+        times = simulate_round(entries, seconds, self._config)
+        timed = [
+            replace(entry, simulated_s=entry_s)
+            for entry, entry_s in zip(entries, times.entry_s, strict=True)
+        ]
+        return [self._timed(row, times) for row in rows], timed
+
+    def _timed(self, row: ResultRow, times: RoundTimes) -> ResultRow:
+        if row.error is not None:
+            return row
+        place = (row.domain_id, row.method)
+        return replace(
+            row,
+            link_class=assign_link(row.domain_id, self._config.seed, self._config.network).name,
+            simulated_compute_s=times.compute_s.get(place),
+            simulated_s=times.finish_s.get(place),
+        )
+
+
+def simulate_round(
+    entries: Sequence[LedgerEntry],
+    seconds: Mapping[Place, ComputeTimes],
+    config: ExpansionConfig,
+) -> RoundTimes:
+    """Simulate one round from its ledger and what its devices compute (their stragglers' slower
+    pace not yet in it). Neither's order matters."""
+    round_index = entries[0].round_index if entries else 0
+    slowed = {
+        (domain_id, method): _slowed(times, domain_id, round_index, config)
+        for (domain_id, method), times in seconds.items()
+    }
+    methods = sorted({entry.method for entry in entries} - {""}) or [""]
+    entry_s: list[float | None] = [0.0 if entry.cached else None for entry in entries]
+    finish_s: dict[Place, float] = {}
+    makespan_s: dict[str, float] = {}
+    for method in methods:
+        own = {d: times for (d, name), times in slowed.items() if name == method}
+        happened = method_round(entries, method, own)
+        timeline = _timeline(happened, round_index, config)
+        makespan_s[method] = timeline.makespan_s
+        for domain_id, device in happened.devices.items():
+            finish_s[domain_id, method] = timeline.finish_s[domain_id]
+            for index, (stage, position) in device.spots.items():
+                # The system's own messages come before any method's: alike under each.
+                entry_s[index] = timeline.durations_s[domain_id][stage][position]
+    return RoundTimes(
+        entry_s=tuple(entry_s),
+        compute_s={place: sum(times.learn_s) for place, times in slowed.items()},
+        finish_s=finish_s,
+        makespan_s=makespan_s,
+    )
+
+
+def _timeline(happened: MethodRound, round_index: int, config: ExpansionConfig) -> Timeline:
+    network, seed = config.network, config.seed
+    tracks = [
+        Track(
+            device_id=domain_id,
+            link=assign_link(domain_id, seed, network),
+            stages=device.stages,
+            availability=domain_availability(domain_id, round_index, seed, network),
+        )
+        for domain_id, device in happened.devices.items()
+    ]
+    server = Server(
+        up_bits_per_s=network.server_up_bits_per_s,
+        down_bits_per_s=network.server_down_bits_per_s,
+        waits_s=dict.fromkeys(happened.lossy_stages, network.patience_s),
+    )
+    return run_tracks(tracks, server)
+
+
+def _slowed(
+    times: ComputeTimes, domain_id: str, round_index: int, config: ExpansionConfig
+) -> ComputeTimes:
+    """The times of a straggler, where the domain is one in this round."""
+    network = config.network
+    chance = stream("straggler", config.seed, domain_id, round_index).random()
+    factor = network.straggler_slowdown if chance < network.straggler_share else 1.0
+    return ComputeTimes(
+        probe_s=factor * times.probe_s, learn_s=tuple(factor * s for s in times.learn_s)
+    )
+
+
+class _WatchedEdge:
+    """``Edge`` whose orders and answers are told to ``note``."""
+
+    def __init__(self, edge: Edge, note: Callable[[Order, Answer], None]) -> None:
+        self._edge = edge
+        self._note = note
+
+    def ask(self, orders: Sequence[Order]) -> list[Answer]:
+        """See ``Edge.ask``."""
+        answers = self._edge.ask(orders)
+        for order, answer in zip(orders, answers, strict=True):
+            self._note(order, answer)
+        return answers
+
+
+class _Works:
+    """The work of one round so far, by domain and method; a failure's is not known, and is none."""
+
+    def __init__(self, config: ExpansionConfig, task: Task) -> None:
+        self._config = config
+        self._task = task
+        self._num_rows: dict[str, int] = {}
+        self._probes: dict[Place, Work] = {}
+        self._lessons: dict[Place, list[Work]] = defaultdict(list)
+
+    def note(self, order: Order, answer: Answer) -> None:
+        place = (order.domain_id, order.method)
+        if isinstance(answer, DomainProfile):
+            self._num_rows[order.domain_id] = answer.num_samples
+        elif isinstance(order, ProbeOrder) and isinstance(answer, Selection):
+            rows = self._num_rows.get(order.domain_id, 0)
+            probed = read_all([card.architecture for card in order.candidates], rows)
+            self._probes[place] = self._probes.get(place, Work()) + probed
+        elif isinstance(order, LearnOrder) and isinstance(answer, LearnReport):
+            self._lessons[place].append(find_method(order.method).work(self._shape(order, answer)))
+
+    def take_seconds(self) -> dict[Place, ComputeTimes]:
+        """Compute seconds of what was noted, which is forgotten."""
+        seconds = {}
+        for place in {*self._probes, *self._lessons}:
+            device = assign_device(place[0], self._config.seed, self._config.devices)
+            lessons = self._lessons.get(place, [])
+            seconds[place] = ComputeTimes(
+                probe_s=work_seconds(self._probes.get(place, Work()), self._task, device),
+                learn_s=tuple(work_seconds(work, self._task, device) for work in lessons),
+            )
+        self._num_rows.clear()
+        self._probes.clear()
+        self._lessons.clear()
+        return seconds
+
+    def _shape(self, order: LearnOrder, report: LearnReport) -> LessonShape:
+        config, method = self._config, find_method(order.method)
+        _, own = equip_domain(order.domain_id, config.seed, self._task, config.devices)
+        architecture_of = {card.domain_id: card.architecture for card in order.sources}
+        held = [
+            card.architecture
+            for card in order.sources
+            if method.reach != "same-architecture" or card.architecture == own
+        ]
+        return LessonShape(
+            task=self._task,
+            config=config,
+            architecture=own,
+            learned=report.architecture,
+            sources=() if method.reach == "centroids" else tuple(held),
+            used=tuple(
+                architecture_of[domain_id]
+                for domain_id in report.source_domains
+                if domain_id in architecture_of
+            ),
+            prototypes=len(held) if method.reach == "centroids" else 0,
+            num_labelled=int(report.metrics["num_labelled"]),
+            num_unlabelled=int(report.metrics["num_unlabelled"]),
+        )

@@ -1,0 +1,67 @@
+"""The two engines by name, and what of their settings a run must keep."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from graft_server.round_loop import RunSettings
+
+from graft.errors import ConfigError
+from graft_simulation.block import BlockSettings, run_blocks
+
+
+class Engine(StrEnum):
+    """flower: each domain a node of Flower's simulation. block: many domains a task."""
+
+    FLOWER = "flower"
+    BLOCK = "block"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineSettings:
+    """How a run is carried out. ``engine``, ``accelerator`` and ``stacked`` touch its result
+    within rounding; the others never do."""
+
+    engine: Engine = Engine.FLOWER
+    accelerator: str = "cpu"
+    stacked: bool = True
+    workers: int = 2
+    ray_address: str | None = None
+    join_timeout_s: float = 120.0
+    stall_timeout_s: float = 900.0
+
+    def kept(self) -> Mapping[str, str | bool]:
+        """What ``RunFolder.begin`` keeps."""
+        if self.engine is Engine.FLOWER:
+            return {"name": "flower"}
+        return {"name": "block", "accelerator": self.accelerator, "stacked": self.stacked}
+
+    def as_kept(self, kept: Mapping[str, str | bool]) -> "EngineSettings":
+        """These settings with what a run kept in their place."""
+        return replace(
+            self,
+            engine=Engine(str(kept["name"])),
+            accelerator=str(kept.get("accelerator", "cpu")),
+            stacked=bool(kept.get("stacked", True)),
+        )
+
+
+def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
+    """Run what is left of the rounds; returns the run's hash.
+
+    Raises what ``conduct`` raises, and ConfigError for what the engine does not have.
+    """
+    if engine.engine is Engine.BLOCK:
+        blocks = BlockSettings(
+            workers=engine.workers,
+            ray_address=engine.ray_address,
+            accelerator=engine.accelerator,
+            stacked=engine.stacked,
+        )
+        return run_blocks(settings, blocks)
+    if engine.ray_address is not None:
+        raise ConfigError(f"--ray-address: got {engine.ray_address}, wanted the block engine")
+    # Flower's simulation is 200 MB of imports that the other engine has no use for.
+    from graft_simulation.flower import run_flower
+
+    return run_flower(settings, engine.workers, engine.join_timeout_s, engine.stall_timeout_s)

@@ -1,0 +1,131 @@
+"""The Flower engine: every domain a virtual SuperNode of Flower's Ray simulation.
+
+The message path is the deployment's own; only the models' way is shorter, straight from the
+store's folder, with the depot's framing as the modelled wire.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+from graft_client.app import attach, carry_on
+from graft_client.device_factory import domain_of_partition
+from graft_server.flower.edge import EdgeSettings, connect_flower
+from graft_server.model_store import open_store
+from graft_server.round_loop import RunSettings, conduct
+
+from graft.core.config import ExpansionConfig
+from graft.core.records import Order
+from graft.data.worlds import open_world
+from graft.errors import ConfigError, EdgeError, GraftError
+from graft.rounds import Device
+from graft.wire.messages.card_signature import verify_card
+from graft_simulation.environment import QUIET, empty_directory
+from graft_simulation.memory import MemoryMeter
+from graft_simulation.simulated_device import open_simulated_device
+
+
+def run_flower(
+    settings: RunSettings,
+    workers: int,
+    join_timeout_s: float = 120.0,
+    stall_timeout_s: float = 900.0,
+) -> str:
+    """Run on Flower's simulation with ``workers`` Ray actors; returns the run's hash.
+
+    The timeouts bound the wait for all nodes, and the wait without any answer.
+
+    Raises what ``conduct`` raises; ConfigError for a run folder on another machine, EdgeError
+    where Flower's engine itself broke.
+    """
+    config, folder = settings.config, settings.folder.path
+    if not isinstance(folder, Path):
+        raise ConfigError(f"run folder {folder}: Flower's engine wants one on this machine")
+    edge = EdgeSettings(
+        run=settings.folder.run_id, join_timeout_s=join_timeout_s, stall_timeout_s=stall_timeout_s
+    )
+    hashes: list[str] = []
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        hashes.append(conduct(connect_flower(grid, edge, settings.world.domain_ids), settings))
+
+    backend = {
+        # Not a cluster that somebody else runs, or ran, on this machine.
+        "init_args": {
+            "address": "local",
+            "num_cpus": workers,
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+        },
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+    }
+    os.environ.update(QUIET)
+    with empty_directory(), _log_file(folder / "flower.log"), MemoryMeter() as memory:
+        try:
+            run_simulation(
+                server_app=server_app,
+                client_app=_client_app(config, folder),
+                num_supernodes=len(settings.world.domain_ids),
+                backend_config=backend,  # type: ignore[arg-type]
+            )
+        except GraftError:
+            raise
+        except Exception as error:
+            raise EdgeError(f"Flower's simulation broke: {error}") from error
+        finally:
+            settings.folder.note(peak_memory_bytes=memory.peak_bytes, workers=workers)
+    if not hashes:
+        raise EdgeError("Flower's simulation ended before the run did")
+    return hashes[0]
+
+
+def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
+    """The ClientApp of every virtual node; what it closes over travels to each Ray actor."""
+    app = ClientApp()
+
+    def domain_of(context: Context) -> str:
+        return domain_of_partition(open_world(config.world, config.seed), context)
+
+    @contextmanager
+    def simulated_device(context: Context, order: Order) -> Iterator[Device]:
+        torch.set_num_threads(1)
+        world = open_world(config.world, config.seed)
+        store = open_store(folder / "models", world.task)
+        public_key = (folder / "keys" / "server.pub").read_bytes()
+        with open_simulated_device(
+            order,
+            config=config,
+            world=world,
+            folder=folder,
+            store=store,
+            verify=partial(verify_card, folder.name, public_key=public_key),
+        ) as device:
+            yield device
+
+    attach(app, domain_of, carry_on(simulated_device))
+    return app
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Flower's own log goes to the run folder: on the terminal it would drown the run's."""
+    logger = logging.getLogger("flwr")
+    before = logger.handlers[:], logger.propagate
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.handlers[:], logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate = before
+        handler.close()
