@@ -91,12 +91,7 @@ Expand = Callable[[Lab, Cell, float], Ending]
 
 def grid() -> list[Cell]:
     """Every pair of faults beside each other, each fault by itself, and the worst of all."""
-    axes = {
-        "delay_s": DELAYS_S,
-        "loss": LOSSES,
-        "rate_bits_per_s": RATES,
-        "dropout": DROPOUTS,
-    }
+    axes = {"delay_s": DELAYS_S, "loss": LOSSES, "rate_bits_per_s": RATES, "dropout": DROPOUTS}
     cells = {Cell(): None}
     for one, two in itertools.combinations(axes, 2):
         for first, second in itertools.product(axes[one], axes[two]):

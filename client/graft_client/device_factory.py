@@ -67,10 +67,7 @@ def make_device(
             verify=verify,
             shapes_of=lambda architecture: parameter_shapes(architecture, task),
             label=TransferLabel(
-                run=run,
-                round_index=order.round_index,
-                method=order.method,
-                domain_id=domain_id,
+                run=run, round_index=order.round_index, method=order.method, domain_id=domain_id
             ),
             record=record,
             clock=clock,

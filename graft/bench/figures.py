@@ -233,12 +233,7 @@ def _horizontal(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _dot(
-    axes: Axes,
-    row: int,
-    value: float | None,
-    interval: Interval | None,
-    method: str,
-    main: str,
+    axes: Axes, row: int, value: float | None, interval: Interval | None, method: str, main: str
 ) -> None:
     if value is None:
         return

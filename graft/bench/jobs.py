@@ -132,8 +132,7 @@ def expand(expansion: Expansion) -> list[EvidenceRow]:
     with tempfile.TemporaryDirectory(dir=expansion.scratch) as name:
         # The models of newcomers are weighed and checked like any, and not kept.
         store = LayeredStore(
-            own=open_store(Path(name), world.task),
-            base=open_store(founders.models, world.task),
+            own=open_store(Path(name), world.task), base=open_store(founders.models, world.task)
         )
         done = expand_system(
             founders.read_state(),

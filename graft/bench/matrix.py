@@ -143,9 +143,7 @@ def _open_pool(workers: int) -> Executor:
     # One thread a worker: the sums of a matrix product then have one order. Read at start-up.
     os.environ["OMP_NUM_THREADS"] = "1"
     return ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
     )
 
 

@@ -93,8 +93,7 @@ def accuracy(
 
     main = main or ("graft" if "graft" in methods_by_name() else "hat")
     config = with_settings(
-        read_config(config_file) if config_file else ExpansionConfig(),
-        read_settings(setting or ()),
+        read_config(config_file) if config_file else ExpansionConfig(), read_settings(setting or ())
     )
     if report_only:
         rows = read_evidence(out / ROWS)
@@ -120,8 +119,7 @@ def accuracy(
     )
     with _cell_progress() as progress:
         rows = compute_evidence(
-            plan,
-            EvidenceSettings(out=out, workers=workers, redo=_names(redo), progress=progress),
+            plan, EvidenceSettings(out=out, workers=workers, redo=_names(redo), progress=progress)
         )
     asked = plan.cells()
     mine = [row for row in rows if row.key in asked]

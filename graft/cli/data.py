@@ -9,8 +9,7 @@ from graft.cli.shared import Format, FormatOption, console, file_progress, print
 from graft.core.records import Modality
 
 data_app = typer.Typer(
-    help="Public data sets and people's own: fetch, prepare, convert, check.",
-    no_args_is_help=True,
+    help="Public data sets and people's own: fetch, prepare, convert, check.", no_args_is_help=True
 )
 
 

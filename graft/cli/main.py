@@ -179,10 +179,7 @@ def simulate(
         )
 
     failure: GraftError | None = None
-    with (
-        _round_progress(config.rounds) as progress,
-        _served_metrics(folder.path, metrics_port),
-    ):
+    with _round_progress(config.rounds) as progress, _served_metrics(folder.path, metrics_port):
         try:
             digest = carry_out(
                 folder,

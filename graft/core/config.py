@@ -314,10 +314,7 @@ class NetworkConfig:
             _require(0 <= value <= 1, f"network.{name}", value, "0 to 1")
         slowdown = self.straggler_slowdown
         _require(
-            1 <= slowdown < math.inf,
-            "network.straggler_slowdown",
-            slowdown,
-            "at least 1, finite",
+            1 <= slowdown < math.inf, "network.straggler_slowdown", slowdown, "at least 1, finite"
         )
         _require(
             self.deadline_s is None or self.deadline_s > 0,

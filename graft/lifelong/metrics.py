@@ -55,10 +55,7 @@ def amount_scores(output: Tensor, target: Tensor) -> dict[str, float]:
     known = target != 0
     wanted = target[known].double()
     error = (output[known].double() - wanted).abs()
-    return {
-        "absolute_error": float(error.mean()),
-        "relative_error": float((error / wanted).mean()),
-    }
+    return {"absolute_error": float(error.mean()), "relative_error": float((error / wanted).mean())}
 
 
 def direction_scores(output: Tensor, target: Tensor) -> dict[str, float]:

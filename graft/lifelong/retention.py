@@ -71,11 +71,7 @@ def new_task_loss(kind: OutputKind, output: Tensor, target: Tensor) -> Tensor:
 
 
 def learn_stage(
-    network: HeadedNetwork,
-    stage: Stage,
-    retention: Retention,
-    training: TrainingConfig,
-    seed: int,
+    network: HeadedNetwork, stage: Stage, retention: Retention, training: TrainingConfig, seed: int
 ) -> HeadedNetwork:
     """The network with one more task, learnt from the stage's rows alone; in eval mode.
 

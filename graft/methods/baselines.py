@@ -104,10 +104,7 @@ METHODS = (
         work=finetuned_work,
     ),
     Method(
-        name="average-kd-selected",
-        title="Averaged, selected",
-        fit=fit_average_kd,
-        reach="selected",
+        name="average-kd-selected", title="Averaged, selected", fit=fit_average_kd, reach="selected"
     ),
     Method(name="average-kd-all", title="Ship-all (averaged)", fit=fit_average_kd, reach="all"),
 )

@@ -30,14 +30,7 @@ from graft.methods.blocks.targets import (
 from graft.methods.cost import moved_sources_work
 from graft.methods.hat.mixer import stack_features
 from graft.methods.shot import PSEUDO_LABEL_SHARE, cluster_labels, information_loss
-from graft.training import (
-    Learned,
-    Lesson,
-    Source,
-    masked_probabilities,
-    minimise,
-    parameter_group,
-)
+from graft.training import Learned, Lesson, Source, masked_probabilities, minimise, parameter_group
 
 _SMALLEST = 1e-6
 

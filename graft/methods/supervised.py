@@ -44,10 +44,7 @@ Plan = Callable[[Lesson], Course]
 
 
 def on_labels(
-    lesson: Lesson,
-    network: Network,
-    mask_C: BoolArray,
-    used: tuple[Source | Prototypes, ...] = (),
+    lesson: Lesson, network: Network, mask_C: BoolArray, used: tuple[Source | Prototypes, ...] = ()
 ) -> Course:
     """Train a network of the target's architecture on L."""
     return Course(

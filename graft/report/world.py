@@ -56,9 +56,7 @@ _OPEN = SitePolicy(_SETTINGS, SeededReleases(_SETTINGS, keys=(), spent=Cost(epsi
 
 
 def describe_world(
-    world: World,
-    config: ExpansionConfig,
-    progress: Callable[[str, int, int], None] | None = None,
+    world: World, config: ExpansionConfig, progress: Callable[[str, int, int], None] | None = None
 ) -> WorldDescription:
     """Read every domain once; raises DomainEmptyError where none can be used."""
     counts, statistics, unusable = {}, [], []

@@ -103,10 +103,7 @@ def begin_study(order: LearnOrder, device: Device) -> Study:
 
 
 def finish_study(
-    study: Study,
-    learned: Learned,
-    compute_s: float,
-    features_of: FeaturesOf = features_of_parts,
+    study: Study, learned: Learned, compute_s: float, features_of: FeaturesOf = features_of_parts
 ) -> LearnReport:
     """Test what was learnt, register it where asked, and report; raises GraftError."""
     order, device, lesson = study.order, study.device, study.lesson

@@ -112,11 +112,7 @@ def overblown(size_S: Sequence[float]) -> list[int]:
 
 
 def find_fault(
-    size: float,
-    consistency: float,
-    beats: bool,
-    claims_near: bool,
-    config: TrustConfig,
+    size: float, consistency: float, beats: bool, claims_near: bool, config: TrustConfig
 ) -> Reason | None:
     """Why a source is demoted, or None.
 

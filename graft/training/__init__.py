@@ -1,12 +1,7 @@
 """Local training on one device: what a lesson holds, and the one loop that minimises a loss."""
 
 from graft.training.loop import count_steps, minimise, parameter_group
-from graft.training.stacked import (
-    SupervisedJob,
-    quick_features,
-    train_alone,
-    train_supervised_many,
-)
+from graft.training.stacked import SupervisedJob, quick_features, train_alone, train_supervised_many
 from graft.training.task import (
     Learned,
     Lesson,

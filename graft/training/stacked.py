@@ -13,12 +13,7 @@ from torch import Tensor
 from graft.core.config import TrainingConfig
 from graft.models.zoo import Network
 from graft.training.compiled.build import load_kernels
-from graft.training.compiled.plan import (
-    KernelPlan,
-    compiled_features,
-    kernel_plan,
-    train_compiled,
-)
+from graft.training.compiled.plan import KernelPlan, compiled_features, kernel_plan, train_compiled
 from graft.training.loop import batch_rows, count_steps, minimise, parameter_group
 from graft.training.stacked_layers import StackedNetwork
 from graft.training.stages import stages_of

@@ -110,11 +110,7 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
     nodes = connect(
         record,
         lambda phase, done, wanted: settings.progress(
-            state.round_index,
-            phase,
-            done,
-            wanted,
-            recorded_bytes + folder.journal_bytes(),
+            state.round_index, phase, done, wanted, recorded_bytes + folder.journal_bytes()
         ),
     )
     keeper = settings.timekeeper

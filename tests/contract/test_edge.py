@@ -260,9 +260,7 @@ def test_nothing_asked_is_nothing_answered(open_edge: OpenEdge) -> None:
     assert open_edge(failing("")).ask([]) == []
 
 
-def test_a_domain_that_breaks_is_a_named_failure_and_the_others_answer(
-    open_edge: OpenEdge,
-) -> None:
+def test_a_domain_that_breaks_is_a_named_failure_and_the_others_answer(open_edge: OpenEdge) -> None:
     answers = open_edge(failing(DOMAINS[1])).ask(profile_orders(*DOMAINS[:3]))
     assert [type(answer) for answer in answers] == [DomainProfile, Failure, DomainProfile]
     assert answers[1] == Failure(
@@ -287,10 +285,7 @@ def test_a_failure_keeps_the_method_it_was_asked_for(open_edge: OpenEdge) -> Non
     failures = open_edge(failing(DOMAINS[0])).ask([probe, learn])
     assert [
         (f.round_index, getattr(f, "method", None)) for f in failures if isinstance(f, Failure)
-    ] == [
-        (2, "hat"),
-        (3, "magic"),
-    ]
+    ] == [(2, "hat"), (3, "magic")]
 
 
 def test_the_ledger_has_a_row_a_message_of_the_length_of_its_bytes(
@@ -406,9 +401,7 @@ def test_what_flower_says_of_a_broken_node_is_in_the_failure(entries: list[Ledge
     assert (up.outcome, up.payload_bytes) == ("failed", 0)
 
 
-def test_a_message_that_flower_does_not_take_is_a_named_failure(
-    entries: list[LedgerEntry],
-) -> None:
+def test_a_message_that_flower_does_not_take_is_a_named_failure(entries: list[LedgerEntry]) -> None:
     edge, _ = connected(entries, refused={DOMAINS[0]})
     answers = edge.ask(profile_orders(*DOMAINS[:2]))
     assert isinstance(answers[0], Failure)

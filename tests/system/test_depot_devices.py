@@ -225,9 +225,7 @@ def test_every_call_is_a_record_and_the_metrics_add_up(site: Site) -> None:
     assert site.sample("running", rpc="Fetch") == site.sample("waiting") == 0
 
 
-def test_running_and_waiting_calls_are_counted_while_they_are(
-    tmp_path: Path,
-) -> None:
+def test_running_and_waiting_calls_are_counted_while_they_are(tmp_path: Path) -> None:
     registry, store = CollectorRegistry(), DirectoryStore(tmp_path / "s", shapes_of=shapes_of)
     name = store.put(encode_payload("net", model(0)), "net")
     with (
@@ -277,8 +275,7 @@ def test_two_depots_in_one_process_share_no_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"bytes_per_window": MAX_MESSAGE_BYTES - 1}, {"window_s": 0.0}, {"max_streams": 0}],
+    "wrong", [{"bytes_per_window": MAX_MESSAGE_BYTES - 1}, {"window_s": 0.0}, {"max_streams": 0}]
 )
 def test_a_quota_that_nothing_fits_into_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="wanted"):

@@ -158,10 +158,7 @@ def test_foreign_columns_or_no_file_are_refused(tmp_path: Path) -> None:
 def test_results_from_before_the_traces_and_the_simulated_clock_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "results.parquet"
     write_results([ROW], path)
-    for later in (
-        ["mixture", "dictionary"],
-        ["link_class", "simulated_compute_s", "simulated_s"],
-    ):
+    for later in (["mixture", "dictionary"], ["link_class", "simulated_compute_s", "simulated_s"]):
         pq.write_table(pq.read_table(path).drop_columns(later), path)
         assert read_results(path) == [ROW]
 

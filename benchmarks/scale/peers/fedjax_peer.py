@@ -100,8 +100,5 @@ if __name__ == "__main__":
         "fedjax",
         ("fedjax", "jax", "jaxlib", "dm-haiku", "optax", "numpy"),
         train,
-        {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-        },
+        {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
     )

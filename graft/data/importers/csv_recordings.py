@@ -168,11 +168,7 @@ def _read_file(
 
 
 def _fault(
-    cells: Sequence[str],
-    place: Mapping[str, int],
-    user: str,
-    label: str,
-    columns: CsvColumns,
+    cells: Sequence[str], place: Mapping[str, int], user: str, label: str, columns: CsvColumns
 ) -> tuple[str, str] | None:
     """Why a line cannot be used, and what stands there; None where it can."""
     if not user:

@@ -31,13 +31,7 @@ from graft.methods.hat.dictionary import (
     sharpened,
 )
 from graft.methods.hat.mixer import Mixer, heads_loss, holdout_folds, mixer_loss, stack_features
-from graft.training import (
-    Learned,
-    Lesson,
-    features_in_batches,
-    minimise,
-    parameter_group,
-)
+from graft.training import Learned, Lesson, features_in_batches, minimise, parameter_group
 
 
 @dataclass(slots=True)
@@ -139,8 +133,7 @@ def fit_hat(lesson: Lesson) -> Learned:
             "dictionary_share": dictionary.share,
         },
         trace=FusionTrace(
-            mixture_SQ=mixture_spread(mixture_RNS.mean(0).T),
-            dictionary_E4=thinned_epochs(epochs),
+            mixture_SQ=mixture_spread(mixture_RNS.mean(0).T), dictionary_E4=thinned_epochs(epochs)
         ),
     )
 

@@ -28,12 +28,7 @@ from graft.report.figures.canvas import (
     whole_numbers,
 )
 from graft.report.figures.labels import spread
-from graft.report.formatting import (
-    MINUS,
-    display_name,
-    points_text,
-    shortened,
-)
+from graft.report.formatting import MINUS, display_name, points_text, shortened
 from graft.report.summary import DomainGain, RoundSummary
 
 MARKERS = "osD^vPX<>"

@@ -36,10 +36,7 @@ def label_places(
     labels already placed, then clear of every point, then of what else to
     ``avoid``, then near. ``line`` is a label's height.
     """
-    choices = [
-        LabelPlace(dx=12, dy=0, align="left"),
-        LabelPlace(dx=-12, dy=0, align="right"),
-    ]
+    choices = [LabelPlace(dx=12, dy=0, align="left"), LabelPlace(dx=-12, dy=0, align="right")]
     for step in range(1, 9):
         for up in (line * step, -line * step):
             choices.append(LabelPlace(dx=0, dy=up, align="center"))

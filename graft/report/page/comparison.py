@@ -81,9 +81,7 @@ def _card(heading: str, content: str) -> str:
 
 
 def _overview(
-    runs: Sequence[RunRecord],
-    names: Sequence[str],
-    summaries: Sequence[Sequence[MethodSummary]],
+    runs: Sequence[RunRecord], names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]
 ) -> str:
     columns = []
     for run, (main, *others) in zip(runs, summaries, strict=True):

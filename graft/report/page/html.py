@@ -30,13 +30,7 @@ from graft.report.page.sections import details, failures, ledger_totals, method_
 from graft.report.page.style import STYLE
 from graft.report.run import RunRecord, read_run
 from graft.report.summary import MethodSummary, summarise, summarise_rounds
-from graft.report.text import (
-    cost_words,
-    failed_words,
-    failure_lines,
-    gained_words,
-    main_gains,
-)
+from graft.report.text import cost_words, failed_words, failure_lines, gained_words, main_gains
 
 REPORT_NAME = "report.html"
 _CONTENTS = (

@@ -7,10 +7,7 @@ is wrong with them, decoding raises MessageError and nothing else.
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from google.protobuf.message import (
-    DecodeError,
-    EncodeError,
-)
+from google.protobuf.message import DecodeError, EncodeError
 
 from graft.core.records import (
     Answer,

@@ -16,12 +16,7 @@ from typing import Final
 import numpy as np
 
 from graft.core.records import FloatArray, Parameters
-from graft.errors import (
-    PayloadChangedError,
-    PayloadError,
-    PayloadLimitError,
-    PayloadTruncatedError,
-)
+from graft.errors import PayloadChangedError, PayloadError, PayloadLimitError, PayloadTruncatedError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -169,11 +164,7 @@ def canonical_header(architecture: str, shapes: Shapes) -> bytes:
     offset = 0
     for name in sorted(shapes):
         end = offset + _F32_BYTES * num_elements(shapes[name])
-        header[name] = {
-            "dtype": "F32",
-            "shape": list(shapes[name]),
-            "data_offsets": [offset, end],
-        }
+        header[name] = {"dtype": "F32", "shape": list(shapes[name]), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % _ALIGNMENT)

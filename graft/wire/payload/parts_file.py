@@ -83,11 +83,7 @@ def split_file(
 
 
 def join_files(
-    base: PartFile,
-    residual: PartFile,
-    sink: BinaryIO,
-    folder: Path,
-    expected_shapes: Shapes | None,
+    base: PartFile, residual: PartFile, sink: BinaryIO, folder: Path, expected_shapes: Shapes | None
 ) -> PayloadFacts:
     """Write the exact payload that was split; the caller compares its id.
 

@@ -4,12 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from graft.errors import (
-    DeviceRefusedError,
-    ModelMissingError,
-    QuotaExceededError,
-    TransportError,
-)
+from graft.errors import DeviceRefusedError, ModelMissingError, QuotaExceededError, TransportError
 
 DEFAULT_ATTEMPTS: Final = 5
 MAX_TOLD_WAITS: Final = 256  # a quota may cut one long transfer often; but never without end

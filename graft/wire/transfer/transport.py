@@ -11,12 +11,7 @@ from itertools import count
 from graft.core.ports import Clock
 from graft.core.records import FloatArray, LedgerEntry, ModelCard, Parameters, Phase, Precision
 from graft.errors import PayloadChangedError, PayloadError
-from graft.wire.payload.encoding import (
-    Shapes,
-    decode_payload,
-    encode_payload,
-    model_id,
-)
+from graft.wire.payload.encoding import Shapes, decode_payload, encode_payload, model_id
 from graft.wire.payload.model_files import ModelFiles
 from graft.wire.payload.parts import decode_base, join_parts
 from graft.wire.payload.parts_file import split_file

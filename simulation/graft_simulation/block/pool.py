@@ -13,11 +13,7 @@ from graft_simulation.block.worker import Workplace, carry_out
 
 # A Ray of the run's own, not a cluster that somebody else runs here. Nobody looks at its
 # dashboard, and its store holds orders and answers only.
-_OWN = {
-    "address": "local",
-    "include_dashboard": False,
-    "object_store_memory": 256 * 2**20,
-}
+_OWN = {"address": "local", "include_dashboard": False, "object_store_memory": 256 * 2**20}
 # Tasks waiting at a worker's door; more would only fill the object store with their orders.
 _WAITING_PER_WORKER = 2
 

@@ -63,10 +63,7 @@ def calibrate(
     torch.set_num_threads(1)
     try:
         heads = _heads(task, effort.steps)
-        works = {
-            "product": _repeated(_matrix_product(), effort.steps),
-            "heads": heads,
-        }
+        works = {"product": _repeated(_matrix_product(), effort.steps), "heads": heads}
         for architecture in architectures:
             works |= _network_works(architecture, task, effort.steps)
         with FlopCounterMode(display=False) as flops, _Counter() as counted:  # type: ignore[no-untyped-call]

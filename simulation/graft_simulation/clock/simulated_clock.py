@@ -89,9 +89,7 @@ class SimulatedClock:
 
 
 def simulate_round(
-    entries: Sequence[LedgerEntry],
-    seconds: Mapping[Place, ComputeTimes],
-    config: ExpansionConfig,
+    entries: Sequence[LedgerEntry], seconds: Mapping[Place, ComputeTimes], config: ExpansionConfig
 ) -> RoundTimes:
     """Simulate one round from its ledger and what its devices compute (their stragglers' slower
     pace not yet in it). Neither's order matters."""

@@ -61,9 +61,7 @@ def test_no_window_crosses_a_block_a_label_or_a_skipped_line(tmp_path: Path) -> 
     assert tally.report().skipped_lines == {"_readings_right_hand/1-1/3.txt": 3}
 
 
-def test_rows_run_block_by_block_so_that_the_later_part_holds_every_gesture(
-    tmp_path: Path,
-) -> None:
+def test_rows_run_block_by_block_so_that_the_later_part_holds_every_gesture(tmp_path: Path) -> None:
     path = write_session(tmp_path, "1-1")
     for gesture in range(8):
         (path / f"{gesture}.txt").write_text("\n".join([reading(gesture)] * 4000))

@@ -19,13 +19,7 @@ from graft.methods.graft import (
     train_heads,
 )
 from graft.models.zoo import network_from, parameters_of
-from graft.training import (
-    Learned,
-    Lesson,
-    Source,
-    features_in_batches,
-    predict_in_batches,
-)
+from graft.training import Learned, Lesson, Source, features_in_batches, predict_in_batches
 from graft.wire.payload.encoding import encode_payload
 from graft.wire.payload.parts import decode_base, split_payload
 

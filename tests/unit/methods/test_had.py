@@ -492,10 +492,7 @@ def test_a_domain_that_grows_for_two_rounds_keeps_its_first_head() -> None:
 
     def grow(retention: Retention | None) -> HeadedNetwork:
         network = round_0
-        for task, rows, target in (
-            (GRAVITY, second_rows, gravity),
-            (TURNING, third_rows, turning),
-        ):
+        for task, rows, target in ((GRAVITY, second_rows, gravity), (TURNING, third_rows, turning)):
             if retention is None:
                 network = grow_task(network, task, x[rows], target[rows], seed=0, training=GROWTH)
             else:

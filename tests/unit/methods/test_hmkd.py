@@ -287,9 +287,7 @@ def test_the_dense_student_is_the_one_of_the_paper_and_only_on_request() -> None
     assert offered_architectures(WINDOWS, ("mlp-500",)) == ("mlp-500",)
 
 
-def test_a_network_with_dropout_learns_the_same_from_the_same_seed(
-    make_lesson: MakeLesson,
-) -> None:
+def test_a_network_with_dropout_learns_the_same_from_the_same_seed(make_lesson: MakeLesson) -> None:
     lesson = replace(make_lesson(max_steps=5), architecture="mlp-500")
     made = []
     for stranger in (1, 2):

@@ -13,12 +13,7 @@ import math
 import pytest
 from evidence_rows import row, set_rows
 
-from graft.bench.summary import (
-    clustered_interval,
-    methods_in_order,
-    overviews,
-    summarise_evidence,
-)
+from graft.bench.summary import clustered_interval, methods_in_order, overviews, summarise_evidence
 from graft.report.summary import mean_interval
 
 # Student's t at 0.975 with one and with two degrees of freedom.

@@ -77,10 +77,7 @@ def test_times_and_memory_are_summed_and_topped(
 
 
 def test_a_failed_newcomer_is_flagged_and_keeps_its_bytes(
-    rows: list[ResultRow],
-    entries: list[LedgerEntry],
-    config: ExpansionConfig,
-    with_failure: Fail,
+    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig, with_failure: Fail
 ) -> None:
     summaries = summarise(with_failure(rows, "c", "hat"), entries, config)
     hat = summaries[0]
@@ -130,10 +127,7 @@ def test_a_run_without_newcomers_has_summaries_of_nothing(config: ExpansionConfi
 
 
 def test_the_front_holds_complete_methods_that_none_beats(
-    rows: list[ResultRow],
-    entries: list[LedgerEntry],
-    config: ExpansionConfig,
-    with_failure: Fail,
+    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig, with_failure: Fail
 ) -> None:
     # label-only: 0.7 for 0 bytes; hat: 0.8 for 750; ship-all: 0.7 for 3,000, beaten twice.
     front = pareto_front(summarise(rows, entries, config))

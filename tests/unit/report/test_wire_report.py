@@ -81,10 +81,7 @@ def test_a_fetch_has_its_call_its_acknowledgements_and_a_connection_against_it()
         entry("probe", "depot", "ward", 1_000),
         entry("probe", "depot", "ward", 0, cached=True),
     ]
-    push = [
-        entry("register", "ward", "depot", 1_000),
-        entry("acknowledge", "depot", "ward", 300),
-    ]
+    push = [entry("register", "ward", "depot", 1_000), entry("acknowledge", "depot", "ward", 300)]
     rows = reconcile([], [], [], simulated=[*fetches, *push])
     assert row(rows, "probe", up=False).modelled_bytes == 16_140
     assert row(rows, "probe", up=True).modelled_bytes == 2 * 66 + 2 * 269 + 2_730

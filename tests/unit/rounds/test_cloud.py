@@ -262,9 +262,7 @@ def test_an_answer_of_another_kind_is_a_named_failure_of_that_domain_alone(
     assert domains(done.state.catalogue) == [*FOUNDERS, SECOND]
 
 
-def test_a_selection_of_a_model_that_was_never_offered_is_a_failure(
-    expand_founded: Expand,
-) -> None:
+def test_a_selection_of_a_model_that_was_never_offered_is_a_failure(expand_founded: Expand) -> None:
     def invent(_: Order, told: Answer) -> Answer:
         assert isinstance(told, Selection)
         return replace(told, chosen=(*told.chosen, "f" * 64))

@@ -155,9 +155,7 @@ def test_a_probe_keeps_the_best_by_joint_score(grown: Grown) -> None:
 def test_the_order_of_the_candidates_does_not_choose(grown: Grown) -> None:
     order = probe_order(grown)
     back = replace(
-        order,
-        candidates=order.candidates[::-1],
-        coarse_distances=order.coarse_distances[::-1],
+        order, candidates=order.candidates[::-1], coarse_distances=order.coarse_distances[::-1]
     )
     forth, turned = carry_out(order, grown), carry_out(back, grown)
     assert isinstance(forth, Selection)

@@ -108,11 +108,7 @@ def test_a_slow_reader_holds_up_the_writer_and_not_the_relays_memory() -> None:
         for _ in range(size // len(chunk)):
             connection.sendall(chunk)
 
-    with (
-        served(pour) as upstream,
-        relay_to(upstream, lines) as relay,
-        connected(relay) as client,
-    ):
+    with served(pour) as upstream, relay_to(upstream, lines) as relay, connected(relay) as client:
         time.sleep(0.5)  # nobody reads: the sockets' own buffers fill, and that is all
         buffer = bytearray(1 << 20)
         tracemalloc.start()
@@ -143,11 +139,7 @@ def test_an_upstream_that_breaks_off_resets_the_client() -> None:
         connection.recv(1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
-    with (
-        served(break_off) as upstream,
-        relay_to(upstream, []) as relay,
-        connected(relay) as client,
-    ):
+    with served(break_off) as upstream, relay_to(upstream, []) as relay, connected(relay) as client:
         client.sendall(b"x")
         with pytest.raises(ConnectionResetError):
             client.recv(1)

@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from graft.core.config import ExpansionConfig
 from graft.core.records import Task
 from graft.models.zoo import build_network
-from graft.training import (
-    Lesson,
-    features_in_batches,
-    masked_probabilities,
-    predict_in_batches,
-)
+from graft.training import Lesson, features_in_batches, masked_probabilities, predict_in_batches
 
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c"))
 MASKS = st.lists(st.booleans(), min_size=3, max_size=3).filter(any)

@@ -53,9 +53,7 @@ def test_a_network_among_others_learns_what_it_learns_alone(
         assert_close(got, wanted)
 
 
-def test_architectures_mix_and_those_without_a_stacked_form_take_the_plain_loop(
-    way: str,
-) -> None:
+def test_architectures_mix_and_those_without_a_stacked_form_take_the_plain_loop(way: str) -> None:
     jobs = [
         make_job(WINDOWS, name, 12, seed)
         for seed, name in enumerate(("mlp-500", "mlp", "mlp-500", "cnn-small", "mlp"))

@@ -85,9 +85,7 @@ def test_a_part_that_begins_to_arrive_has_its_room_at_once(tmp_path: Path) -> No
     assert folder_bytes(cache) == 2 * HELD
 
 
-def test_what_a_killed_process_left_is_counted_and_goes_when_its_turn_comes(
-    tmp_path: Path,
-) -> None:
+def test_what_a_killed_process_left_is_counted_and_goes_when_its_turn_comes(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, 3 * HELD)
     cache.arrival(A, "residual", SIZE).append(part(A))  # killed: neither kept nor closed
     (tmp_path / ".partial-xyz").write_bytes(bytes(SIZE))  # killed inside a put

@@ -33,9 +33,7 @@ tensors = hnp.arrays(
 )
 models = st.dictionaries(st.sampled_from(["a", "b.c", "d", "é"]), tensors, min_size=1)
 anything = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -128,9 +126,7 @@ def test_the_base_read_from_a_file_is_the_decoded_one(
     }
 
 
-def test_mapped_values_are_the_models_own_and_writing_them_changes_no_file(
-    tmp_path: Path,
-) -> None:
+def test_mapped_values_are_the_models_own_and_writing_them_changes_no_file(tmp_path: Path) -> None:
     with open_work(tmp_path) as sink:
         facts = write_payload("net", trained_like(3), sink)
         mapped = map_values(sink, facts.shapes, facts.data_at)

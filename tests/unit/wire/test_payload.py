@@ -10,12 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.core.records import FloatArray
-from graft.errors import (
-    PayloadChangedError,
-    PayloadError,
-    PayloadLimitError,
-    PayloadTruncatedError,
-)
+from graft.errors import PayloadChangedError, PayloadError, PayloadLimitError, PayloadTruncatedError
 from graft.wire.payload import encoding as payload_module
 from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 
