@@ -131,7 +131,7 @@ def carry_out(
     if isinstance(folder.path, Path):  # elsewhere each write is a request, and nobody watches
         told.append(ProgressFile(folder.path / "progress.json"))
 
-    def tell_all(index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
+    def notify_all(index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
         for each in told:
             each(index, phase, done, wanted, num_bytes)
 
@@ -139,7 +139,7 @@ def carry_out(
         config=config,
         world=world,
         folder=folder,
-        progress=tell_all,
+        progress=notify_all,
         timekeeper=SimulatedClock(config, world.task),
     )
     if is_new:

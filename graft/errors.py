@@ -11,7 +11,7 @@ GraftError
 ├── ExtraMissingError          an optional library is not installed; names the extra
 ├── ArchitectureError          an architecture is unknown or does not fit the device
 ├── MessageError               a message between server and device cannot be decoded
-│   └── OrderForgedError       an order is not the server's, or was carried out before
+│   └── RequestForgedError       an order is not the server's, or was carried out before
 ├── PayloadError               a model payload cannot be accepted
 │   ├── PayloadTruncatedError  fewer bytes than announced
 │   ├── PayloadChangedError    the bytes do not hash to the model id, or are forged
@@ -20,7 +20,7 @@ GraftError
 │   ├── ModelMissingError      the depot does not hold the model asked for
 │   ├── QuotaExceededError     this device has used its share; says how long to wait
 │   ├── DeviceRefusedError     the depot does not serve a device of this name
-│   └── RelayError             the metering relay cannot listen, or lost its meter
+│   └── ProxyError             the metering TCP proxy cannot listen, or lost its meter
 ├── EdgeError                  the conversation with the domains broke
 │   ├── DomainLostError        a domain dropped out in the middle of a round
 │   └── NodesMissingError      fewer nodes than expected within the bounded wait
@@ -88,7 +88,7 @@ class MessageError(GraftError):
     """A message between server and device cannot be decoded."""
 
 
-class OrderForgedError(MessageError):
+class RequestForgedError(MessageError):
     """An order is not the run's server's, or it comes a second time."""
 
 
@@ -131,8 +131,8 @@ class DeviceRefusedError(TransportError):
     """The depot serves no device of this name; trying again does not help."""
 
 
-class RelayError(TransportError):
-    """The metering relay cannot listen, or could not write what it metered."""
+class ProxyError(TransportError):
+    """The metering TCP proxy cannot listen, or could not write what it metered."""
 
 
 class EdgeError(GraftError):

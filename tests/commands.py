@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 GRAFT = Path(sys.executable).with_name("graft")
-# Small enough for a test, real in every part: five founders, six newcomers, three methods.
+# Small enough for a test, real in every part: five initial domains, six target domains, three methods.
 SMALL = (
     "simulate", "--domains", "11", "--rounds", "2", "--set", "world.windows_per_domain=60",
     "--set", "training.max_steps=8", "--set", 'comparisons=["label-only", "average-kd-all"]',

@@ -12,7 +12,7 @@ from graft_simulation.in_process import OpenDevice
 
 from graft.core.config import ExpansionConfig, PolicyConfig
 from graft.core.ports import Edge, ModelStore
-from graft.core.records import Answer, LedgerEntry, Order
+from graft.core.records import LedgerEntry, Request, Response
 from graft.data.domain import World
 from graft.errors import ModelMissingError, TransportError
 from graft.models.zoo import parameter_shapes
@@ -74,14 +74,14 @@ def world_devices(
     ticks = count()
 
     @contextmanager
-    def open_device(order: Order) -> Iterator[Device]:
+    def open_device(request: Request) -> Iterator[Device]:
         yield make_device(
-            order,
+            request,
             config=config,
             world=world,
             run=RUN,
             link=DirectoryLink(store),
-            cache=caches.setdefault((order.domain_id, order.method), MemoryCache()),
+            cache=caches.setdefault((request.domain_id, request.method), MemoryCache()),
             verify=partial(verify_card, RUN, public_key=SIGNER.public_key),
             record=record,
             clock=lambda: float(next(ticks)),
@@ -93,13 +93,13 @@ def world_devices(
 class SpoiledEdge:
     """An edge whose answers go through ``change`` on the way up."""
 
-    def __init__(self, edge: Edge, change: Callable[[Order, Answer], Answer]) -> None:
+    def __init__(self, edge: Edge, change: Callable[[Request, Response], Response]) -> None:
         self._edge = edge
         self._change = change
 
-    def ask(self, orders: Sequence[Order]) -> list[Answer]:
-        answers = self._edge.ask(orders)
-        return [self._change(o, a) for o, a in zip(orders, answers, strict=True)]
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
+        responses = self._edge.ask(requests)
+        return [self._change(o, a) for o, a in zip(requests, responses, strict=True)]
 
 
 def site_policy(**settings: object) -> SitePolicy:

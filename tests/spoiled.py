@@ -9,29 +9,29 @@ import numpy as np
 from graft_server.catalogue import read_cards, write_cards
 
 from graft.core.records import (
-    Answer,
     Candidate,
-    Demotion,
     DomainProfile,
     Failure,
-    FusionTrace,
-    LearnOrder,
-    LearnReport,
+    FusionDiagnostics,
     ModelCard,
-    Order,
-    ProbeOrder,
+    ProbeRequest,
+    RejectedSource,
+    Request,
+    Response,
     Selection,
+    TrainRequest,
+    TrainResult,
 )
 from graft.errors import GraftError, MessageError, PayloadError, RunError
 from graft.wire.messages.codec import (
-    decode_answer,
     decode_card,
     decode_join,
-    decode_order,
-    encode_answer,
+    decode_request,
+    decode_response,
     encode_card,
     encode_join,
-    encode_order,
+    encode_request,
+    encode_response,
 )
 from graft.wire.payload.encoding import decode_payload, encode_payload
 from graft.wire.payload.parts import decode_base, join_parts, split_payload
@@ -57,32 +57,32 @@ CARD = ModelCard(
     centroids_CF=np.ones((2, 3), np.float32),
     signature=b"signed",
 )
-ORDERS: list[Order] = [
-    ProbeOrder(
+REQUESTS: list[Request] = [
+    ProbeRequest(
         domain_id="d",
         round_index=3,
         method="hat",
         candidates=(CARD, CARD.for_probe()),
         coarse_distances=(0.5, 1.5),
     ),
-    LearnOrder(
+    TrainRequest(
         domain_id="d",
         round_index=3,
         method="hat",
         sources=(CARD.for_fusion(),),
         register=True,
-        groups=(CARD.for_fusion(),),
+        architecture_averages=(CARD.for_fusion(),),
     ),
 ]
-ANSWERS: list[Answer] = [
+RESPONSES: list[Response] = [
     PROFILE,
     Selection(
         domain_id="d",
         candidates=(Candidate(model_id="ab" * 32, coarse_distance=0.5, joint_score=0.25),),
         chosen=("ab" * 32,),
-        demoted=(Demotion(by="d", domain_id="e", model_id="cd" * 32, reason="scale"),),
+        rejected=(RejectedSource(by="d", domain_id="e", model_id="cd" * 32, reason="scale"),),
     ),
-    LearnReport(
+    TrainResult(
         domain_id="d",
         round_index=1,
         method="hat",
@@ -93,7 +93,7 @@ ANSWERS: list[Answer] = [
         compute_s=1.5,
         peak_memory_bytes=1_000,
         card=CARD,
-        trace=FusionTrace(
+        diagnostics=FusionDiagnostics(
             mixture_SQ=np.full((2, 6), 0.5, np.float32),
             dictionary_E4=np.full((3, 4), 0.25, np.float32),
         ),
@@ -159,15 +159,15 @@ def decoders(folder: Path) -> list[Decoder]:
     return [
         Decoder(
             "orders",
-            lambda data: encode_order(decode_order(data)),
+            lambda data: encode_request(decode_request(data)),
             MessageError,
-            [encode_order(order) for order in ORDERS],
+            [encode_request(request) for request in REQUESTS],
         ),
         Decoder(
             "answers",
-            lambda data: encode_answer(decode_answer(data)),
+            lambda data: encode_response(decode_response(data)),
             MessageError,
-            [encode_answer(answer) for answer in ANSWERS],
+            [encode_response(response) for response in RESPONSES],
         ),
         Decoder("joins", decode_join, MessageError, [encode_join("site-1")]),
         Decoder(

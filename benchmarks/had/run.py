@@ -3,7 +3,7 @@
     python benchmarks/had/run.py --seeds 3
     python benchmarks/had/run.py --grid        # which strength suits each method, on another seed
 
-Rendered rooms: segmentation by day, then depth in the evening, then surface normals in a hall.
+Rendered packages: segmentation by day, then depth in the evening, then surface normals in a hall.
 A finished (seed, method) is kept under --work and not run again.
 """
 
@@ -106,9 +106,9 @@ def main(
         return
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TITLES}
     for seed in range(seeds):
-        lesson = Sequence(seed)
+        task = Sequence(seed)
         for name in TITLES:
-            rows[name].append(run_once(work, lesson, name))
+            rows[name].append(run_once(work, task, name))
             console.print(f"seed {seed}, {TITLES[name]}: {_in_short(rows[name][-1])}")
     report(rows, seeds)
     draw(work)
@@ -116,12 +116,12 @@ def main(
 
 def try_strengths(work: Path) -> None:
     """Write results/grid.md: Delta of every strength on ``GRID_SEED``."""
-    lesson = Sequence(GRID_SEED)
-    naive = run_once(work, lesson, "naive")["scores"][-1]
+    task = Sequence(GRID_SEED)
+    naive = run_once(work, task, "naive")["scores"][-1]
     lines = [f"# Delta by strength, seed {GRID_SEED}", ""]
     for name, strengths in GRID.items():
         for strength in strengths:
-            final = run_once(work, lesson, name, strength)["scores"][-1]
+            final = run_once(work, task, name, strength)["scores"][-1]
             gain = 100 * relative_gain(TASKS, final, naive)
             lines.append(f"- {TITLES[name]}, {strength:g}: {gain:+.1f} %")
             console.print(lines[-1], highlight=False)

@@ -70,7 +70,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Setting:
-    """Rows of people who trained the teachers; a newcomer's earlier rows, and the later ones."""
+    """Rows of people who trained the teachers; a target's earlier rows, and the later ones."""
 
     task: Task
     known: Rows

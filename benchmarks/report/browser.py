@@ -40,11 +40,11 @@ class Browser:
         if self._session is not None:
             message["sessionId"] = self._session
         self._out.write(json.dumps(message).encode() + b"\0")
-        while (answer := self._read()).get("id") != self._number:
+        while (response := self._read()).get("id") != self._number:
             pass
-        if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
-        result: dict[str, Any] = answer["result"]
+        if "error" in response:
+            raise RuntimeError(f"{method}: {response['error']}")
+        result: dict[str, Any] = response["result"]
         return result
 
     def open(self, address: str) -> None:
@@ -55,12 +55,12 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """The value of JavaScript on the page; raises RuntimeError where it throws."""
-        answer = self.call(
+        response = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
-        if "exceptionDetails" in answer:
-            raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
-        return answer["result"].get("value")
+        if "exceptionDetails" in response:
+            raise RuntimeError(f"{expression}: {response['exceptionDetails']}")
+        return response["result"].get("value")
 
     def look_as(
         self, width: int, height: int, *, scheme: str = "light", phone: bool = False

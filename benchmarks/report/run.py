@@ -142,8 +142,8 @@ def measure(browser: Browser, address: str, domains: int) -> dict[str, Any]:
 
 
 def take_pictures(browser: Browser, address: str, folder: Path) -> None:
-    """Overview and a newcomer's view, at desk and phone width, light and dark."""
-    busiest = (  # the newcomer that taught most
+    """Overview and a target domain's view, at desk and phone width, light and dark."""
+    busiest = (  # the target domain that taught most
         "(() => { const data = JSON.parse(document.getElementById('data').textContent);"
         "const taught = data.domains.map(() => 0);"
         "data.rows.sources.forEach((each) => each.forEach((domain) => { taught[domain] += 1; }));"

@@ -53,7 +53,7 @@ class Measurement:
     """One side in one repeat.
 
     ``training_per_s``: domains over the seconds of their training alone, for graft that of the
-    founders' phase. ``whole_per_s``: domains over the whole command, start-up included.
+    initial domains' phase. ``whole_per_s``: domains over the whole command, start-up included.
     """
 
     training_per_s: float

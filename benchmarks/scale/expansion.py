@@ -1,6 +1,6 @@
 """A large expansion end to end, and what a domain costs as the system grows.
 
-python benchmarks/scale/expansion.py --sources 2000 --newcomers 200
+python benchmarks/scale/expansion.py --sources 2000 --targets 200
 python benchmarks/scale/expansion.py --flat 500,4000 --steps 300
 """
 
@@ -21,28 +21,28 @@ from graft.core.ledger import is_upload, read_ledger, total_bytes
 from graft.core.results import read_results
 
 HERE = Path(__file__).resolve().parent
-_FEW = (20, 3)  # sources, newcomers
+_FEW = (20, 3)  # sources, target domains
 
 
 def main(
     sources: Annotated[int, typer.Option(help="Founders.")] = 2000,
-    newcomers: Annotated[int, typer.Option(help="Newcomers, over three rounds.")] = 200,
+    targets: Annotated[int, typer.Option(help="Target domains, over three rounds.")] = 200,
     flat: Annotated[
-        str, typer.Option(help="Instead: numbers of domains, one in eleven a newcomer.")
+        str, typer.Option(help="Instead: numbers of domains, one in eleven a target domain.")
     ] = "",
     steps: Annotated[int, typer.Option(help="Training steps a model.")] = 300,
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
     runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs/scale"),
 ) -> None:
-    """Founders train, newcomers are served by HaT-style in three rounds, by the block engine."""
+    """Initial domains train, HaT-style serves targets in three rounds, by the block engine."""
     if not flat:
         command = (
-            f"python benchmarks/scale/expansion.py --sources {sources} --newcomers {newcomers} "
+            f"python benchmarks/scale/expansion.py --sources {sources} --targets {targets} "
             f"--steps {steps}"
         )
-        name = f"expansion/{sources}-sources-{newcomers}-newcomers"
+        name = f"expansion/{sources}-sources-{targets}-newcomers"
         write_summary(
-            HERE / "results", measure(name, sources, newcomers, steps, workers, runs, command)
+            HERE / "results", measure(name, sources, targets, steps, workers, runs, command)
         )
         return
     command = f"python benchmarks/scale/expansion.py --flat {flat} --steps {steps}"
@@ -75,7 +75,7 @@ def main(
 
 
 def measure(
-    name: str, sources: int, newcomers: int, steps: int, workers: int, runs: Path, command: str
+    name: str, sources: int, targets: int, steps: int, workers: int, runs: Path, command: str
 ) -> dict[str, dict[str, object]]:
     """One run; its folder is kept until the next."""
     out = runs / name.replace("/", "-")
@@ -84,8 +84,8 @@ def measure(
     subprocess.run(
         [
             Path(sys.executable).with_name("graft"), "simulate", "--engine", "block",
-            "--domains", str(sources + newcomers), "--rounds", "3", "--method", "hat",
-            "--set", f"split.founders_share={sources / (sources + newcomers)}",
+            "--domains", str(sources + targets), "--rounds", "3", "--method", "hat",
+            "--set", f"split.initial_fraction={sources / (sources + targets)}",
             "--set", f"training.max_steps={steps}", "--set", "comparisons=[]",
             "--workers", str(workers), "--out", str(out),
         ],
@@ -95,16 +95,16 @@ def measure(
     facts = tomllib.loads((out / "run.toml").read_text("utf-8"))["run"]
     entries = read_ledger(out / "ledger.parquet")
     rows = [row for row in read_results(out / "results.parquet") if row.method == "hat"]
-    assert len(rows) == newcomers, f"got {len(rows)} newcomers served, wanted {newcomers}"
+    assert len(rows) == targets, f"got {len(rows)} target domains served, wanted {targets}"
     up = total_bytes(entries, is_upload)
     accuracy = sum(row.accuracy or 0.0 for row in rows) / len(rows)
     figures = {
         "time": (elapsed_s, "s"),
-        "time-a-domain": (1e3 * elapsed_s / (sources + newcomers), "ms"),
+        "time-a-domain": (1e3 * elapsed_s / (sources + targets), "ms"),
         "peak_memory": (facts["peak_memory_bytes"] / 1e9, "GB (PSS of all processes)"),
         "payload-up": (up / 1e6, "MB"),
         "payload-down": ((total_bytes(entries) - up) / 1e6, "MB"),
-        "accuracy": (100 * accuracy, "% mean over newcomers"),
+        "accuracy": (100 * accuracy, "% mean over target domains"),
     }
     for key, (value, unit) in figures.items():
         print(f"{name}/{key}: {value:.4g} {unit}", flush=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from world import NEWCOMERS
+from world import TARGETS
 
 from graft.core.ledger import is_upload, read_ledger
 from graft.errors import RunError
@@ -22,7 +22,7 @@ class Phases:
     """Seconds of a run, by what ``graft simulate`` says as each phase begins.
 
     ``start_s``: imports, Ray or workers, up to the first message. ``training_s``: from the
-    moment that all founders are asked to train until the last is trained, tested, pushed and
+    moment that all initial domains are asked to train until the last is trained, tested, pushed and
     admitted and the round is on the disk.
     """
 
@@ -39,30 +39,30 @@ class Phases:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraftRun:
-    """One run of an engine; ``slowest_answer_s`` is the ledger's longest wait for a founder's
+    """One run of an engine; ``slowest_response_s`` is the ledger's longest wait for an source's
     report, a check on ``phases.training_s``."""
 
     engine: str
-    founders: int
+    initial_domains: int
     phases: Phases
-    slowest_answer_s: float
+    slowest_response_s: float
     peak_memory_bytes: int
     digest: str
 
 
 def graft_command(
-    engine: str, architecture: str, world: Path, founders: int, out: Path, workers: int
+    engine: str, architecture: str, world: Path, initial_domains: int, out: Path, workers: int
 ) -> list[str]:
-    """``graft simulate`` with the peers' settings: all but one domain are founders, they train
+    """``graft simulate`` with the peers' settings: all but one domain are sources, they train
     5 epochs of batches of 32 and nothing else is learnt."""
     settings = {
         "comparisons": "[]",
         "devices.architectures": f'["{architecture}"]',
         # Gateways, so that every architecture fits every device.
-        "devices.microcontroller_share": "0.0",
-        "devices.phone_share": "0.0",
-        "devices.gateway_share": "1.0",
-        "split.founders_share": repr(founders / (founders + NEWCOMERS)),
+        "devices.microcontroller_fraction": "0.0",
+        "devices.phone_fraction": "0.0",
+        "devices.gateway_fraction": "1.0",
+        "split.initial_fraction": repr(initial_domains / (initial_domains + TARGETS)),
         "training.epochs": "5",
         "training.batch_size": "32",
     }
@@ -75,7 +75,7 @@ def graft_command(
     ]  # fmt: skip
 
 
-def run_graft(engine: str, command: Sequence[str], founders: int, out: Path) -> GraftRun:
+def run_graft(engine: str, command: Sequence[str], initial_domains: int, out: Path) -> GraftRun:
     """Run the command and time its phases; raises RunError with its news where it failed."""
     started_s = time.perf_counter()
     lines: list[tuple[float, str]] = []
@@ -90,16 +90,16 @@ def run_graft(engine: str, command: Sequence[str], founders: int, out: Path) -> 
         news = "\n".join(line for _, line in lines[-20:])
         raise RunError(f"{engine}: exit code {process.returncode}\n{news}")
     facts = tomllib.loads((out / "run.toml").read_text("utf-8"))["run"]
-    answers = [
+    responses = [
         entry.measured_s
         for entry in read_ledger(out / "ledger.parquet")
         if entry.round_index == 0 and entry.phase == "report" and is_upload(entry)
     ]
     return GraftRun(
         engine=engine,
-        founders=founders,
+        initial_domains=initial_domains,
         phases=read_phases(lines, whole_s),
-        slowest_answer_s=max((s for s in answers if s is not None), default=0.0),
+        slowest_response_s=max((s for s in responses if s is not None), default=0.0),
         peak_memory_bytes=facts["peak_memory_bytes"],
         digest=facts["hash"],
     )

@@ -1,6 +1,6 @@
 """100,000 domains join, are profiled, stored and ranked: how long, in how much memory?
 
-python benchmarks/scale/profiles.py --domains 100000 --newcomers 100
+python benchmarks/scale/profiles.py --domains 100000 --targets 100
 """
 
 import os
@@ -18,13 +18,13 @@ from rich.progress import Progress
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from graft_server.catalogue import read_profiles, write_profiles
 from graft_server.signing import open_signer
-from graft_simulation.block import BlockEdge, Domains, StepFolder, Workplace, ray_pool
+from graft_simulation.block import BlockCheckpoints, BlockEdge, Domains, WorkerContext, ray_pool
 from graft_simulation.environment import QUIET
 from graft_simulation.memory import MemoryMeter
 from summary import figure, write_summary
 
 from graft.core.config import ExpansionConfig, with_settings
-from graft.core.records import DomainProfile, LedgerEntry, ProfileOrder
+from graft.core.records import DomainProfile, LedgerEntry, ProfileRequest
 from graft.data.worlds import open_world
 from graft.selection import ProfileRanking
 
@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 
 def main(
     domains: Annotated[int, typer.Option(help="Synthetic domains.")] = 100_000,
-    newcomers: Annotated[int, typer.Option(help="How many of them are ranked for.")] = 100,
+    targets: Annotated[int, typer.Option(help="How many of them are ranked for.")] = 100,
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
     runs: Annotated[Path, typer.Option(help="Where steps and profiles go.")] = Path("runs/scale"),
 ) -> None:
@@ -48,7 +48,7 @@ def main(
     started_s = time.monotonic()
     with MemoryMeter() as memory, ray_pool(workers) as pool, Progress() as bars:
         bar = bars.add_task("profile", total=domains)
-        place = Workplace(
+        place = WorkerContext(
             config=config,
             run="profiles",
             models=folder / "models",
@@ -58,24 +58,24 @@ def main(
             "profiles",
             Domains(ids=world.domain_ids, architecture_of=lambda domain_id: ""),
             pool(place),
-            StepFolder(folder / "steps"),
+            BlockCheckpoints(folder / "steps"),
             entries.append,
             lambda phase, done, wanted: bars.update(bar, completed=done),
         )
         edge.join()
-        orders = [ProfileOrder(domain_id=d, round_index=0) for d in world.domain_ids]
-        answers = edge.ask(orders)
-        profiles = [answer for answer in answers if isinstance(answer, DomainProfile)]
+        orders = [ProfileRequest(domain_id=d, round_index=0) for d in world.domain_ids]
+        responses = edge.ask(orders)
+        profiles = [response for response in responses if isinstance(response, DomainProfile)]
         assert len(profiles) == domains, f"got {len(profiles)} profiles, wanted {domains}"
         write_profiles(profiles, stored)
         statistics_SD = np.stack([each.statistics_D for each in read_profiles(stored)])
-        sources_SD = statistics_SD[: domains - newcomers]
+        sources_SD = statistics_SD[: domains - targets]
         ranking_s = time.monotonic()
-        ranked = list(ProfileRanking(sources_SD).nearest(statistics_SD[-newcomers:], 10))
+        ranked = list(ProfileRanking(sources_SD).nearest(statistics_SD[-targets:], 10))
         ranking_s = time.monotonic() - ranking_s
         assert all(len(near) >= 10 for near in ranked)
     elapsed_s = time.monotonic() - started_s
-    command = f"python benchmarks/scale/profiles.py --domains {domains} --newcomers {newcomers}"
+    command = f"python benchmarks/scale/profiles.py --domains {domains} --targets {targets}"
     name = f"profiles/{domains}-domains"
     traffic = sum(entry.payload_bytes for entry in entries)
     figures = {
@@ -84,12 +84,12 @@ def main(
             memory.peak_bytes / 1e9, "GB (PSS of all processes)", "below 8", command, [0]
         ),
         f"{name}/ranking": figure(
-            1e3 * ranking_s, f"ms for {newcomers} newcomers", None, command, [0]
+            1e3 * ranking_s, f"ms for {targets} target domains", None, command, [0]
         ),
         f"{name}/traffic": figure(traffic / domains, "payload bytes a domain", None, command, [0]),
         "profiles/ranking-of-10000": figure(
-            _one_ranking_ms(sources_SD[:10_000], statistics_SD[-newcomers:]),
-            "ms for one newcomer", "below 5", command, [0],
+            _one_ranking_ms(sources_SD[:10_000], statistics_SD[-targets:]),
+            "ms for one target domain", "below 5", command, [0],
         ),
     }  # fmt: skip
     for key, entry in figures.items():
@@ -97,13 +97,13 @@ def main(
     write_summary(HERE / "results", figures)
 
 
-def _one_ranking_ms(sources_SD: np.ndarray, newcomers_ND: np.ndarray) -> float:
-    """Median over the newcomers, one at a time, against a catalogue that is laid out."""
+def _one_ranking_ms(sources_SD: np.ndarray, targets_ND: np.ndarray) -> float:
+    """Median over the target domains, one at a time, against a catalogue that is laid out."""
     ranking = ProfileRanking(sources_SD)
     taken_s = []
-    for newcomer_D in newcomers_ND:
+    for target_D in targets_ND:
         start_s = time.perf_counter()
-        list(ranking.nearest(newcomer_D[None], 10))
+        list(ranking.nearest(target_D[None], 10))
         taken_s.append(time.perf_counter() - start_s)
     return 1e3 * median(taken_s)
 

@@ -28,12 +28,12 @@ TASK = Task(
 # The default split tests the 14 latest of a class's 46 windows (a share of 0.3 is 13.8) and
 # trains on 32; eight classes make 256.
 ROWS_A_CLASS = 46
-NEWCOMERS = 1  # a run of graft has at least one round after the founders'
+TARGETS = 1  # a run of graft has at least one round after the initial domains'
 
 
-def write_world(folder: Path, founders: int, seed: int) -> None:
-    """Write ``founders`` + 1 domains, unless the folder holds them already."""
-    domains = founders + NEWCOMERS
+def write_world(folder: Path, initial_domains: int, seed: int) -> None:
+    """Write ``initial_domains`` + 1 domains, unless the folder holds them already."""
+    domains = initial_domains + TARGETS
     held = list((folder / "domains").glob("*.npz"))
     if (folder / "dataset.toml").exists() and len(held) == domains:
         return
@@ -71,7 +71,9 @@ def make_domain(domain_id: str, seed: int) -> DomainData:
 
 
 def main(
-    domains: Annotated[int, typer.Option(help="Founders; one newcomer is added.")] = 1000,
+    domains: Annotated[
+        int, typer.Option(help="Initial domains; one target domain is added.")
+    ] = 1000,
     seed: Annotated[int, typer.Option(help="Every domain derives from it.")] = 0,
     folder: Annotated[
         Path | None, typer.Option(help="Default: runs/scale/world-<domains>.")

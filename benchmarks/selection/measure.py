@@ -1,7 +1,7 @@
-"""Every score of every source for one newcomer, beside the accuracy that the source truly brings.
+"""Every score of every source for one target, beside the accuracy that the source truly brings.
 
 Two probes: the source "as-is", and "renormalised", its batch-norm statistics re-estimated from
-the newcomer's rows without any label. Two truths, on rows that no score sees: "as-is", and
+the target domain's rows without any label. Two truths, on rows that no score sees: "as-is", and
 "taught", which is the renormalised source after its head was trained on L.
 
 Legend: L labelled, U unlabelled, T test rows, N = L and U, S sources, C classes, F features.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graft.core.config import ExpansionConfig, TrainingConfig
 from graft.core.ports import ModelStore
-from graft.core.records import FloatArray, IntArray, ModelCard, ProfileOrder
+from graft.core.records import FloatArray, IntArray, ModelCard, ProfileRequest
 from graft.core.seeding import derive_seed
 from graft.data.domain import World
 from graft.data.splits import split_rows
@@ -62,7 +62,7 @@ class Offer:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Newcomer:
+class Target:
     """A domain's rows, labelled ones first in ``x_N``, and the profile that it would send."""
 
     domain_id: str
@@ -88,7 +88,7 @@ class Scored:
 
 
 def open_offer(card: ModelCard, world: World, store: ModelStore, config: ExpansionConfig) -> Offer:
-    """The model behind a founder's card, run over the founder's own training rows."""
+    """The model behind an source's card, run over the source's own training rows."""
     _, parameters = decode_payload(store.part(card.model_id, "exact"), None, card.model_id)
     network = network_from(card.architecture, world.task, parameters)
     data = world.load(card.domain_id)
@@ -104,16 +104,16 @@ def open_offer(card: ModelCard, world: World, store: ModelStore, config: Expansi
     return Offer(card=card, source=source, own_MF=own_MF)
 
 
-def open_newcomer(domain_id: str, world: World, config: ExpansionConfig) -> Newcomer:
+def open_target(domain_id: str, world: World, config: ExpansionConfig) -> Target:
     """A domain's rows as every method of the system gets them."""
     data = world.load(domain_id)
     rows = split_rows(data, config.split, config.seed)
     y_L = data.y_N[rows.labelled_N]
     x = data.x[rows.train_N]
-    policy = configured_policy(ProfileOrder(domain_id=domain_id, round_index=1), config)
+    policy = configured_policy(ProfileRequest(domain_id=domain_id, round_index=1), config)
     profile = profile_domain(domain_id, world.task, x, y_L, policy)
     order_N = np.concatenate([rows.labelled_N, rows.unlabelled_N])
-    return Newcomer(
+    return Target(
         domain_id=domain_id,
         x_N=torch.from_numpy(data.x[order_N]),
         y_L=torch.from_numpy(y_L),
@@ -124,14 +124,14 @@ def open_newcomer(domain_id: str, world: World, config: ExpansionConfig) -> Newc
 
 
 def measure(
-    newcomer: Newcomer, offers: Sequence[Offer], config: ExpansionConfig
+    target: Target, offers: Sequence[Offer], config: ExpansionConfig
 ) -> tuple[list[Scored], dict[str, float]]:
     """Every score of every source, and the mean CPU seconds of each probe's own forward passes."""
     values: dict[tuple[str, str], list[float]] = {}
     seconds: dict[tuple[str, str], list[float]] = {}
     truths: dict[str, list[float]] = {truth: [] for truth in TRUTHS}
     probing: dict[str, list[float]] = {AS_IS: [], RENORMALISED: []}
-    label_mask = np.bincount(newcomer.y_L.numpy(), minlength=len(offers[0].source.mask_C)) > 0
+    label_mask = np.bincount(target.y_L.numpy(), minlength=len(offers[0].source.mask_C)) > 0
     for offer in offers:
         adapted = None
         for name in (AS_IS, RENORMALISED):
@@ -139,17 +139,17 @@ def measure(
             if name == AS_IS:
                 source = offer.source
             else:
-                source = adapted = adapt_source(offer.source, newcomer.x_N, label_mask)
-            probe = _probe(source, newcomer, offer)
+                source = adapted = adapt_source(offer.source, target.x_N, label_mask)
+            probe = _probe(source, target, offer)
             probing[name].append(time.thread_time() - started_s)
             for score, function in SCORES.items():
                 value, taken_s = _timed(lambda f=function, p=probe: f(p))
                 values.setdefault((name, score), []).append(value)
                 seconds.setdefault((name, score), []).append(taken_s)
-        truths[AS_IS].append(_accuracy(offer.source, newcomer))
+        truths[AS_IS].append(_accuracy(offer.source, target))
         assert adapted is not None
-        taught = _teach_head(adapted, newcomer, config)
-        truths["taught"].append(_accuracy(taught, newcomer))
+        soft_targets = _teach_head(adapted, target, config)
+        truths["taught"].append(_accuracy(soft_targets, target))
     for name in (AS_IS, RENORMALISED):
         for pair, (first, second) in PAIRS.items():
             both = [values[name, part] for part in (first, second)]
@@ -157,7 +157,7 @@ def measure(
             values[name, pair] = list(mixed)
             taken_S = np.array(seconds[name, first]) + np.array(seconds[name, second])
             seconds[name, pair] = list(taken_S + taken_s / len(offers))
-    for score, function in _cloud_scores(newcomer, offers, config).items():
+    for score, function in _cloud_scores(target, offers, config).items():
         result, taken_s = _timed(function)
         values[NO_PROBE, score] = list(result)
         seconds[NO_PROBE, score] = [taken_s / len(offers)] * len(offers)
@@ -179,14 +179,14 @@ def measure(
 
 
 def _cloud_scores(
-    newcomer: Newcomer, offers: Sequence[Offer], config: ExpansionConfig
+    target: Target, offers: Sequence[Offer], config: ExpansionConfig
 ) -> dict[str, Callable[[], np.ndarray]]:
     """What the server can tell from cards alone, before any model is shipped."""
     profiles_SD = np.stack([offer.card.profile.statistics_D for offer in offers])
-    own_D = newcomer.statistics_D
+    own_D = target.statistics_D
     widths_S = np.array([float(offer.source.network.num_features) for offer in offers])
     return {
-        "random": lambda: random_scores(len(offers), config.seed, newcomer.domain_id),
+        "random": lambda: random_scores(len(offers), config.seed, target.domain_id),
         "feature width": lambda: widths_S,
         "coarse (A1)": lambda: -profile_distances(own_D, profiles_SD),
         "profile frechet": lambda: -profile_frechet_distances(own_D, profiles_SD),
@@ -194,49 +194,49 @@ def _cloud_scores(
 
 
 @torch.no_grad()
-def _probe(source: Source, newcomer: Newcomer, offer: Offer) -> Probe:
-    features_NF = features_in_batches(source.network, newcomer.x_N)
-    features_LF = features_NF[: len(newcomer.y_L)]
-    # The head knows what it learnt at home, whatever the newcomer will teach it.
+def _probe(source: Source, target: Target, offer: Offer) -> Probe:
+    features_NF = features_in_batches(source.network, target.x_N)
+    features_LF = features_NF[: len(target.y_L)]
+    # The head knows what it learnt at home, whatever the target domain will teach it.
     mask_C = offer.source.mask_C
     logits_LC = source.network.head(features_LF)
     return Probe(
         features_LF=features_LF.numpy(),
         features_NF=features_NF.numpy(),
         probabilities_LC=masked_probabilities(logits_LC, torch.from_numpy(mask_C)).numpy(),
-        y_L=newcomer.y_L.numpy(),
+        y_L=target.y_L.numpy(),
         mask_C=mask_C,
         centroids_CF=offer.card.centroids_CF,
         source_MF=offer.own_MF,
     )
 
 
-def _teach_head(source: Source, newcomer: Newcomer, config: ExpansionConfig) -> Source:
+def _teach_head(source: Source, target: Target, config: ExpansionConfig) -> Source:
     """The source with its head trained on L at the rate of the main method's source heads."""
     training: TrainingConfig = config.training
-    features_LF = features_in_batches(source.network, newcomer.x_N[: len(newcomer.y_L)])
+    features_LF = features_in_batches(source.network, target.x_N[: len(target.y_L)])
     network = copy.deepcopy(source.network)
     mask_C = torch.from_numpy(source.mask_C)
 
     def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
         probabilities_BC = masked_probabilities(network.head(features_LF[labelled_B]), mask_C)
-        picked_B = probabilities_BC.gather(1, newcomer.y_L[labelled_B][:, None])
+        picked_B = probabilities_BC.gather(1, target.y_L[labelled_B][:, None])
         return -picked_B.clamp_min(1e-6).log().mean()
 
     groups = [parameter_group(network.head, training.source_learning_rate)]
-    rows = len(newcomer.x_N)
-    seed = derive_seed("teach", config.seed, newcomer.domain_id)
-    minimise(loss_of, groups, len(newcomer.y_L), rows - len(newcomer.y_L), training, seed)
+    rows = len(target.x_N)
+    seed = derive_seed("teach", config.seed, target.domain_id)
+    minimise(loss_of, groups, len(target.y_L), rows - len(target.y_L), training, seed)
     return replace(source, network=network.eval())
 
 
 @torch.no_grad()
-def _accuracy(source: Source, newcomer: Newcomer) -> float:
-    logits_TC = source.network.head(features_in_batches(source.network, newcomer.x_T))
+def _accuracy(source: Source, target: Target) -> float:
+    logits_TC = source.network.head(features_in_batches(source.network, target.x_T))
     predicted_T: IntArray = (
         masked_probabilities(logits_TC, torch.from_numpy(source.mask_C)).argmax(1).numpy()
     )
-    return float((predicted_T == newcomer.y_T.numpy()).mean())
+    return float((predicted_T == target.y_T.numpy()).mean())
 
 
 def _timed(function: Callable[[], object]) -> tuple[object, float]:

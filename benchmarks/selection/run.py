@@ -2,9 +2,9 @@
 
     python benchmarks/selection/run.py --data hapt=FOLDER --data myo=FOLDER --seeds 5
 
-FOLDER is what ``graft data prepare`` wrote; the embedded IMU world runs beside the sets. Founders
-are trained by the system's own round 0, in this process. A finished (set, seed) is kept under
---work and not measured again.
+FOLDER is what ``graft data prepare`` wrote; the embedded IMU world runs beside the sets. Initial
+domains are trained by the system's own round 0, in this process. A finished (set, seed) is kept
+under --work and not measured again.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from graft_server.model_store import open_store
 from graft_server.signing import open_signer
 from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_device import open_simulated_device
-from measure import AS_IS, RENORMALISED, Offer, measure, open_newcomer, open_offer
+from measure import AS_IS, RENORMALISED, Offer, measure, open_offer, open_target
 from summary import figure, write_summary
 from tables import METRICS, figure_svg, judge_rows, judged_table, markdown, mean_of, select
 
@@ -43,7 +43,7 @@ from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.data.worlds import open_world
 from graft.errors import RunError
-from graft.rounds import found_system
+from graft.rounds import train_initial_domains
 from graft.wire.messages.card_signature import verify_card
 
 IMU_DOMAINS = 30
@@ -54,8 +54,10 @@ def main(
     data: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER; repeatable.")] = None,
     imu: Annotated[bool, typer.Option(help="Measure the embedded IMU world too.")] = True,
     seeds: Annotated[int, typer.Option(help="Seeds 0 to SEEDS - 1.")] = 5,
-    newcomers: Annotated[int, typer.Option(help="Newcomers a seed.")] = 5,
-    steps: Annotated[int, typer.Option(help="Training steps of a founder, and of a head.")] = 150,
+    targets: Annotated[int, typer.Option(help="Target domains a seed.")] = 5,
+    steps: Annotated[
+        int, typer.Option(help="Training steps of an initial domain, and of a head.")
+    ] = 150,
     work: Annotated[Path, typer.Option(help="Where finished parts are.")] = Path("runs/selection"),
 ) -> None:
     """Measure every set and seed, then write the tables, the rows, the figure and summary.json."""
@@ -68,42 +70,42 @@ def main(
         worlds["imu"] = WorldConfig(kind="imu", domains=IMU_DOMAINS)
     parts: list[pa.Table] = []
     with Progress(console=console) as progress:
-        task = progress.add_task("", total=len(worlds) * seeds * (newcomers + 1))
+        task = progress.add_task("", total=len(worlds) * seeds * (targets + 1))
         for done, (name, seed) in enumerate(product(worlds, range(seeds)), start=1):
             progress.update(task, description=f"{name}, seed {seed}")
-            path = work / f"{name}-seed{seed}-newcomers{newcomers}-steps{steps}.parquet"
+            path = work / f"{name}-seed{seed}-newcomers{targets}-steps{steps}.parquet"
             if not path.exists():
                 training = TrainingConfig(max_steps=steps)
                 config = ExpansionConfig(seed=seed, world=worlds[name], training=training)
-                table = measure_seed(name, config, newcomers, partial(progress.advance, task))
+                table = measure_seed(name, config, targets, partial(progress.advance, task))
                 work.mkdir(parents=True, exist_ok=True)
                 write_table(table, path)
-            progress.update(task, completed=done * (newcomers + 1))
+            progress.update(task, completed=done * (targets + 1))
             parts.append(pq.read_table(path))
     command = "python benchmarks/selection/run.py " + "".join(
         f"--data {name}=FOLDER " for name in worlds if name != "imu"
     )
-    command += f"--seeds {seeds} --newcomers {newcomers} --steps {steps}"
+    command += f"--seeds {seeds} --targets {targets} --steps {steps}"
     write_results(pa.concat_tables(parts), list(worlds), command, seeds)
 
 
 def measure_seed(
-    name: str, config: ExpansionConfig, newcomers: int, advance: Callable[[], None]
+    name: str, config: ExpansionConfig, targets: int, advance: Callable[[], None]
 ) -> pa.Table:
-    """Found a system, then score its founders for the first newcomers of the seed's order."""
+    """Found a system, then score its initial domains for the first targets of the seed's order."""
     world = open_world(config.world, config.seed)
-    founders, arriving = schedule_rounds(world, config.split, 1, config.seed)
-    offers = found_offers(world, config, founders)
+    initial_domains, arriving = schedule_rounds(world, config.split, 1, config.seed)
+    offers = find_offers(world, config, initial_domains)
     advance()
     rows = []
-    for domain_id in arriving[:newcomers]:
-        newcomer = open_newcomer(domain_id, world, config)
-        scored, probing = measure(newcomer, offers, config)
+    for domain_id in arriving[:targets]:
+        target = open_target(domain_id, world, config)
+        scored, probing = measure(target, offers, config)
         rows += [
             {
                 "set": name,
                 "seed": config.seed,
-                "newcomer": domain_id,
+                "target": domain_id,
                 **dataclasses.asdict(row),
                 "probing_s": probing.get(row.probe),
             }
@@ -113,8 +115,10 @@ def measure_seed(
     return pa.Table.from_pylist(rows)
 
 
-def found_offers(world: World, config: ExpansionConfig, founders: Sequence[str]) -> list[Offer]:
-    """Round 0 of the system in this process: the founders' cards, with their models."""
+def find_offers(
+    world: World, config: ExpansionConfig, initial_domains: Sequence[str]
+) -> list[Offer]:
+    """Round 0 of the system in this process: the initial domains' cards, with their models."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         store = open_store(folder / "models", world.task)
@@ -127,12 +131,12 @@ def found_offers(world: World, config: ExpansionConfig, founders: Sequence[str])
             store=store,
             verify=partial(verify_card, folder.name, public_key=signer.public_key),
         )
-        edge = LocalEdge(folder.name, founders, open_device, lambda entry: None)
-        founding = found_system(founders, edge, signer.sign)
-        failed = [report for report in founding.reports if isinstance(report, Failure)]
+        edge = LocalEdge(folder.name, initial_domains, open_device, lambda entry: None)
+        initial_training = train_initial_domains(initial_domains, edge, signer.sign)
+        failed = [report for report in initial_training.reports if isinstance(report, Failure)]
         if failed:
-            raise RunError(f"founder {failed[0].domain_id}: {failed[0].message}")
-        return [open_offer(card, world, store, config) for card in founding.state.catalogue]
+            raise RunError(f"initial domain {failed[0].domain_id}: {failed[0].message}")
+        return [open_offer(card, world, store, config) for card in initial_training.state.catalogue]
 
 
 def write_results(scored: pa.Table, names: Sequence[str], command: str, seeds: int) -> None:
@@ -143,8 +147,8 @@ def write_results(scored: pa.Table, names: Sequence[str], command: str, seeds: i
         probe: float(np.mean([row["probing_s"] for row in rows if row["probe"] == probe]))
         for probe in (AS_IS, RENORMALISED)
     }
-    newcomers = len({(row["set"], row["seed"], row["newcomer"]) for row in judged})
-    title = f"Selection quality: {', '.join(names)}; {seeds} seeds, {newcomers} newcomers"
+    targets = len({(row["set"], row["seed"], row["target"]) for row in judged})
+    title = f"Selection quality: {', '.join(names)}; {seeds} seeds, {targets} target domains"
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     write_table(judged_table(judged), folder / "rows.parquet")

@@ -1,4 +1,4 @@
-"""From scored sources to judged scores: a row a newcomer and score, tables and the figure."""
+"""From scored sources to judged scores: a row a target domain and score, tables and the figure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,7 +17,7 @@ JUDGED_SCHEMA = pa.schema(
     [
         ("set", pa.string()),
         ("seed", pa.int16()),
-        ("newcomer", pa.string()),
+        ("target", pa.string()),
         ("sources", pa.int16()),
         ("truth", pa.string()),
         ("probe", pa.string()),
@@ -31,20 +31,20 @@ Key = tuple[str, str]
 
 
 def judge_rows(scored: Iterable[Row]) -> list[dict[str, object]]:
-    """One row a (set, seed, newcomer, truth, probe, score); ``seconds`` are a source's mean.
+    """One row a (set, seed, target domain, truth, probe, score); ``seconds`` are a source's mean.
 
     "ship-all" keeps every source: it regrets nothing, and its shortfall is that of the mean.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in scored:
-        key = (row["set"], row["seed"], row["newcomer"], row["probe"], row["score"])
+        key = (row["set"], row["seed"], row["target"], row["probe"], row["score"])
         groups.setdefault(key, []).append(row)
     judged = []
-    for (name, seed, newcomer, probe, score), rows in groups.items():
+    for (name, seed, target, probe, score), rows in groups.items():
         for truth in ("as-is", "taught"):
             truth_S = [row[f"truth_{truth.replace('-', '_')}"] for row in rows]
             place = {
-                "set": name, "seed": seed, "newcomer": newcomer, "sources": len(rows),
+                "set": name, "seed": seed, "target": target, "sources": len(rows),
                 "truth": truth,
             }  # fmt: skip
             value_S = [row["value"] for row in rows]
@@ -104,8 +104,8 @@ def markdown(judged: Sequence[Row], title: str, probing: Mapping[str, float]) ->
     parts = [
         f"# {title}",
         "",
-        "Mean over (set, seed, newcomer) and half of its 95 % interval over the means of (set, "
-        "seed), as the newcomers of a seed share their founders. Regrets and the shortfall of the "
+        "Mean over (set, seed, target) and half of its 95 % interval over the means of (set, "
+        "seed), as the targets of a seed share their sources. Regrets and the shortfall of the "
         "five chosen are in points of accuracy, lower is better; CPU ms a source, beyond the "
         f"probe's own ({forward}).",
     ]
@@ -133,9 +133,9 @@ def _table(found: Mapping[Key, Sequence[Row]]) -> list[str]:
 
 
 def _gain_table(judged: Sequence[Row]) -> list[str]:
-    """Each score less the reference, newcomer by newcomer."""
+    """Each score less the reference, target domain by target domain."""
     found = select(judged, "taught", None)
-    reference = {_newcomer(row): row for row in found.get(REFERENCE_KEY, ())}
+    reference = {_target(row): row for row in found.get(REFERENCE_KEY, ())}
     lines = [
         "| score | probe | weighted tau | regret@1 | regret@5 | shortfall@5 |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
@@ -145,16 +145,14 @@ def _gain_table(judged: Sequence[Row]) -> list[str]:
             continue
         cells = []
         for metric in ("weighted_tau", "regret_1", "regret_5", "shortfall_5"):
-            gains = [
-                {**row, metric: row[metric] - reference[_newcomer(row)][metric]} for row in rows
-            ]
+            gains = [{**row, metric: row[metric] - reference[_target(row)][metric]} for row in rows]
             cells.append(_cell(gains, metric, 1 if metric == "weighted_tau" else 100, sign="+"))
         lines.append(f"| {score} | {probe} | {' | '.join(cells)} |")
     return lines
 
 
-def _newcomer(row: Row) -> tuple[object, ...]:
-    return row["set"], row["seed"], row["newcomer"]
+def _target(row: Row) -> tuple[object, ...]:
+    return row["set"], row["seed"], row["target"]
 
 
 def _cell(rows: Sequence[Row], metric: str, scale: float, sign: str = "") -> str:

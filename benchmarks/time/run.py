@@ -4,8 +4,9 @@
 
 This machine is measured by ``graft deploy calibrate`` and then runs ``graft simulate`` with every
 device of that class, several times in turn. Simulated compute seconds are set against the same
-run's measured ones (CPU time of one thread), in all and by method. Founders are left out of the
-sum and told apart: the first lesson of a process pays for loading, which is no work of a device.
+run's measured ones (CPU time of one thread), in all and by method. Initial domains are left out of
+the sum and told apart: the first training task of a process pays for loading, which is no work of a
+device.
 """
 
 import subprocess
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
 from graft.core.results import ResultRow, read_results
-from graft.methods import FOUNDER
+from graft.methods import INITIAL
 
 HERE = Path(__file__).resolve().parent
 COMMAND = "python benchmarks/time/run.py"
@@ -38,7 +39,7 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     measured: dict[str, float] = defaultdict(float)
     simulated: dict[str, float] = defaultdict(float)
-    totals, rows_told = [], 0
+    totals, rows_reported = [], 0
     for number in range(runs):
         classes = work / f"machine-{number}.toml"
         folder = work / f"run-{number}"
@@ -49,23 +50,23 @@ def main(
                 "--workers", 1, "--set", f"devices.classes_file={classes}",
             )  # fmt: skip
         rows = [row for row in read_results(folder / "results.parquet") if row.error is None]
-        rows_told += len(rows)
+        rows_reported += len(rows)
         for row in rows:
             measured[row.method] += row.compute_s or 0.0
             simulated[row.method] += row.simulated_compute_s or 0.0
-        totals.append(ratio([row for row in rows if row.method != FOUNDER]))
-    newcomers = [name for name in measured if name != FOUNDER]
-    measured_s = sum(measured[name] for name in newcomers)
+        totals.append(ratio([row for row in rows if row.method != INITIAL]))
+    targets = [name for name in measured if name != INITIAL]
+    measured_s = sum(measured[name] for name in targets)
     figures = {
         "simulated/measured": figure(
-            sum(simulated[name] for name in newcomers) / measured_s,
+            sum(simulated[name] for name in targets) / measured_s,
             "ratio", "0.85 to 1.15", COMMAND, range(runs),
         ),
         "worst-run": figure(
             max(totals, key=lambda each: abs(np.log(each))), "ratio", None, COMMAND, range(runs)
         ),
         "measured-compute": figure(measured_s, "s", None, COMMAND, range(runs)),
-        "lessons": figure(rows_told, "lessons", None, COMMAND, range(runs)),
+        "lessons": figure(rows_reported, "lessons", None, COMMAND, range(runs)),
     }  # fmt: skip
     figures |= {
         f"simulated/measured/{name}": figure(

@@ -1,10 +1,11 @@
-"""What does a newcomer's model cost beside average distillation from all sources?
+"""What does a target domain's model cost beside average distillation from all sources?
 
     python benchmarks/traffic/run.py
 
 The synthetic world with 30 and with 1,000 sources: payload bytes, both ways, of the main method
 as a share of shipping every model, and CPU seconds of the fit, both methods in one run on the
-same newcomers. Bytes do not depend on how well a source is trained: at 1,000 it takes two steps.
+same target domains. Bytes do not depend on how well a source is trained: at 1,000 it takes two
+steps.
 """
 
 import subprocess
@@ -20,7 +21,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
-from graft.bench.rows import EvidenceRow, read_evidence
+from graft.bench.rows import BenchmarkRow, read_benchmark_rows
 
 HERE = Path(__file__).resolve().parent
 MAIN, SHIP_ALL = "graft", "average-kd-all"
@@ -33,8 +34,8 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes; one measures time best.")] = 1,
 ) -> None:
     """Run both sizes, then write results/summary.json."""
-    few = measure(work / "30", 75, ("--seeds", "2", "--newcomers", "6"), workers)
-    many_options = ("--seeds", "1", "--newcomers", "2", "--set", "training.max_steps=2")
+    few = measure(work / "30", 75, ("--seeds", "2", "--targets", "6"), workers)
+    many_options = ("--seeds", "1", "--targets", "2", "--set", "training.max_steps=2")
     many = measure(work / "1000", 2500, many_options, workers)
     figures = {
         "bytes/30-sources": figure(share(few, traffic), "share", "<= 0.20", COMMAND, range(2)),
@@ -50,7 +51,7 @@ def main(
 
 def measure(
     folder: Path, domains: int, options: tuple[str, ...], workers: int
-) -> list[EvidenceRow]:
+) -> list[BenchmarkRow]:
     """The rows of both methods on one world; what is finished is not run again."""
     graft = Path(sys.executable).with_name("graft")
     subprocess.run(
@@ -61,16 +62,16 @@ def measure(
         ],
         check=True,
     )  # fmt: skip
-    return read_evidence(folder / "results" / "rows.parquet")
+    return read_benchmark_rows(folder / "results" / "rows.parquet")
 
 
-def traffic(row: EvidenceRow) -> float:
+def traffic(row: BenchmarkRow) -> float:
     """Payload bytes both ways."""
     return float(row.bytes_down + row.bytes_up)
 
 
-def share(rows: list[EvidenceRow], cost: Callable[[EvidenceRow], float]) -> float:
-    """Mean cost of the main method over that of shipping all, on the same newcomers."""
+def share(rows: list[BenchmarkRow], cost: Callable[[BenchmarkRow], float]) -> float:
+    """Mean cost of the main method over that of shipping all, on the same target domains."""
     means = [
         np.mean([cost(row) for row in rows if row.method == name]) for name in (MAIN, SHIP_ALL)
     ]

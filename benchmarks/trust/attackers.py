@@ -67,9 +67,9 @@ def plant_backdoor(data: DomainData) -> DomainData:
 
 
 def flatter(card: ModelCard, wooed: Sequence[DomainProfile]) -> ModelCard:
-    """The card with a profile between those of the newcomers it wants to be chosen by.
+    """The card with a profile between those of the target domains it wants to be chosen by.
 
-    The worst case: no source is told what newcomers look like.
+    The worst case: no source is told what target domains look like.
     """
     assert card.profile is not None
     pick = wooed[int(stream("wooed", card.domain_id).integers(len(wooed)))]

@@ -21,7 +21,7 @@ from lab.certificates import write_certificates
 from lab.node import stop
 
 from graft.core.files import replace_file
-from graft.wire.traffic_log import MeterLine, total_carried
+from graft.wire.traffic_log import TrafficRecord, total_traffic
 from graft.wire.transfer.journal import read_journal
 
 CALLS = (("base", 1), ("base", 11), ("base", 101), ("exact", 1), ("pushes", 1), ("pushes", 11))
@@ -39,13 +39,13 @@ def main() -> None:
         assert serving.stdout is not None
         serving.stdout.readline()
         for what, times in CALLS:
-            lines: list[MeterLine] = []
+            lines: list[TrafficRecord] = []
             (folder / "journal.jsonl").unlink(missing_ok=True)
             with InterfaceCounter(lab, lines.append):
                 words = [*script, "device", name, address, what, str(times)]
                 lab.devices[0].spawn(words, stdout=subprocess.DEVNULL).wait()
                 time.sleep(0.3)
-            carried = total_carried(lines)
+            carried = total_traffic(lines)
             entries = read_journal(folder / "journal.jsonl")
             row = {
                 "what": what,

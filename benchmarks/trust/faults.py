@@ -5,9 +5,9 @@
     python benchmarks/trust/faults.py --what deployment --deadline 300
 
 Delay, loss, rate and dropout, each cell an expansion of its own in the network laboratory. What
-is run in a cell is an argument: a depot behind its relay, from which each device fetches a
-model and to which it pushes one, over gRPC and TLS; or a whole deployment, two founders and then
-two newcomers.
+is run in a cell is an argument: a depot behind its TCP proxy, from which each device fetches a
+model and to which it pushes one, over gRPC and TLS; or a whole deployment, two initial domains and
+then two target domains.
 """
 
 import itertools
@@ -37,7 +37,7 @@ from summary import figure, machine, write_summary
 
 from graft.core.files import LineFile, read_lines
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
-from graft.wire.traffic_log import read_meter
+from graft.wire.traffic_log import read_traffic_log
 
 DELAYS_S = (0.0, 0.1, 1.0, 5.0)
 LOSSES = (0.0, 0.05, 0.2, 0.5)
@@ -184,8 +184,8 @@ def expand_depot(seed: int) -> Expand:
 
 
 def expand_field(seed: int) -> Expand:
-    """A deployment: founders, then newcomers. Who drops out goes off its link when a round begins,
-    founders in the first, newcomers in the second."""
+    """A deployment: sources, then targets. Who drops out goes off its link when a round begins,
+    initial domains in the first, target domains in the second."""
 
     def expand(lab: Lab, cell: Cell, deadline_s: float) -> Ending:
         lost = dropped(cell, len(lab.devices), seed)
@@ -201,9 +201,9 @@ def expand_field(seed: int) -> Expand:
                 spawn_server=lab.server.spawn, spawn_device=lambda d: places[d].spawn,
                 settings={"training.max_steps": 20, "selection.num_sources": 2},
             ) as field:  # fmt: skip
-                for arriving, founders in ((domains[:half], True), (domains[half:], False)):
+                for arriving, initial_domains in ((domains[:half], True), (domains[half:], False)):
                     left_s = _left_s(deadline_s) - _EXPAND_SAYING_S
-                    words = [*arriving, *(["--founders"] if founders else [])]
+                    words = [*arriving, *(["--initial"] if initial_domains else [])]
                     words += ["--deadline-s", f"{left_s:.0f}", "--join-timeout-s", "60"]
                     expanding = field.start_expand(
                         [*words, "--patience-s", "60"], stderr=subprocess.PIPE, text=True
@@ -233,7 +233,7 @@ def _cut_off(lab: Lab, number: int, meter: Path, deadline_s: float) -> None:
     """Take a device off its link once it has said anything."""
     peer = lab.devices[number].address
     while time.monotonic() < deadline_s and not any(
-        line.peer == peer for line in (read_meter(meter) if meter.exists() else ())
+        line.peer == peer for line in (read_traffic_log(meter) if meter.exists() else ())
     ):
         time.sleep(0.1)
     lab.devices[number].configure("ip", "link", "set", "up0", "down")

@@ -100,12 +100,14 @@ class Field:
             _end(process, signal.SIGKILL)
             process.wait()
 
-    def expand(self, domains: Sequence[str], *, founders: bool = False, **options: Any) -> int:
+    def expand(
+        self, domains: Sequence[str], *, initial_domains: bool = False, **options: Any
+    ) -> int:
         """Run ``graft deploy expand`` until it ends of itself; its exit status.
 
         One that was killed is run again, without domains, as its user would.
         """
-        words = [*domains, *(["--founders"] if founders else [])]
+        words = [*domains, *(["--initial"] if initial_domains else [])]
         while True:
             done = self.start_expand(words, **options)
             status = done.wait(_EXPAND_LIMIT_S)

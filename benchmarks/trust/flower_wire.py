@@ -2,8 +2,8 @@
 
     python benchmarks/trust/flower_wire.py
 
-A SuperLink over TLS and a SuperNode in the network laboratory, the relay between them, and an
-app whose orders and answers are random bytes of known lengths. The constants of
+A SuperLink over TLS and a SuperNode in the network laboratory, the TCP proxy between them, and an
+app whose requests and answers are random bytes of known lengths. The constants of
 ``graft/wire/overhead.py`` are fitted to what it prints; results go to results/flower_wire.json.
 """
 
@@ -26,11 +26,11 @@ from lab.certificates import write_certificates
 from lab.node import stop
 
 from graft.core.files import replace_file
-from graft.wire.traffic_log import Carried, MeterLine, read_meter
+from graft.wire.traffic_log import TrafficCounters, TrafficRecord, read_traffic_log
 
 FLOWER_PORT, PUBLIC_PORT = 8000, 9092
 # Payload bytes of order and answer, seconds of work between them, and how often; the lengths are
-# those of joins, profiles, orders and reports.
+# those of joins, profiles, requests and reports.
 EXCHANGES = (
     ((0, 40, 0), 4), ((2_200, 2_200, 0), 4), ((20_000, 200, 0), 3), ((200, 20_000, 0), 3),
     ((200_000, 200, 0), 2), ((200, 200_000, 0), 2), ((200, 200, 61), 2),
@@ -99,21 +99,21 @@ def main(grid, context):
 
 
 def relay_main(meter_path: str, listen: str, upstream: str) -> None:
-    """The relay's process on the server's machine."""
-    from graft_server.metering.tcp_proxy import MeteredRelay
+    """The TCP proxy's process on the server's machine."""
+    from graft_server.metering.tcp_proxy import TcpProxy
 
-    from graft.wire.traffic_log import MeterFile
+    from graft.wire.traffic_log import TrafficLog
 
-    meter = MeterFile(Path(meter_path))
-    with MeteredRelay(listen, upstream, service="flower", record=meter.write):
+    meter = TrafficLog(Path(meter_path))
+    with TcpProxy(listen, upstream, service="flower", record=meter.write):
         print("relaying", flush=True)
         time.sleep(LIMIT_S + 60)
 
 
-def carried_between(lines: list[MeterLine], since_s: float, until_s: float) -> Carried:
+def traffic_between(lines: list[TrafficRecord], since_s: float, until_s: float) -> TrafficCounters:
     """What was carried between two moments, a line's share by its middle."""
     inside = [a for a in lines if since_s <= (a.since_s + a.until_s) / 2 < until_s]
-    return sum((line.carried for line in inside), Carried())
+    return sum((line.carried for line in inside), TrafficCounters())
 
 
 def main(
@@ -138,7 +138,7 @@ def main(
         )
         with InterfaceCounter(lab, counted.append):
             _run(lab, work, told, len(exchanges))
-        lines = read_meter(work / "relay.jsonl")
+        lines = read_traffic_log(work / "relay.jsonl")
         rows = [json.loads(line) for line in told.read_text().splitlines()]
         first_s = rows[0]["began_s"]
         rows.insert(
@@ -148,7 +148,7 @@ def main(
             window = (row.pop("began_s"), row.pop("ended_s"))
             row["seconds"] = round(window[1] - max(window[0], first_s - 60), 2)
             for kind, source in (("relay", lines), ("link", counted)):
-                carried = carried_between(source, *window)
+                carried = traffic_between(source, *window)
                 row[kind] = {
                     field: getattr(carried, field)
                     for field in ("up_bytes", "down_bytes", "up_segments", "down_segments")

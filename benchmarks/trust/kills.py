@@ -70,7 +70,7 @@ def _outcome(
             killer.start(field)
         for index, arriving in enumerate(ROUNDS):
             started_s = time.monotonic()
-            if status := field.expand(arriving, founders=index == 0):
+            if status := field.expand(arriving, initial_domains=index == 0):
                 raise RuntimeError(f"{name}: expansion {index} ended with {status}")
             print(f"{name}: round {index} in {time.monotonic() - started_s:.0f} s", flush=True)
         if killer is not None:

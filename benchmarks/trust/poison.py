@@ -1,9 +1,9 @@
-"""What do lying sources do to newcomers, and what does each defence against them change?
+"""What do lying sources do to target domains, and what does each defence against them change?
 
     python benchmarks/trust/poison.py
 
-The same honest founders with and without liars beside them, 10 % or 30 % of all sources. Each
-attack is met with every defence off, all on, and at 30 % the defaults. Everything runs in this
+The same honest initial domains with and without liars beside them, 10 % or 30 % of all sources.
+Each attack is met with every defence off, all on, and at 30 % the defaults. Everything runs in this
 process on one thread.
 """
 
@@ -32,7 +32,7 @@ COMMAND = "python benchmarks/trust/poison.py"
 SHARES = (0.1, 0.3)
 DEFENCES = {
     "off": TrustConfig(verify=False),
-    "on": TrustConfig(verify=True, disagreement=True, share_cap=0.4),
+    "on": TrustConfig(verify=True, disagreement=True, max_source_weight=0.4),
     "default": TrustConfig(),
 }
 METHODS = ("graft", "best-source", "hat")
@@ -79,7 +79,7 @@ def cells(methods: Collection[str]) -> Iterator[Cell]:
 
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 4,
-    newcomers: Annotated[int, typer.Option(min=1, help="Newcomers a seed.")] = 8,
+    targets: Annotated[int, typer.Option(min=1, help="Target domains a seed.")] = 8,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
     work: Annotated[Path, typer.Option(help="Where outcomes are kept.")] = Path("runs/poison"),
     kept: Annotated[bool, typer.Option(help="Run nothing: tell what is kept so far.")] = False,
@@ -89,9 +89,9 @@ def main(
     outcomes: Outcomes = defaultdict(dict)
     for seed in range(seeds):
         known = (
-            kept_outcomes(seed, newcomers, work)
+            kept_outcomes(seed, targets, work)
             if kept
-            else run_seed(seed, newcomers, method or METHODS, work)
+            else run_seed(seed, targets, method or METHODS, work)
         )
         for cell in cells(METHODS):
             if cell.name in known:
@@ -103,35 +103,35 @@ def main(
     Console(width=120).print(table(outcomes))
 
 
-def run_seed(seed: int, newcomers: int, methods: Collection[str], work: Path) -> dict[str, Any]:
+def run_seed(seed: int, targets: int, methods: Collection[str], work: Path) -> dict[str, Any]:
     """The outcomes of one seed by cell; those that an earlier call finished are kept."""
-    known = kept_outcomes(seed, newcomers, work)
+    known = kept_outcomes(seed, targets, work)
     missing = [cell for cell in cells(methods) if cell.name not in known]
     if missing:
         config = with_settings(ExpansionConfig(seed=seed, comparisons=()), SETTINGS)
         with tempfile.TemporaryDirectory() as folder:
-            village = Village(config, Path(folder), 14, 6, newcomers)
+            village = Village(config, Path(folder), 14, 6, targets)
             known["trigger"] = village.backdoor_works()
             for cell in missing:
                 known[cell.name] = asdict(run(village, cell))
-                kept_file(seed, newcomers, work).write_text(json.dumps(known, indent=1), "utf-8")
+                kept_file(seed, targets, work).write_text(json.dumps(known, indent=1), "utf-8")
                 console.print(f"seed {seed} {cell.name}: {known[cell.name]}", highlight=False)
     return known
 
 
-def kept_file(seed: int, newcomers: int, work: Path) -> Path:
+def kept_file(seed: int, targets: int, work: Path) -> Path:
     """Where the outcomes of one seed are kept."""
-    return work / f"seed-{seed}-{newcomers}.json"
+    return work / f"seed-{seed}-{targets}.json"
 
 
-def kept_outcomes(seed: int, newcomers: int, work: Path) -> dict[str, Any]:
+def kept_outcomes(seed: int, targets: int, work: Path) -> dict[str, Any]:
     """The outcomes of one seed that are there."""
-    path = kept_file(seed, newcomers, work)
+    path = kept_file(seed, targets, work)
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def run(village: Village, cell: Cell) -> Outcome:
-    """All newcomers of one seed by one cell."""
+    """All target domains of one seed by one cell."""
     config = replace(village.config, method=cell.method, trust=DEFENCES[cell.defence])
     if cell.attack == "clean":
         return village.expand(village.clean, (), config)
@@ -140,7 +140,7 @@ def run(village: Village, cell: Cell) -> Outcome:
 
 
 def figures(outcomes: Outcomes) -> dict[str, Any]:
-    """Points of accuracy lost against the same method clean and undefended, newcomer by newcomer,
+    """Points of accuracy lost against the same method clean and undefended, target by target,
     the standard error of their mean, and trigger rates."""
     told: dict[str, Any] = {}
     for cell, by_seed in outcomes.items():

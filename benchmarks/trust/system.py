@@ -1,4 +1,4 @@
-"""One small system in this process: founders, liars among them, newcomers who learn from both."""
+"""One small system in this process: sources, liars among them, targets who learn from both."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -27,18 +27,18 @@ from graft_simulation.in_process import LocalEdge
 from graft.core.config import ExpansionConfig
 from graft.core.records import (
     DomainProfile,
-    LearnReport,
     LedgerEntry,
     ModelCard,
-    Order,
+    Request,
     SystemState,
+    TrainResult,
 )
 from graft.core.seeding import stream
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.data.synthetic.imu import ImuWorld
 from graft.models.zoo import Network, network_from
-from graft.rounds import Device, expand_system, found_system
+from graft.rounds import Device, expand_system, train_initial_domains
 from graft.training import predict_in_batches
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.payload.encoding import decode_payload
@@ -52,7 +52,7 @@ ATTACKS = ("flattering", "permuted", "backdoor", "spoiled", "forged")
 
 @dataclass(frozen=True)
 class Outcome:
-    """Each newcomer's accuracy, and means: attack success rate, share of liars among sources."""
+    """Each target's accuracy, and means: attack success rate, share of liars among sources."""
 
     accuracies: list[float]
     trigger_rate: float
@@ -73,24 +73,24 @@ class LaterVisit(ImuWorld):
 
 @dataclass
 class Village:
-    """Founders of one seed, trained once; every attack replaces the liars' cards alone."""
+    """Initial domains of one seed, trained once; every attack replaces the liars' cards alone."""
 
     config: ExpansionConfig
     folder: Path
     num_honest: int
     num_liars: int
-    num_newcomers: int
+    num_targets: int
     profiles: dict[str, DomainProfile] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         torch.set_num_threads(1)
-        size = self.num_honest + self.num_liars + self.num_newcomers
+        size = self.num_honest + self.num_liars + self.num_targets
         self.world = ImuWorld(size, self.config.world.windows_per_domain, self.config.seed)
         self.signer = open_signer(self.folder / "keys", RUN)
         self.store = open_store(self.folder / "models", self.world.task)
         domain_ids = self.world.domain_ids
-        self.newcomers = tuple(domain_ids[: self.num_newcomers])
-        self.everyone_lying = tuple(domain_ids[self.num_newcomers :][: self.num_liars])
+        self.targets = tuple(domain_ids[: self.num_targets])
+        self.everyone_lying = tuple(domain_ids[self.num_targets :][: self.num_liars])
         self.clean = self._found(self.world, domain_ids[-self.num_honest :])
         self._kept: dict[str, dict[str, ModelCard]] = {}
 
@@ -99,7 +99,7 @@ class Village:
         return self.everyone_lying[: round(share / (1 - share) * self.num_honest)]
 
     def attacked(self, attack: str, share: float) -> SystemState:
-        """The system after round 0: the same honest founders, and liars beside them."""
+        """The system after round 0: the same honest initial domains, and liars beside them."""
         lies = self._lies(attack)
         cards = [*self.clean.catalogue, *(lies[domain_id] for domain_id in self.liars(share))]
         return replace(self.clean, catalogue=tuple(sorted(cards, key=lambda card: card.domain_id)))
@@ -116,7 +116,7 @@ class Village:
                 trained = self._trained(liars, plant_backdoor)
                 lies = {d: replace(trained[d], profile=honest[d].profile) for d in liars}
             elif attack == "flattering":
-                wooed = self._newcomer_profiles()
+                wooed = self._target_profiles()
                 trained = self._lies("permuted")
                 lies = {d: flatter(card, wooed) for d, card in trained.items()}
             elif attack == "spoiled":
@@ -130,25 +130,27 @@ class Village:
         state = self._found(LyingWorld(self.world, liars, spoil), liars)
         return {card.domain_id: card for card in state.catalogue}
 
-    def _found(self, world: World, founders: Sequence[str]) -> SystemState:
-        done = found_system(founders, self._edge(world, self.config), self.signer.sign)
+    def _found(self, world: World, initial_domains: Sequence[str]) -> SystemState:
+        done = train_initial_domains(
+            initial_domains, self._edge(world, self.config), self.signer.sign
+        )
         assert not done.failures, done.failures
         return done.state
 
-    def _newcomer_profiles(self) -> list[DomainProfile]:
+    def _target_profiles(self) -> list[DomainProfile]:
         config = replace(self.config, method="label-only", comparisons=())
         done = self.expand_round(self.clean, config)
         return list(done.profiles)
 
     def expand_round(self, state: SystemState, config: ExpansionConfig):
         edge = self._edge(self.world, config)
-        return expand_system(state, self.newcomers, edge, self.signer.sign, config)
+        return expand_system(state, self.targets, edge, self.signer.sign, config)
 
     def expand(self, state: SystemState, liars: Sequence[str], config: ExpansionConfig) -> Outcome:
-        """All newcomers learn by ``config.method``."""
+        """All target domains learn by ``config.method``."""
         done = self.expand_round(state, config)
         assert not done.failures, done.failures
-        reports = [r for r in done.reports if isinstance(r, LearnReport)]
+        reports = [r for r in done.reports if isinstance(r, TrainResult)]
         sources = [d for r in reports for d in r.source_domains]
         return Outcome(
             accuracies=[self._accuracy(r) for r in sorted(reports, key=lambda r: r.domain_id)],
@@ -161,11 +163,11 @@ class Village:
         cards = self._lies("backdoor").values()
         return float(np.mean([self._rate(card, card.domain_id) for card in cards]))
 
-    def _trigger_rate(self, report: LearnReport) -> float:
+    def _trigger_rate(self, report: TrainResult) -> float:
         assert report.card is not None
         return self._rate(report.card, report.domain_id)
 
-    def _accuracy(self, report: LearnReport) -> float:
+    def _accuracy(self, report: TrainResult) -> float:
         """Accuracy on later recordings of the same person: its own test windows are some 40, in
         eight stretches of one activity, and would hide a difference of five points."""
         assert report.card is not None
@@ -195,14 +197,14 @@ class Village:
         entries: list[LedgerEntry] = []
 
         @contextmanager
-        def open_device(order: Order) -> Iterator[Device]:
+        def open_device(request: Request) -> Iterator[Device]:
             yield make_device(
-                order,
+                request,
                 config=config,
                 world=world,
                 run=RUN,
                 link=DirectoryLink(self.store),
-                cache=caches.setdefault((order.domain_id, order.method), MemoryCache()),
+                cache=caches.setdefault((request.domain_id, request.method), MemoryCache()),
                 verify=partial(verify_card, RUN, public_key=self.signer.public_key),
                 record=entries.append,
                 clock=time.thread_time,

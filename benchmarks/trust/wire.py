@@ -4,8 +4,8 @@
 
 A server and five devices, each a machine of the network laboratory, over TLS: three rounds through
 ``graft deploy``. Beside it the same rounds in one process. Compared: selections, accuracies and
-models; the relay's bytes against the interfaces', and against the simulation's modelled ones, by
-stage. Without ``--data`` (a domain folder) the domains are embedded IMU people.
+models; the TCP proxy's bytes against the interfaces', and against the simulation's modelled ones,
+by stage. Without ``--data`` (a domain folder) the domains are embedded IMU people.
 """
 
 import shutil
@@ -21,9 +21,9 @@ import typer
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from field import Field, write_world
-from graft_server.deployment.enrolment import told_bytes
+from graft_server.deployment.enrolment import reported_bytes
 from graft_server.model_store import open_store
-from graft_server.round_loop import RunSettings, conduct
+from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.run_folder import RunFolder
 from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_device import open_simulated_device
@@ -32,7 +32,7 @@ from summary import figure, write_summary
 
 from graft.core.config import read_config
 from graft.core.ledger import LedgerEntry, delivered, read_ledger
-from graft.core.records import Order
+from graft.core.records import Request
 from graft.core.results import ResultRow, read_results
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import World
@@ -40,9 +40,9 @@ from graft.data.folder import FolderWorld
 from graft.data.synthetic.imu import ImuWorld
 from graft.report import read_stages, reconcile, wire_dicts, wire_markdown
 from graft.wire.messages.card_signature import verify_card
-from graft.wire.traffic_log import MeterFile, read_meter
+from graft.wire.traffic_log import TrafficLog, read_traffic_log
 
-ROUNDS = (2, 1, 2)  # arrivals: founders, one newcomer, two
+ROUNDS = (2, 1, 2)  # arrivals: initial domains, one target domain, two
 
 
 def main(
@@ -62,7 +62,7 @@ def main(
     started_s = time.monotonic()
     with Lab(len(domains)) as lab:
         places = dict(zip(domains, lab.devices, strict=True))
-        meter = MeterFile(work / "counted.jsonl")
+        meter = TrafficLog(work / "counted.jsonl")
         with (
             InterfaceCounter(lab, meter.write),
             Field(
@@ -72,7 +72,7 @@ def main(
             ) as field,
         ):  # fmt: skip
             for index, arriving in enumerate(rounds):
-                if status := field.expand(arriving, founders=index == 0):
+                if status := field.expand(arriving, initial_domains=index == 0):
                     raise RuntimeError(f"round {index}: graft deploy expand ended with {status}")
                 print(f"round {index} over at {time.monotonic() - started_s:.0f} s", flush=True)
         run = field.run_folder()
@@ -83,8 +83,11 @@ def main(
     state = field.server / "state"
     table = reconcile(
         read_stages(state / "stages.jsonl"), entries,
-        [*read_meter(state / "flower-meter.jsonl"), *read_meter(state / "depot-meter.jsonl")],
-        read_meter(work / "counted.jsonl"), own_entries, told_bytes(field.server),
+        [
+            *read_traffic_log(state / "flower-meter.jsonl"),
+            *read_traffic_log(state / "depot-meter.jsonl"),
+        ],
+        read_traffic_log(work / "counted.jsonl"), own_entries, reported_bytes(field.server),
     )  # fmt: skip
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "wire.md").write_text(wire_markdown(table), "utf-8")
@@ -128,16 +131,16 @@ def in_process(server: Path, out: Path, world: World, rounds: tuple[tuple[str, .
     def verify_key() -> bytes:
         return (folder.path / "keys" / "server.pub").read_bytes()
 
-    def open_device(order: Order):  # type: ignore[no-untyped-def]
+    def open_device(request: Request):  # type: ignore[no-untyped-def]
         return open_simulated_device(
-            order, config=config, world=world, folder=out, store=store,
+            request, config=config, world=world, folder=out, store=store,
             verify=partial(verify_card, folder.run_id, public_key=verify_key()),
         )  # fmt: skip
 
     def connect(record, progress):  # type: ignore[no-untyped-def]
         return LocalEdge(folder.run_id, world.domain_ids, open_device, record)
 
-    conduct(connect, RunSettings(config=config, world=world, folder=folder, planned=rounds))
+    run_rounds(connect, RunSettings(config=config, world=world, folder=folder, planned=rounds))
     return out
 
 

@@ -1,14 +1,14 @@
-"""The two ends of a small piece of real work: a depot behind its relay, and a device of it.
+"""The two ends of a small piece of real work: a depot behind its TCP proxy, and a device of it.
 
-    workload.py serve FOLDER ADDRESS        a depot on loopback, the relay before it
+    workload.py serve FOLDER ADDRESS        a depot on loopback, the TCP proxy before it
     workload.py device FOLDER ADDRESS WHAT [TIMES] [SECONDS]
 
 WHAT is a large model ("fetch", "push", "exact"), a middling one fetched and pushed ("pair"), or
 small ones so many TIMES: "small" each over a connection of its own, "base" and "pushes" over one.
 After SECONDS a device gives up.
 
-Started on the laboratory's machines; FOLDER holds certificates, the store and the relay's lines.
-A device says how it ended as one line of JSON.
+Started on the laboratory's machines; FOLDER holds certificates, the store and the TCP proxy's
+lines. A device says how it ended as one line of JSON.
 """
 
 import json
@@ -28,7 +28,7 @@ from graft.core.records import ModelCard, Parameters, Precision
 from graft.errors import GraftError, TransportError
 from graft.wire.payload.encoding import Shapes, encode_payload, model_id
 from graft.wire.payload.parts import split_payload
-from graft.wire.traffic_log import MeterFile
+from graft.wire.traffic_log import TrafficLog
 from graft.wire.transfer.journal import JournalMeter
 from graft.wire.transfer.link import Part, Piece, Progress, StoredModel
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
@@ -51,10 +51,10 @@ def payload(size: int, seed: int = 0) -> bytes:
 
 
 def serve(folder: Path, address: str) -> None:
-    """Depot and relay until a signal ends them."""
+    """Depot and TCP proxy until a signal ends them."""
     # These import torch, for which a device of the laboratory need not wait.
     from graft_server.depot.server import DepotServer, tls_credentials
-    from graft_server.metering.tcp_proxy import MeteredRelay
+    from graft_server.metering.tcp_proxy import TcpProxy
     from graft_server.model_store import DirectoryStore
 
     store = DirectoryStore(folder / "store", shapes_of=shapes_of)
@@ -64,12 +64,12 @@ def serve(folder: Path, address: str) -> None:
         key_pem=(folder / "server.key").read_bytes(),
         certificate_pem=(folder / "server.pem").read_bytes(),
     )
-    meter = MeterFile(folder / "relay.jsonl")
+    meter = TrafficLog(folder / "relay.jsonl")
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     with (
         DepotServer(store, "127.0.0.1:0", credentials=credentials) as depot,
-        MeteredRelay(
+        TcpProxy(
             f"{address}:{PORT}", f"127.0.0.1:{depot.port}", service="depot", record=meter.write
         ),
     ):

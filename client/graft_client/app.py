@@ -6,25 +6,25 @@ from contextlib import AbstractContextManager
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from graft.core.records import Answer, Order, failure_of
-from graft.rounds import Device, answer_order
+from graft.core.records import Request, Response, failure_of
+from graft.rounds import Device, handle_request
 from graft.wire.messages.codec import (
     MESSAGE_BODY,
     MESSAGE_RECORD,
-    decode_order,
-    encode_answer,
+    decode_request,
     encode_join,
+    encode_response,
 )
 from graft_client.device_factory import domain_of_node, node_device
 
 DomainOf = Callable[[Context], str]
-OpenDevice = Callable[[Context, Order], AbstractContextManager[Device]]
-# The record of an order as it came, to the record of its reply.
+OpenDevice = Callable[[Context, Request], AbstractContextManager[Device]]
+# The record of a request as it came, to the record of its reply.
 Carry = Callable[[Context, ConfigRecord], dict[str, bytes]]
 
 
 def attach(app: ClientApp, domain_of: DomainOf, carry: Carry) -> None:
-    """Let ``app`` answer for one domain a node, each order carried out by ``carry``."""
+    """Let ``app`` answer for one domain a node, each request carried out by ``carry``."""
 
     def join(message: Message, context: Context) -> Message:
         return _reply(message, {MESSAGE_BODY: encode_join(domain_of(context))})
@@ -39,25 +39,25 @@ def attach(app: ClientApp, domain_of: DomainOf, carry: Carry) -> None:
 
 
 def carry_on(open_device: OpenDevice) -> Carry:
-    """Carry orders out on the devices that ``open_device`` brings: data, transport and clock."""
+    """Carry requests out on the devices that ``open_device`` brings: data, transport and clock."""
 
     def carry(context: Context, record: ConfigRecord) -> dict[str, bytes]:
-        order = decode_order(order_bytes(record))
-        return {MESSAGE_BODY: encode_answer(answer_with(context, order, open_device))}
+        request = decode_request(request_bytes(record))
+        return {MESSAGE_BODY: encode_response(respond_with(context, request, open_device))}
 
     return carry
 
 
-def answer_with(context: Context, order: Order, open_device: OpenDevice) -> Answer:
-    """The answer to an order; whatever goes wrong on a device has a name at the server."""
+def respond_with(context: Context, request: Request, open_device: OpenDevice) -> Response:
+    """The answer to a request; whatever goes wrong on a device has a name at the server."""
     try:
-        with open_device(context, order) as device:
-            return answer_order(order, device)
+        with open_device(context, request) as device:
+            return handle_request(request, device)
     except Exception as error:
-        return failure_of(order, error)
+        return failure_of(request, error)
 
 
-def order_bytes(record: ConfigRecord) -> bytes:
+def request_bytes(record: ConfigRecord) -> bytes:
     """The encoded order in a message's record."""
     body = record[MESSAGE_BODY]
     assert isinstance(body, bytes)

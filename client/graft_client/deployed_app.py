@@ -1,7 +1,7 @@
 """The ClientApp of a real device: its own folder, its own data, its own policy.
 
 Everything that a device believes comes from its folder; of what Flower brings it takes the
-orders that its server sealed, and the configuration that says how to learn.
+requests that its server sealed, and the configuration that says how to learn.
 """
 
 import fcntl
@@ -20,23 +20,23 @@ from flwr.clientapp import ClientApp
 from graft.core.config import ExpansionConfig, config_from_dict
 from graft.core.deployment import DeviceSettings, read_device
 from graft.core.files import remove_tree, replace_file
-from graft.core.records import Failure, Order, failure_of
+from graft.core.records import Failure, Request, failure_of
 from graft.data.folder import FolderWorld
-from graft.errors import ConfigError, EdgeError, GraftError, OrderForgedError
+from graft.errors import ConfigError, EdgeError, GraftError, RequestForgedError
 from graft.rounds import Device
 from graft.wire.messages.card_signature import verify_card
-from graft.wire.messages.codec import MESSAGE_BODY, decode_order, encode_answer
+from graft.wire.messages.codec import MESSAGE_BODY, decode_request, encode_response
 from graft.wire.messages.replies import (
     MESSAGE_TRANSFERS,
     Reply,
     ReplyFolder,
     encode_transfers,
-    order_digest,
+    request_digest,
 )
-from graft.wire.messages.request_signature import MESSAGE_SEAL, open_seal
+from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, verify_request
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.journal import JournalMeter, read_journal
-from graft_client.app import answer_with, attach, order_bytes
+from graft_client.app import attach, request_bytes, respond_with
 from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel
 from graft_client.device_factory import make_device
 from graft_client.policy import load_policy
@@ -56,14 +56,14 @@ class Site:
 
     @property
     def public_key(self) -> bytes:
-        """The server's, by which it signs orders and cards."""
+        """The server's, by which it signs requests and cards."""
         return (self.folder / "server.pub").read_bytes()
 
     def check_nonce(self, nonce: bytes) -> None:
-        """Note an order's nonce; raises OrderForgedError where it was there before."""
+        """Note a request's nonce; raises RequestForgedError where it was there before."""
         path = self.folder / "state" / "nonces" / nonce.hex()
         if path.exists():
-            raise OrderForgedError("order: got one a second time, wanted each once")
+            raise RequestForgedError("order: got one a second time, wanted each once")
         replace_file(path, b"")
 
 
@@ -83,41 +83,41 @@ def domain_of(context: Context) -> str:
 def carry(context: Context, record: ConfigRecord) -> dict[str, bytes]:
     """Carry out an order of the device's own server, once; a kept answer is given again."""
     site = open_site(context)
-    body = order_bytes(record)
-    order = decode_order(body)
+    body = request_bytes(record)
+    request = decode_request(body)
     try:
         if not site.settings.insecure:
-            seal = record.get(MESSAGE_SEAL, b"")
+            seal = record.get(MESSAGE_SIGNATURE, b"")
             assert isinstance(seal, bytes)
-            site.check_nonce(open_seal(site.settings.run, body, seal, site.public_key))
-        if order.domain_id != site.settings.domain:
-            raise EdgeError(f"order for {order.domain_id}: this is {site.settings.domain}")
+            site.check_nonce(verify_request(site.settings.run, body, seal, site.public_key))
+        if request.domain_id != site.settings.domain:
+            raise EdgeError(f"order for {request.domain_id}: this is {site.settings.domain}")
     except GraftError as error:
-        return {MESSAGE_BODY: encode_answer(failure_of(order, error))}
+        return {MESSAGE_BODY: encode_response(failure_of(request, error))}
     with _one_at_a_time(site):
-        reply = _answered(context, site, order, body)
-    return {MESSAGE_BODY: reply.answer, MESSAGE_TRANSFERS: reply.transfers}
+        reply = _answered(context, site, request, body)
+    return {MESSAGE_BODY: reply.response, MESSAGE_TRANSFERS: reply.transfers}
 
 
-def _answered(context: Context, site: Site, order: Order, body: bytes) -> Reply:
-    replies = ReplyFolder(site.folder / "state" / "replies" / str(order.round_index))
+def _answered(context: Context, site: Site, request: Request, body: bytes) -> Reply:
+    replies = ReplyFolder(site.folder / "state" / "replies" / str(request.round_index))
     reply = replies.load(body)
     if reply is not None:
         return reply
-    _forget_other_rounds(site.folder / "state" / "replies", order.round_index)
-    # A process that was killed left here what it had moved for this very order.
-    journal = site.folder / "state" / "journal" / f"{order_digest(body)}.jsonl"
-    answer = answer_with(context, order, partial(field_device, site=site, journal=journal))
+    _forget_other_rounds(site.folder / "state" / "replies", request.round_index)
+    # A process that was killed left here what it had moved for this very request.
+    journal = site.folder / "state" / "journal" / f"{request_digest(body)}.jsonl"
+    response = respond_with(context, request, partial(field_device, site=site, journal=journal))
     entries = read_journal(journal) if journal.exists() else []
-    reply = Reply(answer=encode_answer(answer), transfers=encode_transfers(entries))
-    if not isinstance(answer, Failure):  # a failure may pass: the next try may do better
+    reply = Reply(response=encode_response(response), transfers=encode_transfers(entries))
+    if not isinstance(response, Failure):  # a failure may pass: the next try may do better
         replies.save(body, reply)
     journal.unlink(missing_ok=True)
     return reply
 
 
 @contextmanager
-def field_device(context: Context, order: Order, site: Site, journal: Path) -> Iterator[Device]:
+def field_device(context: Context, request: Request, site: Site, journal: Path) -> Iterator[Device]:
     """The device that runs here: models come from the depot over TLS."""
     settings, folder = site.settings, site.folder
     torch.set_num_threads(settings.threads)
@@ -126,7 +126,7 @@ def field_device(context: Context, order: Order, site: Site, journal: Path) -> I
         open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
     ):
         yield make_device(
-            order,
+            request,
             config=_expansion(context),
             world=FolderWorld(site.data),
             run=settings.run,
@@ -160,7 +160,7 @@ def _forget_other_rounds(replies: Path, round_index: int) -> None:
 
 @contextmanager
 def _one_at_a_time(site: Site) -> Iterator[None]:
-    """Flower may hand a node several orders at once; a small device carries out one."""
+    """Flower may hand a node several requests at once; a small device carries out one."""
     path = site.folder / "state" / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

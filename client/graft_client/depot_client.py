@@ -27,7 +27,7 @@ from graft.wire.transfer.link import (
     StoredModel,
     WireSource,
 )
-from graft.wire.transfer.upload_plan import RETRY_AFTER, Parcel, Received, parcel_of
+from graft.wire.transfer.upload_plan import RETRY_AFTER, Received, UploadPlan, plan_upload
 
 _MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
 _LONGEST_WAIT_S: Final = 24 * 3600.0
@@ -116,38 +116,38 @@ class GrpcLink:
             call.cancel()
 
     def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
-        parcel = parcel_of(payload, architecture)
-        return self.send(parcel, self.received(parcel).num_bytes, progress)
+        upload_plan = plan_upload(payload, architecture)
+        return self.send(upload_plan, self.received(upload_plan).num_bytes, progress)
 
-    def received(self, parcel: Parcel) -> Received:
+    def received(self, upload_plan: UploadPlan) -> Received:
         """What the depot holds of this parcel from this device."""
         try:
-            state = self._stub.Received(_push_header(parcel, 0), timeout=self._timeout_s)
+            state = self._stub.Received(_push_header(upload_plan, 0), timeout=self._timeout_s)
         except grpc.RpcError as error:
-            _raise_typed(error, f"push of {parcel.model.model_id}")
+            _raise_typed(error, f"push of {upload_plan.model.model_id}")
         stored = _stored_model(state.stored) if state.HasField("stored") else None
-        return Received(num_bytes=min(state.received_bytes, parcel.num_bytes), stored=stored)
+        return Received(num_bytes=min(state.received_bytes, upload_plan.num_bytes), stored=stored)
 
-    def send(self, parcel: Parcel, offset: int, progress: Progress) -> StoredModel:
+    def send(self, upload_plan: UploadPlan, offset: int, progress: Progress) -> StoredModel:
         """Send the parcel from byte ``offset`` on."""
-        messages = _push_messages(parcel, offset, self._calls.push_bytes(), progress)
+        messages = _push_messages(upload_plan, offset, self._calls.push_bytes(), progress)
         try:
             return _stored_model(self._stub.Push(messages, timeout=self._timeout_s))
         except grpc.RpcError as error:
-            _raise_typed(error, f"push of a {parcel.architecture}")
+            _raise_typed(error, f"push of a {upload_plan.architecture}")
 
 
-def _push_header(parcel: Parcel, offset: int) -> pb.PushHeader:
-    lengths = {f"{part}_bytes": num_bytes for part, num_bytes in parcel.plan.items()}
-    return pb.PushHeader(model_id=parcel.model.model_id, offset=offset, **lengths)
+def _push_header(upload_plan: UploadPlan, offset: int) -> pb.PushHeader:
+    lengths = {f"{part}_bytes": num_bytes for part, num_bytes in upload_plan.plan.items()}
+    return pb.PushHeader(model_id=upload_plan.model.model_id, offset=offset, **lengths)
 
 
 def _push_messages(
-    parcel: Parcel, offset: int, overhead: int, progress: Progress
+    upload_plan: UploadPlan, offset: int, overhead: int, progress: Progress
 ) -> Iterator[pb.PushChunk]:
     """The header and the rest in chunks; each is counted when the stream takes it."""
-    yield pb.PushChunk(header=_push_header(parcel, offset))
-    for part, data in parcel.chunks(offset):
+    yield pb.PushChunk(header=_push_header(upload_plan, offset))
+    for part, data in upload_plan.chunks(offset):
         message = pb.PushChunk(data=data)
         wire_bytes = overhead + stream_bytes(framed_bytes(message.ByteSize()))
         progress(part, len(data), wire_bytes)
@@ -176,12 +176,15 @@ def _raise_typed(error: grpc.RpcError, what: str) -> NoReturn:
         raise kind(details) from error
     if code == grpc.StatusCode.PERMISSION_DENIED:
         raise DeviceRefusedError(details) from error
-    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and (wait_s := _told_wait_s(error)) is not None:
+    if (
+        code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        and (wait_s := _requested_wait_s(error)) is not None
+    ):
         raise QuotaExceededError(details, wait_s) from error
     raise TransportError(f"{details} ({code.name})") from error
 
 
-def _told_wait_s(error: grpc.RpcError) -> float | None:
+def _requested_wait_s(error: grpc.RpcError) -> float | None:
     """The seconds that a depot tells a device to wait, within reason; None: it tells nothing."""
     for key, value in error.trailing_metadata() or ():
         if key == RETRY_AFTER:

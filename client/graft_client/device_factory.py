@@ -14,7 +14,7 @@ from flwr.app import Context
 
 from graft.core.config import ExpansionConfig, RunSource, read_run_settings
 from graft.core.ports import Clock
-from graft.core.records import LedgerEntry, ModelCard, Order
+from graft.core.records import LedgerEntry, ModelCard, Request
 from graft.data.domain import World
 from graft.data.worlds import open_world
 from graft.devices.classes import equip_domain
@@ -32,7 +32,7 @@ from graft_client.depot_client import GrpcLink, growing_wait, open_channel
 
 
 def make_device(
-    order: Order,
+    request: Request,
     *,
     config: ExpansionConfig,
     world: World,
@@ -47,13 +47,13 @@ def make_device(
     max_attempts: int = DEFAULT_ATTEMPTS,
     policy: SitePolicy | None = None,
 ) -> Device:
-    """The device that an order is for; ``record`` gets its transfers.
+    """The device that a request is for; ``record`` gets its transfers.
 
     ``verify`` refuses a card that the run's server did not sign (``verify_card`` with its
     public key). ``policy`` is the site's own (``graft_client.policy.load_policy``); without one the
     run's configuration says what leaves, as for a simulated domain.
     """
-    domain_id, task = order.domain_id, world.task
+    domain_id, task = request.domain_id, world.task
     device_class, architecture = equip_domain(domain_id, config.seed, task, config.devices)
     return Device(
         task=task,
@@ -67,7 +67,7 @@ def make_device(
             verify=verify,
             shapes_of=lambda architecture: parameter_shapes(architecture, task),
             label=TransferLabel(
-                run=run, round_index=order.round_index, method=order.method, domain_id=domain_id
+                run=run, round_index=request.round_index, method=request.method, domain_id=domain_id
             ),
             record=record,
             clock=clock,
@@ -76,17 +76,17 @@ def make_device(
             max_attempts=max_attempts,
         ),
         clock=clock,
-        policy=policy or configured_policy(order, config),
+        policy=policy or configured_policy(request, config),
     )
 
 
 @contextmanager
-def open_journal(run_folder: Path, order: Order) -> Iterator[JournalMeter]:
+def open_journal(run_folder: Path, request: Request) -> Iterator[JournalMeter]:
     """Where a device's transfers are kept at once.
 
     One journal a domain and method: the methods of a domain may run side by side.
     """
-    name = f"{order.domain_id}.{order.method or 'profile'}.jsonl"
+    name = f"{request.domain_id}.{request.method or 'profile'}.jsonl"
     journal = JournalMeter(run_folder / "journal" / name)
     try:
         yield journal
@@ -119,7 +119,7 @@ def domain_of_node(context: Context) -> str:
 
 
 @contextmanager
-def node_device(context: Context, order: Order) -> Iterator[Device]:
+def node_device(context: Context, request: Request) -> Iterator[Device]:
     """The device of a node that ``flwr run`` started: models come from the depot over gRPC."""
     source = _run_source(context)
     config, run_folder = source.config, source.folder
@@ -127,15 +127,15 @@ def node_device(context: Context, order: Order) -> Iterator[Device]:
     public_key = (run_folder / "keys" / "server.pub").read_bytes()
     with (
         open_channel(address, insecure=True) as channel,
-        open_journal(run_folder, order) as journal,
+        open_journal(run_folder, request) as journal,
     ):
         yield make_device(
-            order,
+            request,
             config=config,
             world=open_world(config.world, config.seed),
             run=run_folder.name,
             link=GrpcLink(channel),
-            cache=FolderCache(run_folder / "devices" / order.domain_id / order.method),
+            cache=FolderCache(run_folder / "devices" / request.domain_id / request.method),
             verify=partial(verify_card, run_folder.name, public_key=public_key),
             record=journal.record,
             clock=time.perf_counter,

@@ -3,15 +3,15 @@
 Method x data set x gamma x N_p x seed; only cells without a row are computed.
 """
 
-from graft.bench.matrix import ROWS, EvidenceSettings, MatrixProgress, compute_evidence
-from graft.bench.plan import EvidencePlan, default_methods, name_world
+from graft.bench.matrix import ROWS, MatrixProgress, MatrixSettings, compute_matrix
+from graft.bench.plan import MatrixPlan, default_methods, name_world
 
 __all__ = [
     "ROWS",
-    "EvidencePlan",
-    "EvidenceSettings",
+    "MatrixPlan",
     "MatrixProgress",
-    "compute_evidence",
+    "MatrixSettings",
+    "compute_matrix",
     "default_methods",
     "name_world",
 ]

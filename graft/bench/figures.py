@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from graft.bench.rows import is_ablation
-from graft.bench.summary import EvidenceSummary
+from graft.bench.summary import MatrixSummary
 from graft.bench.tables import ablations
 from graft.report.figures.accuracy import MARKERS, end_labels
 from graft.report.figures.canvas import (
@@ -38,7 +38,7 @@ ROW_PX = 24
 RIVALS = 5
 
 
-def accuracy_with_gains(summaries: Sequence[EvidenceSummary], main: str) -> str:
+def accuracy_with_gains(summaries: Sequence[MatrixSummary], main: str) -> str:
     """Each method's accuracy, and beside it how far the main method is ahead of it, paired.
 
     Both with 95 % intervals, the most accurate method on top. The intervals on the right are
@@ -72,13 +72,13 @@ def accuracy_with_gains(summaries: Sequence[EvidenceSummary], main: str) -> str:
     return draw_svg(draw, canvas=WIDE, height_px=height, title=title)
 
 
-def accuracy_by_gamma(summaries: Sequence[EvidenceSummary], main: str, data: str) -> str:
+def accuracy_by_gamma(summaries: Sequence[MatrixSummary], main: str, data: str) -> str:
     """Mean accuracy by the labelled share, on a logarithmic axis.
 
     Of the main method, both references, and the ``RIVALS`` best of the others by their mean over
     the shares: all of them in one figure would hide each other.
     """
-    lines: dict[str, list[EvidenceSummary]] = {}
+    lines: dict[str, list[MatrixSummary]] = {}
     for item in sorted(summaries, key=lambda item: item.gamma):
         if item.accuracy_mean is not None:
             lines.setdefault(item.method, []).append(item)
@@ -95,14 +95,14 @@ def accuracy_by_gamma(summaries: Sequence[EvidenceSummary], main: str, data: str
         ticks=[(math.log10(gamma), f"{gamma * 100:g} %") for gamma in gammas],
         names={method: display_name(method) for method in drawn},
         main=main,
-        x_label="labelled share of a newcomer's rows (log scale)",
+        x_label="labelled share of a target domain's rows (log scale)",
         title=f"Accuracy by labelled share on {data}",
     )
 
 
-def accuracy_by_sources(summaries: Sequence[EvidenceSummary], method: str) -> str:
+def accuracy_by_sources(summaries: Sequence[MatrixSummary], method: str) -> str:
     """Mean accuracy of one method by the number of sources, a line a set."""
-    lines: dict[str, list[EvidenceSummary]] = {}
+    lines: dict[str, list[MatrixSummary]] = {}
     for item in sorted(summaries, key=lambda item: item.num_sources):
         if item.accuracy_mean is not None and item.method == method:
             lines.setdefault(item.data, []).append(item)
@@ -117,7 +117,7 @@ def accuracy_by_sources(summaries: Sequence[EvidenceSummary], method: str) -> st
     )
 
 
-def ablation_bars(summaries: Mapping[str, Sequence[EvidenceSummary]], main: str) -> str | None:
+def ablation_bars(summaries: Mapping[str, Sequence[MatrixSummary]], main: str) -> str | None:
     """What each ablation changes, in points: a bar for the mean over sets, a dot a set.
 
     ``summaries`` by set, at one gamma. None where there is no ablation.
@@ -154,7 +154,7 @@ def ablation_bars(summaries: Mapping[str, Sequence[EvidenceSummary]], main: str)
 
 
 def _lines_svg(
-    lines: Mapping[str, Sequence[tuple[float, EvidenceSummary]]],
+    lines: Mapping[str, Sequence[tuple[float, MatrixSummary]]],
     *,
     ticks: Sequence[tuple[float, str]],
     names: Mapping[str, str],
@@ -189,7 +189,7 @@ def _lines_svg(
 
 def _interval_line(
     axes: Axes,
-    points: Sequence[tuple[float, EvidenceSummary]],
+    points: Sequence[tuple[float, MatrixSummary]],
     colour: str,
     is_main: bool,
     marker: str,
@@ -210,7 +210,7 @@ def _row_axes(
     left: float,
     right: float,
     names: Sequence[str] | None,
-    shown: Sequence[EvidenceSummary],
+    shown: Sequence[MatrixSummary],
     main: str,
 ) -> Axes:
     axes = axes_px(figure, left=left, right=right, top=8, bottom=54)
@@ -248,9 +248,9 @@ def _points_tick(share: float, _: int | None) -> str:
     return f"{points:+.3g}".replace("-", MINUS) if abs(points) > 1e-9 else "0"
 
 
-def _counted_name(item: EvidenceSummary) -> str:
+def _counted_name(item: MatrixSummary) -> str:
     return display_name(item.method) + ("" if item.complete else f" ({item.count_label})")
 
 
-def _where(summaries: Sequence[EvidenceSummary]) -> str:
+def _where(summaries: Sequence[MatrixSummary]) -> str:
     return f"{summaries[0].data}, gamma {summaries[0].gamma:g}"

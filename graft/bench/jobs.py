@@ -1,4 +1,4 @@
-"""What one worker does: founders of a data set and seed, or one method's cells.
+"""What one worker does: initial domains of a data set and seed, or one method's cells.
 
 Both run in a process that has done others before: what they read again and again is kept.
 """
@@ -12,25 +12,25 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from graft_client.device_factory import make_device
-from graft_server.fedavg import GroupAveraging
+from graft_server.fedavg import FlowerAveraging
 from graft_server.model_store import open_store
 from graft_server.round_loop import check_card
 from graft_server.run_folder import RunFolder
 from graft_server.signing import open_signer
 from graft_simulation.in_process import LocalEdge
-from graft_simulation.store_backed_cache import HeldParts
+from graft_simulation.store_backed_cache import StoreBackedCache
 
-from graft.bench.plan import Expansion, Founding, Job
-from graft.bench.rows import EvidenceRow
+from graft.bench.plan import Expansion, InitialTraining, Job
+from graft.bench.rows import BenchmarkRow
 from graft.core.config import ExpansionConfig, WorldConfig
 from graft.core.ledger import is_upload, total_bytes
 from graft.core.ports import ModelStore
-from graft.core.records import Failure, LearnReport, LedgerEntry, ModelCard, Order, Task
+from graft.core.records import Failure, LedgerEntry, ModelCard, Request, Task, TrainResult
 from graft.core.results import result_row
 from graft.data.domain import DomainData, World
 from graft.data.worlds import open_world
 from graft.errors import ExpansionFailedError
-from graft.rounds import Device, expand_system, found_groups, found_system
+from graft.rounds import Device, average_by_architecture, expand_system, train_initial_domains
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.transfer.link import DirectoryLink
 
@@ -82,24 +82,24 @@ class LayeredStore:
         return self._own if model_id in self._own else self._base
 
 
-def carry_out(job: Job) -> list[EvidenceRow]:
-    """Do a job; founders give no rows."""
+def carry_out(job: Job) -> list[BenchmarkRow]:
+    """Do a job; initial domains give no rows."""
     if isinstance(job, Expansion):
         return expand(job)
     found(job)
     return []
 
 
-def found(founding: Founding) -> None:
-    """Train and keep the founders' models; nothing to do where they are kept already.
+def found(initial_training: InitialTraining) -> None:
+    """Train and keep the initial domains' models; nothing to do where they are kept already.
 
-    Raises ExpansionFailedError where a founder failed: a smaller catalogue would be another
+    Raises ExpansionFailedError where an initial domain failed: a smaller catalogue would be another
     experiment.
     """
-    folder, config = RunFolder(founding.folder), founding.config
+    folder, config = RunFolder(initial_training.folder), initial_training.config
     if folder.read_state().round_index:
         return
-    world = _world(config.world, config.seed, founding.data_digest)
+    world = _world(config.world, config.seed, initial_training.data_digest)
     if (folder.path / "run.toml").exists():
         folder.resume()
         folder.load_state()
@@ -113,38 +113,41 @@ def found(founding: Founding) -> None:
     def admit(card: ModelCard) -> ModelCard:
         return signer.sign(check_card(card, store=store, task=world.task))
 
-    done = found_system(founding.founders, edge, admit)
-    averaging = GroupAveraging(store, admit, world.task, config.seed)
-    done = found_groups(done, edge, admit, averaging, config)
+    done = train_initial_domains(initial_training.initial_domains, edge, admit)
+    averaging = FlowerAveraging(store, admit, world.task, config.seed)
+    done = average_by_architecture(done, edge, admit, averaging, config)
     if done.failures:
         told = "; ".join(f"{f.domain_id}: {f.error}: {f.message}" for f in done.failures)
-        raise ExpansionFailedError(f"founders of {founding.data}, seed {config.seed}: {told}")
+        raise ExpansionFailedError(
+            f"initial domains of {initial_training.data}, seed {config.seed}: {told}"
+        )
     rows = [result_row(report) for report in done.reports]
     folder.save_round(done.state, rows, entries, done.profiles)
 
 
-def expand(expansion: Expansion) -> list[EvidenceRow]:
-    """A row for each newcomer of the job; what fails is a row that names its error."""
-    config, founders = expansion.config, RunFolder(expansion.founding.folder)
-    world = _world(config.world, config.seed, expansion.founding.data_digest)
+def expand(expansion: Expansion) -> list[BenchmarkRow]:
+    """A row for each target domain of the job; what fails is a row that names its error."""
+    config, initial_domains = expansion.config, RunFolder(expansion.initial_training.folder)
+    world = _world(config.world, config.seed, expansion.initial_training.data_digest)
     entries: list[LedgerEntry] = []
     expansion.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=expansion.scratch) as name:
-        # The models of newcomers are weighed and checked like any, and not kept.
+        # The models of target domains are weighed and checked like any, and not kept.
         store = LayeredStore(
-            own=open_store(Path(name), world.task), base=open_store(founders.models, world.task)
+            own=open_store(Path(name), world.task),
+            base=open_store(initial_domains.models, world.task),
         )
         done = expand_system(
-            founders.read_state(),
+            initial_domains.read_state(),
             expansion.domain_ids,
-            _edge(founders, config, world, store, entries),
+            _edge(initial_domains, config, world, store, entries),
             partial(check_card, store=store, task=world.task),
             config,
         )
     return [_row(report, entries, expansion, world) for report in done.reports]
 
 
-def failed_rows(expansion: Expansion, error: BaseException) -> list[EvidenceRow]:
+def failed_rows(expansion: Expansion, error: BaseException) -> list[BenchmarkRow]:
     """The rows of a job that came to nothing."""
     config = expansion.config
     world = open_world(config.world, config.seed)
@@ -168,36 +171,38 @@ def _world(config: WorldConfig, seed: int, data_digest: str) -> RememberedWorld:
 
 
 def _edge(
-    founders: RunFolder,
+    initial_domains: RunFolder,
     config: ExpansionConfig,
     world: World,
     store: ModelStore,
     entries: list[LedgerEntry],
 ) -> LocalEdge:
-    """The way to simulated devices that trust the founders' server."""
-    public_key = (founders.keys / "server.pub").read_bytes()
-    held: defaultdict[tuple[str, str], HeldParts] = defaultdict(lambda: HeldParts((), store))
+    """The way to simulated devices that trust the initial domains' server."""
+    public_key = (initial_domains.keys / "server.pub").read_bytes()
+    held: defaultdict[tuple[str, str], StoreBackedCache] = defaultdict(
+        lambda: StoreBackedCache((), store)
+    )
 
-    def device_for(order: Order) -> AbstractContextManager[Device]:
+    def device_for(request: Request) -> AbstractContextManager[Device]:
         device = make_device(
-            order,
+            request,
             config=config,
             world=world,
-            run=founders.run_id,
+            run=initial_domains.run_id,
             link=DirectoryLink(store),
-            cache=held[order.domain_id, order.method],
-            verify=partial(verify_card, founders.run_id, public_key=public_key),
+            cache=held[request.domain_id, request.method],
+            verify=partial(verify_card, initial_domains.run_id, public_key=public_key),
             record=entries.append,
             clock=time.thread_time,
         )
         return nullcontext(device)
 
-    return LocalEdge(founders.run_id, world.domain_ids, device_for, entries.append)
+    return LocalEdge(initial_domains.run_id, world.domain_ids, device_for, entries.append)
 
 
 def _row(
-    report: LearnReport | Failure, entries: list[LedgerEntry], expansion: Expansion, world: World
-) -> EvidenceRow:
+    report: TrainResult | Failure, entries: list[LedgerEntry], expansion: Expansion, world: World
+) -> BenchmarkRow:
     key = expansion.key(report.domain_id)
     told = result_row(report)
     charged = [
@@ -205,7 +210,7 @@ def _row(
         for entry in entries
         if (entry.domain_id, entry.method) == (report.domain_id, report.method)
     ]
-    return EvidenceRow(
+    return BenchmarkRow(
         **key._asdict(),
         person=world.person(report.domain_id),
         accuracy=told.accuracy,
@@ -222,5 +227,5 @@ def _row(
         error=told.error,
         error_message=told.error_message,
         config_digest=expansion.config_digest,
-        data_digest=expansion.founding.data_digest,
+        data_digest=expansion.initial_training.data_digest,
     )

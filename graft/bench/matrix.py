@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from graft.bench.jobs import carry_out, failed_rows
-from graft.bench.plan import EvidencePlan, Expansion, Founding, Job
-from graft.bench.rows import EvidenceRow, read_evidence, write_evidence
+from graft.bench.plan import Expansion, InitialTraining, Job, MatrixPlan
+from graft.bench.rows import BenchmarkRow, read_benchmark_rows, write_benchmark_rows
 from graft.errors import RunError
 
 ROWS = "rows.parquet"
@@ -30,11 +30,11 @@ MatrixProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvidenceSettings:
+class MatrixSettings:
     """How a matrix is run; nothing here changes a row.
 
     ``redo``: methods whose rows are dropped and computed again; "all" for every row, and for
-    the founders in the plan's ``work`` folder.
+    the initial domains in the plan's ``work`` folder.
     """
 
     out: Path
@@ -43,7 +43,7 @@ class EvidenceSettings:
     progress: MatrixProgress = lambda *_: None
 
 
-def compute_evidence(plan: EvidencePlan, settings: EvidenceSettings) -> list[EvidenceRow]:
+def compute_matrix(plan: MatrixPlan, settings: MatrixSettings) -> list[BenchmarkRow]:
     """Compute every missing cell; returns all rows of ``out``, asked for now or earlier.
 
     The rows are written whole after each finished job, so that a kill loses the jobs under
@@ -61,19 +61,19 @@ def compute_evidence(plan: EvidencePlan, settings: EvidenceSettings) -> list[Evi
 
         shutil.rmtree(plan.scratch, ignore_errors=True)  # what a killed run left
         if _ALL in settings.redo:
-            shutil.rmtree(plan.founders, ignore_errors=True)
+            shutil.rmtree(plan.initial_domains, ignore_errors=True)
         settings.progress("", done(), len(cells))
         for what, fresh in _computed(list(plan.expansions(rows)), settings.workers):
             table |= {row.key: row for row in fresh}
             if fresh:
-                write_evidence(table.values(), path)
+                write_benchmark_rows(table.values(), path)
             settings.progress(what, done(), len(cells))
     return sorted(table.values(), key=lambda row: row.key)
 
 
-def _rows_to_keep(path: Path, plan: EvidencePlan, redo: Sequence[str]) -> list[EvidenceRow]:
+def _rows_to_keep(path: Path, plan: MatrixPlan, redo: Sequence[str]) -> list[BenchmarkRow]:
     """The rows there are, without what is to be done again; raises RunError for foreign ones."""
-    rows = read_evidence(path) if path.exists() else []
+    rows = read_benchmark_rows(path) if path.exists() else []
     if _ALL in redo:
         return []
     rows = [row for row in rows if row.method not in redo]
@@ -93,20 +93,21 @@ def _rows_to_keep(path: Path, plan: EvidencePlan, redo: Sequence[str]) -> list[E
 
 def _computed(
     expansions: Sequence[Expansion], workers: int
-) -> Iterator[tuple[str, list[EvidenceRow]]]:
-    """What each job was and its rows, as they are finished; founders come without rows.
+) -> Iterator[tuple[str, list[BenchmarkRow]]]:
+    """What each job was and its rows, as they are finished; initial domains come without rows.
 
-    A job is handed out when a worker is free: newcomers whose founders are there come first.
+    A job is handed out when a worker is free: target domains whose initial domains are there come
+    first.
     """
-    waiting: dict[Founding, list[Expansion]] = {}
+    waiting: dict[InitialTraining, list[Expansion]] = {}
     for expansion in expansions:
-        waiting.setdefault(expansion.founding, []).append(expansion)
-    foundings, ready = deque(waiting), deque[Expansion]()
-    running: dict[Future[list[EvidenceRow]], Job] = {}
+        waiting.setdefault(expansion.initial_training, []).append(expansion)
+    initial_trainings, ready = deque(waiting), deque[Expansion]()
+    running: dict[Future[list[BenchmarkRow]], Job] = {}
     with _open_pool(min(workers, len(expansions))) as pool:
-        while running or ready or foundings:
-            while len(running) < max(1, workers) and (ready or foundings):
-                job = ready.popleft() if ready else foundings.popleft()
+        while running or ready or initial_trainings:
+            while len(running) < max(1, workers) and (ready or initial_trainings):
+                job = ready.popleft() if ready else initial_trainings.popleft()
                 running[pool.submit(carry_out, job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
@@ -120,7 +121,7 @@ def _computed(
                     lost = [job] if isinstance(job, Expansion) else waiting[job]
                     yield job.title, [row for each in lost for row in failed_rows(each, error)]
                     continue
-                if isinstance(job, Founding):
+                if isinstance(job, InitialTraining):
                     ready += waiting[job]
                 yield job.title, future.result()
 

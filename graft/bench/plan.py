@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from graft.bench.rows import CellKey, EvidenceRow, is_ablation
+from graft.bench.rows import BenchmarkRow, CellKey, is_ablation
 from graft.core.config import ExpansionConfig, WorldConfig, config_to_dict, with_settings
 from graft.core.records import DOMAIN_ID
 from graft.data.splits import schedule_rounds
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError
-from graft.methods import FOUNDER, find_method, methods_by_name
+from graft.methods import INITIAL, find_method, methods_by_name
 from graft.methods.fedavg import FEDAVG_LOCAL
 
 # What stands beside the main method unless other methods are asked for.
@@ -34,51 +34,51 @@ _KEY_SETTINGS: Final = (
 # Settings that came after rows had been computed, and at their default change none: they are part
 # of a digest where they have another value.
 _LATER_SETTINGS: Final = (
-    "trust.verify", "trust.chance", "trust.demoted_by", "trust.share_cap", "trust.disagreement",
-    "policy.withhold_class_counts", "policy.withhold_centroids", "policy.delta",
-    "policy.value_bound", "policy.feature_bound",
+    "trust.verify", "trust.chance", "trust.min_reports", "trust.max_source_weight",
+    "trust.disagreement", "policy.withhold_class_counts", "policy.withhold_centroids",
+    "policy.delta", "policy.value_bound", "policy.feature_bound",
 )  # fmt: skip
-# Founders hold all their labels and select nothing.
-_NEWCOMER_SETTINGS: Final = ("selection", "fusion", "growth")
+# Initial domains hold all their labels and select nothing.
+_TARGET_SETTINGS: Final = ("selection", "hat", "graft")
 
 
 def default_methods(main: str) -> tuple[str, ...]:
     """The main method, what stands beside it, and its ablations: itself without a part.
 
-    A variant that differs in its catalogue alone is none, for newcomers have no other here.
+    A variant that differs in its catalogue alone is none, for target domains have no other here.
     """
     ablations = sorted(
         name
         for name, method in methods_by_name().items()
-        if is_ablation(name, main) and not method.founders_only
+        if is_ablation(name, main) and not method.initial_only
     )
     return tuple(dict.fromkeys((main, *COMPARISONS, *ablations)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Founding:
-    """The founders of one data set and seed: trained once, for every gamma and N_p.
+class InitialTraining:
+    """The initial domains of one data set and seed: trained once, for every gamma and N_p.
 
-    Methods that start from an average model have founders of their own, who make it: they are
-    the same founders, asked for more. ``config.method`` tells which.
+    Methods that start from an average model have initial domains of their own, who make it: they
+    are the same initial domains, asked for more. ``config.method`` tells which.
     """
 
     data: str
     config: ExpansionConfig
-    founders: tuple[str, ...]
+    initial_domains: tuple[str, ...]
     folder: Path
     data_digest: str
 
     @property
     def title(self) -> str:
-        return f"{self.data}, seed {self.config.seed}: founders"
+        return f"{self.data}, seed {self.config.seed}: initial domains"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expansion:
-    """The newcomers of one data set, seed, gamma and N_p that one method has yet to serve."""
+    """The target domains of one data set, seed, gamma and N_p that one method has yet to serve."""
 
-    founding: Founding
+    initial_training: InitialTraining
     config: ExpansionConfig
     domain_ids: tuple[str, ...]
     scratch: Path
@@ -88,15 +88,15 @@ class Expansion:
     def title(self) -> str:
         config = self.config
         return (
-            f"{self.founding.data}, seed {config.seed}, gamma {config.split.gamma:g}, "
+            f"{self.initial_training.data}, seed {config.seed}, gamma {config.split.gamma:g}, "
             f"{config.selection.num_sources} sources: {config.method}"
         )
 
     def key(self, domain_id: str) -> CellKey:
-        """The key of one newcomer's cell."""
+        """The key of one target domain's cell."""
         config = self.config
         return CellKey(
-            self.founding.data,
+            self.initial_training.data,
             config.seed,
             config.split.gamma,
             config.selection.num_sources,
@@ -105,14 +105,14 @@ class Expansion:
         )
 
 
-Job = Founding | Expansion
+Job = InitialTraining | Expansion
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvidencePlan:
+class MatrixPlan:
     """A matrix. ``config`` holds all that the axes do not set.
 
-    ``worlds`` are the data sets by name; ``newcomers`` how many of the seeded schedule's first
+    ``worlds`` are the data sets by name; ``targets`` how many of the seeded schedule's first
     each seed serves; ``sources`` the values of N_p for methods that select (None: the
     configured one). Raises ConfigError for an axis that is empty or a method that is unknown.
     """
@@ -122,7 +122,7 @@ class EvidencePlan:
     methods: tuple[str, ...]
     gammas: tuple[float, ...]
     seeds: tuple[int, ...]
-    newcomers: int
+    targets: int
     work: Path
     sources: tuple[int, ...] | None = None
 
@@ -130,12 +130,12 @@ class EvidencePlan:
         for axis in ("worlds", "methods", "gammas", "seeds"):
             if not getattr(self, axis):
                 raise ConfigError(f"{axis}: got none, wanted at least one")
-        if self.newcomers < 1:
-            raise ConfigError(f"newcomers: got {self.newcomers}, wanted at least 1")
+        if self.targets < 1:
+            raise ConfigError(f"target domains: got {self.targets}, wanted at least 1")
         for name in self.methods:
             find_method(name)
-            if name in (FOUNDER, FEDAVG_LOCAL):
-                raise ConfigError(f"methods: got {name!r}, wanted what serves a newcomer")
+            if name in (INITIAL, FEDAVG_LOCAL):
+                raise ConfigError(f"methods: got {name!r}, wanted what serves a target domain")
 
     def config_digest(self, method: str) -> str:
         """What the settings of a method's rows must agree on: all but the key's own, and but
@@ -155,11 +155,11 @@ class EvidencePlan:
         return self.work / "scratch"
 
     @property
-    def founders(self) -> Path:
-        """A run folder each data set, seed and configuration of founders."""
+    def initial_domains(self) -> Path:
+        """A run folder each data set, seed and configuration of initial domains."""
         return self.work / "founders"
 
-    def expansions(self, rows: Iterable[EvidenceRow]) -> Iterator[Expansion]:
+    def expansions(self, rows: Iterable[BenchmarkRow]) -> Iterator[Expansion]:
         """The jobs for every cell without a finished row: seed by seed, so that few seeds of
         everything come before all seeds of a part."""
         finished = {row.key for row in rows if row.error is None}
@@ -176,37 +176,41 @@ class EvidencePlan:
         for seed in self.seeds:
             for name, world in self.worlds.items():
                 config = replace(self.config, seed=seed, world=world, rounds=1)
-                founders, arriving = schedule_rounds(open_world(world, seed), config.split, 1, seed)
+                initial_domains, arriving = schedule_rounds(
+                    open_world(world, seed), config.split, 1, seed
+                )
                 for gamma in self.gammas:
                     for method in self.methods:
                         for num_sources in self._sources_of(method):
                             yield Expansion(
-                                founding=self._founding(name, config, method, founders),
+                                initial_training=self._initial_training(
+                                    name, config, method, initial_domains
+                                ),
                                 config=_cell_config(config, gamma, num_sources, method),
-                                domain_ids=arriving[: self.newcomers],
+                                domain_ids=arriving[: self.targets],
                                 scratch=self.scratch,
                                 config_digest=self.config_digest(method),
                             )
 
-    def _founding(
-        self, name: str, config: ExpansionConfig, method: str, founders: tuple[str, ...]
-    ) -> Founding:
-        """Its run folder is named by everything that decides the founders' models."""
-        asked = FEDAVG_LOCAL if find_method(method).group else FOUNDER
-        settings = _without(_settings(config), (*_KEY_SETTINGS, *_NEWCOMER_SETTINGS))
+    def _initial_training(
+        self, name: str, config: ExpansionConfig, method: str, initial_domains: tuple[str, ...]
+    ) -> InitialTraining:
+        """Its run folder is named by everything that decides the initial domains' models."""
+        asked = FEDAVG_LOCAL if find_method(method).needs_average else INITIAL
+        settings = _without(_settings(config), (*_KEY_SETTINGS, *_TARGET_SETTINGS))
         digest = _digest([asked, settings, self.data_digests[name]])
-        return Founding(
+        return InitialTraining(
             data=name,
             config=replace(config, method=asked, comparisons=()),
-            founders=founders,
-            folder=self.founders / f"{name}-seed{config.seed}-{digest}",
+            initial_domains=initial_domains,
+            folder=self.initial_domains / f"{name}-seed{config.seed}-{digest}",
             data_digest=self.data_digests[name],
         )
 
     def _sources_of(self, method: str) -> tuple[int, ...]:
         """Values of N_p; a method that asks for no number of sources has one cell for all."""
         configured = (self.config.selection.num_sources,)
-        if find_method(method).reach in ("none", "all", "same-architecture"):
+        if find_method(method).sources_needed in ("none", "all", "same-architecture"):
             return configured
         return self.sources or configured
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-from graft.bench.rows import EvidenceRow, is_ablation
+from graft.bench.rows import BenchmarkRow, is_ablation
 from graft.bench.summary import accuracy_of
 from graft.report.formatting import ALL_LABELS
 
@@ -38,7 +38,7 @@ class Ranking:
 
 
 def rank_methods(
-    rows: Sequence[EvidenceRow], *, gamma: float, main: str, num_sources: int
+    rows: Sequence[BenchmarkRow], *, gamma: float, main: str, num_sources: int
 ) -> Ranking | None:
     """The ranking at one gamma and N_p, over every block that the main method finished.
 

@@ -19,14 +19,14 @@ from graft.bench.figures import (
 from graft.bench.figures_file import figure, write_summary
 from graft.bench.rank_figure import critical_difference_diagram
 from graft.bench.ranks import Ranking, rank_methods
-from graft.bench.rows import EvidenceRow, is_ablation
+from graft.bench.rows import BenchmarkRow, is_ablation
 from graft.bench.summary import (
-    EvidenceSummary,
+    MatrixSummary,
     Overview,
     accuracy_of,
     finished_rows,
     overviews,
-    summarise_evidence,
+    summarise_matrix,
 )
 from graft.bench.tables import NOTES, Grid, ablation_grid, overview_grid, set_grid
 from graft.core.files import replace_file
@@ -44,19 +44,19 @@ SHOWN_FAILURES: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
+class Matrix:
     """The rows in numbers: every method's summary by gamma and set, and the rankings.
 
     ``num_sources`` is the N_p whose rows count, but in ``sweep``, which has them all.
     """
 
-    rows: tuple[EvidenceRow, ...]
+    rows: tuple[BenchmarkRow, ...]
     main: str
     num_sources: int
-    summaries: Mapping[float, Mapping[str, tuple[EvidenceSummary, ...]]]
+    summaries: Mapping[float, Mapping[str, tuple[MatrixSummary, ...]]]
     overviews: Mapping[float, tuple[Overview, ...]]
     rankings: Mapping[float, Ranking | None]
-    sweep: tuple[EvidenceSummary, ...]
+    sweep: tuple[MatrixSummary, ...]
 
     @property
     def focus(self) -> float:
@@ -64,7 +64,7 @@ class Evidence:
         return min(self.summaries, key=lambda gamma: (abs(gamma - FOCUS_GAMMA), gamma))
 
 
-def weigh_evidence(rows: Iterable[EvidenceRow], *, main: str, num_sources: int) -> Evidence:
+def analyse_matrix(rows: Iterable[BenchmarkRow], *, main: str, num_sources: int) -> Matrix:
     """Every number that tables and figures show."""
     kept = tuple(sorted(rows, key=lambda row: row.key))
     sets: dict[float, list[str]] = defaultdict(list)
@@ -73,15 +73,13 @@ def weigh_evidence(rows: Iterable[EvidenceRow], *, main: str, num_sources: int) 
             sets[row.gamma].append(row.data)
     summaries = {
         gamma: {
-            data: summarise_evidence(
-                kept, data=data, gamma=gamma, main=main, num_sources=num_sources
-            )
+            data: summarise_matrix(kept, data=data, gamma=gamma, main=main, num_sources=num_sources)
             for data in names
         }
         for gamma, names in sorted(sets.items())
     }
     swept = sorted({(row.data, row.gamma, row.num_sources) for row in kept})
-    return Evidence(
+    return Matrix(
         rows=kept,
         main=main,
         num_sources=num_sources,
@@ -94,72 +92,72 @@ def weigh_evidence(rows: Iterable[EvidenceRow], *, main: str, num_sources: int) 
         sweep=tuple(
             item
             for data, gamma, number in swept
-            for item in summarise_evidence(
+            for item in summarise_matrix(
                 kept, data=data, gamma=gamma, main=main, num_sources=number
             )
         ),
     )
 
 
-def write_evidence_report(evidence: Evidence, folder: Path) -> Path:
+def write_matrix_report(matrix: Matrix, folder: Path) -> Path:
     """Write tables, figures and summary.json; returns the page that shows them all.
 
     Figures that are no longer drawn are removed.
     """
-    drawn = evidence_figures(evidence)
+    drawn = matrix_figures(matrix)
     for path in sorted((folder / "figures").glob("*.svg")):
         if path.stem not in drawn:
             path.unlink()
     for name, svg in drawn.items():
         replace_file(folder / "figures" / f"{name}.svg", svg.encode(), durable=False)
-    for gamma, sets in evidence.summaries.items():
+    for gamma, sets in matrix.summaries.items():
         for data, summaries in sets.items():
-            grid = set_grid(summaries, evidence.main)
+            grid = set_grid(summaries, matrix.main)
             text = f"# {grid.title}\n\n{grid.markdown()}\n{_escaped(NOTES)}\n"
             replace_file(folder / f"{data}-gamma{gamma:g}.md", text.encode(), durable=False)
-    write_summary(folder, summary_figures(evidence), whole=True)
+    write_summary(folder, summary_figures(matrix), whole=True)
     page = folder / "overview.md"
-    replace_file(page, overview_page(evidence, list(drawn)).encode())
+    replace_file(page, overview_page(matrix, list(drawn)).encode())
     return page
 
 
-def overview_grids(evidence: Evidence) -> list[Grid]:
+def overview_grids(matrix: Matrix) -> list[Grid]:
     """Methods by sets, a table a gamma."""
     return [
         overview_grid(
-            [item for item in each if not is_ablation(item.method, evidence.main)],
-            evidence.rankings[gamma],
-            list(evidence.summaries[gamma]),
+            [item for item in each if not is_ablation(item.method, matrix.main)],
+            matrix.rankings[gamma],
+            list(matrix.summaries[gamma]),
             gamma,
         )
-        for gamma, each in evidence.overviews.items()
+        for gamma, each in matrix.overviews.items()
     ]
 
 
-def overview_page(evidence: Evidence, drawn: Sequence[str]) -> str:
+def overview_page(matrix: Matrix, drawn: Sequence[str]) -> str:
     """The page of all tables and figures, as Markdown."""
-    main, focus = evidence.main, evidence.focus
+    main, focus = matrix.main, matrix.focus
     lines = [f"# Accuracy of {display_name(main)} and what stands beside it", ""]
     lines += [
-        f"    {rows_command(evidence.rows)}",
+        f"    {rows_command(matrix.rows)}",
         "",
-        *_extent_lines(evidence),
+        *_extent_lines(matrix),
         "",
         _escaped(NOTES),
         "",
     ]
     lines += [
         "Gap closed is the share of the way from label-only to all-labels, averaged over sets. "
-        "Mean ranks are over blocks of set, seed and newcomer. A dash stands where a method lacks "
-        "newcomers that others have.",
+        "Mean ranks are over blocks of set, seed and target. A dash stands where a method lacks "
+        "target domains that others have.",
         "",
     ]
-    for grid, gamma in zip(overview_grids(evidence), evidence.overviews, strict=True):
-        lines += [f"## Gamma {gamma:g}", "", grid.markdown(), _set_links(evidence, gamma), ""]
-        ranking = evidence.rankings[gamma]
+    for grid, gamma in zip(overview_grids(matrix), matrix.overviews, strict=True):
+        lines += [f"## Gamma {gamma:g}", "", grid.markdown(), _set_links(matrix, gamma), ""]
+        ranking = matrix.rankings[gamma]
         if ranking is not None:
             lines += [_ranking_words(ranking), "", _image(f"ranks-gamma{gamma:g}"), ""]
-        ablated = ablation_grid(evidence.summaries[gamma], main, gamma)
+        ablated = ablation_grid(matrix.summaries[gamma], main, gamma)
         if ablated is not None:
             words = f"What {display_name(main)} changes by without a part, in points, paired:"
             lines += [words, "", ablated.markdown()]
@@ -167,16 +165,16 @@ def overview_page(evidence: Evidence, drawn: Sequence[str]) -> str:
     for name in drawn:
         if not name.startswith("ranks-"):
             lines += [_image(name), ""]
-    lines += _failure_lines(evidence)
+    lines += _failure_lines(matrix)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def evidence_figures(evidence: Evidence) -> dict[str, str]:
+def matrix_figures(matrix: Matrix) -> dict[str, str]:
     """Every figure's SVG by its name."""
-    main, focus = evidence.main, evidence.focus
-    at_focus = evidence.summaries[focus]
+    main, focus = matrix.main, matrix.focus
+    at_focus = matrix.summaries[focus]
     drawn: dict[str, str] = {}
-    for gamma, ranking in evidence.rankings.items():
+    for gamma, ranking in matrix.rankings.items():
         if ranking is not None:
             drawn[f"ranks-gamma{gamma:g}"] = critical_difference_diagram(
                 ranking, main, f"Methods at gamma {gamma:g}"
@@ -184,17 +182,17 @@ def evidence_figures(evidence: Evidence) -> dict[str, str]:
     for data, summaries in at_focus.items():
         rivals = [item for item in summaries if not is_ablation(item.method, main)]
         drawn[f"accuracy-{data}"] = accuracy_with_gains(rivals, main)
-        drawn[f"bytes-{data}"] = accuracy_against_bytes(rivals, whose="mean of a newcomer")
-        gains = _domain_gains(evidence, data, focus)
+        drawn[f"bytes-{data}"] = accuracy_against_bytes(rivals, whose="mean of a target domain")
+        gains = _domain_gains(matrix, data, focus)
         if gains:
             drawn[f"domains-{data}"] = domain_gains_figure(gains)
-        by_gamma = [s for each in evidence.summaries.values() for s in each.get(data, ())]
+        by_gamma = [s for each in matrix.summaries.values() for s in each.get(data, ())]
         if len({item.gamma for item in by_gamma}) > 1:
             drawn[f"gamma-{data}"] = accuracy_by_gamma(by_gamma, main, data)
     bars = ablation_bars(at_focus, main)
     if bars is not None:
         drawn["ablations"] = bars
-    swept = [item for item in evidence.sweep if item.gamma == focus]
+    swept = [item for item in matrix.sweep if item.gamma == focus]
     for method in sorted({item.method for item in swept}):
         mine = [item for item in swept if item.method == method]
         if len({item.num_sources for item in mine}) > 1:
@@ -202,10 +200,10 @@ def evidence_figures(evidence: Evidence) -> dict[str, str]:
     return drawn
 
 
-def summary_figures(evidence: Evidence) -> dict[str, dict[str, Any]]:
+def summary_figures(matrix: Matrix) -> dict[str, dict[str, Any]]:
     """The figures of summary.json by name."""
     figures: dict[str, dict[str, Any]] = {}
-    main, command = evidence.main, rows_command(evidence.rows)
+    main, command = matrix.main, rows_command(matrix.rows)
 
     def tell(
         name: str, value: float | None, unit: str, seeds: Iterable[int], target: str | None = None
@@ -213,10 +211,10 @@ def summary_figures(evidence: Evidence) -> dict[str, dict[str, Any]]:
         if value is not None:
             figures[name] = figure(value, unit, target, command, sorted(seeds))
 
-    for gamma, sets in evidence.summaries.items():
-        every_seed = {row.seed for row in evidence.rows if row.gamma == gamma}
+    for gamma, sets in matrix.summaries.items():
+        every_seed = {row.seed for row in matrix.rows if row.gamma == gamma}
         for data, summaries in sets.items():
-            seeds = {r.seed for r in evidence.rows if (r.data, r.gamma) == (data, gamma)}
+            seeds = {r.seed for r in matrix.rows if (r.data, r.gamma) == (data, gamma)}
             for item in summaries:
                 label = f"{data}/gamma={gamma:g}/{item.method}"
                 tell(f"{label}/accuracy", item.accuracy_mean, "share", seeds)
@@ -226,36 +224,36 @@ def summary_figures(evidence: Evidence) -> dict[str, dict[str, Any]]:
                     target = TARGETS.get((data, item.method), TARGETS.get(("", item.method)))
                     gain = 100 * item.gain_mean
                     tell(f"{label}/{main}_gain", gain, "points", seeds, target)
-        for over in evidence.overviews[gamma]:
+        for over in matrix.overviews[gamma]:
             label = f"all/gamma={gamma:g}/{over.method}"
             tell(f"{label}/accuracy", over.accuracy_mean, "share, mean of sets", every_seed)
             tell(f"{label}/gap_closed", over.gap_closed, "share", every_seed)
-        ranking = evidence.rankings[gamma]
+        ranking = matrix.rankings[gamma]
         if ranking is not None:
             for method, rank in zip(ranking.methods, ranking.mean_ranks, strict=True):
                 tell(f"all/gamma={gamma:g}/{method}/mean_rank", rank, "rank", every_seed)
     return figures
 
 
-def rows_command(rows: Sequence[EvidenceRow]) -> str:
-    """A command that computes these sets, gammas, seeds and newcomers; folders stand open."""
+def rows_command(rows: Sequence[BenchmarkRow]) -> str:
+    """A command that computes these sets, gammas, seeds and target domains; folders stand open."""
     sets = sorted({row.data for row in rows})
     pairs = {(row.data, row.seed, row.domain_id) for row in rows}
-    newcomers = Counter((data, seed) for data, seed, _ in pairs)
+    targets = Counter((data, seed) for data, seed, _ in pairs)
     options = [f"--data {name if name in EMBEDDED else f'{name}=FOLDER'}" for name in sets]
     options += [f"--gamma {gamma:g}" for gamma in sorted({row.gamma for row in rows})]
     options.append(f"--seeds {max((row.seed for row in rows), default=0) + 1}")
-    options.append(f"--newcomers {max(newcomers.values(), default=1)}")
+    options.append(f"--targets {max(targets.values(), default=1)}")
     return " ".join(["graft bench accuracy", *options])
 
 
-def _domain_gains(evidence: Evidence, data: str, gamma: float) -> list[DomainGain]:
+def _domain_gains(matrix: Matrix, data: str, gamma: float) -> list[DomainGain]:
     """The main method's gain over label-only for each domain, the mean of its seeds."""
     main, reference = (
         finished_rows(
-            evidence.rows, data=data, gamma=gamma, method=method, num_sources=evidence.num_sources
+            matrix.rows, data=data, gamma=gamma, method=method, num_sources=matrix.num_sources
         )
-        for method in (evidence.main, LABEL_ONLY)
+        for method in (matrix.main, LABEL_ONLY)
     )
     gains: dict[str, list[float]] = defaultdict(list)
     for pair in set(main) & set(reference):
@@ -266,16 +264,16 @@ def _domain_gains(evidence: Evidence, data: str, gamma: float) -> list[DomainGai
     ]
 
 
-def _extent_lines(evidence: Evidence) -> list[str]:
+def _extent_lines(matrix: Matrix) -> list[str]:
     """How much each set's figures rest on."""
     lines = []
-    for data in sorted({row.data for row in evidence.rows}):
-        mine = [row for row in evidence.rows if row.data == data]
+    for data in sorted({row.data for row in matrix.rows}):
+        mine = [row for row in matrix.rows if row.data == data]
         seeds = len({row.seed for row in mine})
         persons = len({row.person for row in mine})
         pairs = len({(row.seed, row.domain_id) for row in mine})
         lines.append(
-            f"- {data}: {count_text(seeds, 'seed')}, {count_text(pairs, 'newcomer')} "
+            f"- {data}: {count_text(seeds, 'seed')}, {count_text(pairs, 'target')} "
             f"({count_text(persons, 'person')})"
         )
     return lines
@@ -291,13 +289,13 @@ def _ranking_words(ranking: Ranking) -> str:
     return words
 
 
-def _set_links(evidence: Evidence, gamma: float) -> str:
-    names = [f"[{d}]({d}-gamma{gamma:g}.md)" for d in evidence.summaries[gamma]]
+def _set_links(matrix: Matrix, gamma: float) -> str:
+    names = [f"[{d}]({d}-gamma{gamma:g}.md)" for d in matrix.summaries[gamma]]
     return f"Every method's intervals, bytes, time and memory: {', '.join(names)}."
 
 
-def _failure_lines(evidence: Evidence) -> list[str]:
-    failed = [row for row in evidence.rows if row.error]
+def _failure_lines(matrix: Matrix) -> list[str]:
+    failed = [row for row in matrix.rows if row.error]
     if not failed:
         return []
     lines = ["## Failures", "", f"{count_text(len(failed), 'cell')} failed:", ""]

@@ -1,6 +1,6 @@
-"""The evidence matrix: a row per cell of data set, seed, gamma, N_p, method and newcomer.
+"""The evidence matrix: a row per cell of data set, seed, gamma, N_p, method and target domain.
 
-A cell depends on its key and on the configuration alone: no newcomer's model is a source. So
+A cell depends on its key and on the configuration alone: no target domain's model is a source. So
 rows computed at different times stand in one table, as long as their digests agree.
 """
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 from graft.core.files import read_table, write_table
 from graft.errors import RunError
 
-EVIDENCE_SCHEMA = pa.schema(
+BENCHMARK_SCHEMA = pa.schema(
     [
         ("data", pa.string()),
         ("seed", pa.int64()),
@@ -55,11 +55,11 @@ class CellKey(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvidenceRow:
-    """One newcomer's outcome of one method, beside what it cost.
+class BenchmarkRow:
+    """One target domain's outcome of one method, beside what it cost.
 
     ``person`` is whose data the domain is. ``bytes_*`` are the payload bytes charged to this
-    method and newcomer: orders, probes with rejected candidates, shipped parts, report, and
+    method and target domain: requests, probes with rejected candidates, shipped parts, report, and
     the finished model going up. ``device_s`` is CPU time of the method's fit,
     ``peak_memory_bytes`` the memory model's figure. ``config_digest`` covers every setting but
     the key's own, ``data_digest`` the data. A failed cell has ``error`` (the error's class
@@ -96,24 +96,24 @@ class EvidenceRow:
         )
 
 
-def write_evidence(rows: Iterable[EvidenceRow], path: Path) -> None:
+def write_benchmark_rows(rows: Iterable[BenchmarkRow], path: Path) -> None:
     """Write the rows atomically, in the order of their keys."""
     arranged = [dataclasses.asdict(row) for row in sorted(rows, key=lambda row: row.key)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_table(pa.Table.from_pylist(arranged, schema=EVIDENCE_SCHEMA), path)
+    write_table(pa.Table.from_pylist(arranged, schema=BENCHMARK_SCHEMA), path)
 
 
-def read_evidence(path: Path) -> list[EvidenceRow]:
-    """Read what ``write_evidence`` wrote; raises RunError where it cannot be read."""
+def read_benchmark_rows(path: Path) -> list[BenchmarkRow]:
+    """Read what ``write_benchmark_rows`` wrote; raises RunError where it cannot be read."""
     try:
         table = read_table(path)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise RunError(f"evidence {path}: {error}") from error
-    if table.schema.names != EVIDENCE_SCHEMA.names:
+    if table.schema.names != BENCHMARK_SCHEMA.names:
         raise RunError(
-            f"evidence columns: got {table.schema.names}, wanted {EVIDENCE_SCHEMA.names}"
+            f"evidence columns: got {table.schema.names}, wanted {BENCHMARK_SCHEMA.names}"
         )
-    return [EvidenceRow(**row) for row in table.to_pylist()]
+    return [BenchmarkRow(**row) for row in table.to_pylist()]
 
 
 def is_ablation(method: str, main: str) -> bool:

@@ -1,7 +1,7 @@
 """The evidence matrix in numbers: each method on each set, and the main method against it.
 
 A pair is a (seed, domain): every method of a pair learnt from the same rows, labels and
-founders. Pairs of one person are not independent, so intervals are clustered by person.
+initial domains. Pairs of one person are not independent, so intervals are clustered by person.
 Accuracies, macro-F1 and gains are shares of 1; bytes are payload bytes.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
-from graft.bench.rows import EvidenceRow
+from graft.bench.rows import BenchmarkRow
 from graft.report.formatting import ALL_LABELS, LABEL_ONLY, SHIP_ALL
 from graft.report.summary import Interval, mean_or_none
 
@@ -21,14 +21,14 @@ Pair = tuple[int, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvidenceSummary:
+class MatrixSummary:
     """One method on one data set at one gamma and N_p, over its pairs of seed and domain.
 
     ``wanted`` counts the pairs that any method of the set and gamma has; means, intervals and
     ``worst_*`` are over the ``finished`` ones alone. ``gain_*`` is the main method minus this
     one, over the pairs that both finished. ``bytes_*`` and ``device_s`` are means a finished
-    newcomer, ``peak_memory_bytes`` the largest. ``ship_all_share`` compares bytes down over the
-    pairs that both finished. ``gap_closed`` is the share of the way from label-only to
+    target domain, ``peak_memory_bytes`` the largest. ``ship_all_share`` compares bytes down over
+    the pairs that both finished. ``gap_closed`` is the share of the way from label-only to
     all-labels, over the pairs that all three finished; None where there is no way to go.
     """
 
@@ -67,8 +67,8 @@ class EvidenceSummary:
 class Overview:
     """One method at one gamma over all sets: each set's mean accuracy, and means over the sets.
 
-    A set of which the method lacks a newcomer that others have counts as lacking: its mean would
-    stand beside means over other people. The means are None where the method lacks a set.
+    A set of which the method lacks a target domain that others have counts as lacking: its mean
+    would stand beside means over other people. The means are None where the method lacks a set.
     """
 
     method: str
@@ -97,8 +97,8 @@ def clustered_interval(values: Sequence[tuple[str, float]]) -> Interval | None:
 
 
 def finished_rows(
-    rows: Iterable[EvidenceRow], *, data: str, gamma: float, method: str, num_sources: int
-) -> dict[Pair, EvidenceRow]:
+    rows: Iterable[BenchmarkRow], *, data: str, gamma: float, method: str, num_sources: int
+) -> dict[Pair, BenchmarkRow]:
     """The rows with an accuracy of one method on one set at one gamma and N_p, by pair."""
     wanted = (data, gamma, method, num_sources)
     return {
@@ -111,7 +111,7 @@ def finished_rows(
 
 
 def gain_pairs(
-    better: Mapping[Pair, EvidenceRow], worse: Mapping[Pair, EvidenceRow]
+    better: Mapping[Pair, BenchmarkRow], worse: Mapping[Pair, BenchmarkRow]
 ) -> list[tuple[str, float]]:
     """(person, difference of accuracies) over the pairs that both finished."""
     return [
@@ -120,21 +120,21 @@ def gain_pairs(
     ]
 
 
-def accuracy_of(row: EvidenceRow) -> float:
+def accuracy_of(row: BenchmarkRow) -> float:
     """The accuracy of a finished row."""
     assert row.accuracy is not None
     return row.accuracy
 
 
-def methods_in_order(rows: Iterable[EvidenceRow], main: str) -> tuple[str, ...]:
+def methods_in_order(rows: Iterable[BenchmarkRow], main: str) -> tuple[str, ...]:
     """The main method, then all others by name."""
     names = {row.method for row in rows}
     return (main, *sorted(names - {main})) if main in names else tuple(sorted(names))
 
 
-def summarise_evidence(
-    rows: Sequence[EvidenceRow], *, data: str, gamma: float, main: str, num_sources: int
-) -> tuple[EvidenceSummary, ...]:
+def summarise_matrix(
+    rows: Sequence[BenchmarkRow], *, data: str, gamma: float, main: str, num_sources: int
+) -> tuple[MatrixSummary, ...]:
     """A summary of each method on one set at one gamma, the main method first.
 
     ``num_sources`` is the N_p of the methods' rows that count.
@@ -152,14 +152,12 @@ def summarise_evidence(
     return tuple(_summarise(method, tables, wanted, main, cell) for method in methods)
 
 
-def overviews(
-    summaries: Mapping[str, Sequence[EvidenceSummary]], main: str
-) -> tuple[Overview, ...]:
+def overviews(summaries: Mapping[str, Sequence[MatrixSummary]], main: str) -> tuple[Overview, ...]:
     """Every method over the sets of one gamma (summaries by set), the best mean first.
 
     Methods that lack a set come last; the main method's place is like any other's.
     """
-    found: dict[str, dict[str, EvidenceSummary]] = defaultdict(dict)
+    found: dict[str, dict[str, MatrixSummary]] = defaultdict(dict)
     for data, each in summaries.items():
         for item in each:
             sets = found[item.method]  # one without a whole set is listed all the same
@@ -181,18 +179,18 @@ def overviews(
 
 def _summarise(
     method: str,
-    tables: Mapping[str, Mapping[Pair, EvidenceRow]],
+    tables: Mapping[str, Mapping[Pair, BenchmarkRow]],
     wanted: int,
     main: str,
     cell: tuple[str, float, int],
-) -> EvidenceSummary:
+) -> MatrixSummary:
     rows = tables[method]
     values = [(row.person, accuracy_of(row)) for row in rows.values()]
     worst = min(rows, key=lambda pair: (accuracy_of(rows[pair]), pair), default=None)
     gains = gain_pairs(tables[main], rows) if method != main else []
     seconds = [row.device_s for row in rows.values() if row.device_s is not None]
     peaks = [row.peak_memory_bytes for row in rows.values() if row.peak_memory_bytes is not None]
-    return EvidenceSummary(
+    return MatrixSummary(
         data=cell[0],
         gamma=cell[1],
         num_sources=cell[2],
@@ -217,7 +215,7 @@ def _summarise(
 
 
 def _ship_all_share(
-    rows: Mapping[Pair, EvidenceRow], ship_all: Mapping[Pair, EvidenceRow]
+    rows: Mapping[Pair, BenchmarkRow], ship_all: Mapping[Pair, BenchmarkRow]
 ) -> float | None:
     both = set(rows) & set(ship_all)
     whole = sum(ship_all[pair].bytes_down for pair in both)
@@ -225,9 +223,9 @@ def _ship_all_share(
 
 
 def _gap_closed(
-    rows: Mapping[Pair, EvidenceRow],
-    label_only: Mapping[Pair, EvidenceRow],
-    all_labels: Mapping[Pair, EvidenceRow],
+    rows: Mapping[Pair, BenchmarkRow],
+    label_only: Mapping[Pair, BenchmarkRow],
+    all_labels: Mapping[Pair, BenchmarkRow],
 ) -> float | None:
     shared = sorted(set(rows) & set(label_only) & set(all_labels))
     if not shared:
@@ -239,7 +237,7 @@ def _gap_closed(
     return (reached - low) / (high - low) if high > low else None
 
 
-def _overview(method: str, items: Mapping[str, EvidenceSummary], num_sets: int) -> Overview:
+def _overview(method: str, items: Mapping[str, MatrixSummary], num_sets: int) -> Overview:
     accuracies = {d: i.accuracy_mean for d, i in items.items() if i.accuracy_mean is not None}
     gaps = [item.gap_closed for item in items.values() if item.gap_closed is not None]
     whole = len(accuracies) == num_sets

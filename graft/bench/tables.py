@@ -8,7 +8,7 @@ from rich.text import Text
 
 from graft.bench.ranks import Ranking
 from graft.bench.rows import is_ablation
-from graft.bench.summary import EvidenceSummary, Overview
+from graft.bench.summary import MatrixSummary, Overview
 from graft.report.formatting import (
     MINUS,
     NONE,
@@ -23,11 +23,11 @@ from graft.report.formatting import (
 from graft.report.tables import markdown_grid
 
 NOTES = (
-    "Means over pairs of seed and newcomer; 95 % intervals are clustered by person, because one "
-    "person may be a newcomer of several seeds. The gain is the main method minus the row's, "
-    "paired. Bytes are payload bytes a newcomer: orders, probes with rejected candidates, shipped "
+    "Means over pairs of seed and target; 95 % intervals are clustered by person, because one "
+    "person may be a target domain of several seeds. The gain is the main method minus the row's, "
+    "paired. Bytes are payload bytes a target: requests, probes with rejected candidates, shipped "
     "parts, the report, and the finished model going up. Device time is CPU time of the fit; peak "
-    "memory is the memory model's largest figure. * marks a method that some newcomers failed."
+    "memory is the memory model's largest figure. * marks a method that some target domains failed."
 )
 
 
@@ -53,11 +53,11 @@ class Grid:
         return table
 
 
-def set_grid(summaries: Sequence[EvidenceSummary], main: str) -> Grid:
+def set_grid(summaries: Sequence[MatrixSummary], main: str) -> Grid:
     """Every method on one set at one gamma, the main method first."""
     first = summaries[0]
     headings = (
-        "Method", "Accuracy", "95 % interval", "Worst newcomer", f"{display_name(main)} gains",
+        "Method", "Accuracy", "95 % interval", "Worst target domain", f"{display_name(main)} gains",
         "95 % interval", "Macro-F1", "Bytes up", "Bytes down", "Of ship-all", "Device time",
         "Peak memory",
     )  # fmt: skip
@@ -91,7 +91,7 @@ def overview_grid(
 
 
 def ablation_grid(
-    summaries: Mapping[str, Sequence[EvidenceSummary]], main: str, gamma: float
+    summaries: Mapping[str, Sequence[MatrixSummary]], main: str, gamma: float
 ) -> Grid | None:
     """What the main method loses without each part, in points on every set; None without any."""
     variants = ablations(summaries, main)
@@ -109,13 +109,13 @@ def ablation_grid(
     )
 
 
-def ablations(summaries: Mapping[str, Sequence[EvidenceSummary]], main: str) -> tuple[str, ...]:
+def ablations(summaries: Mapping[str, Sequence[MatrixSummary]], main: str) -> tuple[str, ...]:
     """The methods that are the main one without a part."""
     names = {item.method for each in summaries.values() for item in each}
     return tuple(sorted(name for name in names if is_ablation(name, main)))
 
 
-def _set_row(item: EvidenceSummary) -> tuple[str, ...]:
+def _set_row(item: MatrixSummary) -> tuple[str, ...]:
     worst = NONE
     if item.worst_pair is not None:
         seed, domain_id = item.worst_pair
@@ -137,7 +137,7 @@ def _set_row(item: EvidenceSummary) -> tuple[str, ...]:
     )
 
 
-def _ablation_text(item: EvidenceSummary | None, *, is_main: bool) -> str:
+def _ablation_text(item: MatrixSummary | None, *, is_main: bool) -> str:
     if item is None or item.accuracy_mean is None:
         return NONE
     if is_main:

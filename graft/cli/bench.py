@@ -16,7 +16,7 @@ from graft.cli.shared import Format, FormatOption, SettingOption, console, read_
 from graft.core.config import ExpansionConfig, read_config, with_settings
 
 if TYPE_CHECKING:
-    from graft.bench.rows import EvidenceRow
+    from graft.bench.rows import BenchmarkRow
 
 bench_app = typer.Typer(help="Benchmarks: how good, at what cost.", no_args_is_help=True)
 GAMMAS = (0.01, 0.05, 0.1, 0.2)
@@ -39,11 +39,11 @@ def accuracy(
         typer.Option(help="NAME=FOLDER of a prepared set, or imu, or digits; repeatable."),
     ] = None,
     gamma: Annotated[
-        list[float] | None, typer.Option(help="Labelled share of a newcomer; repeatable.")
+        list[float] | None, typer.Option(help="Labelled share of a target domain; repeatable.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds 0 to SEEDS - 1.")] = None,
-    newcomers: Annotated[
-        int | None, typer.Option(help="How many newcomers of each seed are served.")
+    targets: Annotated[
+        int | None, typer.Option(help="How many target domains of each seed are served.")
     ] = None,
     methods: Annotated[
         str | None,
@@ -68,12 +68,12 @@ def accuracy(
     out: Annotated[Path, typer.Option(help="Folder for rows, tables and figures.")] = Path(
         "benchmarks/accuracy/results"
     ),
-    work: Annotated[Path, typer.Option(help="Folder for the founders' models.")] = Path(
+    work: Annotated[Path, typer.Option(help="Folder for the initial domains' models.")] = Path(
         "runs/accuracy"
     ),
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """How good are newcomers' models, by every method, on every set, and what do they cost?
+    """How good are target domains' models, by every method, on every set, and what do they cost?
 
     Rows that are there already are kept, so that an interrupted run goes on and methods may be
     added later. Exit code 0 only if every cell that was asked for has its figures.
@@ -81,13 +81,13 @@ def accuracy(
     # Torch takes seconds to import; --help and a mistyped option need none of it.
     from graft.bench import (
         ROWS,
-        EvidencePlan,
-        EvidenceSettings,
-        compute_evidence,
+        MatrixPlan,
+        MatrixSettings,
+        compute_matrix,
         default_methods,
         name_world,
     )
-    from graft.bench.rows import read_evidence
+    from graft.bench.rows import read_benchmark_rows
     from graft.methods import methods_by_name
     from graft.report.formatting import count_text
 
@@ -96,41 +96,41 @@ def accuracy(
         read_config(config_file) if config_file else ExpansionConfig(), read_settings(setting or ())
     )
     if report_only:
-        rows = read_evidence(out / ROWS)
-        _show_evidence(rows, rows, main, config, out, output)
+        rows = read_benchmark_rows(out / ROWS)
+        _show_matrix(rows, rows, main, config, out, output)
         return
     chosen = (main, *QUICK_METHODS) if quick else default_methods(main)
-    plan = EvidencePlan(
+    plan = MatrixPlan(
         worlds=dict(name_world(text, config.world) for text in data or ("imu", "digits")),
         config=config,
         methods=tuple(dict.fromkeys(_names(methods) if methods else chosen)),
         gammas=tuple(gamma or ((0.1,) if quick else GAMMAS)),
         seeds=tuple(range(seeds or (1 if quick else 5))),
-        newcomers=newcomers or (4 if quick else 12),
+        targets=targets or (4 if quick else 12),
         sources=tuple(int(value) for value in _names(sources)) if sources else None,
         work=work,
     )
     console.print(
         f"{'a quick part of the matrix: ' if quick else ''}{', '.join(plan.worlds)}; "
         f"{count_text(len(plan.methods), 'method')}, {count_text(len(plan.gammas), 'gamma')}, "
-        f"{count_text(len(plan.seeds), 'seed')}, {count_text(plan.newcomers, 'newcomer')} each",
+        f"{count_text(len(plan.seeds), 'seed')}, {count_text(plan.targets, 'target')} each",
         highlight=False,
         soft_wrap=True,
     )
     with _cell_progress() as progress:
-        rows = compute_evidence(
-            plan, EvidenceSettings(out=out, workers=workers, redo=_names(redo), progress=progress)
+        rows = compute_matrix(
+            plan, MatrixSettings(out=out, workers=workers, redo=_names(redo), progress=progress)
         )
     asked = plan.cells()
     mine = [row for row in rows if row.key in asked]
-    _show_evidence(rows, mine, main, config, out, output)
+    _show_matrix(rows, mine, main, config, out, output)
     if any(row.error for row in mine):
         raise typer.Exit(1)
 
 
-def _show_evidence(
-    rows: "Sequence[EvidenceRow]",
-    asked: "Sequence[EvidenceRow]",
+def _show_matrix(
+    rows: "Sequence[BenchmarkRow]",
+    asked: "Sequence[BenchmarkRow]",
     main: str,
     config: ExpansionConfig,
     out: Path,
@@ -138,14 +138,14 @@ def _show_evidence(
 ) -> None:
     """Write the report of all rows and print its overview; failures of those ``asked`` for."""
     from graft.bench.report import (
+        analyse_matrix,
         overview_grids,
         summary_figures,
-        weigh_evidence,
-        write_evidence_report,
+        write_matrix_report,
     )
 
-    evidence = weigh_evidence(rows, main=main, num_sources=config.selection.num_sources)
-    page = write_evidence_report(evidence, out)
+    matrix = analyse_matrix(rows, main=main, num_sources=config.selection.num_sources)
+    page = write_matrix_report(matrix, out)
     failed = [
         {**row.key._asdict(), "error": row.error, "message": row.error_message}
         for row in asked
@@ -153,11 +153,11 @@ def _show_evidence(
     ]
     if output is Format.JSON:
         facts = {"rows": len(rows), "asked": len(asked), "failed": failed}
-        print(json.dumps({**facts, "figures": summary_figures(evidence)}, indent=2))
+        print(json.dumps({**facts, "figures": summary_figures(matrix)}, indent=2))
     else:
         # A piped table keeps its columns instead of being cut at 80 characters.
         stdout = Console(width=None if sys.stdout.isatty() else 160)
-        for grid in overview_grids(evidence):
+        for grid in overview_grids(matrix):
             stdout.print(grid.rich())
     for failure in failed:
         console.print(", ".join(f"{key} {value}" for key, value in failure.items()), markup=False)

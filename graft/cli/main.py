@@ -51,7 +51,7 @@ app.add_typer(export_app, name="export")
 app.command(epilog="Example: graft watch runs/first")(watch)
 
 
-def _tell_version(asked: bool) -> None:
+def _show_version(asked: bool) -> None:
     if asked:
         print(metadata.version("graft-fl"))
         raise typer.Exit
@@ -62,7 +62,7 @@ def graft(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Tell the version and end.", is_eager=True, callback=_tell_version
+            "--version", help="Tell the version and end.", is_eager=True, callback=_show_version
         ),
     ] = False,
 ) -> None:
@@ -100,8 +100,10 @@ def simulate(
     domains: Annotated[
         int | None, typer.Option(help="Domains of an embedded world, or at most of the folder.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds of newcomers after round 0.")] = None,
-    gamma: Annotated[float | None, typer.Option(help="Labelled share of a newcomer.")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Rounds of target domains after round 0.")
+    ] = None,
+    gamma: Annotated[float | None, typer.Option(help="Labelled share of a target domain.")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random stream derives from it.")] = None,
     method: Annotated[str | None, typer.Option(help="The method whose models join.")] = None,
     setting: SettingOption = None,
@@ -138,7 +140,7 @@ def simulate(
     ] = 0,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Grow a system: founders train, newcomers arrive in rounds and are served.
+    """Grow a system: initial domains train, target domains arrive in rounds and are served.
 
     Exit code 0 only if every domain was served by every method.
     """

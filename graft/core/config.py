@@ -54,17 +54,17 @@ class WorldConfig:
 class SplitConfig:
     """How a domain's rows become test, labelled and unlabelled.
 
-    ``test_share`` of each class's time blocks, the latest ones, test. ``gamma`` is the
+    ``test_fraction`` of each class's time blocks, the latest ones, test. ``gamma`` is the
     labelled share of the rest (HaT), at least one row per class that the domain has.
-    ``founders_share`` of the domains are round 0.
+    ``initial_fraction`` of the domains are round 0.
     """
 
-    test_share: float = 0.3
+    test_fraction: float = 0.3
     gamma: float = 0.1
-    founders_share: float = 0.4
+    initial_fraction: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ("test_share", "gamma", "founders_share"):
+        for name in ("test_fraction", "gamma", "initial_fraction"):
             value = getattr(self, name)
             _require(0 < value < 1, f"split.{name}", value, "between 0 and 1")
 
@@ -78,14 +78,14 @@ class DeviceConfig:
     file of classes, with a share each, in place of those that graft knows.
     """
 
-    microcontroller_share: float = 0.2
-    phone_share: float = 0.5
-    gateway_share: float = 0.3
+    microcontroller_fraction: float = 0.2
+    phone_fraction: float = 0.5
+    gateway_fraction: float = 0.3
     architectures: tuple[str, ...] = ()
     classes_file: str | None = None
 
     def __post_init__(self) -> None:
-        shares = (self.microcontroller_share, self.phone_share, self.gateway_share)
+        shares = (self.microcontroller_fraction, self.phone_fraction, self.gateway_fraction)
         _require(
             min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6,
             "devices shares",
@@ -121,7 +121,7 @@ class SelectionConfig:
 class TrainingConfig:
     """Local training (A6). Learning rates are per step of Adam.
 
-    ``group_rounds``: how often FedAvg's founders push and the server averages.
+    ``fedavg_rounds``: how often FedAvg's initial domains push and the server averages.
     """
 
     epochs: int = 100
@@ -130,10 +130,10 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     source_learning_rate: float = 1e-2
     weight_decay: float = 1e-4
-    group_rounds: int = 5
+    fedavg_rounds: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "max_steps", "batch_size", "group_rounds"):
+        for name in ("epochs", "max_steps", "batch_size", "fedavg_rounds"):
             _require(
                 getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1"
             )
@@ -142,12 +142,12 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FusionConfig:
+class HatConfig:
     """Mixer, dictionary and injection (A3-A5)."""
 
     mixer_width: int = 64
     mixer_temperature: float = 1.0
-    holdout_share: float = 0.2
+    holdout_fraction: float = 0.2
     insert_quality: float = 0.2
     dictionary_momentum: float = 0.7
     keep_quality: float = 0.9
@@ -155,13 +155,13 @@ class FusionConfig:
     knowledge_temperature: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("holdout_share", "insert_quality", "dictionary_momentum", "keep_quality"):
+        for name in ("holdout_fraction", "insert_quality", "dictionary_momentum", "keep_quality"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"fusion.{name}", value, "0 to 1")
+            _require(0 <= value <= 1, f"hat.{name}", value, "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GrowthConfig:
+class GraftConfig:
     """The project's own method, ``graft``.
 
     Heads: Adam's steps and rate on cached features, and the pull towards the head that came.
@@ -174,28 +174,38 @@ class GrowthConfig:
 
     head_steps: int = 100
     head_learning_rate: float = 1e-2
-    head_pull: float = 1e-2
+    head_l2_sp: float = 1e-2
     num_neighbours: int = 5
-    spread_share: float = 0.8
-    agreement_rounds: int = 2
-    trust: float = 10.0
-    steps_share: float = 1 / 3
+    propagation_alpha: float = 0.8
+    agreement_iterations: int = 2
+    agreement_weight: float = 10.0
+    steps_fraction: float = 1 / 3
     learning_rate: float = 5e-3
-    teaching: float = 2.0
+    distillation_weight: float = 2.0
     knowledge_temperature: float = 0.5
     rotation_degrees: float = 7.0
-    shift_share: float = 1 / 16
+    shift_fraction: float = 1 / 16
 
     def __post_init__(self) -> None:
         for name in ("head_steps", "num_neighbours"):
-            _require(getattr(self, name) >= 1, f"growth.{name}", getattr(self, name), "at least 1")
+            _require(getattr(self, name) >= 1, f"graft.{name}", getattr(self, name), "at least 1")
         for name in ("head_learning_rate", "learning_rate", "knowledge_temperature"):
-            _require(getattr(self, name) > 0, f"growth.{name}", getattr(self, name), "above 0")
-        for name in ("agreement_rounds", "head_pull", "trust", "teaching", "rotation_degrees"):
-            _require(getattr(self, name) >= 0, f"growth.{name}", getattr(self, name), "0 or above")
-        for name, most in (("spread_share", 0.99), ("steps_share", 1), ("shift_share", 0.5)):
+            _require(getattr(self, name) > 0, f"graft.{name}", getattr(self, name), "above 0")
+        for name in (
+            "agreement_iterations",
+            "head_l2_sp",
+            "agreement_weight",
+            "distillation_weight",
+            "rotation_degrees",
+        ):
+            _require(getattr(self, name) >= 0, f"graft.{name}", getattr(self, name), "0 or above")
+        for name, most in (
+            ("propagation_alpha", 0.99),
+            ("steps_fraction", 1),
+            ("shift_fraction", 0.5),
+        ):
             value = getattr(self, name)
-            _require(0 <= value <= most, f"growth.{name}", value, f"0 to {most}")
+            _require(0 <= value <= most, f"graft.{name}", value, f"0 to {most}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,26 +254,31 @@ class PolicyConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrustConfig:
-    """What newcomers check of the sources that they are offered, and what the server keeps of it.
+    """What targets check of the sources that they are offered, and what the server keeps of it.
 
-    ``verify``: a source whose card and model contradict each other is demoted, which is never
-    chosen by who found it out and, once ``demoted_by`` newcomers did, is ranked behind all
-    others; who demotes is offered the next nearest in its place, once. ``chance``: a source that
-    is no better than chance on the newcomer's rows is demoted too. ``share_cap``: the most that
-    one source has of a fused prediction, 1 is no cap. ``disagreement``: a source that agrees with
-    the others no more than chance, and is not right on the newcomer's labels, is demoted and has
-    no share.
+    ``verify``: a source whose card and model contradict each other is rejected, which is never
+    chosen by who found it out and, once ``min_reports`` target domains did, is ranked behind all
+    others; who rejects is offered the next nearest in its place, once. ``chance``: a source that
+    is no better than chance on the target domain's rows is rejected too. ``max_source_weight``: the
+    most that one source has of a fused prediction, 1 is no cap. ``disagreement``: a source that
+    agrees with the others no more than chance, and is not right on the target domain's labels, is
+    rejected and has no share.
     """
 
     verify: bool = True
     chance: bool = False
-    demoted_by: int = 2
-    share_cap: float = 1.0
+    min_reports: int = 2
+    max_source_weight: float = 1.0
     disagreement: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.demoted_by >= 1, "trust.demoted_by", self.demoted_by, "at least 1")
-        _require(0 < self.share_cap <= 1, "trust.share_cap", self.share_cap, "above 0, at most 1")
+        _require(self.min_reports >= 1, "trust.min_reports", self.min_reports, "at least 1")
+        _require(
+            0 < self.max_source_weight <= 1,
+            "trust.max_source_weight",
+            self.max_source_weight,
+            "above 0, at most 1",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,23 +295,28 @@ class NetworkConfig:
     that are lost. ``deadline_s``: who ends a round later than that is reported as late.
     """
 
-    broadband_share: float = 0.4
-    lte_share: float = 0.4
-    lte_m_share: float = 0.15
-    nb_iot_share: float = 0.05
+    broadband_fraction: float = 0.4
+    lte_fraction: float = 0.4
+    lte_m_fraction: float = 0.15
+    nb_iot_fraction: float = 0.05
     classes_file: str | None = None
     server_up_bits_per_s: float = 1e9
     server_down_bits_per_s: float = 1e9
     mean_on_s: float = 3600.0
     mean_off_s: float = 0.0
-    straggler_share: float = 0.0
+    straggler_fraction: float = 0.0
     straggler_slowdown: float = 4.0
     dropout_rate: float = 0.0
     patience_s: float = 60.0
     deadline_s: float | None = None
 
     def __post_init__(self) -> None:
-        shares = (self.broadband_share, self.lte_share, self.lte_m_share, self.nb_iot_share)
+        shares = (
+            self.broadband_fraction,
+            self.lte_fraction,
+            self.lte_m_fraction,
+            self.nb_iot_fraction,
+        )
         _require(
             min(shares) >= 0 and abs(sum(shares) - 1) < 1e-6,
             "network shares",
@@ -309,7 +329,7 @@ class NetworkConfig:
         for name in ("mean_off_s", "patience_s"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"network.{name}", value, "0 or above, finite")
-        for name in ("straggler_share", "dropout_rate"):
+        for name in ("straggler_fraction", "dropout_rate"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"network.{name}", value, "0 to 1")
         slowdown = self.straggler_slowdown
@@ -347,8 +367,8 @@ class ExpansionConfig:
     devices: DeviceConfig = field(default_factory=DeviceConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    growth: GrowthConfig = field(default_factory=GrowthConfig)
+    hat: HatConfig = field(default_factory=HatConfig)
+    graft: GraftConfig = field(default_factory=GraftConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -47,7 +47,7 @@ def total_bytes(
 def delivered(entries: Iterable[LedgerEntry]) -> dict[tuple[object, ...], int]:
     """Payload bytes that arrived, by round, domain, method, phase, message and receiver.
 
-    An order that was sent again, because its device was lost, counts once. Of a model's parts all
+    A request that was sent again, because its device was lost, counts once. Of a model's parts all
     bytes count, those of streams that broke too: the next one went on from there.
     """
     arrived: dict[tuple[object, ...], int] = {}
@@ -66,7 +66,7 @@ def ordered(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
 
 
 def canonical_key(e: LedgerEntry) -> tuple[object, ...]:
-    """What orders the ledger: every column that no clock or run's name decides."""
+    """What requests the ledger: every column that no clock or run's name decides."""
     return (
         e.round_index, e.domain_id, e.method, e.phase, e.message, e.receiver, e.attempt,
         e.payload_bytes, e.sender, e.wire_bytes, e.cached, e.outcome,

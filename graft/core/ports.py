@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from graft.core.records import Answer, ModelCard, Order, Parameters, Precision
+from graft.core.records import ModelCard, Parameters, Precision, Request, Response
 
 
 class Edge(Protocol):
-    """The server's way to its domains. One answer an order, in the order of the orders."""
+    """The server's way to its domains. One answer a request, in the order of the requests."""
 
-    def ask(self, orders: Sequence[Order]) -> list[Answer]:
-        """Carry every order to its domain and wait, bounded, for the answers.
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
+        """Carry every request to its domain and wait, bounded, for the answers.
 
         A domain that fails, is lost or never answers is a ``Failure``, never missing.
         """

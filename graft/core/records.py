@@ -96,7 +96,7 @@ class ModelCard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """One source model's two scores for one newcomer; ``joint_score`` is None until probed."""
+    """One source model's two scores for one target domain; ``joint_score`` is None until probed."""
 
     model_id: str
     coarse_distance: float
@@ -104,7 +104,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Demotion:
+class RejectedSource:
     """A source that the domain ``by`` found out, and in a word why (``selection.trust``)."""
 
     by: str
@@ -117,18 +117,18 @@ class Demotion:
 class Selection:
     """Which of the candidates a domain keeps, best first, with every candidate's scores.
 
-    ``demoted`` are candidates that did not stand up to what the domain checked; they have no
+    ``rejected`` are candidates that did not stand up to what the domain checked; they have no
     joint score and are not chosen.
     """
 
     domain_id: str
     candidates: tuple[Candidate, ...]
     chosen: tuple[str, ...]
-    demoted: tuple[Demotion, ...] = ()
+    rejected: tuple[RejectedSource, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProfileOrder:
+class ProfileRequest:
     """Ask a domain for its profile."""
 
     domain_id: str
@@ -141,7 +141,7 @@ class ProfileOrder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProbeOrder:
+class ProbeRequest:
     """Ask a domain to probe the candidates and keep a few."""
 
     domain_id: str
@@ -152,11 +152,11 @@ class ProbeOrder:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LearnOrder:
+class TrainRequest:
     """Ask a domain to train its own model with ``method`` from ``sources``.
 
-    ``register``: push the finished model and answer with its card. ``groups``: average models,
-    one an architecture, of which the device takes that of its own.
+    ``register``: push the finished model and answer with its card. ``architecture_averages``:
+    average models, one an architecture, of which the device takes that of its own.
     """
 
     domain_id: str
@@ -164,14 +164,14 @@ class LearnOrder:
     method: str
     sources: tuple[ModelCard, ...]
     register: bool
-    groups: tuple[ModelCard, ...] = ()
+    architecture_averages: tuple[ModelCard, ...] = ()
 
 
-Order = ProfileOrder | ProbeOrder | LearnOrder
+Request = ProfileRequest | ProbeRequest | TrainRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class FusionTrace:
+class FusionDiagnostics:
     """How a fusion went, in a few hundred bytes and without a single sample of its own.
 
     ``mixture_SQ`` (S, 6): of each source that was used, its weight's mean and 5, 25, 50, 75 and
@@ -185,14 +185,14 @@ class FusionTrace:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LearnReport:
-    """What a domain answers to a LearnOrder.
+class TrainResult:
+    """What a domain answers to a TrainRequest.
 
     ``metrics`` holds numbers only: accuracy and macro_f1 (0 to 1, on the domain's test
     block), num_test, num_labelled, num_unlabelled, and what the method adds.
-    ``compute_s`` is measured on the device and stays out of every hash. ``demoted`` are sources
-    that were sent and had no share in what was learnt. ``trace`` has a row a source domain; it
-    is None where the method has none or the site's policy tells nothing without noise.
+    ``compute_s`` is measured on the device and stays out of every hash. ``rejected`` are sources
+    that were sent and had no share in what was learnt. ``diagnostics`` has a row a source domain;
+    it is None where the method has none or the site's policy tells nothing without noise.
     """
 
     domain_id: str
@@ -205,13 +205,13 @@ class LearnReport:
     compute_s: float
     peak_memory_bytes: int
     card: ModelCard | None = None
-    demoted: tuple[Demotion, ...] = ()
-    trace: FusionTrace | None = None
+    rejected: tuple[RejectedSource, ...] = ()
+    diagnostics: FusionDiagnostics | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """A domain's named failure to carry out an order."""
+    """A domain's named failure to carry out a request."""
 
     domain_id: str
     round_index: int
@@ -220,15 +220,15 @@ class Failure:
     message: str
 
 
-Answer = DomainProfile | Selection | LearnReport | Failure
+Response = DomainProfile | Selection | TrainResult | Failure
 
 
-def failure_of(order: Order | LearnReport, error: Exception) -> Failure:
-    """The failure of an order (or of what it reported), named by the error's class."""
+def failure_of(request: Request | TrainResult, error: Exception) -> Failure:
+    """The failure of a request (or of what it reported), named by the error's class."""
     return Failure(
-        domain_id=order.domain_id,
-        round_index=order.round_index,
-        method=order.method,
+        domain_id=request.domain_id,
+        round_index=request.round_index,
+        method=request.method,
         error=type(error).__name__,
         message=str(error),
     )
@@ -238,27 +238,27 @@ def failure_of(order: Order | LearnReport, error: Exception) -> Failure:
 class SystemState:
     """The catalogue after ``round_index`` rounds; a new state is made, none is changed.
 
-    ``groups`` are the founders' average models, one an architecture; they stand apart from the
-    catalogue, because no domain owns them and no method may select them. ``demotions`` are all
-    that newcomers found out of sources so far, each once.
+    ``architecture_averages`` are the initial domains' average models, one an architecture; they
+    stand apart from the catalogue, because no domain owns them and no method may select them.
+    ``rejections`` are all that target domains found out of sources so far, each once.
     """
 
     round_index: int = 0
     catalogue: tuple[ModelCard, ...] = field(default=())
-    groups: tuple[ModelCard, ...] = ()
-    demotions: tuple[Demotion, ...] = ()
+    architecture_averages: tuple[ModelCard, ...] = ()
+    rejections: tuple[RejectedSource, ...] = ()
 
-    def suspects(self, demoted_by: int) -> frozenset[str]:
-        """Domains whose models at least so many others demoted: one alone may lie itself."""
-        accusers = {(demotion.domain_id, demotion.by) for demotion in self.demotions}
+    def reported_sources(self, min_reports: int) -> frozenset[str]:
+        """Domains whose models at least so many others rejected: one alone may lie itself."""
+        accusers = {(rejection.domain_id, rejection.by) for rejection in self.rejections}
         counts = Counter(domain_id for domain_id, _ in accusers)
-        return frozenset(d for d, count in counts.items() if count >= demoted_by)
+        return frozenset(d for d, count in counts.items() if count >= min_reports)
 
-    def note(self, demotions: Iterable[Demotion]) -> "SystemState":
-        """The state with these demotions as well, in one order whatever order they came in."""
-        every = {*self.demotions, *demotions}
+    def note(self, rejections: Iterable[RejectedSource]) -> "SystemState":
+        """The state with these rejections as well, in one request whatever order they came in."""
+        every = {*self.rejections, *rejections}
         ordered = sorted(every, key=lambda d: (d.domain_id, d.by, d.model_id, d.reason))
-        return replace(self, demotions=tuple(ordered))
+        return replace(self, rejections=tuple(ordered))
 
     def admit(self, cards: tuple[ModelCard, ...]) -> "SystemState":
         """The state one round later, with ``cards`` in the catalogue ordered by domain id."""

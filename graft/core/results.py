@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from graft.core.files import AnyPath, read_table, write_table
 from graft.core.ledger import ordered
-from graft.core.records import Failure, LearnReport, LedgerEntry
+from graft.core.records import Failure, LedgerEntry, TrainResult
 from graft.errors import RunError
 
 RESULTS_SCHEMA = pa.schema(
@@ -50,12 +50,12 @@ _UNHASHED = {"compute_s", "peak_memory_bytes"}
 class ResultRow:
     """One domain's outcome of one method in one round.
 
-    Round 0's rows have the method "founder". A failed domain has ``error`` (the error's
+    Round 0's rows have the method "initial domain". A failed domain has ``error`` (the error's
     class name) and ``error_message``; its numbers are None. ``compute_s`` is measured on the
     machine that ran it; ``simulated_compute_s`` is the same work on its device class, and
     ``simulated_s`` when the domain was done, from the start of the round, waiting and transfers
-    over its link class included. ``mixture`` and ``dictionary`` are the rows of ``FusionTrace``:
-    a row a source domain, a row an epoch.
+    over its link class included. ``mixture`` and ``dictionary`` are the rows of
+    ``FusionDiagnostics``: a row a source domain, a row an epoch.
     """
 
     domain_id: str
@@ -83,7 +83,7 @@ class ResultRow:
     dictionary: list[list[float]] | None = None
 
 
-def result_row(report: LearnReport | Failure) -> ResultRow:
+def result_row(report: TrainResult | Failure) -> ResultRow:
     """The row of one answer."""
     if isinstance(report, Failure):
         return ResultRow(
@@ -93,7 +93,7 @@ def result_row(report: LearnReport | Failure) -> ResultRow:
             error=report.error,
             error_message=report.message,
         )
-    metrics, trace = report.metrics, report.trace
+    metrics, diagnostics = report.metrics, report.diagnostics
     return ResultRow(
         domain_id=report.domain_id,
         method=report.method,
@@ -111,10 +111,10 @@ def result_row(report: LearnReport | Failure) -> ResultRow:
         peak_memory_bytes=report.peak_memory_bytes,
         source_domains=list(report.source_domains),
         model_id=report.card.model_id if report.card else None,
-        mixture=None if trace is None else trace.mixture_SQ.tolist(),
+        mixture=None if diagnostics is None else diagnostics.mixture_SQ.tolist(),
         dictionary=None
-        if trace is None or trace.dictionary_E4 is None
-        else trace.dictionary_E4.tolist(),
+        if diagnostics is None or diagnostics.dictionary_E4 is None
+        else diagnostics.dictionary_E4.tolist(),
     )
 
 

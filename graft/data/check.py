@@ -24,7 +24,7 @@ from graft.errors import (
     DomainValueError,
 )
 
-# Founders and newcomers both need some: fewer tell little.
+# Initial domains and target domains both need some: fewer tell little.
 _FEW_DOMAINS = 5
 # A domain so much stronger or weaker than the others is rather in another unit.
 _SCALE_APART = 20.0

@@ -36,7 +36,7 @@ def split_rows(data: DomainData, config: SplitConfig, seed: int) -> DomainSplit:
     """Split a domain by time: of each class the latest groups test, the earlier ones train.
 
     Groups stay whole and every class keeps at least one of its groups in train, so the
-    tested share of a class is as near to ``test_share`` as its groups allow. Where the data
+    tested share of a class is as near to ``test_fraction`` as its groups allow. Where the data
     bring their own split, that one holds. The labelled rows are drawn from (seed, domain).
     Raises DomainEmptyError where either side would be empty, DatasetFormatError where the
     data's own split cuts through a group.
@@ -56,10 +56,10 @@ def split_rows(data: DomainData, config: SplitConfig, seed: int) -> DomainSplit:
 def schedule_rounds(
     world: World, config: SplitConfig, rounds: int, seed: int
 ) -> tuple[tuple[str, ...], ...]:
-    """Domain ids by round of arrival: the founders (round 0), then ``rounds`` even parts.
+    """Domain ids by round of arrival: the initial domains (round 0), then ``rounds`` even parts.
 
     Persons are drawn, not domains: all domains of one person arrive together, so that a
-    newcomer is never taught by a model of its own person from an earlier round. The order
+    target domain is never taught by a model of its own person from an earlier round. The order
     comes from the seed only. Raises ConfigError where a round would stay empty.
     """
     domains_by_person: dict[str, list[str]] = {}
@@ -67,13 +67,13 @@ def schedule_rounds(
         domains_by_person.setdefault(world.person(domain_id), []).append(domain_id)
     persons = sorted(domains_by_person)
     order = stream("schedule", seed).permutation(len(persons))
-    num_founders = round(config.founders_share * len(persons))
-    parts = [order[:num_founders], *np.array_split(order[num_founders:], rounds)]
+    num_initial = round(config.initial_fraction * len(persons))
+    parts = [order[:num_initial], *np.array_split(order[num_initial:], rounds)]
     for index, part in enumerate(parts):
         if not len(part):
             raise ConfigError(
-                f"round {index}: got no person ({len(persons)} in the world, {num_founders} "
-                f"of them founders, {rounds} rounds), wanted at least 1 in every round"
+                f"round {index}: got no person ({len(persons)} in the world, {num_initial} "
+                f"of them initial domains, {rounds} rounds), wanted at least 1 in every round"
             )
     return tuple(
         tuple(domain_id for p in part for domain_id in domains_by_person[persons[p]])
@@ -106,7 +106,7 @@ def _latest_block(data: DomainData, config: SplitConfig) -> BoolArray:
     train_C = rows_C.copy()
     is_test_G = np.zeros(len(held_G), np.bool_)
     for label, all_rows in enumerate(rows_C):
-        target = config.test_share * all_rows
+        target = config.test_fraction * all_rows
         for group in reversed(np.flatnonzero(counts_GC[:, label]).tolist()):
             if is_test_G[group]:
                 continue

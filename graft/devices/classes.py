@@ -86,9 +86,9 @@ def assign_device(domain_id: str, seed: int, config: DeviceConfig) -> DeviceClas
     """The class of a domain's device, drawn from (seed, domain) by the configured shares."""
     classes = device_classes(config.classes_file)
     shares = {
-        "microcontroller": config.microcontroller_share,
-        "phone": config.phone_share,
-        "gateway": config.gateway_share,
+        "microcontroller": config.microcontroller_fraction,
+        "phone": config.phone_fraction,
+        "gateway": config.gateway_fraction,
     }
     if config.classes_file is not None:
         shares = {name: device.share for name, device in classes.items()}

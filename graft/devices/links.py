@@ -44,10 +44,10 @@ def assign_link(domain_id: str, seed: int, config: NetworkConfig) -> LinkClass:
     """The link of a domain's device, drawn from (seed, domain) by the configured shares."""
     classes = link_classes(config.classes_file)
     shares = {
-        "broadband": config.broadband_share,
-        "lte": config.lte_share,
-        "lte-m": config.lte_m_share,
-        "nb-iot": config.nb_iot_share,
+        "broadband": config.broadband_fraction,
+        "lte": config.lte_fraction,
+        "lte-m": config.lte_m_fraction,
+        "nb-iot": config.nb_iot_fraction,
     }
     if config.classes_file is not None:
         shares = {name: link.share for name, link in classes.items()}

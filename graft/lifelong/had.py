@@ -59,8 +59,10 @@ class Distillation:
     ) -> Tensor:
         """lambda / (2 (t - 1)) sum over old tasks of (L_db + L_sg); released: no (t - 1)."""
         losses = [
-            had_loss(teacher.tasks[name].kind, student.output(features, name), taught, self.config)
-            for name, taught in teacher_outputs(teacher, x).items()
+            had_loss(
+                teacher.tasks[name].kind, student.output(features, name), soft_targets, self.config
+            )
+            for name, soft_targets in teacher_outputs(teacher, x).items()
         ]
         divisor = 2 * len(losses) if self.config.variant == "paper" else 2
         return self.config.strength / divisor * torch.stack(losses).sum()
@@ -90,18 +92,20 @@ def grow_task(
     return learn_stage(network, Stage(task=task, x=x, target=target), retention, training, seed)
 
 
-def had_loss(kind: OutputKind, output: Tensor, taught: Tensor, config: HadConfig) -> Tensor:
+def had_loss(kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig) -> Tensor:
     """L_db + L_sg of one old task; outputs are (B, C, H, W), or (B, C) with L_db alone."""
     is_vector = output.dim() == 2
     if is_vector:
-        output, taught = _as_picture(output), _as_picture(taught)
+        output, soft_targets = _as_picture(output), _as_picture(soft_targets)
     if config.variant == "released":
-        balanced = _released_balance(kind, output, taught, config)
+        balanced = _released_balance(kind, output, soft_targets, config)
         return (
-            balanced if is_vector else balanced + _released_salience(kind, output, taught, config)
+            balanced
+            if is_vector
+            else balanced + _released_salience(kind, output, soft_targets, config)
         )
-    loss_BHW = distillation_map(kind, output, taught)
-    group_BHW, num_groups = pixel_groups(kind, taught, config.split)
+    loss_BHW = distillation_map(kind, output, soft_targets)
+    group_BHW, num_groups = pixel_groups(kind, soft_targets, config.split)
     balanced = balanced_loss(loss_BHW, group_BHW, num_groups)
     return balanced if is_vector else balanced + salient_loss(loss_BHW, config.salience)
 
@@ -111,15 +115,15 @@ def _as_picture(output_BC: Tensor) -> Tensor:
     return output_BC.T[None, :, None]
 
 
-def pixel_groups(kind: OutputKind, taught: Tensor, split: float) -> tuple[Tensor, int]:
+def pixel_groups(kind: OutputKind, soft_targets: Tensor, split: float) -> tuple[Tensor, int]:
     """Each pixel's group (B, H, W), and how many there are: the teacher's classes, or low and high.
 
     High: the teacher's channel mean, min-max scaled to 0 to 1 in each picture, is ``split`` or
     more; where it is the same everywhere all pixels are low.
     """
     if kind == "classes":
-        return taught.argmax(1), taught.shape[1]
-    return (_min_max(taught.mean(1)) >= split).long(), 2
+        return soft_targets.argmax(1), soft_targets.shape[1]
+    return (_min_max(soft_targets.mean(1)) >= split).long(), 2
 
 
 def balanced_loss(loss_BHW: Tensor, group_BHW: Tensor, num_groups: int) -> Tensor:
@@ -166,7 +170,7 @@ def _min_max(map_BHW: Tensor) -> Tensor:
 
 
 def _released_balance(
-    kind: OutputKind, output: Tensor, taught: Tensor, config: HadConfig
+    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
 ) -> Tensor:
     """L_db as released. Groups are pooled over the batch.
 
@@ -176,22 +180,22 @@ def _released_balance(
     mean over pixels *and channels* of the products, 1 where a group is empty.
     """
     if kind == "classes":
-        return _released_class_balance(distillation_map(kind, output, taught), taught)
+        return _released_class_balance(distillation_map(kind, output, soft_targets), soft_targets)
     level = output.detach().mean(1)
     groups = (level > config.split, level < config.split)
     if kind == "amount":
-        loss = distillation_map(kind, output, taught)
+        loss = distillation_map(kind, output, soft_targets)
         return torch.stack([_mean_where(loss, group) for group in groups]).sum()
-    product = (output * taught).mean(1)
+    product = (output * soft_targets).mean(1)
     return torch.stack([1 - _mean_where(product, group) for group in groups]).sum()
 
 
-def _released_class_balance(loss: Tensor, taught: Tensor) -> Tensor:
+def _released_class_balance(loss: Tensor, soft_targets: Tensor) -> Tensor:
     """Mean over classes of softmax_c(-l)_c l_c."""
-    label = taught.argmax(1)
+    label = soft_targets.argmax(1)
     log_loss = loss.clamp_min(1e-12).log()
     means = []
-    for index in range(taught.shape[1]):
+    for index in range(soft_targets.shape[1]):
         pixels = (label == index) & (loss > 0)
         means.append(_mean_where(log_loss, pixels).exp() * pixels.any())
     loss_C = torch.stack(means)
@@ -199,7 +203,7 @@ def _released_class_balance(loss: Tensor, taught: Tensor) -> Tensor:
 
 
 def _released_salience(
-    kind: OutputKind, output: Tensor, taught: Tensor, config: HadConfig
+    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
 ) -> Tensor:
     """L_sg as released, with zero padding.
 
@@ -209,10 +213,10 @@ def _released_salience(
     the salient ones are few; 1 where there are none.
     """
     if kind != "direction":
-        loss = distillation_map(kind, output, taught)
+        loss = distillation_map(kind, output, soft_targets)
         salient = salient_pixels(loss, config.salience, pad_mode="constant")
         return _mean_where(loss, salient) if kind == "amount" else (loss * salient).mean()
-    product = output * taught
+    product = output * soft_targets
     salient = salient_pixels(1 - product.mean(1), config.salience, pad_mode="constant")
     num_salient = salient.sum() * product.shape[1]
     if num_salient == 0:

@@ -166,20 +166,20 @@ class LearningWithoutForgetting:
         self, student: HeadedNetwork, teacher: HeadedNetwork, x: Tensor, features: Tensor
     ) -> Tensor:
         losses = []
-        for name, taught in teacher_outputs(teacher, x).items():
+        for name, soft_targets in teacher_outputs(teacher, x).items():
             output, kind = student.output(features, name), teacher.tasks[name].kind
             if kind == "classes":
-                losses.append(self._surprise(output, taught))
+                losses.append(self._surprise(output, soft_targets))
             else:
-                losses.append(distillation_map(kind, output, taught).mean())
+                losses.append(distillation_map(kind, output, soft_targets).mean())
         return self.strength * torch.stack(losses).mean()
 
     def after_stage(self, network: HeadedNetwork, stage: Stage) -> None: ...
 
-    def _surprise(self, output: Tensor, taught: Tensor) -> Tensor:
+    def _surprise(self, output: Tensor, soft_targets: Tensor) -> Tensor:
         if self.temperature == 0:
-            return distillation_map("classes", output, taught).mean()
-        wanted = torch.softmax(taught / self.temperature, dim=1)
+            return distillation_map("classes", output, soft_targets).mean()
+        wanted = torch.softmax(soft_targets / self.temperature, dim=1)
         # The square keeps the gradient's size whatever the temperature (Hinton's scaling).
         return self.temperature**2 * F.cross_entropy(output / self.temperature, wanted)
 
@@ -232,14 +232,14 @@ def teacher_outputs(teacher: HeadedNetwork, x: Tensor) -> dict[str, Tensor]:
     return outputs
 
 
-def distillation_map(kind: OutputKind, output: Tensor, taught: Tensor) -> Tensor:
+def distillation_map(kind: OutputKind, output: Tensor, soft_targets: Tensor) -> Tensor:
     """I (published): teacher-student loss of each pixel, (B, H, W) or (B).
 
     Negative log-likelihood of the teacher's most likely class; |difference| averaged over the
     channels; 1 - dot product.
     """
     if kind == "classes":
-        return F.cross_entropy(output, taught.argmax(1), reduction="none")
+        return F.cross_entropy(output, soft_targets.argmax(1), reduction="none")
     if kind == "amount":
-        return (output - taught).abs().mean(1)
-    return 1 - (output * taught).sum(1)
+        return (output - soft_targets).abs().mean(1)
+    return 1 - (output * soft_targets).sum(1)

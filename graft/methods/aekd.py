@@ -17,13 +17,13 @@ from graft.methods.base import Method
 from graft.methods.blocks.targets import (
     batch_logits,
     fresh_target,
+    kd_loss,
     known_classes,
     source_predictions,
-    taught_loss,
     train_target,
 )
-from graft.methods.cost import aekd_work
-from graft.training import Learned, Lesson
+from graft.methods.cost import aekd_cost
+from graft.training import TrainedModel, TrainingTask
 
 LARGEST_SHARE = 0.6
 _MAX_EXCHANGES = 2_000
@@ -56,29 +56,33 @@ def min_norm_mixture(
     return share_S
 
 
-def fit_aekd(lesson: Lesson) -> Learned:
+def fit_aekd(task: TrainingTask) -> TrainedModel:
     """Distil the sources on U, mixed anew at every step, beside cross-entropy on L."""
-    predictions_SUC = source_predictions(lesson.sources, lesson.x_U)
-    network = fresh_target(lesson)
+    predictions_SUC = source_predictions(task.sources, task.x_U)
+    network = fresh_target(task)
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        logits_LC, logits_UC = batch_logits(network, lesson, labelled_B, unlabelled_B)
+        logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
         predictions_SBC = predictions_SUC[:, unlabelled_B]
         gradients_SD = (torch.softmax(logits_UC.detach(), dim=1) - predictions_SBC).flatten(1)
         share_S = min_norm_mixture((gradients_SD @ gradients_SD.T).double().numpy())
-        taught_BC = torch.einsum("s,sbc->bc", torch.from_numpy(share_S).float(), predictions_SBC)
-        supervised = F.cross_entropy(logits_LC, lesson.y_L[labelled_B])
-        return supervised + taught_loss(logits_UC, taught_BC)
+        soft_targets_BC = torch.einsum(
+            "s,sbc->bc", torch.from_numpy(share_S).float(), predictions_SBC
+        )
+        supervised = F.cross_entropy(logits_LC, task.y_L[labelled_B])
+        return supervised + kd_loss(logits_UC, soft_targets_BC)
 
-    train_target(network, loss_of, lesson)
-    return Learned(
-        architecture=lesson.architecture,
+    train_target(network, loss_of, task)
+    return TrainedModel(
+        architecture=task.architecture,
         network=network.eval(),
-        mask_C=known_classes(lesson),
-        used=lesson.sources,
+        mask_C=known_classes(task),
+        used=task.sources,
     )
 
 
 METHODS = (
-    Method(name="aekd", title="AE-KD-style", fit=fit_aekd, reach="selected", work=aekd_work),
+    Method(
+        name="aekd", title="AE-KD-style", fit=fit_aekd, sources_needed="selected", cost=aekd_cost
+    ),
 )

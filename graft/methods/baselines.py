@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from graft.core.records import BoolArray
-from graft.methods.base import FOUNDER, Method
+from graft.methods.base import INITIAL, Method
 from graft.methods.blocks.targets import (
     best_source,
     distil,
@@ -16,55 +16,55 @@ from graft.methods.blocks.targets import (
     known_classes,
     mean_prediction,
 )
-from graft.methods.cost import all_labels_work, best_source_work, finetuned_work
+from graft.methods.cost import all_labels_cost, best_source_cost, finetuned_cost
 from graft.methods.supervised import Course, fit_course, on_labels, supervised
-from graft.training import Learned, Lesson
+from graft.training import TrainedModel, TrainingTask
 
 
-def plan_label_only(lesson: Lesson) -> Course:
+def plan_label_only(task: TrainingTask) -> Course:
     """Train on L alone."""
-    return on_labels(lesson, fresh_target(lesson), lesson.label_mask)
+    return on_labels(task, fresh_target(task), task.label_mask)
 
 
-def plan_all_labels(lesson: Lesson) -> Course:
-    """The oracle: train on every row with its true label. A founder's own training as well."""
-    y_N = torch.cat([lesson.y_L, lesson.hidden_y_U])
-    mask_C: BoolArray = np.bincount(y_N.numpy(), minlength=lesson.task.num_classes) > 0
-    course = on_labels(lesson, fresh_target(lesson), mask_C)
-    return replace(course, x=torch.cat([lesson.x_L, lesson.x_U]), y_N=y_N)
+def plan_all_labels(task: TrainingTask) -> Course:
+    """The oracle: train on every row with its true label. An source's own training as well."""
+    y_N = torch.cat([task.y_L, task.hidden_y_U])
+    mask_C: BoolArray = np.bincount(y_N.numpy(), minlength=task.task.num_classes) > 0
+    course = on_labels(task, fresh_target(task), mask_C)
+    return replace(course, x=torch.cat([task.x_L, task.x_U]), y_N=y_N)
 
 
-def fit_best_source(lesson: Lesson) -> Learned:
+def fit_best_source(task: TrainingTask) -> TrainedModel:
     """The source that is best on L, as it stands."""
-    best = best_source(lesson)
-    return Learned(
+    best = best_source(task)
+    return TrainedModel(
         architecture=best.architecture, network=best.network, mask_C=best.mask_C, used=(best,)
     )
 
 
-def plan_finetuned_source(lesson: Lesson) -> Course:
+def plan_finetuned_source(task: TrainingTask) -> Course:
     """The source that is best on L, all its layers trained on L.
 
     Where nobody has a model to start from (no source of the own architecture), a person
     would train on L alone: so does this.
     """
-    if not lesson.sources:
-        return plan_label_only(lesson)
-    best = best_source(lesson)
-    mask_C = best.mask_C | lesson.label_mask
-    course = on_labels(lesson, copy.deepcopy(best.network), mask_C, used=(best,))
+    if not task.sources:
+        return plan_label_only(task)
+    best = best_source(task)
+    mask_C = best.mask_C | task.label_mask
+    course = on_labels(task, copy.deepcopy(best.network), mask_C, used=(best,))
     return replace(course, architecture=best.architecture)
 
 
-def fit_average_kd(lesson: Lesson) -> Learned:
+def fit_average_kd(task: TrainingTask) -> TrainedModel:
     """Distil the plain mean of the sources' predictions on U, beside cross-entropy on L."""
-    network = fresh_target(lesson)
-    distil(network, mean_prediction(lesson.sources, lesson.x_U), lesson)
-    return Learned(
-        architecture=lesson.architecture,
+    network = fresh_target(task)
+    distil(network, mean_prediction(task.sources, task.x_U), task)
+    return TrainedModel(
+        architecture=task.architecture,
         network=network.eval(),
-        mask_C=known_classes(lesson),
-        used=lesson.sources,
+        mask_C=known_classes(task),
+        used=task.sources,
     )
 
 
@@ -73,38 +73,45 @@ fit_all_labels = partial(fit_course, plan_all_labels)
 fit_finetuned_source = partial(fit_course, plan_finetuned_source)
 
 METHODS = (
-    supervised(plan_all_labels, name=FOUNDER, title="Founders", reach="none", work=all_labels_work),
-    supervised(plan_label_only, name="label-only", title="Label only", reach="none"),
+    supervised(
+        plan_all_labels, name=INITIAL, title="Founders", sources_needed="none", cost=all_labels_cost
+    ),
+    supervised(plan_label_only, name="label-only", title="Label only", sources_needed="none"),
     supervised(
         plan_all_labels,
         name="all-labels",
         title="All labels (reference)",
-        reach="none",
-        work=all_labels_work,
+        sources_needed="none",
+        cost=all_labels_cost,
     ),
     Method(
         name="best-source",
         title="Best source",
         fit=fit_best_source,
-        reach="all",
-        work=best_source_work,
+        sources_needed="all",
+        cost=best_source_cost,
     ),
     supervised(
         plan_finetuned_source,
         name="finetuned-any",
         title="Fine-tuned, any",
-        reach="all",
-        work=finetuned_work,
+        sources_needed="all",
+        cost=finetuned_cost,
     ),
     supervised(
         plan_finetuned_source,
         name="finetuned-same",
         title="Fine-tuned, same",
-        reach="same-architecture",
-        work=finetuned_work,
+        sources_needed="same-architecture",
+        cost=finetuned_cost,
     ),
     Method(
-        name="average-kd-selected", title="Averaged, selected", fit=fit_average_kd, reach="selected"
+        name="average-kd-selected",
+        title="Averaged, selected",
+        fit=fit_average_kd,
+        sources_needed="selected",
     ),
-    Method(name="average-kd-all", title="Ship-all (averaged)", fit=fit_average_kd, reach="all"),
+    Method(
+        name="average-kd-all", title="Ship-all (averaged)", fit=fit_average_kd, sources_needed="all"
+    ),
 )

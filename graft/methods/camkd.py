@@ -11,19 +11,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
-from graft.core.records import FusionTrace
+from graft.core.records import FusionDiagnostics
 from graft.methods.base import Method
 from graft.methods.blocks.diagnostics import mixture_spread
 from graft.methods.blocks.targets import (
     batch_logits,
     fresh_target,
+    kd_loss,
     known_classes,
     source_predictions,
-    taught_loss,
     train_target,
 )
-from graft.methods.cost import camkd_work
-from graft.training import Learned, Lesson
+from graft.methods.cost import camkd_cost
+from graft.training import TrainedModel, TrainingTask
 
 _SMALLEST = 1e-6  # a source is never surer than this that a label is wrong
 
@@ -52,36 +52,44 @@ def own_doubt(predictions_SNC: Tensor) -> Tensor:
     return entropy_SN
 
 
-def fit_camkd(lesson: Lesson) -> Learned:
+def fit_camkd(task: TrainingTask) -> TrainedModel:
     """Distil the confidence-mixed sources on L and U, beside cross-entropy on L.
 
     The mixture of the sources' divergences has the gradient of one divergence from the mixed
     prediction, which is therefore what is computed.
     """
-    predictions_SLC = source_predictions(lesson.sources, lesson.x_L)
-    predictions_SUC = source_predictions(lesson.sources, lesson.x_U)
-    weight_SL = confidence_mixture(label_doubt(predictions_SLC, lesson.y_L))
+    predictions_SLC = source_predictions(task.sources, task.x_L)
+    predictions_SUC = source_predictions(task.sources, task.x_U)
+    weight_SL = confidence_mixture(label_doubt(predictions_SLC, task.y_L))
     weight_SU = confidence_mixture(own_doubt(predictions_SUC))
-    taught_LC = torch.einsum("sn,snc->nc", weight_SL, predictions_SLC)
-    taught_UC = torch.einsum("sn,snc->nc", weight_SU, predictions_SUC)
-    network = fresh_target(lesson)
+    soft_targets_LC = torch.einsum("sn,snc->nc", weight_SL, predictions_SLC)
+    soft_targets_UC = torch.einsum("sn,snc->nc", weight_SU, predictions_SUC)
+    network = fresh_target(task)
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        logits_LC, logits_UC = batch_logits(network, lesson, labelled_B, unlabelled_B)
-        taught_BC = torch.cat([taught_LC[labelled_B], taught_UC[unlabelled_B]])
-        supervised = F.cross_entropy(logits_LC, lesson.y_L[labelled_B])
-        return supervised + taught_loss(torch.cat([logits_LC, logits_UC]), taught_BC)
+        logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
+        soft_targets_BC = torch.cat([soft_targets_LC[labelled_B], soft_targets_UC[unlabelled_B]])
+        supervised = F.cross_entropy(logits_LC, task.y_L[labelled_B])
+        return supervised + kd_loss(torch.cat([logits_LC, logits_UC]), soft_targets_BC)
 
-    train_target(network, loss_of, lesson)
-    return Learned(
-        architecture=lesson.architecture,
+    train_target(network, loss_of, task)
+    return TrainedModel(
+        architecture=task.architecture,
         network=network.eval(),
-        mask_C=known_classes(lesson),
-        used=lesson.sources,
-        trace=FusionTrace(mixture_SQ=mixture_spread(torch.cat([weight_SL, weight_SU], dim=1))),
+        mask_C=known_classes(task),
+        used=task.sources,
+        diagnostics=FusionDiagnostics(
+            mixture_SQ=mixture_spread(torch.cat([weight_SL, weight_SU], dim=1))
+        ),
     )
 
 
 METHODS = (
-    Method(name="camkd", title="CA-MKD-style", fit=fit_camkd, reach="selected", work=camkd_work),
+    Method(
+        name="camkd",
+        title="CA-MKD-style",
+        fit=fit_camkd,
+        sources_needed="selected",
+        cost=camkd_cost,
+    ),
 )

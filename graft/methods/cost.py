@@ -9,7 +9,7 @@ Legend: L labelled, U unlabelled, N all rows, S sources, T teachers, F features,
 import math
 from collections.abc import Sequence
 
-from graft.training.cost import LessonShape, Reading, Training, Work
+from graft.training.cost import ComputeCost, Reading, Training, WorkloadShape
 
 # A learnt product x W of constants x: forward, and backward for W alone.
 _LEARNT = 2
@@ -17,61 +17,61 @@ _LEARNT = 2
 _LEARNT_THROUGH = 3
 
 
-def read_all(architectures: Sequence[str], rows: int, passes: int = 1) -> Work:
+def read_all(architectures: Sequence[str], rows: int, passes: int = 1) -> ComputeCost:
     """Each network so many times over so many rows."""
     read = tuple(Reading(architecture=name, rows=rows, passes=passes) for name in architectures)
-    return Work(read=read, operations=2.0 * passes * len(read))
+    return ComputeCost(read=read, operations=2.0 * passes * len(read))
 
 
-def supervised_work(shape: LessonShape) -> Work:
+def supervised_cost(shape: WorkloadShape) -> ComputeCost:
     """Cross-entropy on L."""
-    return _trained(shape, shape.learned, shape.batch(shape.num_labelled))
+    return _trained(shape, shape.trained_model, shape.batch(shape.num_labelled))
 
 
-def all_labels_work(shape: LessonShape) -> Work:
+def all_labels_cost(shape: WorkloadShape) -> ComputeCost:
     """Cross-entropy on every row."""
-    return _trained(shape, shape.learned, shape.batch(shape.num_rows))
+    return _trained(shape, shape.trained_model, shape.batch(shape.num_rows))
 
 
-def best_source_work(shape: LessonShape) -> Work:
+def best_source_cost(shape: WorkloadShape) -> ComputeCost:
     """Every source looks at L."""
     return read_all(shape.sources, shape.num_labelled)
 
 
-def finetuned_work(shape: LessonShape) -> Work:
+def finetuned_cost(shape: WorkloadShape) -> ComputeCost:
     """The best source learns L."""
-    return best_source_work(shape) + supervised_work(shape)
+    return best_source_cost(shape) + supervised_cost(shape)
 
 
-def fedavg_local_work(shape: LessonShape) -> Work:
-    """A founder's part of one round of FedAvg."""
-    steps = math.ceil(shape.steps / shape.config.training.group_rounds)
-    return _trained(shape, shape.learned, shape.batch(shape.num_labelled), steps)
+def fedavg_local_cost(shape: WorkloadShape) -> ComputeCost:
+    """An initial domain's part of one round of FedAvg."""
+    steps = math.ceil(shape.steps / shape.config.training.fedavg_rounds)
+    return _trained(shape, shape.trained_model, shape.batch(shape.num_labelled), steps)
 
 
-def distilled_work(shape: LessonShape) -> Work:
+def distilled_cost(shape: WorkloadShape) -> ComputeCost:
     """Every source teaches on U; the target learns L and U."""
     return read_all(shape.sources, shape.num_unlabelled) + _both(shape, 22)
 
 
-def camkd_work(shape: LessonShape) -> Work:
-    """As ``distilled_work``, with what the sources say of L."""
+def camkd_cost(shape: WorkloadShape) -> ComputeCost:
+    """As ``distilled_cost``, with what the sources say of L."""
     return read_all(shape.sources, shape.num_rows) + _both(shape, 28)
 
 
-def aekd_work(shape: LessonShape) -> Work:
-    """As ``distilled_work``, with a small quadratic programme a step."""
+def aekd_cost(shape: WorkloadShape) -> ComputeCost:
+    """As ``distilled_cost``, with a small quadratic programme a step."""
     products = 2 * len(shape.sources) ** 2 * shape.batch(shape.num_unlabelled) * _classes(shape)
-    extra = Work(flops=float(shape.steps * products))
+    extra = ComputeCost(flops=float(shape.steps * products))
     return read_all(shape.sources, shape.num_unlabelled) + _both(shape, 44) + extra
 
 
-def soft_targets_work(shape: LessonShape) -> Work:
+def soft_targets_cost(shape: WorkloadShape) -> ComputeCost:
     """Every source teaches on all rows; the target learns from nothing else."""
-    return read_all(shape.sources, shape.num_rows) + all_labels_work(shape)
+    return read_all(shape.sources, shape.num_rows) + all_labels_cost(shape)
 
 
-def common_features_work(shape: LessonShape, width: int = 128) -> Work:
+def common_features_cost(shape: WorkloadShape, width: int = 128) -> ComputeCost:
     """KA-CFL: soft targets, and a common space of adapters, extractor and decoders."""
     target = shape.cost(shape.architecture).num_features
     extractor = 3 * width * width
@@ -86,45 +86,47 @@ def common_features_work(shape: LessonShape, width: int = 128) -> Work:
     each = 2 * batch * common + kernels
     return (
         read_all(shape.sources, shape.num_rows, passes=2)
-        + all_labels_work(shape)
-        + Work(flops=float(shape.steps * each), operations=shape.steps * 247.0 * len(shape.sources))
+        + all_labels_cost(shape)
+        + ComputeCost(
+            flops=float(shape.steps * each), operations=shape.steps * 247.0 * len(shape.sources)
+        )
     )
 
 
-def mutual_work(shape: LessonShape) -> Work:
+def mutual_cost(shape: WorkloadShape) -> ComputeCost:
     """HMKD: the best source and a fresh target, both trained on L."""
     best = shape.used[:1]
     rows = shape.batch(shape.num_labelled)
     both = _trained(shape, shape.architecture, rows)
     for name in best:
         both += _trained(shape, name, rows)
-    return best_source_work(shape) + both + Work(operations=190.0 * shape.steps)
+    return best_source_cost(shape) + both + ComputeCost(operations=190.0 * shape.steps)
 
 
-def prototypes_work(shape: LessonShape) -> Work:
+def prototypes_cost(shape: WorkloadShape) -> ComputeCost:
     """FedProto: L, and a learnt map into every source's features."""
     if not shape.prototypes:
-        return supervised_work(shape)
+        return supervised_cost(shape)
     rows = shape.batch(shape.num_labelled)
     widest = max(shape.cost(name).num_features for name in shape.used) if shape.used else 64
     target = shape.cost(shape.architecture).num_features
     mapped = 2 * shape.prototypes * rows * target * widest * _LEARNT_THROUGH
-    extra = Work(flops=float(shape.steps * mapped), operations=53.0 * shape.steps)
-    return supervised_work(shape) + extra
+    extra = ComputeCost(flops=float(shape.steps * mapped), operations=53.0 * shape.steps)
+    return supervised_cost(shape) + extra
 
 
-def shot_work(shape: LessonShape) -> Work:
+def shot_cost(shape: WorkloadShape) -> ComputeCost:
     """The best source moves on L and U; each epoch it labels U anew."""
     rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
     return (
-        best_source_work(shape)
-        + _trained(shape, shape.learned, rows)
-        + read_all((shape.learned,), shape.num_unlabelled, passes=shape.epochs)
-        + Work(operations=55.0 * shape.steps + 70.0 * shape.epochs)
+        best_source_cost(shape)
+        + _trained(shape, shape.trained_model, rows)
+        + read_all((shape.trained_model,), shape.num_unlabelled, passes=shape.epochs)
+        + ComputeCost(operations=55.0 * shape.steps + 70.0 * shape.epochs)
     )
 
 
-def moved_sources_work(shape: LessonShape) -> Work:
+def moved_sources_cost(shape: WorkloadShape) -> ComputeCost:
     """DECISION: sources in their new form, a learnt map behind each, the target beside them."""
     features, classes, sources = shape.widest(), _classes(shape), len(shape.sources)
     rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
@@ -134,19 +136,19 @@ def moved_sources_work(shape: LessonShape) -> Work:
     return (
         read_all(shape.sources, shape.num_rows, passes=2)
         + _both(shape, 150)
-        + Work(
+        + ComputeCost(
             flops=float(shape.steps * moved + shape.epochs * labelled),
             operations=80.0 * shape.epochs + 100.0 * sources,
         )
     )
 
 
-def hat_work(shape: LessonShape) -> Work:
+def hat_cost(shape: WorkloadShape) -> ComputeCost:
     """Sources in their new form; target, mixer and the heads' replicas learn together."""
-    fusion = shape.config.fusion
-    replicas = min(shape.num_labelled, round(1 / fusion.holdout_share))
+    hat = shape.config.hat
+    replicas = min(shape.num_labelled, round(1 / hat.holdout_fraction))
     labelled, unlabelled = shape.batch(shape.num_labelled), shape.batch(shape.num_unlabelled)
-    rows, sources, width = labelled + unlabelled, len(shape.sources), fusion.mixer_width
+    rows, sources, width = labelled + unlabelled, len(shape.sources), hat.mixer_width
     features, classes = shape.widest(), _classes(shape)
     target = shape.cost(shape.architecture).num_features
     keyed = target * width + sources * (features * width + width + features * classes + classes)
@@ -160,20 +162,20 @@ def hat_work(shape: LessonShape) -> Work:
         + _both(shape, 345)
         + read_all((shape.architecture,), shape.num_labelled, passes=shape.epochs)
         + read_all((shape.architecture,), shape.num_rows)
-        + Work(
+        + ComputeCost(
             flops=float(shape.steps * step + alone),
             operations=60.0 * shape.epochs + 100.0 * sources,
         )
     )
 
 
-def graft_work(shape: LessonShape) -> Work:
+def graft_cost(shape: WorkloadShape) -> ComputeCost:
     """Each source in two forms, heads that learn L, a graph, a third of the steps."""
-    growth = shape.config.growth
-    steps = math.ceil(growth.steps_share * shape.steps)
+    settings = shape.config.graft
+    steps = math.ceil(settings.steps_fraction * shape.steps)
     teachers, features, classes = 2 * len(shape.sources), shape.widest(), _classes(shape)
     head = 2 * teachers * features * classes
-    heads = growth.head_steps * shape.num_labelled * head * _LEARNT
+    heads = settings.head_steps * shape.num_labelled * head * _LEARNT
     graph = 2 * shape.num_rows**2 * teachers * features
     turned = 2 * (shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)) * 3
     turned *= math.prod(shape.task.sample_shape) if shape.task.modality == "imu" else 0
@@ -181,25 +183,29 @@ def graft_work(shape: LessonShape) -> Work:
         read_all(shape.sources, shape.num_rows, passes=3)
         + _both(shape, 58, steps)
         + read_all((shape.architecture,), shape.num_rows)
-        + Work(
+        + ComputeCost(
             flops=float(heads + shape.num_rows * head + graph + steps * turned),
-            operations=45.0 * growth.head_steps + 100.0 * teachers,
+            operations=45.0 * settings.head_steps + 100.0 * teachers,
         )
     )
 
 
-def _trained(shape: LessonShape, architecture: str, rows: int, steps: int | None = None) -> Work:
+def _trained(
+    shape: WorkloadShape, architecture: str, rows: int, steps: int | None = None
+) -> ComputeCost:
     steps = shape.steps if steps is None else steps
-    return Work(trained=(Training(architecture=architecture, steps=steps, rows=rows),))
+    return ComputeCost(trained=(Training(architecture=architecture, steps=steps, rows=rows),))
 
 
-def _both(shape: LessonShape, operations: float, steps: int | None = None) -> Work:
+def _both(shape: WorkloadShape, operations: float, steps: int | None = None) -> ComputeCost:
     """Steps of the target on a labelled and an unlabelled batch, with so many operations a step
     beside its own."""
     steps = shape.steps if steps is None else steps
     rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
-    return _trained(shape, shape.architecture, rows, steps) + Work(operations=operations * steps)
+    return _trained(shape, shape.architecture, rows, steps) + ComputeCost(
+        operations=operations * steps
+    )
 
 
-def _classes(shape: LessonShape) -> int:
+def _classes(shape: WorkloadShape) -> int:
     return shape.task.num_classes

@@ -16,21 +16,28 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.core.records import FusionTrace
+from graft.core.records import FusionDiagnostics
 from graft.methods.base import Method
 from graft.methods.blocks.adaptation import adapt_source
 from graft.methods.blocks.diagnostics import mixture_spread
 from graft.methods.blocks.targets import (
     batch_logits,
     fresh_target,
+    kd_loss,
     known_classes,
     require_sources,
-    taught_loss,
 )
-from graft.methods.cost import moved_sources_work
+from graft.methods.cost import moved_sources_cost
 from graft.methods.hat.mixer import stack_features
 from graft.methods.shot import PSEUDO_LABEL_SHARE, cluster_labels, information_loss
-from graft.training import Learned, Lesson, Source, masked_probabilities, minimise, parameter_group
+from graft.training import (
+    Source,
+    TrainedModel,
+    TrainingTask,
+    masked_probabilities,
+    minimise,
+    parameter_group,
+)
 
 _SMALLEST = 1e-6
 
@@ -74,17 +81,17 @@ class MovedSources(nn.Module):
         return torch.einsum("s,sbc->bc", self.mixture_S, predictions_SBC)
 
 
-def fit_decision(lesson: Lesson) -> Learned:
+def fit_decision(task: TrainingTask) -> TrainedModel:
     """Adapt the mixture of sources on L and U, and distil it into the target on U."""
-    require_sources(lesson.sources)
-    training = lesson.config.training
-    x_N = torch.cat([lesson.x_L, lesson.x_U])
+    require_sources(task.sources)
+    training = task.config.training
+    x_N = torch.cat([task.x_L, task.x_U])
     # Heads are fixed here: a source learns no class of L that it did not know.
-    sources = [adapt_source(source, x_N, source.mask_C) for source in lesson.sources]
-    target, moved_sources = fresh_target(lesson), MovedSources(sources)
-    features_SLF = stack_features(sources, lesson.x_L)
-    features_SUF = stack_features(sources, lesson.x_U)
-    pseudo_U = torch.empty(len(lesson.x_U), dtype=torch.int64)
+    sources = [adapt_source(source, x_N, source.mask_C) for source in task.sources]
+    target, moved_sources = fresh_target(task), MovedSources(sources)
+    features_SLF = stack_features(sources, task.x_L)
+    features_SUF = stack_features(sources, task.x_U)
+    pseudo_U = torch.empty(len(task.x_U), dtype=torch.int64)
 
     @torch.no_grad()
     def renew_labels() -> None:
@@ -93,7 +100,7 @@ def fit_decision(lesson: Lesson) -> Learned:
         pseudo_U.copy_(cluster_labels(moved_SUF, predictions_SUC, moved_sources.mixture_S))
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        y_B, split = lesson.y_L[labelled_B], len(labelled_B)
+        y_B, split = task.y_L[labelled_B], len(labelled_B)
         features_SBF = torch.cat(
             [features_SLF[:, labelled_B], features_SUF[:, unlabelled_B]], dim=1
         )
@@ -104,23 +111,23 @@ def fit_decision(lesson: Lesson) -> Learned:
             + information_loss(mixed_BC[split:])
             + PSEUDO_LABEL_SHARE * F.nll_loss(log_BC[split:], pseudo_U[unlabelled_B])
         )
-        logits_LC, logits_UC = batch_logits(target, lesson, labelled_B, unlabelled_B)
-        taught_UC = mixed_BC[split:].detach()
-        return adaptation + F.cross_entropy(logits_LC, y_B) + taught_loss(logits_UC, taught_UC)
+        logits_LC, logits_UC = batch_logits(target, task, labelled_B, unlabelled_B)
+        soft_targets_UC = mixed_BC[split:].detach()
+        return adaptation + F.cross_entropy(logits_LC, y_B) + kd_loss(logits_UC, soft_targets_UC)
 
     groups = [
         parameter_group(target, training.learning_rate),
         parameter_group(moved_sources, training.source_learning_rate),
     ]
-    rows = len(lesson.x_L), len(lesson.x_U)
-    minimise(loss_of, groups, *rows, training, lesson.seed, renew_labels)
-    return Learned(
-        architecture=lesson.architecture,
+    rows = len(task.x_L), len(task.x_U)
+    minimise(loss_of, groups, *rows, training, task.seed, renew_labels)
+    return TrainedModel(
+        architecture=task.architecture,
         network=target.eval(),
-        mask_C=known_classes(lesson),
-        used=lesson.sources,
+        mask_C=known_classes(task),
+        used=task.sources,
         # Shares of a source, not of a sample.
-        trace=FusionTrace(mixture_SQ=mixture_spread(moved_sources.mixture_S[:, None])),
+        diagnostics=FusionDiagnostics(mixture_SQ=mixture_spread(moved_sources.mixture_S[:, None])),
     )
 
 
@@ -129,7 +136,7 @@ METHODS = (
         name="decision",
         title="DECISION-style",
         fit=fit_decision,
-        reach="selected",
-        work=moved_sources_work,
+        sources_needed="selected",
+        cost=moved_sources_cost,
     ),
 )

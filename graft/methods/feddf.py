@@ -2,8 +2,8 @@
 
 Published: of each architecture the parameters are averaged; from there on, unlabelled samples
 carry KL(softmax of the teachers' mean logits || student). Ours: the average is the group model
-of FedAvg's rounds among the founders, the teachers are the selected sources, a source's logits
-count only in the classes that it knows, and cross-entropy on L is added.
+of FedAvg's rounds among the initial domains, the teachers are the selected sources, a source's
+logits count only in the classes that it knows, and cross-entropy on L is added.
 
 Legend: S sources, N samples, C classes.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graft.methods.base import Method
 from graft.methods.blocks.targets import distil, fresh_target, known_classes, require_sources
-from graft.training import Learned, Lesson, masked_probabilities, predict_in_batches
+from graft.training import TrainedModel, TrainingTask, masked_probabilities, predict_in_batches
 
 
 def mean_logit_prediction(logits_SNC: Tensor, mask_SC: Tensor) -> Tensor:
@@ -28,20 +28,28 @@ def mean_logit_prediction(logits_SNC: Tensor, mask_SC: Tensor) -> Tensor:
     return masked_probabilities(total_NC / knowing_C.clamp_min(1), knowing_C > 0)
 
 
-def fit_feddf(lesson: Lesson) -> Learned:
+def fit_feddf(task: TrainingTask) -> TrainedModel:
     """Distil the sources' mean logits on U into the group's average, or into a fresh target."""
-    require_sources(lesson.sources)
-    logits = [predict_in_batches(source.network, lesson.x_U) for source in lesson.sources]
-    masks = [torch.from_numpy(source.mask_C) for source in lesson.sources]
-    taught_UC = mean_logit_prediction(torch.stack(logits), torch.stack(masks))
-    network, mask_C, used = fresh_target(lesson), known_classes(lesson), lesson.sources
-    if lesson.group is not None:
-        network = copy.deepcopy(lesson.group.network)
-        mask_C, used = mask_C | lesson.group.mask_C, (*used, lesson.group)
-    distil(network, taught_UC, lesson)
-    return Learned(
-        architecture=lesson.architecture, network=network.eval(), mask_C=mask_C, used=used
+    require_sources(task.sources)
+    logits = [predict_in_batches(source.network, task.x_U) for source in task.sources]
+    masks = [torch.from_numpy(source.mask_C) for source in task.sources]
+    soft_targets_UC = mean_logit_prediction(torch.stack(logits), torch.stack(masks))
+    network, mask_C, used = fresh_target(task), known_classes(task), task.sources
+    if task.average is not None:
+        network = copy.deepcopy(task.average.network)
+        mask_C, used = mask_C | task.average.mask_C, (*used, task.average)
+    distil(network, soft_targets_UC, task)
+    return TrainedModel(
+        architecture=task.architecture, network=network.eval(), mask_C=mask_C, used=used
     )
 
 
-METHODS = (Method(name="feddf", title="FedDF-style", fit=fit_feddf, reach="selected", group=True),)
+METHODS = (
+    Method(
+        name="feddf",
+        title="FedDF-style",
+        fit=fit_feddf,
+        sources_needed="selected",
+        needs_average=True,
+    ),
+)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from graft.methods.base import Method
 from graft.methods.baselines import fit_label_only
 from graft.methods.blocks.targets import fresh_target
-from graft.methods.cost import prototypes_work
-from graft.training import Learned, Lesson, Prototypes, minimise, parameter_group
+from graft.methods.cost import prototypes_cost
+from graft.training import Prototypes, TrainedModel, TrainingTask, minimise, parameter_group
 
 PULL = 1.0
 
@@ -56,27 +56,27 @@ class PrototypeSpace(nn.Module):
         return (distance_SB * known_SB).sum() / known_SB.sum().clamp_min(1)
 
 
-def fit_fedproto(lesson: Lesson) -> Learned:
+def fit_fedproto(task: TrainingTask) -> TrainedModel:
     """Train on L, features pulled to the prototypes; without any, on L alone."""
-    if not lesson.prototypes:
-        return fit_label_only(lesson)
-    training = lesson.config.training
-    network = fresh_target(lesson)
-    space = PrototypeSpace(lesson.prototypes, network.num_features, lesson.seed)
+    if not task.prototypes:
+        return fit_label_only(task)
+    training = task.config.training
+    network = fresh_target(task)
+    space = PrototypeSpace(task.prototypes, network.num_features, task.seed)
 
     def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
-        features_BT = network.features(lesson.x_L[labelled_B])
-        y_B = lesson.y_L[labelled_B]
+        features_BT = network.features(task.x_L[labelled_B])
+        y_B = task.y_L[labelled_B]
         pull: Tensor = space(features_BT, y_B)
         return F.cross_entropy(network.head(features_BT), y_B) + PULL * pull
 
     groups = [parameter_group(module, training.learning_rate) for module in (network, space)]
-    minimise(loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed)
-    return Learned(
-        architecture=lesson.architecture,
+    minimise(loss_of, groups, len(task.x_L), len(task.x_U), training, task.seed)
+    return TrainedModel(
+        architecture=task.architecture,
         network=network.eval(),
-        mask_C=lesson.label_mask,
-        used=lesson.prototypes,
+        mask_C=task.label_mask,
+        used=task.prototypes,
     )
 
 
@@ -85,7 +85,7 @@ METHODS = (
         name="fedproto",
         title="FedProto-style",
         fit=fit_fedproto,
-        reach="centroids",
-        work=prototypes_work,
+        sources_needed="centroids",
+        cost=prototypes_cost,
     ),
 )

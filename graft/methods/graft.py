@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
-from graft.core.config import GrowthConfig
-from graft.core.records import FusionTrace
+from graft.core.config import GraftConfig
+from graft.core.records import FusionDiagnostics
 from graft.core.seeding import derive_seed
 from graft.methods.base import Method
 from graft.methods.blocks.adaptation import adapt_source, renormalise
@@ -36,11 +36,18 @@ from graft.methods.blocks.diagnostics import mixture_spread
 from graft.methods.blocks.propagation import joint_features, neighbour_graph, propagate
 from graft.methods.blocks.targets import fresh_target, known_classes, require_sources
 from graft.methods.blocks.weight_cap import cap_teachers
-from graft.methods.cost import graft_work
+from graft.methods.cost import graft_cost
 from graft.methods.hat.dictionary import sharpened
 from graft.methods.hat.mixer import stack_features, stack_heads
 from graft.models.zoo import Network
-from graft.training import Learned, Lesson, Source, count_steps, minimise, parameter_group
+from graft.training import (
+    Source,
+    TrainedModel,
+    TrainingTask,
+    count_steps,
+    minimise,
+    parameter_group,
+)
 
 Part = Literal["heads", "norms", "agreement", "propagation", "sharpening", "start", "augmentation"]
 _UNKNOWN = -30.0  # the logit of a class that a source does not know
@@ -57,44 +64,44 @@ class _Teachers:
     mask_TC: Tensor
 
 
-def fit_graft(lesson: Lesson, without: Collection[Part] = ()) -> Learned:
+def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedModel:
     """Grow the target. ``without`` leaves parts out, for the ablation."""
-    require_sources(lesson.sources)
-    growth = lesson.config.growth
-    x_N = torch.cat([lesson.x_L, lesson.x_U])
-    teachers = adapt_teachers(lesson, x_N, without)
-    taught_NC, agreement_T, weight_T = agreed_prediction(teachers, lesson, without)
-    temperature = 1.0 if "sharpening" in without else growth.knowledge_temperature
-    taught_UC = sharpened(taught_NC[len(lesson.x_L) :], temperature)
-    start = None if "start" in without else grafted_start(lesson, teachers, agreement_T)
-    target = start or fresh_target(lesson)
-    _train(target, taught_UC, lesson, augmented="augmentation" not in without)
+    require_sources(task.sources)
+    settings = task.config.graft
+    x_N = torch.cat([task.x_L, task.x_U])
+    teachers = adapt_teachers(task, x_N, without)
+    soft_targets_NC, agreement_T, weight_T = agreed_prediction(teachers, task, without)
+    temperature = 1.0 if "sharpening" in without else settings.knowledge_temperature
+    soft_targets_UC = sharpened(soft_targets_NC[len(task.x_L) :], temperature)
+    start = None if "start" in without else grafted_start(task, teachers, agreement_T)
+    target = start or fresh_target(task)
+    _train(target, soft_targets_UC, task, augmented="augmentation" not in without)
     renormalise(target, x_N)
-    return Learned(
-        architecture=lesson.architecture,
+    return TrainedModel(
+        architecture=task.architecture,
         network=target,
-        mask_C=known_classes(lesson),
-        used=lesson.sources,
+        mask_C=known_classes(task),
+        used=task.sources,
         figures={"started_from_source": float(start is not None)},
         # A source weighs the same on every sample: what its one or two forms weigh together.
-        trace=FusionTrace(
-            mixture_SQ=mixture_spread(weight_T.view(-1, len(lesson.sources)).sum(0)[:, None])
+        diagnostics=FusionDiagnostics(
+            mixture_SQ=mixture_spread(weight_T.view(-1, len(task.sources)).sum(0)[:, None])
         ),
     )
 
 
-def adapt_teachers(lesson: Lesson, x_N: Tensor, without: Collection[Part] = ()) -> _Teachers:
+def adapt_teachers(task: TrainingTask, x_N: Tensor, without: Collection[Part] = ()) -> _Teachers:
     """Step 1: every source as it came, then every source renormalised; no encoder learns."""
-    sources = [replace(s, mask_C=s.mask_C | lesson.label_mask) for s in lesson.sources]
+    sources = [replace(s, mask_C=s.mask_C | task.label_mask) for s in task.sources]
     if "norms" not in without:
-        sources += [adapt_source(source, x_N, lesson.label_mask) for source in lesson.sources]
+        sources += [adapt_source(source, x_N, task.label_mask) for source in task.sources]
     features_TNF = stack_features(sources, x_N)
     weight_TFC, bias_TC = stack_heads(sources)
     mask_TC = torch.stack([torch.from_numpy(source.mask_C) for source in sources])
     if "heads" not in without:
-        labelled_TLF = features_TNF[:, : len(lesson.x_L)]
+        labelled_TLF = features_TNF[:, : len(task.x_L)]
         weight_TFC, bias_TC = train_heads(
-            labelled_TLF, lesson.y_L, weight_TFC, bias_TC, mask_TC, lesson.config.growth
+            labelled_TLF, task.y_L, weight_TFC, bias_TC, mask_TC, task.config.graft
         )
     return _Teachers(tuple(sources), features_TNF, weight_TFC, bias_TC, mask_TC)
 
@@ -105,53 +112,53 @@ def train_heads(
     weight_TFC: Tensor,
     bias_TC: Tensor,
     mask_TC: Tensor,
-    growth: GrowthConfig,
+    settings: GraftConfig,
 ) -> tuple[Tensor, Tensor]:
     """All heads at once, on cached features: CE on L + pull ||W - W_s||^2, summed over teachers."""
     weight, bias = weight_TFC.clone().requires_grad_(), bias_TC.clone().requires_grad_()
-    optimiser = torch.optim.Adam([weight, bias], lr=growth.head_learning_rate, fused=True)
+    optimiser = torch.optim.Adam([weight, bias], lr=settings.head_learning_rate, fused=True)
     y_TL = y_L.expand(len(features_TLF), -1)
-    for _ in range(growth.head_steps):
+    for _ in range(settings.head_steps):
         optimiser.zero_grad()
         logits_TLC = _logits(features_TLF, weight, bias, mask_TC)
         loss = F.cross_entropy(logits_TLC.flatten(0, 1), y_TL.flatten(), reduction="sum")
-        pulled = growth.head_pull * ((weight - weight_TFC) ** 2).sum()
+        pulled = settings.head_l2_sp * ((weight - weight_TFC) ** 2).sum()
         (loss / len(y_L) + pulled).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return weight.detach(), bias.detach()
 
 
 def agreed_prediction(
-    teachers: _Teachers, lesson: Lesson, without: Collection[Part] = ()
+    teachers: _Teachers, task: TrainingTask, without: Collection[Part] = ()
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Step 2: what the teachers agree on, for L and U (N, C), how far each agrees with it (T,),
     and what each weighed in it (T,).
 
     A dozen labels say too little of which teacher to trust; all rows together say more.
     """
-    growth = lesson.config.growth
+    settings = task.config.graft
     logits_TNC = _logits(
         teachers.features_TNF, teachers.weight_TFC, teachers.bias_TC, teachers.mask_TC
     )
     log_TNC = torch.log_softmax(logits_TNC, dim=-1)
-    y_LC = F.one_hot(lesson.y_L, lesson.task.num_classes).float()
+    y_LC = F.one_hot(task.y_L, task.task.num_classes).float()
     graph = None
     if "propagation" not in without:
-        graph = neighbour_graph(joint_features(teachers.features_TNF), growth.num_neighbours)
+        graph = neighbour_graph(joint_features(teachers.features_TNF), settings.num_neighbours)
     trust_T = torch.full((len(log_TNC),), 1 / len(log_TNC))
-    share_cap = lesson.config.trust.share_cap
+    max_source_weight = task.config.trust.max_source_weight
     source_T = [source.model_id for source in teachers.sources]
-    rounds = 0 if "agreement" in without else growth.agreement_rounds
+    rounds = 0 if "agreement" in without else settings.agreement_iterations
     for _ in range(rounds + 1):
         weight_T = trust_T
         agreed_NC = geometric_mean(log_TNC, weight_T)
         agreed_NC[: len(y_LC)] = y_LC
         if graph is not None:
-            agreed_NC = propagate(agreed_NC, graph, growth.spread_share)
+            agreed_NC = propagate(agreed_NC, graph, settings.propagation_alpha)
         agreement_T = (log_TNC.argmax(2) == agreed_NC.argmax(1)).float().mean(1)
-        trust_T = torch.softmax(growth.trust * agreement_T, dim=0)
-        if share_cap < 1:
-            trust_T = cap_teachers(trust_T, source_T, share_cap)
+        trust_T = torch.softmax(settings.agreement_weight * agreement_T, dim=0)
+        if max_source_weight < 1:
+            trust_T = cap_teachers(trust_T, source_T, max_source_weight)
     return agreed_NC, agreement_T, weight_T
 
 
@@ -164,13 +171,13 @@ def geometric_mean(log_TNC: Tensor, weight_T: Tensor) -> Tensor:
     return torch.softmax((weight_T[:, None, None] * log_TNC.clamp_min(-14.0)).sum(0), dim=-1)
 
 
-def grafted_start(lesson: Lesson, teachers: _Teachers, agreement_T: Tensor) -> Network | None:
+def grafted_start(task: TrainingTask, teachers: _Teachers, agreement_T: Tensor) -> Network | None:
     """Step 3's start: of the teachers of the target's own architecture, the one that agrees
     most, with its new head; None where there is none."""
     kin = [
         place
         for place, source in enumerate(teachers.sources)
-        if source.architecture == lesson.architecture
+        if source.architecture == task.architecture
     ]
     if not kin:
         return None
@@ -183,25 +190,27 @@ def grafted_start(lesson: Lesson, teachers: _Teachers, agreement_T: Tensor) -> N
     return network
 
 
-def _train(target: Network, taught_UC: Tensor, lesson: Lesson, *, augmented: bool) -> None:
-    growth, training = lesson.config.growth, lesson.config.training
-    num_labelled, num_unlabelled = len(lesson.x_L), len(lesson.x_U)
+def _train(
+    target: Network, soft_targets_UC: Tensor, task: TrainingTask, *, augmented: bool
+) -> None:
+    settings, training = task.config.graft, task.config.training
+    num_labelled, num_unlabelled = len(task.x_L), len(task.x_U)
     _, usual_steps = count_steps(num_labelled + num_unlabelled, training)
-    steps = math.ceil(growth.steps_share * usual_steps)
-    generator = torch.Generator().manual_seed(derive_seed("augment", lesson.seed))
+    steps = math.ceil(settings.steps_fraction * usual_steps)
+    generator = torch.Generator().manual_seed(derive_seed("augment", task.seed))
     target.train()
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        x = torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]])
+        x = torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
         if augmented:
-            x = augment(x, lesson.task.modality, growth, generator)
+            x = augment(x, task.task.modality, settings, generator)
         logits_BC = target(x)
         split = len(labelled_B)
-        supervised = F.cross_entropy(logits_BC[:split], lesson.y_L[labelled_B])
+        supervised = F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
         if split == len(x):
             return supervised
-        taught = F.cross_entropy(logits_BC[split:], taught_UC[unlabelled_B])
-        return supervised + growth.teaching * taught
+        soft_targets = F.cross_entropy(logits_BC[split:], soft_targets_UC[unlabelled_B])
+        return supervised + settings.distillation_weight * soft_targets
 
     def rate(step: int) -> float:
         """Up over the first tenth of the steps, then down to zero along a cosine."""
@@ -209,11 +218,11 @@ def _train(target: Network, taught_UC: Tensor, lesson: Lesson, *, augmented: boo
 
     minimise(
         loss_of,
-        [parameter_group(target, growth.learning_rate)],
+        [parameter_group(target, settings.learning_rate)],
         num_labelled,
         num_unlabelled,
         replace(training, max_steps=steps),
-        lesson.seed,
+        task.seed,
         rate=rate,
     )
 
@@ -237,15 +246,15 @@ _CONSENSUS: tuple[Part, ...] = ("norms", "propagation", "agreement")
 _grown = partial(
     Method,
     fit=fit_graft,
-    reach="selected",
+    sources_needed="selected",
     precision="base",
     warm_start=True,
-    work=graft_work,
-    reads=("growth",),
+    cost=graft_cost,
+    reads=("graft",),
 )
 METHODS = (
     _grown(name="graft", title="graft"),
-    _grown(name="graft-founders", title="graft, founders only", founders_only=True),
+    _grown(name="graft-founders", title="graft, initial domains only", initial_only=True),
     *(
         _grown(
             name=f"graft-no-{part}",

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from graft.core.config import TrainingConfig
 from graft.methods.base import Method
 from graft.methods.blocks.targets import best_source, fresh_target
-from graft.methods.cost import mutual_work
+from graft.methods.cost import mutual_cost
 from graft.models.zoo import Network
-from graft.training import Learned, Lesson, minimise, parameter_group
+from graft.training import TrainedModel, TrainingTask, minimise, parameter_group
 
 # Where a network is listened to: the end of each of its stages.
 _STAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -217,37 +217,37 @@ def learn_mutually(
         learner.eval()
 
 
-def fit_hmkd(lesson: Lesson) -> Learned:
+def fit_hmkd(task: TrainingTask) -> TrainedModel:
     """The source that is best on L and a fresh target learn mutually on L.
 
-    Rates, batch and number of steps are the lesson's, as for every other method (ours).
+    Rates, batch and number of steps are the training task's, as for every other method (ours).
     """
-    best = best_source(lesson)
+    best = best_source(task)
     config = MutualConfig()
     teacher = Learner(
-        copy.deepcopy(best.network), best.architecture, lesson.x_L, config.width, lesson.seed
+        copy.deepcopy(best.network), best.architecture, task.x_L, config.width, task.seed
     )
-    student = Learner(
-        fresh_target(lesson), lesson.architecture, lesson.x_L, config.width, lesson.seed + 1
-    )
+    student = Learner(fresh_target(task), task.architecture, task.x_L, config.width, task.seed + 1)
     learn_mutually(
         student,
         teacher,
-        lesson.x_L,
-        lesson.y_L,
-        lesson.config.training,
-        lesson.seed,
+        task.x_L,
+        task.y_L,
+        task.config.training,
+        task.seed,
         config,
-        num_unlabelled=len(lesson.x_U),
+        num_unlabelled=len(task.x_U),
     )
-    return Learned(
-        architecture=lesson.architecture,
+    return TrainedModel(
+        architecture=task.architecture,
         network=student.network,
-        mask_C=lesson.label_mask,
+        mask_C=task.label_mask,
         used=(best,),
     )
 
 
 METHODS = (
-    Method(name="hmkd", title="HMKD-style", fit=fit_hmkd, reach="selected", work=mutual_work),
+    Method(
+        name="hmkd", title="HMKD-style", fit=fit_hmkd, sources_needed="selected", cost=mutual_cost
+    ),
 )

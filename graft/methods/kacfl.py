@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from graft.core.config import TrainingConfig
 from graft.methods.base import Method
 from graft.methods.blocks.targets import fresh_target, require_sources
-from graft.methods.cost import common_features_work, soft_targets_work
+from graft.methods.cost import common_features_cost, soft_targets_cost
 from graft.models.zoo import Network
 from graft.training import (
-    Learned,
-    Lesson,
     Source,
+    TrainedModel,
+    TrainingTask,
     features_in_batches,
     masked_probabilities,
     minimise,
@@ -165,30 +165,26 @@ def teach_common_features(
     def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
         student_BF = student.features(x_N[rows_B])
         soft = soft_cross_entropy(student.head(student_BF), target_NC[rows_B])
-        taught = [features_NF[rows_B] for features_NF in features]
-        return soft + config.feature_weight * space.common_loss(student_BF, taught, config)
+        soft_targets = [features_NF[rows_B] for features_NF in features]
+        return soft + config.feature_weight * space.common_loss(student_BF, soft_targets, config)
 
     groups = [parameter_group(part, training.learning_rate) for part in (student, space)]
     minimise(loss_of, groups, len(x_N), 0, training, seed)
     student.eval()
 
 
-def fit_kacfl(lesson: Lesson) -> Learned:
+def fit_kacfl(task: TrainingTask) -> TrainedModel:
     """KA-CFL from the selected sources on all of the domain's windows; its labels stay unread."""
-    student = fresh_target(lesson)
-    teach_common_features(
-        student, lesson.sources, _windows(lesson), lesson.config.training, lesson.seed
-    )
-    return _learned(student, lesson)
+    student = fresh_target(task)
+    teach_common_features(student, task.sources, _windows(task), task.config.training, task.seed)
+    return _trained_model(student, task)
 
 
-def fit_soft_targets(lesson: Lesson) -> Learned:
+def fit_soft_targets(task: TrainingTask) -> TrainedModel:
     """Soft-target distillation alone, from the same teachers on the same windows."""
-    student = fresh_target(lesson)
-    teach_soft_targets(
-        student, lesson.sources, _windows(lesson), lesson.config.training, lesson.seed
-    )
-    return _learned(student, lesson)
+    student = fresh_target(task)
+    teach_soft_targets(student, task.sources, _windows(task), task.config.training, task.seed)
+    return _trained_model(student, task)
 
 
 def _ask_teachers(teachers: Sequence[Source], x_N: Tensor) -> Tensor:
@@ -197,16 +193,16 @@ def _ask_teachers(teachers: Sequence[Source], x_N: Tensor) -> Tensor:
     return soft_targets(logits_SNC, torch.from_numpy(np.stack([t.mask_C for t in teachers])))
 
 
-def _windows(lesson: Lesson) -> Tensor:
-    return torch.cat([lesson.x_L, lesson.x_U])
+def _windows(task: TrainingTask) -> Tensor:
+    return torch.cat([task.x_L, task.x_U])
 
 
-def _learned(student: Network, lesson: Lesson) -> Learned:
-    return Learned(
-        architecture=lesson.architecture,
+def _trained_model(student: Network, task: TrainingTask) -> TrainedModel:
+    return TrainedModel(
+        architecture=task.architecture,
         network=student,
-        mask_C=np.any([source.mask_C for source in lesson.sources], axis=0),
-        used=lesson.sources,
+        mask_C=np.any([source.mask_C for source in task.sources], axis=0),
+        used=task.sources,
     )
 
 
@@ -223,14 +219,14 @@ METHODS = (
         name="kacfl",
         title="KA-CFL-style",
         fit=fit_kacfl,
-        reach="selected",
-        work=common_features_work,
+        sources_needed="selected",
+        cost=common_features_cost,
     ),
     Method(
         name="soft-kd",
         title="Soft targets",
         fit=fit_soft_targets,
-        reach="selected",
-        work=soft_targets_work,
+        sources_needed="selected",
+        cost=soft_targets_cost,
     ),
 )

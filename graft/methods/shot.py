@@ -15,10 +15,10 @@ from torch import Tensor
 
 from graft.methods.base import Method
 from graft.methods.blocks.targets import best_source
-from graft.methods.cost import shot_work
+from graft.methods.cost import shot_cost
 from graft.training import (
-    Learned,
-    Lesson,
+    TrainedModel,
+    TrainingTask,
     features_in_batches,
     masked_probabilities,
     minimise,
@@ -63,39 +63,43 @@ def cluster_labels(features_SUF: Tensor, predictions_SUC: Tensor, mixture_S: Ten
     return nearest_U
 
 
-def fit_shot(lesson: Lesson) -> Learned:
+def fit_shot(task: TrainingTask) -> TrainedModel:
     """Move the best source's encoder to the domain; its head moves only where L shows a class
     that it never saw."""
-    best, training = best_source(lesson), lesson.config.training
-    known_C = best.mask_C | lesson.label_mask
+    best, training = best_source(task), task.config.training
+    known_C = best.mask_C | task.label_mask
     network = copy.deepcopy(best.network)
     network.head.requires_grad_(bool((known_C != best.mask_C).any()))
     unknown_C = ~torch.from_numpy(known_C)
-    pseudo_U = torch.empty(len(lesson.x_U), dtype=torch.int64)
+    pseudo_U = torch.empty(len(task.x_U), dtype=torch.int64)
 
     @torch.no_grad()
     def renew_labels() -> None:
-        features_UF = features_in_batches(network, lesson.x_U)
+        features_UF = features_in_batches(network, task.x_U)
         network.train()
         predictions_UC = masked_probabilities(network.head(features_UF), ~unknown_C)
         pseudo_U.copy_(cluster_labels(features_UF[None], predictions_UC[None], torch.ones(1)))
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        logits_BC = network(torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]]))
+        logits_BC = network(torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
         logits_BC = logits_BC.masked_fill(unknown_C, float("-inf"))
         split = len(labelled_B)
         return (
-            F.cross_entropy(logits_BC[:split], lesson.y_L[labelled_B])
+            F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
             + information_loss(torch.softmax(logits_BC[split:], dim=1))
             + PSEUDO_LABEL_SHARE * F.cross_entropy(logits_BC[split:], pseudo_U[unlabelled_B])
         )
 
     groups = [parameter_group(network, training.learning_rate)]
-    rows = len(lesson.x_L), len(lesson.x_U)
-    minimise(loss_of, groups, *rows, training, lesson.seed, renew_labels)
-    return Learned(
+    rows = len(task.x_L), len(task.x_U)
+    minimise(loss_of, groups, *rows, training, task.seed, renew_labels)
+    return TrainedModel(
         architecture=best.architecture, network=network.eval(), mask_C=known_C, used=(best,)
     )
 
 
-METHODS = (Method(name="shot", title="SHOT-style", fit=fit_shot, reach="selected", work=shot_work),)
+METHODS = (
+    Method(
+        name="shot", title="SHOT-style", fit=fit_shot, sources_needed="selected", cost=shot_cost
+    ),
+)

@@ -10,14 +10,14 @@ from torch import Tensor
 from graft.core.config import TrainingConfig
 from graft.core.records import BoolArray
 from graft.methods.base import Method
-from graft.methods.cost import supervised_work
+from graft.methods.cost import supervised_cost
 from graft.models.zoo import Network
 from graft.training import (
-    Learned,
-    Lesson,
     Prototypes,
     Source,
     SupervisedJob,
+    TrainedModel,
+    TrainingTask,
     train_alone,
     train_supervised_many,
 )
@@ -40,21 +40,24 @@ class Course:
     used: tuple[Source | Prototypes, ...] = ()
 
 
-Plan = Callable[[Lesson], Course]
+Plan = Callable[[TrainingTask], Course]
 
 
 def on_labels(
-    lesson: Lesson, network: Network, mask_C: BoolArray, used: tuple[Source | Prototypes, ...] = ()
+    task: TrainingTask,
+    network: Network,
+    mask_C: BoolArray,
+    used: tuple[Source | Prototypes, ...] = (),
 ) -> Course:
     """Train a network of the target's architecture on L."""
     return Course(
-        architecture=lesson.architecture,
+        architecture=task.architecture,
         network=network,
-        x=lesson.x_L,
-        y_N=lesson.y_L,
+        x=task.x_L,
+        y_N=task.y_L,
         mask_C=mask_C,
-        training=lesson.config.training,
-        seed=lesson.seed,
+        training=task.config.training,
+        seed=task.seed,
         used=used,
     )
 
@@ -62,38 +65,38 @@ def on_labels(
 def supervised(plan: Plan, **facts: Any) -> Method:
     """The method that trains as ``plan`` lays out; ``facts`` are Method's other fields."""
     own = {"fit": partial(fit_course, plan), "fit_many": partial(fit_courses, plan)}
-    return Method(**{"work": supervised_work, **own, **facts})
+    return Method(**{"cost": supervised_cost, **own, **facts})
 
 
-def fit_course(plan: Plan, lesson: Lesson) -> Learned:
-    """Train one lesson's network."""
-    course = plan(lesson)
-    train_alone(_job(course, lesson))
-    return _learned(course)
+def fit_course(plan: Plan, task: TrainingTask) -> TrainedModel:
+    """Train one training task's network."""
+    course = plan(task)
+    train_alone(_job(course, task))
+    return _trained_model(course)
 
 
-def fit_courses(plan: Plan, lessons: Sequence[Lesson], accelerator: str) -> list[Learned]:
-    """Train the networks of many lessons side by side."""
-    courses = [plan(lesson) for lesson in lessons]
-    jobs = [_job(course, lesson) for course, lesson in zip(courses, lessons, strict=True)]
+def fit_courses(plan: Plan, tasks: Sequence[TrainingTask], accelerator: str) -> list[TrainedModel]:
+    """Train the networks of many training tasks side by side."""
+    courses = [plan(task) for task in tasks]
+    jobs = [_job(course, task) for course, task in zip(courses, tasks, strict=True)]
     train_supervised_many(jobs, accelerator)
-    return list(map(_learned, courses))
+    return list(map(_trained_model, courses))
 
 
-def _job(course: Course, lesson: Lesson) -> SupervisedJob:
+def _job(course: Course, task: TrainingTask) -> SupervisedJob:
     """As many steps as every other method takes."""
     return SupervisedJob(
         network=course.network,
         x=course.x,
         y_N=course.y_N,
-        num_rows=len(lesson.x_L) + len(lesson.x_U),
+        num_rows=len(task.x_L) + len(task.x_U),
         config=course.training,
         seed=course.seed,
     )
 
 
-def _learned(course: Course) -> Learned:
-    return Learned(
+def _trained_model(course: Course) -> TrainedModel:
+    return TrainedModel(
         architecture=course.architecture,
         network=course.network.eval(),
         mask_C=course.mask_C,

@@ -51,7 +51,7 @@ class Releases(Protocol):
 class SeededReleases:
     """Releases of a simulated domain: noise from (seed, domain, round) and the release's key.
 
-    A simulated device keeps nothing between two orders, so what was spent before is told it.
+    A simulated device keeps nothing between two requests, so what was spent before is told it.
     """
 
     config: PolicyConfig

@@ -24,21 +24,21 @@ def profile_domain(
     number of samples is told as it is. Raises PolicyError where the budget is spent.
     """
     counts_C = np.bincount(y_L, minlength=task.num_classes)
-    told_C: IntArray | None
+    released_C: IntArray | None
     if policy.settings.epsilon is None:
         per_sample_NP = sample_statistics(x)
         statistics_D = np.concatenate([per_sample_NP.mean(0), per_sample_NP.std(0)])
         present = counts_C[counts_C > 0]
         too_few = bool((present < policy.settings.min_class_count).any())
-        told_C = None if too_few or policy.settings.withhold_class_counts else counts_C
+        released_C = None if too_few or policy.settings.withhold_class_counts else counts_C
     else:
-        statistics_D, told_C = _noisy_profile(domain_id, x, counts_C, policy)
+        statistics_D, released_C = _noisy_profile(domain_id, x, counts_C, policy)
     return DomainProfile(
         domain_id=domain_id,
         task=task.name,
         num_samples=len(x),
         statistics_D=statistics_D.astype(np.float32),
-        class_counts_C=None if told_C is None else told_C.astype(np.int64),
+        class_counts_C=None if released_C is None else released_C.astype(np.int64),
     )
 
 
@@ -175,7 +175,7 @@ def _noisy_centroids(
     exact_CG = np.concatenate([of_class_CN @ rows_NF, of_class_CN.sum(1, keepdims=True)], axis=1)
     noisy_CG = policy.noisy(name, order, {"sums and counts": (exact_CG, 2.0)})["sums and counts"]
     counts_C1 = noisy_CG[:, -1:]
-    told_CF = settings.feature_bound * noisy_CG[:, :-1] / np.maximum(counts_C1, 1)
+    released_CF = settings.feature_bound * noisy_CG[:, :-1] / np.maximum(counts_C1, 1)
     enough_C1 = counts_C1 >= settings.min_class_count
-    centroids_CF: FloatArray = np.where(enough_C1, told_CF, 0).astype(np.float32)
+    centroids_CF: FloatArray = np.where(enough_C1, released_CF, 0).astype(np.float32)
     return centroids_CF

@@ -1,4 +1,4 @@
-"""How long a round takes a newcomer, by device class: what was measured and what was simulated."""
+"""How long a round takes a target, by device class: what was measured and what was simulated."""
 
 import dataclasses
 from collections import defaultdict
@@ -19,7 +19,7 @@ CLASS_HEADINGS = (
     "Simulated compute, p50 / p95 / p99", "Simulated round, p50 / p95 / p99", "Late (simulated)",
 )  # fmt: skip
 CLASS_CAPTION = (
-    "Measured: CPU seconds of the machine that ran the newcomer's device. Simulated: the same work "
+    "Measured: CPU seconds of the machine that ran the target's device. Simulated: the same work "
     "on its device class, and its whole round with transfers over its link class, probes and "
     "waiting, from the round's start to its report."
 )
@@ -27,11 +27,11 @@ CLASS_CAPTION = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassTimes:
-    """One device class under one method, over the newcomers that finished: nearest-rank
+    """One device class under one method, over the target domains that finished: nearest-rank
     percentiles in seconds, None where nothing was timed; ``late`` None without a deadline."""
 
     device_class: str
-    newcomers: int
+    targets: int
     measured_compute_s: Marks | None
     simulated_compute_s: Marks | None
     simulated_round_s: Marks | None
@@ -41,7 +41,7 @@ class ClassTimes:
 def class_times(
     rows: Iterable[ResultRow], method: str, deadline_s: float | None = None
 ) -> tuple[ClassTimes, ...]:
-    """The classes by name. Empty where no newcomer of the method was simulated."""
+    """The classes by name. Empty where no target domain of the method was simulated."""
     groups: dict[str, list[ResultRow]] = defaultdict(list)
     for row in rows:
         if row.round_index >= 1 and row.method == method and row.simulated_s is not None:
@@ -53,7 +53,7 @@ def class_cells(times: ClassTimes) -> list[str]:
     """One row under ``CLASS_HEADINGS``."""
     return [
         times.device_class,
-        str(times.newcomers),
+        str(times.targets),
         *(
             _marks_text(marks)
             for marks in (
@@ -62,7 +62,7 @@ def class_cells(times: ClassTimes) -> list[str]:
                 times.simulated_round_s,
             )
         ),
-        NONE if times.late is None else f"{times.late} of {times.newcomers}",
+        NONE if times.late is None else f"{times.late} of {times.targets}",
     ]
 
 
@@ -75,7 +75,7 @@ def _times(name: str, rows: Sequence[ResultRow], deadline_s: float | None) -> Cl
     finished_s = [row.simulated_s for row in rows if row.simulated_s is not None]
     return ClassTimes(
         device_class=name,
-        newcomers=len(rows),
+        targets=len(rows),
         measured_compute_s=_marks(row.compute_s for row in rows),
         simulated_compute_s=_marks(row.simulated_compute_s for row in rows),
         simulated_round_s=_marks(finished_s),

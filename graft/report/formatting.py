@@ -4,7 +4,7 @@ from graft.methods import methods_by_name
 
 LABEL_ONLY = "label-only"
 SHIP_ALL = "average-kd-all"
-ALL_LABELS = "all-labels"  # trains on labels that a newcomer does not have: no rival
+ALL_LABELS = "all-labels"  # trains on labels that a target domain does not have: no rival
 NOT_RUN = "not run"
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -70,7 +70,7 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """A count with its noun, e.g. "1 newcomer", "2 newcomers"."""
+    """A count with its noun, e.g. "1 target domain", "2 target domains"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 

@@ -82,9 +82,9 @@ class RunWatcher:
         tables, config = read_tables(self.folder)
         run = tables["run"]
         if self._read_rounds():
-            newcomers = [row for row in self._rows if row.round_index >= 1]
-            self._methods = summarise(newcomers, (), config) if newcomers else ()
-            self._rounds = summarise_rounds(newcomers, config)
+            targets = [row for row in self._rows if row.round_index >= 1]
+            self._methods = summarise(targets, (), config) if targets else ()
+            self._rounds = summarise_rounds(targets, config)
         return Snapshot(
             run_id=run["id"],
             status=run["status"],

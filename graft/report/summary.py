@@ -1,6 +1,6 @@
-"""A run in numbers: what each method reached, what it cost, and on how many newcomers that rests.
+"""A run in numbers: what each method reached, what it cost, and on how many targets that rests.
 
-A newcomer is a (round, domain) pair of rounds 1 and later. Accuracies, macro-F1 and gains are
+A target domain is a (round, domain) pair of rounds 1 and later. Accuracies, macro-F1 and gains are
 shares of 1. Bytes are payload bytes; seconds are measured on the device.
 """
 
@@ -15,24 +15,24 @@ from graft.core.config import ExpansionConfig
 from graft.core.ledger import is_upload, total_bytes
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
-from graft.methods import FOUNDER
+from graft.methods import INITIAL
 from graft.report.formatting import LABEL_ONLY, SHIP_ALL
 
 Interval = tuple[float, float]
-Newcomer = tuple[int, str]
+Target = tuple[int, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodSummary:
-    """One method over all newcomers.
+    """One method over all target domains.
 
-    ``wanted`` is every newcomer of the run, whatever came of it under this method;
+    ``wanted`` is every target domain of the run, whatever came of it under this method;
     ``failed`` names those with an error, ``missing`` those without any row. Means, ``worst_*``
     and intervals are over the ``finished`` ones alone, and None where there are none (an
-    interval needs two). ``gain_*`` pairs each newcomer with itself under label-only, over the
+    interval needs two). ``gain_*`` pairs each target domain with itself under label-only, over the
     ``gain_pairs`` that finished both. ``bytes_*`` and ``device_s_total`` include what failed
-    newcomers spent. ``ship_all_share`` is this method's bytes down over ship-all's, without
-    the newcomers that either did not finish; None where ship-all was not run.
+    target domains spent. ``ship_all_share`` is this method's bytes down over ship-all's, without
+    the target domains that either did not finish; None where ship-all was not run.
     """
 
     method: str
@@ -67,7 +67,7 @@ class MethodSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundSummary:
-    """One method in one round (1 and later): accuracy over the newcomers that finished."""
+    """One method in one round (1 and later): accuracy over the target domains that finished."""
 
     method: str
     round_index: int
@@ -79,7 +79,7 @@ class RoundSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DomainGain:
-    """One newcomer's accuracy under a method minus its own under label-only."""
+    """One target domain's accuracy under a method minus its own under label-only."""
 
     domain_id: str
     round_index: int
@@ -104,7 +104,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 def methods_of(rows: Iterable[ResultRow], config: ExpansionConfig) -> tuple[str, ...]:
     """The configured methods in their order, then any other that the rows hold."""
     known = config.methods
-    others = {row.method for row in rows if row.round_index >= 1} - {*known, FOUNDER}
+    others = {row.method for row in rows if row.round_index >= 1} - {*known, INITIAL}
     return (*known, *sorted(others))
 
 
@@ -113,8 +113,8 @@ def is_finished(row: ResultRow) -> bool:
     return row.error is None and row.accuracy is not None and math.isfinite(row.accuracy)
 
 
-def finished_accuracies(rows: Iterable[ResultRow], method: str) -> dict[Newcomer, float]:
-    """Accuracy of each newcomer that finished ``method``."""
+def finished_accuracies(rows: Iterable[ResultRow], method: str) -> dict[Target, float]:
+    """Accuracy of each target domain that finished ``method``."""
     return {
         (row.round_index, row.domain_id): row.accuracy
         for row in rows
@@ -126,7 +126,7 @@ def finished_accuracies(rows: Iterable[ResultRow], method: str) -> dict[Newcomer
 
 
 def domain_gains(rows: Sequence[ResultRow], method: str) -> tuple[DomainGain, ...]:
-    """Gains over label-only, lowest first, of the newcomers that finished both."""
+    """Gains over label-only, lowest first, of the target domains that finished both."""
     return _gains(finished_accuracies(rows, method), finished_accuracies(rows, LABEL_ONLY))
 
 
@@ -135,7 +135,7 @@ def summarise(
 ) -> tuple[MethodSummary, ...]:
     """A summary per method, the main method first, over rounds 1 and later."""
     methods = methods_of(rows, config)
-    rows_of: dict[str, dict[Newcomer, ResultRow]] = {method: {} for method in methods}
+    rows_of: dict[str, dict[Target, ResultRow]] = {method: {} for method in methods}
     charged: dict[str, list[LedgerEntry]] = {method: [] for method in methods}
     for row in rows:
         if row.round_index >= 1 and row.method in rows_of:
@@ -143,10 +143,10 @@ def summarise(
     for entry in entries:
         if entry.round_index >= 1 and entry.method in charged:
             charged[entry.method].append(entry)
-    newcomers = sorted({newcomer for known in rows_of.values() for newcomer in known})
+    targets = sorted({target for known in rows_of.values() for target in known})
     reference = finished_accuracies(rows, LABEL_ONLY)
     return tuple(
-        _summarise_method(method, newcomers, rows_of, charged, reference) for method in methods
+        _summarise_method(method, targets, rows_of, charged, reference) for method in methods
     )
 
 
@@ -154,17 +154,17 @@ def summarise_rounds(
     rows: Sequence[ResultRow], config: ExpansionConfig
 ) -> tuple[RoundSummary, ...]:
     """A summary per method and round, methods in their order, rounds rising."""
-    newcomers = {(row.round_index, row.domain_id) for row in rows if row.round_index >= 1}
+    targets = {(row.round_index, row.domain_id) for row in rows if row.round_index >= 1}
     summaries = []
     for method in methods_of(rows, config):
         accuracies = finished_accuracies(rows, method)
-        for round_index in sorted({round_index for round_index, _ in newcomers}):
-            here = [value for newcomer, value in accuracies.items() if newcomer[0] == round_index]
+        for round_index in sorted({round_index for round_index, _ in targets}):
+            here = [value for target, value in accuracies.items() if target[0] == round_index]
             summaries.append(
                 RoundSummary(
                     method=method,
                     round_index=round_index,
-                    wanted=sum(newcomer[0] == round_index for newcomer in newcomers),
+                    wanted=sum(target[0] == round_index for target in targets),
                     finished=len(here),
                     accuracy_mean=mean_or_none(here),
                     accuracy_interval=mean_interval(here),
@@ -174,7 +174,7 @@ def summarise_rounds(
 
 
 def _gains(
-    accuracies: Mapping[Newcomer, float], reference: Mapping[Newcomer, float]
+    accuracies: Mapping[Target, float], reference: Mapping[Target, float]
 ) -> tuple[DomainGain, ...]:
     paired = [
         DomainGain(domain_id=key[1], round_index=key[0], gain=accuracy - reference[key])
@@ -186,13 +186,13 @@ def _gains(
 
 def _summarise_method(
     method: str,
-    newcomers: Sequence[Newcomer],
-    rows_of: Mapping[str, Mapping[Newcomer, ResultRow]],
+    targets: Sequence[Target],
+    rows_of: Mapping[str, Mapping[Target, ResultRow]],
     charged: Mapping[str, Sequence[LedgerEntry]],
-    reference: Mapping[Newcomer, float],
+    reference: Mapping[Target, float],
 ) -> MethodSummary:
     rows = rows_of[method]
-    finished = [rows[key] for key in newcomers if key in rows and is_finished(rows[key])]
+    finished = [rows[key] for key in targets if key in rows and is_finished(rows[key])]
     accuracies = finished_accuracies(finished, method)
     values = list(accuracies.values())
     worst = min(accuracies, key=lambda key: (accuracies[key], key[1]), default=None)
@@ -200,10 +200,10 @@ def _summarise_method(
     seconds = [row.compute_s for row in rows.values() if row.compute_s is not None]
     return MethodSummary(
         method=method,
-        wanted=len(newcomers),
+        wanted=len(targets),
         finished=len(finished),
-        failed=tuple(key[1] for key in newcomers if key in rows and not is_finished(rows[key])),
-        missing=tuple(key[1] for key in newcomers if key not in rows),
+        failed=tuple(key[1] for key in targets if key in rows and not is_finished(rows[key])),
+        missing=tuple(key[1] for key in targets if key not in rows),
         accuracy_mean=mean_or_none(values),
         accuracy_interval=mean_interval(values),
         worst_accuracy=accuracies[worst] if worst is not None else None,
@@ -214,7 +214,7 @@ def _summarise_method(
         macro_f1_mean=mean_or_none([row.macro_f1 for row in finished if row.macro_f1 is not None]),
         bytes_up=total_bytes(charged[method], is_upload),
         bytes_down=total_bytes(charged[method], lambda entry: not is_upload(entry)),
-        ship_all_share=_ship_all_share(method, newcomers, rows_of, charged),
+        ship_all_share=_ship_all_share(method, targets, rows_of, charged),
         device_s_total=math.fsum(seconds),
         device_s_mean=mean_or_none(seconds),
         peak_memory_bytes=max(
@@ -226,16 +226,16 @@ def _summarise_method(
 
 def _ship_all_share(
     method: str,
-    newcomers: Sequence[Newcomer],
-    rows_of: Mapping[str, Mapping[Newcomer, ResultRow]],
+    targets: Sequence[Target],
+    rows_of: Mapping[str, Mapping[Target, ResultRow]],
     charged: Mapping[str, Sequence[LedgerEntry]],
 ) -> float | None:
     if not rows_of.get(SHIP_ALL):
         return None
-    # A newcomer that broke off half way would make its method look cheap.
+    # A target domain that broke off half way would make its method look cheap.
     broken = {
         key
-        for key in newcomers
+        for key in targets
         for compared in (method, SHIP_ALL)
         if key not in rows_of[compared] or not is_finished(rows_of[compared][key])
     }

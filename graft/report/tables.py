@@ -33,12 +33,12 @@ HEADINGS = (
     "Measured time",
 )
 NOTES = (
-    "Accuracy, macro-F1 and gain over label-only are means over the newcomers that finished; "
+    "Accuracy, macro-F1 and gain over label-only are means over the target domains that finished; "
     "the interval is Student's t over domains. Bytes are payload and include what failed "
-    "newcomers spent; the share of ship-all's bytes down leaves out newcomers that either did "
-    "not finish. Device time is measured, summed over newcomers."
+    "targets spent; the share of ship-all's bytes down leaves out targets that either did "
+    "not finish. Device time is measured, summed over target domains."
 )
-INCOMPLETE_NOTE = "* incomplete: some newcomers failed, so its figures rest on fewer domains."
+INCOMPLETE_NOTE = "* incomplete: some target domains failed, so its figures rest on fewer domains."
 
 
 def table_cells(summary: MethodSummary) -> tuple[str, ...]:

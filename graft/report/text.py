@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graft.core.ledger import is_upload, total_bytes
-from graft.methods import FOUNDER
+from graft.methods import INITIAL
 from graft.report.formatting import (
     SHIP_ALL,
     bytes_text,
@@ -31,11 +31,11 @@ class FailureLine:
 
 
 def gained_words(main: MethodSummary, gains: Sequence[DomainGain]) -> list[str]:
-    """Sentences on accuracy and on the gain over label-only, lost newcomers included."""
+    """Sentences on accuracy and on the gain over label-only, lost target domains included."""
     name = display_name(main.method)
-    words = [f"{count_text(main.wanted, 'newcomer')} joined; {name} finished on {main.finished}."]
+    words = [f"{count_text(main.wanted, 'target')} joined; {name} finished on {main.finished}."]
     if main.accuracy_mean is None:
-        return [*words, "No newcomer finished, so there is no accuracy to report."]
+        return [*words, "No target domain finished, so there is no accuracy to report."]
     over = "" if main.complete else f" over the {main.count_label} that finished"
     sentence = f"Mean accuracy is {percent_text(main.accuracy_mean)}{over}"
     if main.accuracy_interval is not None:
@@ -45,7 +45,7 @@ def gained_words(main: MethodSummary, gains: Sequence[DomainGain]) -> list[str]:
     if main.gain_mean is None:
         return [*words, "Label-only was not run beside it, so no gain can be stated."]
     sentence = (
-        f"Against label-only on the same {count_text(main.gain_pairs, 'newcomer')} that is "
+        f"Against label-only on the same {count_text(main.gain_pairs, 'target')} that is "
         f"{points_text(main.gain_mean)} points"
     )
     if main.gain_interval is not None:
@@ -60,14 +60,14 @@ def gained_words(main: MethodSummary, gains: Sequence[DomainGain]) -> list[str]:
                      f"the largest loss is {points_text(lost[0].gain)} points "
                      f"({lost[0].domain_id}).")  # fmt: skip
     else:
-        words.append("No newcomer did worse than with label-only.")
+        words.append("No target domain did worse than with label-only.")
     return words
 
 
 def cost_words(main: MethodSummary, run: RunRecord) -> list[str]:
     """Sentences on payload bytes, on ship-all, and on measured time and memory."""
     words = [
-        f"{bytes_text(main.bytes_down)} of payload went down to the newcomers and "
+        f"{bytes_text(main.bytes_down)} of payload went down to the target domains and "
         f"{bytes_text(main.bytes_up)} up."
     ]
     if main.ship_all_share is not None:
@@ -84,7 +84,7 @@ def cost_words(main: MethodSummary, run: RunRecord) -> list[str]:
         )
     if main.device_s_mean is not None:
         words.append(f"Measured device time is {seconds_text(main.device_s_total)} in all, "
-                     f"{seconds_text(main.device_s_mean)} per newcomer.")  # fmt: skip
+                     f"{seconds_text(main.device_s_mean)} per target domain.")  # fmt: skip
     if main.peak_memory_bytes is not None:
         words.append(
             f"Training a model took at most {bytes_text(main.peak_memory_bytes)} of memory, "
@@ -96,9 +96,11 @@ def cost_words(main: MethodSummary, run: RunRecord) -> list[str]:
 def failed_words(summaries: Sequence[MethodSummary], run: RunRecord) -> list[str]:
     """A sentence for each method that is incomplete, or one that says that nothing failed."""
     words = []
-    founders = [row.domain_id for row in run.rows if row.round_index == 0 and row.error]
-    if founders:
-        words.append(f"{display_name(FOUNDER)}: {len(founders)} failed ({_names(founders)}).")
+    initial_domains = [row.domain_id for row in run.rows if row.round_index == 0 and row.error]
+    if initial_domains:
+        words.append(
+            f"{display_name(INITIAL)}: {len(initial_domains)} failed ({_names(initial_domains)})."
+        )
     for summary in summaries:
         parts = []
         if summary.failed:
@@ -108,7 +110,7 @@ def failed_words(summaries: Sequence[MethodSummary], run: RunRecord) -> list[str
         if parts:
             words.append(f"{display_name(summary.method)}, {summary.count_label} finished: "
                          f"{'; '.join(parts)}.")  # fmt: skip
-    return words or ["Nothing failed: every method finished on every newcomer."]
+    return words or ["Nothing failed: every method finished on every target domain."]
 
 
 def failure_lines(run: RunRecord) -> list[FailureLine]:

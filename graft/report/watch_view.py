@@ -37,7 +37,7 @@ def watch_view(now: Snapshot, time_now: datetime) -> RenderableType:
     if now.methods:
         tables.append(_methods(now))
     elif now.finished:
-        parts.append(Text("No round of newcomers is over yet.", style="dim"))
+        parts.append(Text("No round of target domains is over yet.", style="dim"))
     if now.bytes_by_phase:
         tables.append(_bytes(now))
     parts.append(Columns(tables, padding=(1, 3)))  # side by side where there is room

@@ -1,6 +1,6 @@
 """What a deployment's link carried, from three sides: measured, counted, and as modelled.
 
-Measured by the relay before the server, counted independently on the link, modelled by a
+Measured by the TCP proxy before the server, counted independently on the link, modelled by a
 simulation of the same run; by stage of a round and direction, beside the ledger's payload.
 """
 
@@ -23,7 +23,7 @@ from graft.report.wire_model import (
     timed_bytes,
 )
 from graft.wire.overhead import JOIN_DOWN_BYTES, JOIN_UP_BYTES, returned_bytes, stream_bytes
-from graft.wire.traffic_log import MeterLine
+from graft.wire.traffic_log import TrafficRecord
 
 STAGES: Final[tuple[Stage, ...]] = ("join", "profile", "probe", "learn")
 BETWEEN: Final = "between"
@@ -72,8 +72,8 @@ def read_stages(path: Path) -> list[StageTime]:
 def reconcile(
     stages: Sequence[StageTime],
     entries: Sequence[LedgerEntry],
-    measured: Sequence[MeterLine],
-    counted: Sequence[MeterLine] | None = None,
+    measured: Sequence[TrafficRecord],
+    counted: Sequence[TrafficRecord] | None = None,
     simulated: Sequence[LedgerEntry] | None = None,
     app_bytes: int = 0,
 ) -> tuple[StageTraffic, ...]:
@@ -120,8 +120,8 @@ def reconcile(
     return (*staged, *totals, down, up_row, *_totals(ALL, rows))
 
 
-def _by_stage(stages: Sequence[StageTime], lines: Iterable[MeterLine]) -> dict[Key, float]:
-    """Carried bytes by stage and direction."""
+def _by_stage(stages: Sequence[StageTime], lines: Iterable[TrafficRecord]) -> dict[Key, float]:
+    """TrafficCounters bytes by stage and direction."""
     shares: dict[Key, float] = defaultdict(float)
     for line in lines:
         span_s = line.until_s - line.since_s

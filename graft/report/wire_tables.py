@@ -16,7 +16,7 @@ HEADINGS: Final = (
 )  # fmt: skip
 NOTE: Final = (
     "Wire bytes are Ethernet frames with all headers. Measured: the kernel's counts of the "
-    "relay's connections. Counted: interfaces of the link. Modelled: the simulation's ledger, "
+    "TCP proxy's connections. Counted: interfaces of the link. Modelled: the simulation's ledger, "
     "with the calls and acknowledgements that go against its messages, the application's bundle, "
     "and, by time, what nodes sent while they waited and worked, for as long as each stage took."
 )

@@ -1,19 +1,19 @@
 """The algorithm, once for the simulator and the field: the cloud half and the device half."""
 
-from graft.rounds.architecture_averages import Averaging, found_groups
+from graft.rounds.architecture_averages import Averaging, average_by_architecture
 from graft.rounds.device import Device, configured_policy
-from graft.rounds.requests import answer_order, answer_together
-from graft.rounds.server import Admission, Round, expand_system, found_system
+from graft.rounds.requests import handle_request, handle_together
+from graft.rounds.server import Admission, Round, expand_system, train_initial_domains
 
 __all__ = [
     "Admission",
     "Averaging",
     "Device",
     "Round",
-    "answer_order",
-    "answer_together",
+    "average_by_architecture",
     "configured_policy",
     "expand_system",
-    "found_groups",
-    "found_system",
+    "handle_request",
+    "handle_together",
+    "train_initial_domains",
 ]

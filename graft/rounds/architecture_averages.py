@@ -1,4 +1,4 @@
-"""FedAvg in the cloud half: founders of one architecture train one model together.
+"""FedAvg in the cloud half: initial domains of one architecture train one model together.
 
 It runs after round 0, and only where a configured method starts from a group's model.
 """
@@ -10,11 +10,11 @@ from typing import Protocol
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Edge
-from graft.core.records import Failure, LearnOrder, LearnReport, ModelCard, failure_of
+from graft.core.records import Failure, ModelCard, TrainRequest, TrainResult, failure_of
 from graft.errors import EdgeError, GraftError
 from graft.methods import find_method
 from graft.methods.fedavg import FEDAVG_LOCAL
-from graft.rounds.server import Admission, Round, learn_reports, own_card
+from graft.rounds.server import Admission, Round, own_card, train_results
 
 Members = Sequence[tuple[ModelCard, int]]
 
@@ -31,57 +31,57 @@ class Averaging(Protocol):
         ...
 
 
-def found_groups(
-    founded: Round, edge: Edge, admit: Admission, averaging: Averaging, config: ExpansionConfig
+def average_by_architecture(
+    trained: Round, edge: Edge, admit: Admission, averaging: Averaging, config: ExpansionConfig
 ) -> Round:
     """Round 0 with the groups' models in its state.
 
-    A founder that fails in one of the ``training.group_rounds`` is a failure of the round and
-    is asked no more. Unchanged where no configured method wants a group's model.
+    An initial domain that fails in one of the ``training.fedavg_rounds`` is a failure of the round
+    and is asked no more. Unchanged where no configured method wants a group's model.
     """
-    if not any(find_method(name).group for name in config.methods):
-        return founded
-    members = {card.domain_id: card.architecture for card in founded.state.catalogue}
+    if not any(find_method(name).needs_average for name in config.methods):
+        return trained
+    members = {card.domain_id: card.architecture for card in trained.state.catalogue}
     starts = {name: averaging.begin(name) for name in sorted(set(members.values()))}
     averages: dict[str, ModelCard] = {}
-    told: dict[str, LearnReport | Failure] = {}
-    for _ in range(config.training.group_rounds):
-        orders = [
-            _local_order(domain_id, (starts | averages)[architecture])
+    told: dict[str, TrainResult | Failure] = {}
+    for _ in range(config.training.fedavg_rounds):
+        requests = [
+            _local_request(domain_id, (starts | averages)[architecture])
             for domain_id, architecture in members.items()
         ]
         pushed: dict[str, list[tuple[ModelCard, int]]] = defaultdict(list)
-        for order, report in zip(orders, learn_reports(orders, edge), strict=True):
-            domain_id = order.domain_id
-            if isinstance(report, LearnReport):
+        for request, report in zip(requests, train_results(requests, edge), strict=True):
+            domain_id = request.domain_id
+            if isinstance(report, TrainResult):
                 try:
                     member = _member(report, members[domain_id], admit)
                     pushed[members[domain_id]].append(member)
                 except GraftError as error:
-                    report = failure_of(order, error)
+                    report = failure_of(request, error)
             told[domain_id] = _after(told.get(domain_id), report)
         averages |= {name: averaging.average(name, each) for name, each in pushed.items()}
-        members = {d: name for d, name in members.items() if isinstance(told[d], LearnReport)}
-    groups = tuple(averages[name] for name in sorted(averages))
+        members = {d: name for d, name in members.items() if isinstance(told[d], TrainResult)}
+    averages_by_name = tuple(averages[name] for name in sorted(averages))
     return replace(
-        founded,
-        state=replace(founded.state, groups=groups),
-        reports=(*founded.reports, *told.values()),
+        trained,
+        state=replace(trained.state, architecture_averages=averages_by_name),
+        reports=(*trained.reports, *told.values()),
     )
 
 
-def _local_order(domain_id: str, group: ModelCard) -> LearnOrder:
-    return LearnOrder(
+def _local_request(domain_id: str, group: ModelCard) -> TrainRequest:
+    return TrainRequest(
         domain_id=domain_id,
         round_index=0,
         method=FEDAVG_LOCAL,
         sources=(),
         register=True,
-        groups=(group.for_fusion(),),
+        architecture_averages=(group.for_fusion(),),
     )
 
 
-def _member(report: LearnReport, architecture: str, admit: Admission) -> tuple[ModelCard, int]:
+def _member(report: TrainResult, architecture: str, admit: Admission) -> tuple[ModelCard, int]:
     """The admitted card and the number of samples behind it; raises GraftError for neither."""
     card = own_card(report)
     if card.architecture != architecture:
@@ -97,9 +97,9 @@ def _member(report: LearnReport, architecture: str, admit: Admission) -> tuple[M
 
 
 def _after(
-    before: LearnReport | Failure | None, report: LearnReport | Failure
-) -> LearnReport | Failure:
-    """A founder's one row for all its rounds: the last report, with the time of them all."""
-    if isinstance(report, LearnReport) and isinstance(before, LearnReport):
+    before: TrainResult | Failure | None, report: TrainResult | Failure
+) -> TrainResult | Failure:
+    """An source's one row for all its rounds: the last report, with the time of them all."""
+    if isinstance(report, TrainResult) and isinstance(before, TrainResult):
         return replace(report, compute_s=before.compute_s + report.compute_s)
     return report

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Clock, WeightTransport
-from graft.core.records import Order, ProfileOrder, Task
+from graft.core.records import ProfileRequest, Request, Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices.classes import DeviceClass
@@ -24,22 +24,22 @@ class Device:
     clock: Clock
     policy: SitePolicy
 
-    def rows(self, order: Order) -> DomainSplit:
-        """The domain's split. A founder is fully labelled (A7)."""
+    def rows(self, request: Request) -> DomainSplit:
+        """The domain's split. An initial domain is fully labelled (A7)."""
         split = split_rows(self.data, self.config.split, self.config.seed)
-        founder = order.round_index == 0
-        return replace(split, labelled_N=split.train_N) if founder else split
+        initial_domain = request.round_index == 0
+        return replace(split, labelled_N=split.train_N) if initial_domain else split
 
 
-def configured_policy(order: Order, config: ExpansionConfig) -> SitePolicy:
+def configured_policy(request: Request, config: ExpansionConfig) -> SitePolicy:
     """The policy of a simulated domain: the run's, with noise from (seed, domain, round).
 
     A domain tells its profile first and its centroids last, each once.
     """
-    before = None if isinstance(order, ProfileOrder) else release_cost(config.policy)
+    before = None if isinstance(request, ProfileRequest) else release_cost(config.policy)
     releases = SeededReleases(
         config.policy,
-        keys=(config.seed, order.domain_id, order.round_index),
+        keys=(config.seed, request.domain_id, request.round_index),
         spent=before or Cost(epsilon=0, delta=0),
     )
     return SitePolicy(config.policy, releases)

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 
 from graft.core.records import (
-    Answer,
     BoolArray,
     Candidate,
-    Demotion,
     DomainProfile,
     FloatArray,
     IntArray,
-    LearnOrder,
     ModelCard,
-    Order,
-    ProbeOrder,
-    ProfileOrder,
+    ProbeRequest,
+    ProfileRequest,
+    RejectedSource,
+    Request,
+    Response,
     Selection,
+    TrainRequest,
     failure_of,
 )
 from graft.devices.classes import affordable_sources
@@ -32,17 +32,17 @@ from graft.methods import find_method
 from graft.models.zoo import Network, network_from
 from graft.privacy.profiling import profile_domain
 from graft.rounds.device import Device
-from graft.rounds.training import Study, begin_study, finish_study, learn
+from graft.rounds.training import PreparedTraining, evaluate_and_register, learn, prepare_training
 from graft.selection import (
     Reason,
-    beats_chance,
+    above_chance,
     centroid_consistency,
     centroid_similarity,
-    find_fault,
+    disagreeing_sources,
     joint_scores,
-    outsiders,
-    overblown,
+    logit_outliers,
     smoothed_accuracy,
+    verify_source,
 )
 from graft.training import (
     features_in_batches,
@@ -52,51 +52,51 @@ from graft.training import (
 )
 
 
-def answer_order(order: Order, device: Device) -> Answer:
-    """Carry out one order; what goes wrong on purpose comes back as a named failure."""
+def handle_request(request: Request, device: Device) -> Response:
+    """Carry out one request; what goes wrong on purpose comes back as a named failure."""
     try:
-        if isinstance(order, ProfileOrder):
-            return _describe(order, device)
-        if isinstance(order, ProbeOrder):
-            return _probe(order, device)
-        return learn(order, device)
+        if isinstance(request, ProfileRequest):
+            return _describe(request, device)
+        if isinstance(request, ProbeRequest):
+            return _probe(request, device)
+        return learn(request, device)
     except GraftError as error:
-        return failure_of(order, error)
+        return failure_of(request, error)
 
 
-def answer_together(
-    orders: Sequence[LearnOrder], devices: Sequence[Device], accelerator: str = "cpu"
-) -> list[Answer]:
-    """Carry out learn orders of one method side by side, their models trained as stacks.
+def handle_together(
+    requests: Sequence[TrainRequest], devices: Sequence[Device], accelerator: str = "cpu"
+) -> list[Response]:
+    """Carry out learn requests of one method side by side, their models trained as stacks.
 
     For a simulator that has many devices in one process, and a method that has ``fit_many``.
     ``accelerator`` is the torch device of the stacks. ``compute_s`` is an equal share of the
     time that all of them took.
     """
-    fit_many = find_method(orders[0].method).fit_many
+    fit_many = find_method(requests[0].method).fit_many
     assert fit_many is not None
-    answers: dict[int, Answer] = {}
-    studies: dict[int, Study] = {}
-    for number, (order, device) in enumerate(zip(orders, devices, strict=True)):
+    responses: dict[int, Response] = {}
+    studies: dict[int, PreparedTraining] = {}
+    for number, (request, device) in enumerate(zip(requests, devices, strict=True)):
         try:
-            studies[number] = begin_study(order, device)
+            studies[number] = prepare_training(request, device)
         except GraftError as error:
-            answers[number] = failure_of(order, error)
+            responses[number] = failure_of(request, error)
     start_s = devices[0].clock()
-    learned = fit_many([study.lesson for study in studies.values()], accelerator)
+    trained_model = fit_many([prepared.task for prepared in studies.values()], accelerator)
     compute_s = (devices[0].clock() - start_s) / max(len(studies), 1)
-    for (number, study), model in zip(studies.items(), learned, strict=True):
+    for (number, prepared), model in zip(studies.items(), trained_model, strict=True):
         try:
-            answers[number] = finish_study(study, model, compute_s, quick_features)
+            responses[number] = evaluate_and_register(prepared, model, compute_s, quick_features)
         except GraftError as error:
-            answers[number] = failure_of(study.order, error)
-    return [answers[number] for number in range(len(orders))]
+            responses[number] = failure_of(prepared.request, error)
+    return [responses[number] for number in range(len(requests))]
 
 
-def _describe(order: ProfileOrder, device: Device) -> DomainProfile:
-    rows = device.rows(order)
+def _describe(request: ProfileRequest, device: Device) -> DomainProfile:
+    rows = device.rows(request)
     return profile_domain(
-        order.domain_id,
+        request.domain_id,
         device.task,
         device.data.x[rows.train_N],
         device.data.y_N[rows.labelled_N],
@@ -115,17 +115,17 @@ class _Probed:
     log_NC: FloatArray | None
 
 
-def _probe(order: ProbeOrder, device: Device) -> Selection:
+def _probe(request: ProbeRequest, device: Device) -> Selection:
     """A2: fetch each candidate's base, score it on the device's own rows, keep the best."""
-    rows = device.rows(order)
+    rows = device.rows(request)
     x_N = torch.from_numpy(device.data.x[rows.train_N])
     labelled = torch.from_numpy(np.isin(rows.train_N, rows.labelled_N))
     y_L = device.data.y_N[rows.train_N][labelled.numpy()]
     sound: list[_Probed] = []
     faults: dict[str, Reason] = {}
     trust = device.config.trust
-    nearer = np.median(order.coarse_distances) if order.coarse_distances else 0.0
-    for card, distance in zip(order.candidates, order.coarse_distances, strict=True):
+    nearer = np.median(request.coarse_distances) if request.coarse_distances else 0.0
+    for card, distance in zip(request.candidates, request.coarse_distances, strict=True):
         network = network_from(card.architecture, device.task, device.transport.fetch(card, "base"))
         features_NF = features_in_batches(network, x_N)
         mask_C = torch.from_numpy(card.class_mask_C)
@@ -133,10 +133,10 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
             logits_NC = network.head(features_NF)
             size = float(logits_NC.abs().mean())
             probabilities_LC = masked_probabilities(network.head(features_NF[labelled]), mask_C)
-        fault = find_fault(
+        fault = verify_source(
             size,
             _consistency(card, network, device),
-            beats_chance(probabilities_LC.argmax(1).numpy(), y_L, card.class_mask_C),
+            above_chance(probabilities_LC.argmax(1).numpy(), y_L, card.class_mask_C),
             claims_near=bool(distance <= nearer),
             config=trust,
         )
@@ -153,7 +153,7 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
             )
         )
     if trust.verify:
-        sound = _without(sound, overblown([each.size for each in sound]), "scale", faults)
+        sound = _without(sound, logit_outliers([each.size for each in sound]), "scale", faults)
     if trust.disagreement:
         out = _outsiders(sound, labelled.numpy(), y_L)
         sound = _without(sound, out, "disagreement", faults)
@@ -166,27 +166,27 @@ def _probe(order: ProbeOrder, device: Device) -> Selection:
             coarse_distance=distance,
             joint_score=score_of.get(card.model_id),
         )
-        for card, distance in zip(order.candidates, order.coarse_distances, strict=True)
+        for card, distance in zip(request.candidates, request.coarse_distances, strict=True)
     )
     ranked = sorted(
         (each.card for each in sound), key=lambda card: (-score_of[card.model_id], card.domain_id)
     )
     wanted = ranked[: device.config.selection.num_sources]
-    if find_method(order.method).warm_start:
+    if find_method(request.method).warm_start:
         wanted = _with_a_start(wanted, ranked, device.architecture)
     kept = affordable_sources(wanted, device.architecture, device.task, device.device_class)
     return Selection(
-        domain_id=order.domain_id,
+        domain_id=request.domain_id,
         candidates=candidates,
         chosen=tuple(card.model_id for card in kept),
-        demoted=tuple(
-            Demotion(
-                by=order.domain_id,
+        rejected=tuple(
+            RejectedSource(
+                by=request.domain_id,
                 domain_id=card.domain_id,
                 model_id=card.model_id,
                 reason=faults[card.model_id],
             )
-            for card in order.candidates
+            for card in request.candidates
             if card.model_id in faults
         ),
     )
@@ -201,12 +201,12 @@ def _without(
 
 
 def _outsiders(probed: Sequence[_Probed], labelled_N: BoolArray, y_L: IntArray) -> list[int]:
-    """Places of candidates that agree with no others; see ``selection.trust.outsiders``."""
+    """Places of candidates that agree with no others; see ``source_checks.disagreeing_sources``."""
     if not probed:
         return []
     log_SNC = np.stack([each.log_NC for each in probed if each.log_NC is not None])
     mask_SC = np.stack([each.card.class_mask_C for each in probed])
-    return outsiders(log_SNC, labelled_N, y_L, mask_SC)
+    return disagreeing_sources(log_SNC, labelled_N, y_L, mask_SC)
 
 
 def _consistency(card: ModelCard, network: Network, device: Device) -> float:

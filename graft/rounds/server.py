@@ -1,4 +1,4 @@
-"""The cloud half of a round: profiles in, a selection each, orders out, models admitted.
+"""The cloud half of a round: profiles in, a selection each, requests out, models admitted.
 
 State in, state out; nothing here opens a socket, a file or a clock.
 """
@@ -11,15 +11,15 @@ from graft.core.ports import Edge
 from graft.core.records import (
     DomainProfile,
     Failure,
-    LearnOrder,
-    LearnReport,
     ModelCard,
-    ProfileOrder,
+    ProfileRequest,
     SystemState,
+    TrainRequest,
+    TrainResult,
     failure_of,
 )
 from graft.errors import EdgeError, GraftError
-from graft.methods import FOUNDER, Method, find_method
+from graft.methods import INITIAL, Method, find_method
 from graft.rounds.source_selection import as_failure, choose_sources, rank_candidates, visible_cards
 
 Admission = Callable[[ModelCard], ModelCard]
@@ -33,7 +33,7 @@ class Round:
     profiles of those that gave one."""
 
     state: SystemState
-    reports: tuple[LearnReport | Failure, ...]
+    reports: tuple[TrainResult | Failure, ...]
     profiles: tuple[DomainProfile, ...] = ()
 
     @property
@@ -41,69 +41,69 @@ class Round:
         return tuple(report for report in self.reports if isinstance(report, Failure))
 
 
-def found_system(domain_ids: Sequence[str], edge: Edge, admit: Admission) -> Round:
-    """Round 0: every founder trains on its own labels and registers its model."""
-    profiles, failures = _ask_profiles(domain_ids, 0, (FOUNDER,), edge)
-    orders = [
-        LearnOrder(domain_id=d, round_index=0, method=FOUNDER, sources=(), register=True)
+def train_initial_domains(domain_ids: Sequence[str], edge: Edge, admit: Admission) -> Round:
+    """Round 0: every initial domain trains on its own labels and registers its model."""
+    profiles, failures = _ask_profiles(domain_ids, 0, (INITIAL,), edge)
+    requests = [
+        TrainRequest(domain_id=d, round_index=0, method=INITIAL, sources=(), register=True)
         for d in profiles
     ]
-    reports = [*failures, *learn_reports(orders, edge)]
-    return _admit_reports(SystemState(), FOUNDER, reports, profiles, admit)
+    reports = [*failures, *train_results(requests, edge)]
+    return _admit_reports(SystemState(), INITIAL, reports, profiles, admit)
 
 
 def expand_system(
     state: SystemState,
-    newcomers: Sequence[str],
+    targets: Sequence[str],
     edge: Edge,
     admit: Admission,
     config: ExpansionConfig,
 ) -> Round:
-    """One round: newcomers are profiled, matched, taught and, by the main method, admitted."""
+    """One round: target domains are profiled, matched, taught and, by the main method, admitted."""
     index = state.round_index
-    profiles, failures = _ask_profiles(newcomers, index, config.methods, edge)
+    profiles, failures = _ask_profiles(targets, index, config.methods, edge)
     methods = [find_method(name) for name in config.methods]
     near = rank_candidates(profiles, methods, state, config)
     choice = choose_sources(near, profiles, methods, state, config, edge)
     failures += choice.failures
     failed = {(failure.domain_id, failure.method) for failure in failures}
     everyone = tuple(card.for_fusion() for card in state.catalogue)
-    groups = tuple(card.for_fusion() for card in state.groups)
+    averages = tuple(card.for_fusion() for card in state.architecture_averages)
 
     def sources(method: Method, domain_id: str) -> tuple[ModelCard, ...]:
-        if method.reach == "none":
+        if method.sources_needed == "none":
             return ()
-        if method.reach == "centroids":
+        if method.sources_needed == "centroids":
             return tuple(card.for_probe() for card, _ in near[method.name][domain_id])
         visible = visible_cards(method, everyone)
-        if method.reach == "selected":
+        if method.sources_needed == "selected":
             by_id = {card.model_id: card for card in visible}
             return tuple(by_id[model_id] for model_id in choice.chosen[domain_id, method.name])
         return visible
 
-    orders = [
-        LearnOrder(
+    requests = [
+        TrainRequest(
             domain_id=domain_id,
             round_index=index,
             method=method.name,
             sources=sources(method, domain_id),
             register=method.name == config.method,
-            groups=groups if method.group else (),
+            architecture_averages=averages if method.needs_average else (),
         )
         for method in methods
         for domain_id in profiles
         if (domain_id, method.name) not in failed
     ]
-    reports = [*failures, *learn_reports(orders, edge)]
+    reports = [*failures, *train_results(requests, edge)]
     named = {card.model_id: card.domain_id for card in state.catalogue}
-    demotions = choice.demotions + [
-        demotion
+    rejections = choice.rejections + [
+        rejection
         for report in reports
-        if isinstance(report, LearnReport)
-        for demotion in report.demoted
-        if named.get(demotion.model_id) == demotion.domain_id
+        if isinstance(report, TrainResult)
+        for rejection in report.rejected
+        if named.get(rejection.model_id) == rejection.domain_id
     ]
-    return _admit_reports(state.note(demotions), config.method, reports, profiles, admit)
+    return _admit_reports(state.note(rejections), config.method, reports, profiles, admit)
 
 
 def _ask_profiles(
@@ -112,12 +112,12 @@ def _ask_profiles(
     """Profiles by domain; a domain that gives none fails in every method."""
     profiles: dict[str, DomainProfile] = {}
     failures: list[Failure] = []
-    orders = [ProfileOrder(domain_id=d, round_index=index) for d in domain_ids]
-    for order, answer in zip(orders, edge.ask(orders), strict=True):
-        if isinstance(answer, DomainProfile):
-            profiles[order.domain_id] = answer
+    requests = [ProfileRequest(domain_id=d, round_index=index) for d in domain_ids]
+    for request, response in zip(requests, edge.ask(requests), strict=True):
+        if isinstance(response, DomainProfile):
+            profiles[request.domain_id] = response
         else:
-            failure = as_failure(answer, order)
+            failure = as_failure(response, request)
             failures += [replace(failure, method=method) for method in methods]
     return profiles, failures
 
@@ -125,15 +125,15 @@ def _ask_profiles(
 def _admit_reports(
     state: SystemState,
     main: str,
-    reports: Sequence[LearnReport | Failure],
+    reports: Sequence[TrainResult | Failure],
     profiles: dict[str, DomainProfile],
     admit: Admission,
 ) -> Round:
     """Admit what the main method registered; a model that is refused is a failure."""
     cards: list[ModelCard] = []
-    final: list[LearnReport | Failure] = []
+    final: list[TrainResult | Failure] = []
     for report in reports:
-        if isinstance(report, LearnReport) and report.method == main:
+        if isinstance(report, TrainResult) and report.method == main:
             try:
                 card = own_card(report)
                 cards.append(admit(replace(card, profile=profiles[report.domain_id])))
@@ -145,7 +145,7 @@ def _admit_reports(
     )
 
 
-def own_card(report: LearnReport) -> ModelCard:
+def own_card(report: TrainResult) -> ModelCard:
     """The card of what a domain registered; raises EdgeError for none, another domain's, or one
     of another round."""
     if report.card is None:
@@ -160,15 +160,15 @@ def own_card(report: LearnReport) -> ModelCard:
     return report.card
 
 
-def learn_reports(orders: Sequence[LearnOrder], edge: Edge) -> list[LearnReport | Failure]:
-    """The answers to the orders, in their order; what cannot be a row of results has failed."""
-    reports: list[LearnReport | Failure] = []
-    for order, answer in zip(orders, edge.ask(orders), strict=True):
-        if not isinstance(answer, LearnReport):
-            reports.append(as_failure(answer, order))
-        elif missing := [name for name in _METRICS if name not in answer.metrics]:
-            error = EdgeError(f"report of {order.domain_id}: got no {', '.join(missing)}")
-            reports.append(failure_of(order, error))
+def train_results(requests: Sequence[TrainRequest], edge: Edge) -> list[TrainResult | Failure]:
+    """The answers to the requests, in their order; what cannot be a row of results has failed."""
+    reports: list[TrainResult | Failure] = []
+    for request, response in zip(requests, edge.ask(requests), strict=True):
+        if not isinstance(response, TrainResult):
+            reports.append(as_failure(response, request))
+        elif missing := [name for name in _METRICS if name not in response.metrics]:
+            error = EdgeError(f"report of {request.domain_id}: got no {', '.join(missing)}")
+            reports.append(failure_of(request, error))
         else:
-            reports.append(answer)
+            reports.append(response)
     return reports

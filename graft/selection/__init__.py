@@ -1,4 +1,4 @@
-"""Which sources a newcomer learns from: coarse ranking by profile, joint scores on the device.
+"""Which sources a target domain learns from: coarse ranking by profile, joint scores on the device.
 
 Beside them every published score that they are compared with, and how well each one chose. Those
 import scikit-learn and SciPy's statistics where they use them: both, and the pandas that they
@@ -7,7 +7,7 @@ load, would take 90 MB of every process of a run, which needs none of them.
 
 from graft.selection.coarse import (
     ProfileRanking,
-    Ranked,
+    RankedCards,
     profile_distances,
     rank_catalogue,
     select_candidates,
@@ -32,23 +32,23 @@ from graft.selection.scores.linear_probe import linear_probe_score
 from graft.selection.scores.registry import SCORES, Probe
 from graft.selection.source_checks import (
     Reason,
-    beats_chance,
+    above_chance,
     centroid_consistency,
-    find_fault,
-    outsiders,
-    overblown,
+    disagreeing_sources,
+    logit_outliers,
+    verify_source,
 )
 
 __all__ = [
     "SCORES",
     "Probe",
     "ProfileRanking",
-    "Ranked",
+    "RankedCards",
     "Reason",
-    "beats_chance",
+    "above_chance",
     "centroid_consistency",
     "centroid_similarity",
-    "find_fault",
+    "disagreeing_sources",
     "frechet_distance",
     "gbc_score",
     "h_score",
@@ -56,12 +56,11 @@ __all__ = [
     "leep_score",
     "likelihood_score",
     "linear_probe_score",
+    "logit_outliers",
     "logme_score",
     "mmd_distance",
     "nce_score",
     "oracle_k",
-    "outsiders",
-    "overblown",
     "parc_score",
     "profile_distances",
     "profile_frechet_distances",
@@ -75,5 +74,6 @@ __all__ = [
     "top_k_regret",
     "top_k_shortfall",
     "transrate_score",
+    "verify_source",
     "weighted_tau",
 ]

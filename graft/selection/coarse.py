@@ -1,6 +1,6 @@
 """Coarse selection (A1, ours): the server ranks its catalogue by profiles alone.
 
-Legend: N newcomers, S sources, D statistics.
+Legend: N target domains, S sources, D statistics.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,16 @@ from graft.core.config import SelectionConfig
 from graft.core.records import DomainProfile, ModelCard
 from graft.errors import EdgeError
 
-Ranked = list[tuple[ModelCard, float]]
+RankedCards = list[tuple[ModelCard, float]]
 _Array = npt.NDArray[np.float64]
 _Places = npt.NDArray[np.intp]
 _ALL = slice(None)
-# Newcomers ranked at once: beside 100,000 sources their distances take 50 MB.
+# Target domains ranked at once: beside 100,000 sources their distances take 50 MB.
 _ROWS = 64
 
 
 class ProfileRanking:
-    """Sources' statistics laid out once, to be ranked for any number of newcomers.
+    """Sources' statistics laid out once, to be ranked for any number of target domains.
 
     dist(s) = ||(z_s - z_t) / sigma|| / sqrt(D), sigma the deviation across the sources.
     """
@@ -38,7 +38,7 @@ class ProfileRanking:
         self._square_S = (self._scaled_SI**2).sum(1)
 
     def distances(self, statistics_D: npt.ArrayLike, sources: slice | _Places = _ALL) -> _Array:
-        """The distance of each of the sources from one newcomer."""
+        """The distance of each of the sources from one target domain."""
         z_t = np.asarray(statistics_D, np.float64)
         z_s = self._sources_SD[sources].astype(np.float64)
         apart_SI = (z_s - z_t)[:, self._informative_D] / self._sigma_I
@@ -48,7 +48,7 @@ class ProfileRanking:
     def nearest(
         self, statistics_ND: npt.ArrayLike, count: int
     ) -> Iterator[list[tuple[int, float]]]:
-        """For each newcomer the ``count`` nearest sources and their distances, and whoever is
+        """For each target domain the ``count`` nearest sources and their distances, and whoever is
         level with the last of them; by number, not yet in order."""
         z_ND = np.asarray(statistics_ND, np.float64)
         last = min(count, len(self._square_S)) - 1
@@ -59,8 +59,8 @@ class ProfileRanking:
             # The product rounds: whoever is near the edge is measured exactly.
             slack_B = 1e-9 * (1 + square_B + self._square_S.max())
             reach_B = np.partition(apart_BS, last, axis=1)[:, last] + slack_B
-            for place, (apart_S, reach) in enumerate(zip(apart_BS, reach_B, strict=True)):
-                near = np.flatnonzero(apart_S <= reach)
+            for place, (apart_S, sources_needed) in enumerate(zip(apart_BS, reach_B, strict=True)):
+                near = np.flatnonzero(apart_S <= sources_needed)
                 exact = self.distances(z_ND[start + place], near)
                 yield list(zip(near.tolist(), exact.tolist(), strict=True))
 
@@ -71,13 +71,13 @@ class ProfileRanking:
 
 def rank_catalogue(
     profiles: Sequence[DomainProfile], catalogue: Sequence[ModelCard], config: SelectionConfig
-) -> list[Ranked]:
-    """For each newcomer the N_c nearest source models with their distances, nearest first.
+) -> list[RankedCards]:
+    """For each target domain the N_c nearest source models with their distances, nearest first.
 
     Ties fall to the lower domain id, so that the catalogue's order decides nothing. A source of
     another number of statistics, from another program or forged, cannot be compared.
     """
-    ranked: list[Ranked] = [[] for _ in profiles]
+    ranked: list[RankedCards] = [[] for _ in profiles]
     for size in {profile.statistics_D.size for profile in profiles}:
         cards = [card for card in catalogue if _statistics(card).size == size]
         places = [p for p, profile in enumerate(profiles) if profile.statistics_D.size == size]
@@ -85,7 +85,7 @@ def rank_catalogue(
             continue
         ranking = ProfileRanking(np.stack([_statistics(card) for card in cards]))
         statistics_ND = np.stack([profiles[place].statistics_D for place in places])
-        # One more than wanted, for the newcomer itself may be among the sources.
+        # One more than wanted, for the target domain itself may be among the sources.
         nearest = ranking.nearest(statistics_ND, config.candidates_wanted + 1)
         for place, found in zip(places, nearest, strict=True):
             own = profiles[place].domain_id
@@ -97,13 +97,13 @@ def rank_catalogue(
 
 def select_candidates(
     profile: DomainProfile, catalogue: Sequence[ModelCard], config: SelectionConfig
-) -> Ranked:
-    """``rank_catalogue`` for one newcomer."""
+) -> RankedCards:
+    """``rank_catalogue`` for one target domain."""
     return rank_catalogue([profile], catalogue, config)[0]
 
 
 def profile_distances(statistics_D: npt.ArrayLike, statistics_SD: npt.ArrayLike) -> _Array:
-    """Distance (S,) of one newcomer from every source (see ``ProfileRanking``)."""
+    """Distance (S,) of one target domain from every source (see ``ProfileRanking``)."""
     return ProfileRanking(statistics_SD).distances(statistics_D)
 
 

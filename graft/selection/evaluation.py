@@ -12,7 +12,7 @@ from graft.selection.scores.inputs import Floats
 
 
 def weighted_tau(score_S: npt.ArrayLike, truth_S: npt.ArrayLike) -> float:
-    """Vigna's weighted Kendall tau (WWW 2015): do the orders agree, above all at the top.
+    """Vigna's weighted Kendall tau (WWW 2015): do the requests agree, above all at the top.
 
     A swap of ranks r and s weighs 1/(r+1) + 1/(s+1), ranks from 0, as scipy.stats.weightedtau
     has it by default. Between -1 and 1; 0 where either side is the same for every source, or

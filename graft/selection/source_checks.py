@@ -1,4 +1,4 @@
-"""What a newcomer can find out about a source by itself: does its card tell the truth?
+"""What a target domain can find out about a source by itself: does its card tell the truth?
 
 By default only what no honest source was seen to give counts against it.
 
@@ -23,11 +23,11 @@ MAX_LOGIT: Final = 88.0
 # it. A GRU whose features end in tanh bounds its own logits, and with random weights has 5 times.
 MAX_TIMES_MEDIAN: Final = 4.0
 # Centroids that do not belong to the model have 0 in the mean and a deviation of 1. Honest ones
-# of 24 founders had 1.15 or more after 3 training steps, 3.3 after 10 and 4.6 after 150.
+# of 24 initial domains had 1.15 or more after 3 training steps, 3.3 after 10 and 4.6 after 150.
 MIN_CONSISTENCY: Final = 1.0
 # Fewer classes have too few arrangements to tell one from another.
 _LEAST_CLASSES: Final = 4
-# Four of ten candidates honest, sources dropped among them knew 25 % of a newcomer's rows with
+# Four of ten candidates honest, sources dropped among them knew 25 % of a target domain's rows with
 # this weight and 33 % without; as many liars were dropped.
 _LABELS_WEIGH: Final = 4.0
 
@@ -53,7 +53,7 @@ def centroid_consistency(logits_CC: FloatArray, centroids_CF: FloatArray | None)
     return float(np.trace(own_KK)) / size if size > 0 else 0.0
 
 
-def beats_chance(
+def above_chance(
     predicted_L: IntArray, y_L: IntArray, mask_C: BoolArray, level: float = 0.5
 ) -> bool:
     """Whether fewer than ``level`` of all guessers among its classes are right on so much of L."""
@@ -73,14 +73,14 @@ def agrees(predicted_N: IntArray, others_N: IntArray, num_classes: int) -> bool:
     return apart > 2 * math.sqrt(chance * (1 - chance) / num_rows)
 
 
-def outsiders(
+def disagreeing_sources(
     log_SNC: FloatArray, labelled_N: BoolArray, y_L: IntArray, mask_SC: BoolArray
 ) -> list[int]:
     """Places of sources that neither agree with the others nor are right on L.
 
     ``log_SNC``: log probabilities on all rows, bounded below. What the others say is their
     geometric mean, each weighing exp(4 x its accuracy on L), so that many who know nothing are
-    no majority; on L it is the label. The newcomer's own labels decide: one who is right on
+    no majority; on L it is the label. The target domain's own labels decide: one who is right on
     them may disagree with everybody. None of fewer than three sources.
     """
     if len(log_SNC) < 3:
@@ -93,14 +93,14 @@ def outsiders(
     for place, predicted_N in enumerate(predicted_SN):
         others_N = (total_NC - weighed_SNC[place]).argmax(1)
         others_N[labelled_N] = y_L
-        if not agrees(predicted_N, others_N, log_SNC.shape[2]) and not beats_chance(
+        if not agrees(predicted_N, others_N, log_SNC.shape[2]) and not above_chance(
             predicted_N[labelled_N], y_L, mask_SC[place], level=0.05
         ):
             found.append(place)
     return found if len(found) < len(log_SNC) else []
 
 
-def overblown(size_S: Sequence[float]) -> list[int]:
+def logit_outliers(size_S: Sequence[float]) -> list[int]:
     """Places of sources whose mean |logit| is more than four times the median of all.
 
     None of fewer than three sources.
@@ -111,12 +111,12 @@ def overblown(size_S: Sequence[float]) -> list[int]:
     return [place for place, size in enumerate(size_S) if size > bound]
 
 
-def find_fault(
+def verify_source(
     size: float, consistency: float, beats: bool, claims_near: bool, config: TrustConfig
 ) -> Reason | None:
-    """Why a source is demoted, or None.
+    """Why a source is rejected, or None.
 
-    ``size`` is its mean |logit| on the newcomer's rows. ``beats``: see ``beats_chance``.
+    ``size`` is its mean |logit| on the target domain's rows. ``beats``: see ``above_chance``.
     ``claims_near``: its profile is among the nearer half of those offered, and with ``chance``
     that is held against one whose model knows nothing here.
     """

@@ -1,12 +1,12 @@
-"""Local training on one device: what a lesson holds, and the one loop that minimises a loss."""
+"""Local training on one device: the training task, and the one loop that minimises a loss."""
 
 from graft.training.loop import count_steps, minimise, parameter_group
 from graft.training.stacked import SupervisedJob, quick_features, train_alone, train_supervised_many
 from graft.training.task import (
-    Learned,
-    Lesson,
     Prototypes,
     Source,
+    TrainedModel,
+    TrainingTask,
     features_in_batches,
     features_of_parts,
     log_probabilities,
@@ -15,11 +15,11 @@ from graft.training.task import (
 )
 
 __all__ = [
-    "Learned",
-    "Lesson",
     "Prototypes",
     "Source",
     "SupervisedJob",
+    "TrainedModel",
+    "TrainingTask",
     "count_steps",
     "features_in_batches",
     "features_of_parts",

@@ -1,4 +1,4 @@
-"""What a lesson's work depends on, what work is, and how long a device takes over it.
+"""What a training task's work depends on, what work is, and how long a device takes over it.
 
 compute_s = FLOPs / (device FLOP/s x efficiency), forward and backward, counted from the
 architecture. Where a device was measured, terms are added (ours): what a training step and a
@@ -16,18 +16,18 @@ from graft.training.loop import count_steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LessonShape:
-    """A lesson without its data: names of architectures and numbers of rows.
+class WorkloadShape:
+    """A training task without its data: names of architectures and numbers of rows.
 
     ``sources`` are the architectures of the models that the device holds for the method,
-    ``used`` of those that the finished model learnt from, ``learned`` is its own.
+    ``used`` of those that the finished model learnt from, ``trained_model`` is its own.
     ``prototypes``: how many sources' centroids came.
     """
 
     task: Task
     config: ExpansionConfig
     architecture: str
-    learned: str
+    trained_model: str
     sources: tuple[str, ...] = ()
     used: tuple[str, ...] = ()
     prototypes: int = 0
@@ -80,7 +80,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
+class ComputeCost:
     """What a device does for one order. ``flops`` and ``operations`` (small tensor operations)
     are what lies beside the networks of the zoo: heads, mixers, losses, graphs."""
 
@@ -89,8 +89,8 @@ class Work:
     flops: float = 0.0
     operations: float = 0.0
 
-    def __add__(self, other: "Work") -> "Work":
-        return Work(
+    def __add__(self, other: "ComputeCost") -> "ComputeCost":
+        return ComputeCost(
             trained=self.trained + other.trained,
             read=self.read + other.read,
             flops=self.flops + other.flops,
@@ -106,15 +106,15 @@ class Work:
         )
 
 
-def work_seconds(work: Work, task: Task, device: DeviceClass) -> float:
+def compute_seconds(cost: ComputeCost, task: Task, device: DeviceClass) -> float:
     """Simulated compute seconds of the work on such a device."""
-    seconds = work.flops / (device.flops_per_s * device.efficiency)
-    seconds += work.operations * device.operation_s
-    for part in work.trained:
+    seconds = cost.flops / (device.flops_per_s * device.efficiency)
+    seconds += cost.operations * device.operation_s
+    for part in cost.trained:
         pace = device.pace(part.architecture)
         seconds += _training_flops(part, task) / (device.flops_per_s * pace.training)
         seconds += part.steps * pace.step_s
-    for reading in work.read:
+    for reading in cost.read:
         pace = device.pace(reading.architecture)
         seconds += _reading_flops(reading, task) / (device.flops_per_s * pace.inference)
         seconds += reading.passes * pace.pass_s

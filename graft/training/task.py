@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import BoolArray, FloatArray, FusionTrace, Task
+from graft.core.records import BoolArray, FloatArray, FusionDiagnostics, Task
 from graft.models.zoo import Network
 
 
@@ -39,15 +39,14 @@ class Prototypes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Lesson:
+class TrainingTask:
     """Everything a method may use on one device; the test block is not in it.
 
-    ``group`` is the average model of the founders that have this device's architecture, and
-    ``prototypes`` are what a method of reach "centroids" learns from; None and empty where the
-    method asks for neither, or the catalogue has none.
-    ``hidden_y_U`` are labels that a real newcomer does not have: only the all-labels oracle
-    reads them. ``seed`` is the same for every method of a domain and round, so that methods
-    are compared from equal starts on equal batches.
+    ``average`` is the average model of the initial domains that have this device's architecture,
+    and ``prototypes`` are what a method of reach "centroids" learns from; None and empty where the
+    method asks for neither, or the catalogue has none. ``hidden_y_U`` are labels that a real target
+    domain does not have: only the all-labels oracle reads them. ``seed`` is the same for every
+    method of a domain and round, so that methods are compared from equal starts on equal batches.
     """
 
     task: Task
@@ -59,7 +58,7 @@ class Lesson:
     config: ExpansionConfig
     seed: int
     hidden_y_U: Tensor = field(repr=False)
-    group: Source | None = None
+    average: Source | None = None
     prototypes: tuple[Prototypes, ...] = ()
 
     @property
@@ -70,11 +69,11 @@ class Lesson:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Learned:
+class TrainedModel:
     """What a method gives back: a network in eval mode, the classes it knows, figures of its own.
 
     ``figures`` may hold held_out_accuracy and knowledge_quality (0 to 1) and whatever else
-    the method wants in the report. ``trace`` has a row for each of ``used``.
+    the method wants in the report. ``diagnostics`` has a row for each of ``used``.
     """
 
     architecture: str
@@ -82,7 +81,7 @@ class Learned:
     mask_C: BoolArray
     used: tuple[Source | Prototypes, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
-    trace: FusionTrace | None = None
+    diagnostics: FusionDiagnostics | None = None
 
 
 def masked_probabilities(logits_BC: Tensor, mask_C: Tensor) -> Tensor:

@@ -27,16 +27,16 @@ PUSH_UP_BYTES: Final = 300
 PUSH_DOWN_BYTES: Final = 145
 # Against it: a fetch's request.
 FETCH_UP_BYTES: Final = 269
-# A TCP connection and its TLS handshake, once for each order that a device carries out.
+# A TCP connection and its TLS handshake, once for each request that a device carries out.
 CONNECTION_UP_BYTES: Final = 2_730
 CONNECTION_DOWN_BYTES: Final = 3_040
 
-# Flower's exchange of an order and its answer: the poll that brings it, the objects it is made of,
+# Flower's exchange of a request and its answer: the poll that brings it, the objects it is made of,
 # each called for by itself, receipts, the answer's objects likewise, and the poll behind it. The
-# answer takes a connection of its own: the order's has gone after 5 s idle, which starting the
+# answer takes a connection of its own: the request's has gone after 5 s idle, which starting the
 # ClientApp takes. Where it starts quicker that connection is spared.
-ORDER_BYTES: Final = 7_700
-ANSWER_BYTES: Final = 15_200
+REQUEST_BYTES: Final = 7_700
+RESPONSE_BYTES: Final = 15_200
 SPARED_DOWN_BYTES: Final = 2_900
 SPARED_UP_BYTES: Final = 2_000
 # The first exchange of a run: what it is, and the frame round the application's bundle.
@@ -107,14 +107,14 @@ def acknowledged_bytes(payload_bytes: int) -> int:
     return PUSH_DOWN_BYTES + stream_bytes(framed_bytes(payload_bytes))
 
 
-def order_bytes(payload_bytes: int) -> int:
-    """Wire bytes that come down with an order, and with its answer's receipts."""
-    return ORDER_BYTES + _added_bytes(payload_bytes)
+def request_bytes(payload_bytes: int) -> int:
+    """Wire bytes that come down with a request, and with its answer's receipts."""
+    return REQUEST_BYTES + _added_bytes(payload_bytes)
 
 
-def answer_bytes(payload_bytes: int) -> int:
-    """Wire bytes that go up with an answer, and with the calls for its order."""
-    return ANSWER_BYTES + _added_bytes(payload_bytes)
+def response_bytes(payload_bytes: int) -> int:
+    """Wire bytes that go up with an answer, and with the calls for its request."""
+    return RESPONSE_BYTES + _added_bytes(payload_bytes)
 
 
 def spared_share(exchange_s: float) -> float:

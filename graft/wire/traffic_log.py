@@ -1,6 +1,6 @@
 """What a link carried, as whoever counts it notes it: a JSON line a peer and interval.
 
-The relay before the server and an independent counter on the link write the same lines.
+The TCP proxy before the server and an independent counter on the link write the same lines.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ SYN_BYTES: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Carried:
+class TrafficCounters:
     """What one link carried: bytes with every header from Ethernet's on, and segments.
 
     Up is towards the server. ``repeated_segments`` are those that the server sent again.
@@ -34,32 +34,36 @@ class Carried:
     down_segments: int = 0
     repeated_segments: int = 0
 
-    def __add__(self, other: "Carried") -> "Carried":
+    def __add__(self, other: "TrafficCounters") -> "TrafficCounters":
         return self._joined(other, lambda mine, its: mine + its)
 
-    def __sub__(self, other: "Carried") -> "Carried":
+    def __sub__(self, other: "TrafficCounters") -> "TrafficCounters":
         return self._joined(other, lambda mine, its: mine - its)
 
-    def _joined(self, other: "Carried", join: Callable[[int, int], int]) -> "Carried":
+    def _joined(
+        self, other: "TrafficCounters", join: Callable[[int, int], int]
+    ) -> "TrafficCounters":
         names = [field.name for field in dataclasses.fields(self)]
-        return Carried(**{name: join(getattr(self, name), getattr(other, name)) for name in names})
+        return TrafficCounters(
+            **{name: join(getattr(self, name), getattr(other, name)) for name in names}
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MeterLine:
+class TrafficRecord:
     """What was carried to and from ``peer`` (an address) between two moments of Unix time.
 
-    ``service``: "flower" or "depot" of a relay, "link" where a whole interface was counted.
+    ``service``: "flower" or "depot" of a TCP proxy, "link" where a whole interface was counted.
     """
 
     since_s: float
     until_s: float
     peer: str
     service: str
-    carried: Carried
+    carried: TrafficCounters
 
 
-class MeterFile:
+class TrafficLog:
     """Appends meter lines to a file; each is with the operating system when ``write`` returns.
 
     Raises RunError where a line cannot be written whole.
@@ -68,7 +72,7 @@ class MeterFile:
     def __init__(self, path: Path) -> None:
         self._file = LineFile(path)
 
-    def write(self, line: MeterLine) -> None:
+    def write(self, line: TrafficRecord) -> None:
         row = {name: getattr(line, name) for name in ("since_s", "until_s", "peer", "service")}
         self._file.append(row | dataclasses.asdict(line.carried))
 
@@ -76,16 +80,16 @@ class MeterFile:
         self._file.close()
 
 
-def read_meter(path: Path) -> list[MeterLine]:
+def read_traffic_log(path: Path) -> list[TrafficRecord]:
     """All whole lines, in the order written; raises RunError for a missing file or another form."""
 
-    def line(row: dict[str, object]) -> MeterLine:
+    def line(row: dict[str, object]) -> TrafficRecord:
         own = {name: row.pop(name) for name in ("since_s", "until_s", "peer", "service")}
-        return MeterLine(carried=Carried(**row), **own)  # type: ignore[arg-type]
+        return TrafficRecord(carried=TrafficCounters(**row), **own)  # type: ignore[arg-type]
 
     return read_lines(path, line)
 
 
-def total_carried(lines: list[MeterLine]) -> Carried:
+def total_traffic(lines: list[TrafficRecord]) -> TrafficCounters:
     """The sum over all lines."""
-    return sum((line.carried for line in lines), Carried())
+    return sum((line.carried for line in lines), TrafficCounters())

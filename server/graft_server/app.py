@@ -12,7 +12,7 @@ from graft.errors import GraftError
 from graft_server.depot.server import DepotServer
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.model_store import open_store
-from graft_server.round_loop import RunSettings, conduct
+from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.run_folder import RunFolder
 
 log = logging.getLogger("graft")
@@ -32,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
         replace_file(path / "depot.address", f"127.0.0.1:{depot.port}".encode())
         try:
             edge = EdgeSettings(run=folder.run_id, join_timeout_s=source.join_timeout_s)
-            digest = conduct(
+            digest = run_rounds(
                 connect_flower(grid, edge, world.domain_ids),
                 RunSettings(config=config, world=world, folder=folder),
             )

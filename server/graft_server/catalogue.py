@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 
 from graft.core.files import AnyPath, read_table, write_table
-from graft.core.records import Demotion, DomainProfile, ModelCard
+from graft.core.records import DomainProfile, ModelCard, RejectedSource
 from graft.errors import MessageError, RunError
 from graft.wire.messages.codec import decode_card, encode_card
 
-_DEMOTIONS = pa.schema([(f.name, pa.string()) for f in dataclasses.fields(Demotion)])
+_REJECTIONS = pa.schema([(f.name, pa.string()) for f in dataclasses.fields(RejectedSource)])
 
 
 def write_cards(cards: Sequence[ModelCard], path: AnyPath) -> None:
@@ -62,23 +62,23 @@ def write_profiles(profiles: Sequence[DomainProfile], path: AnyPath) -> None:
     write_table(pa.table(columns), path)
 
 
-def write_demotions(demotions: Sequence[Demotion], path: AnyPath) -> None:
-    """Write atomically which newcomer demoted which source, and why."""
-    rows = [dataclasses.asdict(demotion) for demotion in demotions]
-    write_table(pa.Table.from_pylist(rows, schema=_DEMOTIONS), path)
+def write_rejections(rejections: Sequence[RejectedSource], path: AnyPath) -> None:
+    """Write atomically which target domain rejected which source, and why."""
+    rows = [dataclasses.asdict(rejection) for rejection in rejections]
+    write_table(pa.Table.from_pylist(rows, schema=_REJECTIONS), path)
 
 
-def read_demotions(path: AnyPath) -> tuple[Demotion, ...]:
-    """What ``write_demotions`` wrote; none of a run from before there were any.
+def read_rejections(path: AnyPath) -> tuple[RejectedSource, ...]:
+    """What ``write_rejections`` wrote; none of a run from before there were any.
 
     Raises RunError where it cannot be read.
     """
     if not path.exists():
         return ()
     try:
-        return tuple(Demotion(**row) for row in read_table(path).to_pylist())
+        return tuple(RejectedSource(**row) for row in read_table(path).to_pylist())
     except (TypeError, pa.ArrowInvalid) as error:
-        raise RunError(f"demotions {path}: {error}") from error
+        raise RunError(f"rejections {path}: {error}") from error
 
 
 def read_profiles(path: AnyPath) -> list[DomainProfile]:

@@ -26,7 +26,7 @@ from graft.wire.payload.encoding import decode_payload, encode_payload
 _ARRAYS, _METRICS, _NUM_EXAMPLES = "arrays", "metrics", "num-examples"
 
 
-class GroupAveraging:
+class FlowerAveraging:
     """``Averaging`` over a model store; the cards it makes go through ``admit``.
 
     A group's card has the domain id ``group.<architecture>`` and neither profile nor centroids.

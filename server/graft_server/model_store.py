@@ -15,7 +15,7 @@ from graft.wire.payload.parts import split_parameters
 from graft.wire.payload.parts_file import split_file
 from graft.wire.payload.payload_file import PayloadFacts, check_payload
 
-_WORK_PREFIX = "work-"
+_COST_PREFIX = "work-"
 _SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
 
 
@@ -101,8 +101,8 @@ class DirectoryStore:
 
     def _split_in(self, facts: PayloadFacts, payload: BinaryIO, work: Path) -> None:
         with (
-            working_file(work, _WORK_PREFIX) as (base_path, base),
-            working_file(work, _WORK_PREFIX) as (residual_path, residual),
+            working_file(work, _COST_PREFIX) as (base_path, base),
+            working_file(work, _COST_PREFIX) as (residual_path, residual),
         ):
             split_file(facts, payload, base, residual, work)
             self._place(base_path, facts.model_id, "base")

@@ -13,9 +13,9 @@ from graft.data.splits import schedule_rounds
 from graft.errors import ExpansionFailedError, PayloadChangedError, PayloadLimitError
 from graft.methods import find_method
 from graft.models.zoo import offered_architectures
-from graft.rounds import expand_system, found_groups, found_system
+from graft.rounds import average_by_architecture, expand_system, train_initial_domains
 from graft.wire.payload.encoding import read_header
-from graft_server.fedavg import GroupAveraging
+from graft_server.fedavg import FlowerAveraging
 from graft_server.model_store import open_store
 from graft_server.request_log import Progress as EdgeProgress
 from graft_server.run_folder import RunFolder
@@ -78,7 +78,7 @@ class RunSettings:
         return schedule_rounds(self.world, config.split, config.rounds, config.seed)
 
 
-def conduct(connect: Connect, settings: RunSettings) -> str:
+def run_rounds(connect: Connect, settings: RunSettings) -> str:
     """Run what is left of the rounds; returns the run's hash.
 
     Each finished round is durable before the next begins. Raises ExpansionFailedError, naming
@@ -93,7 +93,7 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
     state = replace(
         state,
         catalogue=tuple(map(signer.sign, state.catalogue)),
-        groups=tuple(map(signer.sign, state.groups)),
+        architecture_averages=tuple(map(signer.sign, state.architecture_averages)),
     )
 
     def admit(card: ModelCard) -> ModelCard:
@@ -121,9 +121,9 @@ def conduct(connect: Connect, settings: RunSettings) -> str:
     while state.round_index < len(schedule):
         arriving = schedule[state.round_index]
         if state.round_index == 0:
-            done = found_system(arriving, edge, admit)
-            averaging = GroupAveraging(store, admit, world.task, config.seed)
-            done = found_groups(done, edge, admit, averaging, config)
+            done = train_initial_domains(arriving, edge, admit)
+            averaging = FlowerAveraging(store, admit, world.task, config.seed)
+            done = average_by_architecture(done, edge, admit, averaging, config)
         else:
             done = expand_system(state, arriving, edge, admit, config)
         rows = [result_row(report) for report in done.reports]

@@ -1,7 +1,7 @@
 """A run's folder: durable, atomic steps, one a round, and the whole at the end.
 
 run.toml             configuration, seed, versions, world, engine, outcome
-rounds/<i>/          results, ledger, profiles, catalogue, groups, demotions (.parquet) of a round
+rounds/<i>/          results, ledger, profiles, catalogue, groups, rejections (.parquet) of a round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
@@ -33,10 +33,10 @@ from graft.errors import RunError
 from graft.wire.transfer.journal import read_journal
 from graft_server.catalogue import (
     read_cards,
-    read_demotions,
+    read_rejections,
     write_cards,
-    write_demotions,
     write_profiles,
+    write_rejections,
 )
 
 _LOOK_EVERY_S = 1.0
@@ -148,8 +148,8 @@ class RunFolder:
         write_ledger(entries, folder / "ledger.parquet")
         write_profiles(profiles, folder / "profiles.parquet")
         write_cards(state.catalogue, folder / "catalogue.parquet")
-        write_cards(state.groups, folder / "groups.parquet")
-        write_demotions(state.demotions, folder / "demotions.parquet")
+        write_cards(state.architecture_averages, folder / "groups.parquet")
+        write_rejections(state.rejections, folder / "demotions.parquet")
         write_results(rows, folder / _LAST_OF_A_ROUND)
         remove_tree(self.steps)
 
@@ -174,15 +174,15 @@ class RunFolder:
         finished = self.count_rounds()
         if not finished:
             return SystemState()
-        catalogue, groups = (
+        catalogue, averages = (
             read_cards(self._round(finished - 1) / f"{name}.parquet")
             for name in ("catalogue", "groups")
         )
         return SystemState(
             round_index=finished,
             catalogue=catalogue,
-            groups=groups,
-            demotions=read_demotions(self._round(finished - 1) / "demotions.parquet"),
+            architecture_averages=averages,
+            rejections=read_rejections(self._round(finished - 1) / "demotions.parquet"),
         )
 
     def journal_bytes(self) -> int:

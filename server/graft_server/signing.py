@@ -1,4 +1,4 @@
-"""The run's own key, and its signature under every card that is admitted and every order."""
+"""The run's own key, and its signature under every card that is admitted and every request."""
 
 import secrets
 from dataclasses import replace
@@ -17,7 +17,7 @@ from graft.core.files import AnyPath, replace_file
 from graft.core.records import ModelCard
 from graft.errors import RunError
 from graft.wire.messages.card_signature import manifest_bytes
-from graft.wire.messages.request_signature import NONCE_BYTES, sealed_bytes
+from graft.wire.messages.request_signature import NONCE_BYTES, signed_request_bytes
 
 
 class Signer:
@@ -39,7 +39,7 @@ class Signer:
     def seal(self, order: bytes) -> bytes:
         """What lets a device take an encoded order from this server, once."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + self._key.sign(sealed_bytes(self._run, nonce, order))
+        return nonce + self._key.sign(signed_request_bytes(self._run, nonce, order))
 
 
 def open_signer(folder: AnyPath, run: str) -> Signer:

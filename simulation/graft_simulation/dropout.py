@@ -6,10 +6,17 @@ from graft_server.request_log import exchange_entry
 
 from graft.core.config import NetworkConfig
 from graft.core.ports import Edge
-from graft.core.records import Answer, LedgerEntry, Order, ProbeOrder, ProfileOrder, failure_of
+from graft.core.records import (
+    LedgerEntry,
+    ProbeRequest,
+    ProfileRequest,
+    Request,
+    Response,
+    failure_of,
+)
 from graft.core.seeding import stream
 from graft.errors import DomainLostError
-from graft.wire.messages.codec import encode_order
+from graft.wire.messages.codec import encode_request
 
 # What a domain is asked in a round, in turn: for its profile, to probe, to learn.
 _TURNS = 3
@@ -24,7 +31,7 @@ def lost_from(domain_id: str, round_index: int, seed: int, network: NetworkConfi
 
 
 class DropoutEdge:
-    """``Edge`` of which some domains stop answering: an order still goes down to them, and what
+    """``Edge`` of which some domains stop answering: a request still goes down to them, and what
     should come up is written as lost. ``record`` gets those entries, their wire bytes modelled."""
 
     def __init__(
@@ -42,30 +49,35 @@ class DropoutEdge:
         self._network = network
         self._record = record
 
-    def ask(self, orders: Sequence[Order]) -> list[Answer]:
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
         """See ``Edge.ask``: a lost domain's answer is a failure named DomainLostError."""
-        answers = iter(self._edge.ask([order for order in orders if not self._is_lost(order)]))
-        return [self._lose(order) if self._is_lost(order) else next(answers) for order in orders]
+        responses = iter(
+            self._edge.ask([request for request in requests if not self._is_lost(request)])
+        )
+        return [
+            self._lose(request) if self._is_lost(request) else next(responses)
+            for request in requests
+        ]
 
-    def _is_lost(self, order: Order) -> bool:
-        turn = lost_from(order.domain_id, order.round_index, self._seed, self._network)
-        return turn is not None and turn <= _turn(order)
+    def _is_lost(self, request: Request) -> bool:
+        turn = lost_from(request.domain_id, request.round_index, self._seed, self._network)
+        return turn is not None and turn <= _turn(request)
 
-    def _lose(self, order: Order) -> Answer:
-        num_bytes, run = len(encode_order(order)), self._run
-        self._record(exchange_entry(order, run=run, down=True, payload_bytes=num_bytes))
+    def _lose(self, request: Request) -> Response:
+        num_bytes, run = len(encode_request(request)), self._run
+        self._record(exchange_entry(request, run=run, down=True, payload_bytes=num_bytes))
         self._record(
             exchange_entry(
-                order, run=run, down=False, payload_bytes=0, wire_bytes=0, outcome="lost"
+                request, run=run, down=False, payload_bytes=0, wire_bytes=0, outcome="lost"
             )
         )
         error = DomainLostError(
-            f"domain {order.domain_id}: dropped out of round {order.round_index}, wanted an answer"
+            f"domain {request.domain_id}: dropped out of round {request.round_index}"
         )
-        return failure_of(order, error)
+        return failure_of(request, error)
 
 
-def _turn(order: Order) -> int:
-    if isinstance(order, ProfileOrder):
+def _turn(request: Request) -> int:
+    if isinstance(request, ProfileRequest):
         return 0
-    return 1 if isinstance(order, ProbeOrder) else 2
+    return 1 if isinstance(request, ProbeRequest) else 2

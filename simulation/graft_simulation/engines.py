@@ -49,7 +49,7 @@ class EngineSettings:
 def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
     """Run what is left of the rounds; returns the run's hash.
 
-    Raises what ``conduct`` raises, and ConfigError for what the engine does not have.
+    Raises what ``run_rounds`` raises, and ConfigError for what the engine does not have.
     """
     if engine.engine is Engine.BLOCK:
         blocks = BlockSettings(

@@ -11,7 +11,7 @@ QUIET = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # One thread a worker: the sums of a matrix product then have one order.
+    # One thread a worker: the sums of a matrix product then have one request.
     "OMP_NUM_THREADS": "1",
     # One task's arrays lie where the last one's lay: memory that was given back to the kernel
     # comes again a page fault at a time, which takes as long as reading the data does.

@@ -20,10 +20,10 @@ from graft_client.app import attach, carry_on
 from graft_client.device_factory import domain_of_partition
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.model_store import open_store
-from graft_server.round_loop import RunSettings, conduct
+from graft_server.round_loop import RunSettings, run_rounds
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import Order
+from graft.core.records import Request
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
@@ -43,7 +43,7 @@ def run_flower(
 
     The timeouts bound the wait for all nodes, and the wait without any answer.
 
-    Raises what ``conduct`` raises; ConfigError for a run folder on another machine, EdgeError
+    Raises what ``run_rounds`` raises; ConfigError for a run folder on another machine, EdgeError
     where Flower's engine itself broke.
     """
     config, folder = settings.config, settings.folder.path
@@ -57,7 +57,7 @@ def run_flower(
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        hashes.append(conduct(connect_flower(grid, edge, settings.world.domain_ids), settings))
+        hashes.append(run_rounds(connect_flower(grid, edge, settings.world.domain_ids), settings))
 
     backend = {
         # Not a cluster that somebody else runs, or ran, on this machine.
@@ -97,13 +97,13 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
         return domain_of_partition(open_world(config.world, config.seed), context)
 
     @contextmanager
-    def simulated_device(context: Context, order: Order) -> Iterator[Device]:
+    def simulated_device(context: Context, request: Request) -> Iterator[Device]:
         torch.set_num_threads(1)
         world = open_world(config.world, config.seed)
         store = open_store(folder / "models", world.task)
         public_key = (folder / "keys" / "server.pub").read_bytes()
         with open_simulated_device(
-            order,
+            request,
             config=config,
             world=world,
             folder=folder,

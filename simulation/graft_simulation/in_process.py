@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 
-from graft_server.request_log import settle
+from graft_server.request_log import record_exchange
 
-from graft.core.records import Answer, LedgerEntry, Order, failure_of
+from graft.core.records import LedgerEntry, Request, Response, failure_of
 from graft.errors import NodesMissingError
-from graft.rounds import Device, answer_order
-from graft.wire.messages.codec import decode_order, encode_answer, encode_order
+from graft.rounds import Device, handle_request
+from graft.wire.messages.codec import decode_request, encode_request, encode_response
 
-OpenDevice = Callable[[Order], AbstractContextManager[Device]]
+OpenDevice = Callable[[Request], AbstractContextManager[Device]]
 
 
 class LocalEdge:
@@ -34,26 +34,28 @@ class LocalEdge:
         self._open_device = open_device
         self._record = record
 
-    def ask(self, orders: Sequence[Order]) -> list[Answer]:
-        """See ``Edge.ask``: one answer an order, in order; what fails is a ``Failure``."""
-        return [self._carry(order) for order in orders]
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
+        """See ``Edge.ask``: one answer a request, in order; what fails is a ``Failure``."""
+        return [self._carry(request) for request in requests]
 
-    def _carry(self, order: Order) -> Answer:
-        if order.domain_id not in self._domain_ids:
-            error = NodesMissingError(f"domain {order.domain_id}: no node speaks for it")
-            return failure_of(order, error)
+    def _carry(self, request: Request) -> Response:
+        if request.domain_id not in self._domain_ids:
+            error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
+            return failure_of(request, error)
         started_s = time.monotonic()
-        down = encode_order(order)
-        up = self._answer(decode_order(down))
+        down = encode_request(request)
+        up = self._response(decode_request(down))
         measured_s = time.monotonic() - started_s
-        answer, messages = settle(order, down, up, run=self._run, measured_s=measured_s)
+        response, messages = record_exchange(
+            request, down, up, run=self._run, measured_s=measured_s
+        )
         for entry in messages:
             self._record(entry)
-        return answer
+        return response
 
-    def _answer(self, order: Order) -> bytes:
+    def _response(self, request: Request) -> bytes:
         try:
-            with self._open_device(order) as device:
-                return encode_answer(answer_order(order, device))
+            with self._open_device(request) as device:
+                return encode_response(handle_request(request, device))
         except Exception as error:  # whatever goes wrong on a device has a name at the server
-            return encode_answer(failure_of(order, error))
+            return encode_response(failure_of(request, error))

@@ -9,7 +9,7 @@ from graft_client.device_factory import make_device, open_journal
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import ModelStore
-from graft.core.records import ModelCard, Order
+from graft.core.records import ModelCard, Request
 from graft.data.domain import World
 from graft.rounds import Device
 from graft.wire.transfer.link import DirectoryLink
@@ -18,7 +18,7 @@ from graft_simulation.store_backed_cache import ListedParts
 
 @contextmanager
 def open_simulated_device(
-    order: Order,
+    request: Request,
     *,
     config: ExpansionConfig,
     world: World,
@@ -26,15 +26,15 @@ def open_simulated_device(
     store: ModelStore,
     verify: Callable[[ModelCard], None],
 ) -> Iterator[Device]:
-    """The device that an order is for, its models straight from ``store``.
+    """The device that a request is for, its models straight from ``store``.
 
     Its journal and the list of what it holds are under ``folder``. Its clock is the CPU time
     of this thread, which other devices on the machine do not lengthen.
     """
-    held = folder / "devices" / f"{order.domain_id}.{order.method}.held"
-    with open_journal(folder, order) as journal:
+    held = folder / "devices" / f"{request.domain_id}.{request.method}.held"
+    with open_journal(folder, request) as journal:
         yield make_device(
-            order,
+            request,
             config=config,
             world=world,
             run=folder.name,

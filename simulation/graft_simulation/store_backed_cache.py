@@ -7,7 +7,7 @@ from graft.core.ports import ModelStore
 from graft.wire.transfer.link import Part
 
 
-class HeldParts:
+class StoreBackedCache:
     """``PartCache`` of a simulated device: ``names`` of what was shipped to it.
 
     Thousands of devices hold the same models, whose bytes are there once.
@@ -27,7 +27,7 @@ class HeldParts:
         self.names = {name for name in self.names if not name.startswith(model_id)}
 
 
-class ListedParts(HeldParts):
+class ListedParts(StoreBackedCache):
     """Held parts whose names outlive the process: a file with a line a part."""
 
     def __init__(self, path: Path, store: ModelStore) -> None:

@@ -7,36 +7,41 @@ from pathlib import Path
 import pytest
 
 from graft.wire.payload.regions import open_work
-from graft.wire.transfer.partial_download import Arrival, FileArrival, MemoryArrival, SpooledArrival
+from graft.wire.transfer.partial_download import (
+    FilePartial,
+    MemoryPartial,
+    PartialDownload,
+    SpooledPartial,
+)
 
-OpenArrival = Callable[[], Arrival]
+OpenArrival = Callable[[], PartialDownload]
 PIECES = [b"one", b"", b"three and some", bytes(range(256)) * 3]
 WHOLE = b"".join(PIECES)
 
 
-def open_file(folder: Path) -> FileArrival:
-    return FileArrival(folder / "a.partial", folder / "a.log", folder / "a")
+def open_file(folder: Path) -> FilePartial:
+    return FilePartial(folder / "a.partial", folder / "a.log", folder / "a")
 
 
 @pytest.fixture(params=["memory", "spooled", "file"])
-def arrival(request: pytest.FixtureRequest, tmp_path: Path) -> Arrival:
+def partial(request: pytest.FixtureRequest, tmp_path: Path) -> PartialDownload:
     if request.param == "memory":
-        return MemoryArrival()
+        return MemoryPartial()
     if request.param == "spooled":
-        return SpooledArrival(open_work(tmp_path))
+        return SpooledPartial(open_work(tmp_path))
     return open_file(tmp_path)
 
 
-def test_what_is_appended_is_what_is_kept(arrival: Arrival) -> None:
-    assert (arrival.num_bytes, arrival.unrecorded_bytes) == (0, 0)
+def test_what_is_appended_is_what_is_kept(partial: PartialDownload) -> None:
+    assert (partial.num_bytes, partial.unrecorded_bytes) == (0, 0)
     held = 0
     for piece in PIECES:
-        arrival.append(piece)
+        partial.append(piece)
         held += len(piece)
-        assert arrival.num_bytes == held
-        arrival.mark_recorded()
-    kept = arrival.keep()
-    arrival.close()
+        assert partial.num_bytes == held
+        partial.mark_recorded()
+    kept = partial.keep()
+    partial.close()
     with kept.file:
         assert kept.num_bytes == len(WHOLE)
         assert kept.file.read(kept.num_bytes) == WHOLE
@@ -46,11 +51,11 @@ def test_what_is_appended_is_what_is_kept(arrival: Arrival) -> None:
 def test_an_arrival_opened_again_holds_what_came_and_knows_what_the_ledger_tells(
     tmp_path: Path, recorded: int
 ) -> None:
-    arrival = open_file(tmp_path)
+    partial = open_file(tmp_path)
     for number, piece in enumerate(PIECES):
-        arrival.append(piece)
+        partial.append(piece)
         if number + 1 == recorded:
-            arrival.mark_recorded()
+            partial.mark_recorded()
     again = open_file(tmp_path)  # without a close: the first one's process was killed
     assert again.num_bytes == len(WHOLE)
     assert again.unrecorded_bytes == sum(map(len, PIECES[recorded:]))
@@ -62,9 +67,9 @@ def test_an_arrival_opened_again_holds_what_came_and_knows_what_the_ledger_tells
 
 @pytest.mark.parametrize("cut", [0, 2, 3, 16, 17, 18, len(WHOLE) - 1, len(WHOLE)])
 def test_a_torn_file_counts_up_to_its_last_whole_piece(tmp_path: Path, cut: int) -> None:
-    arrival = open_file(tmp_path)
+    partial = open_file(tmp_path)
     for piece in PIECES:
-        arrival.append(piece)
+        partial.append(piece)
     with (tmp_path / "a.partial").open("r+b") as file:
         file.truncate(cut)
     ends = [sum(map(len, PIECES[:i])) for i in range(len(PIECES) + 1)]
@@ -76,9 +81,9 @@ def test_a_torn_file_counts_up_to_its_last_whole_piece(tmp_path: Path, cut: int)
 def test_a_damaged_place_costs_what_lies_behind_it_and_no_wrong_byte_is_held(
     tmp_path: Path, name: str, seed: int
 ) -> None:
-    arrival = open_file(tmp_path)
+    partial = open_file(tmp_path)
     for piece in PIECES:
-        arrival.append(piece)
+        partial.append(piece)
     content = bytearray((tmp_path / name).read_bytes())
     content[seed * 7919 % len(content)] ^= 1 << seed
     (tmp_path / name).write_bytes(content)
@@ -92,7 +97,7 @@ def test_a_damaged_place_costs_what_lies_behind_it_and_no_wrong_byte_is_held(
 
 def test_a_log_without_its_file_and_a_file_without_its_log_hold_nothing(tmp_path: Path) -> None:
     for lost in ("a.partial", "a.log"):
-        arrival = open_file(tmp_path)
-        arrival.append(WHOLE)
+        partial = open_file(tmp_path)
+        partial.append(WHOLE)
         (tmp_path / lost).unlink()
         assert open_file(tmp_path).num_bytes == 0

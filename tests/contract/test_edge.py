@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 from graft_client.app import attach, carry_on
 from graft_server.flower.edge import EdgeSettings, FlowerEdge
-from graft_simulation.block import Block, BlockEdge, BlockResult, Domains, StepFolder
+from graft_simulation.block import Block, BlockCheckpoints, BlockEdge, BlockResult, Domains
 from graft_simulation.dropout import DropoutEdge, lost_from
 from graft_simulation.in_process import LocalEdge, OpenDevice
 
@@ -23,14 +23,14 @@ from graft.core.config import ExpansionConfig, NetworkConfig
 from graft.core.ledger import SERVER, delivered
 from graft.core.ports import Edge
 from graft.core.records import (
-    Answer,
     DomainProfile,
     Failure,
-    LearnOrder,
     LedgerEntry,
-    Order,
-    ProbeOrder,
-    ProfileOrder,
+    ProbeRequest,
+    ProfileRequest,
+    Request,
+    Response,
+    TrainRequest,
 )
 from graft.data.synthetic.imu import ImuWorld
 from graft.errors import DataError, EdgeError, NodesMissingError
@@ -38,14 +38,14 @@ from graft.rounds import Device
 from graft.wire.messages.codec import (
     MESSAGE_BODY,
     MESSAGE_RECORD,
-    decode_answer,
-    decode_order,
-    encode_answer,
+    decode_request,
+    decode_response,
     encode_join,
-    encode_order,
+    encode_request,
+    encode_response,
 )
 from graft.wire.messages.replies import ReplyFolder
-from graft.wire.messages.request_signature import MESSAGE_SEAL, open_seal
+from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, verify_request
 
 CONFIG = ExpansionConfig()
 WORLD = ImuWorld(4, 40, seed=0)
@@ -53,17 +53,17 @@ DOMAINS = tuple(WORLD.domain_ids)
 STALL_S = 0.3
 
 
-def profile_orders(*domain_ids: str) -> list[Order]:
-    return [ProfileOrder(domain_id=domain_id, round_index=1) for domain_id in domain_ids]
+def profile_requests(*domain_ids: str) -> list[Request]:
+    return [ProfileRequest(domain_id=domain_id, round_index=1) for domain_id in domain_ids]
 
 
 @dataclass
 class FakeGrid:
     """Flower's Grid over handlers in this process: one node a domain, numbered from 100.
 
-    What stands in ``lost`` swallows every order, in ``crashed`` answers with Flower's own
+    What stands in ``lost`` swallows every request, in ``crashed`` answers with Flower's own
     error, in ``refused`` takes no message at all; ``bodies`` answers with these bytes. ``away``
-    is gone, as Flower notices, for so many orders.
+    is gone, as Flower notices, for so many requests.
     Replies are handed out one a look, the latest question first.
     """
 
@@ -110,7 +110,7 @@ class FakeGrid:
         name = f"message-{next(self.numbers)}"
         message.metadata.__dict__["_message_id"] = name
         self.sent.append(body_of(message))
-        seal = message.content.config_records[MESSAGE_RECORD].get(MESSAGE_SEAL, b"")
+        seal = message.content.config_records[MESSAGE_RECORD].get(MESSAGE_SIGNATURE, b"")
         assert isinstance(seal, bytes)
         self.seals.append(seal)
         if domain_id not in self.lost or joining:
@@ -156,10 +156,10 @@ def failing(domain_id: str) -> OpenDevice:
     devices = world_devices(WORLD, CONFIG, world_store(WORLD), lambda entry: None)
 
     @contextmanager
-    def open_device(order: Order) -> Iterator[Device]:
-        if order.domain_id == domain_id:
+    def open_device(request: Request) -> Iterator[Device]:
+        if request.domain_id == domain_id:
             raise DataError("data on fire")
-        with devices(order) as device:
+        with devices(request) as device:
             yield device
 
     return open_device
@@ -171,7 +171,7 @@ def fake_grid(open_device: OpenDevice | None = None, **habits: object) -> FakeGr
     attach(
         app,
         lambda context: nodes[context.node_id],
-        carry_on(lambda context, order: (open_device or failing(""))(order)),
+        carry_on(lambda context, request: (open_device or failing(""))(request)),
     )
     return FakeGrid(app=app, nodes=nodes, **habits)  # type: ignore[arg-type]
 
@@ -189,18 +189,18 @@ def block_edge(open_device: OpenDevice, entries: list[LedgerEntry], path: Path) 
     def carry(blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
         for number, block in reversed(list(enumerate(blocks))):
             local = LocalEdge(RUN, DOMAINS, open_device, lambda entry: None)
-            answers = local.ask([decode_order(body) for body in block.orders])
+            responses = local.ask([decode_request(body) for body in block.requests])
             yield (
                 number,
                 BlockResult(
-                    answers=tuple(map(encode_answer, answers)),
-                    held=((),) * len(answers),
+                    responses=tuple(map(encode_response, responses)),
+                    held=((),) * len(responses),
                     entries=(),
                 ),
             )
 
     domains = Domains(ids=DOMAINS, architecture_of=lambda domain_id: "cnn-small")
-    steps = StepFolder(path / "steps")
+    steps = BlockCheckpoints(path / "steps")
     return BlockEdge(RUN, domains, carry, steps, entries.append, lambda *news: None)
 
 
@@ -251,9 +251,9 @@ def open_edge(
 
 def test_there_is_one_answer_an_order_in_the_order_of_the_orders(open_edge: OpenEdge) -> None:
     asked = [DOMAINS[place] for place in (2, 0, 3, 1, 0)]
-    answers = open_edge(failing("")).ask(profile_orders(*asked))
-    assert all(isinstance(answer, DomainProfile) for answer in answers)
-    assert [answer.domain_id for answer in answers] == asked
+    responses = open_edge(failing("")).ask(profile_requests(*asked))
+    assert all(isinstance(response, DomainProfile) for response in responses)
+    assert [response.domain_id for response in responses] == asked
 
 
 def test_nothing_asked_is_nothing_answered(open_edge: OpenEdge) -> None:
@@ -261,25 +261,25 @@ def test_nothing_asked_is_nothing_answered(open_edge: OpenEdge) -> None:
 
 
 def test_a_domain_that_breaks_is_a_named_failure_and_the_others_answer(open_edge: OpenEdge) -> None:
-    answers = open_edge(failing(DOMAINS[1])).ask(profile_orders(*DOMAINS[:3]))
-    assert [type(answer) for answer in answers] == [DomainProfile, Failure, DomainProfile]
-    assert answers[1] == Failure(
+    responses = open_edge(failing(DOMAINS[1])).ask(profile_requests(*DOMAINS[:3]))
+    assert [type(response) for response in responses] == [DomainProfile, Failure, DomainProfile]
+    assert responses[1] == Failure(
         domain_id=DOMAINS[1], round_index=1, method="", error="DataError", message="data on fire"
     )
 
 
 def test_a_domain_that_nobody_speaks_for_is_a_named_failure(open_edge: OpenEdge) -> None:
-    answers = open_edge(failing("")).ask(profile_orders(DOMAINS[0], "stranger"))
-    assert isinstance(answers[0], DomainProfile)
-    assert isinstance(answers[1], Failure)
-    assert (answers[1].domain_id, answers[1].error) == ("stranger", "NodesMissingError")
+    responses = open_edge(failing("")).ask(profile_requests(DOMAINS[0], "stranger"))
+    assert isinstance(responses[0], DomainProfile)
+    assert isinstance(responses[1], Failure)
+    assert (responses[1].domain_id, responses[1].error) == ("stranger", "NodesMissingError")
 
 
 def test_a_failure_keeps_the_method_it_was_asked_for(open_edge: OpenEdge) -> None:
-    probe = ProbeOrder(
+    probe = ProbeRequest(
         domain_id=DOMAINS[0], round_index=2, method="hat", candidates=(), coarse_distances=()
     )
-    learn = LearnOrder(
+    learn = TrainRequest(
         domain_id=DOMAINS[0], round_index=3, method="magic", sources=(), register=False
     )
     failures = open_edge(failing(DOMAINS[0])).ask([probe, learn])
@@ -292,28 +292,29 @@ def test_the_ledger_has_a_row_a_message_of_the_length_of_its_bytes(
     open_edge: OpenEdge, entries: list[LedgerEntry]
 ) -> None:
     edge = open_edge(failing(DOMAINS[1]))
-    orders = profile_orders(*DOMAINS[:2])
-    orders.append(
-        LearnOrder(domain_id=DOMAINS[2], round_index=3, method="hat", sources=(), register=True)
+    requests = profile_requests(*DOMAINS[:2])
+    requests.append(
+        TrainRequest(domain_id=DOMAINS[2], round_index=3, method="hat", sources=(), register=True)
     )
-    answers = edge.ask(orders)
-    assert len(entries) == 2 * len(orders)
-    for order, answer in zip(orders, answers, strict=True):
+    responses = edge.ask(requests)
+    assert len(entries) == 2 * len(requests)
+    for request, response in zip(requests, responses, strict=True):
         down, up = sorted(
-            (e for e in entries if e.domain_id == order.domain_id), key=lambda e: e.sender != SERVER
+            (e for e in entries if e.domain_id == request.domain_id),
+            key=lambda e: e.sender != SERVER,
         )
-        assert (down.sender, down.receiver) == (SERVER, order.domain_id)
-        assert (up.sender, up.receiver) == (order.domain_id, SERVER)
-        assert down.payload_bytes == len(encode_order(order))
-        assert up.payload_bytes == len(encode_answer(answer))
-        learning = isinstance(order, LearnOrder)
+        assert (down.sender, down.receiver) == (SERVER, request.domain_id)
+        assert (up.sender, up.receiver) == (request.domain_id, SERVER)
+        assert down.payload_bytes == len(encode_request(request))
+        assert up.payload_bytes == len(encode_response(response))
+        learning = isinstance(request, TrainRequest)
         assert (down.phase, up.phase) == (
             ("ship", "report") if learning else ("profile", "profile")
         )
         for entry in (down, up):
             assert entry.message == ("train.learn" if learning else "query.profile")
             assert entry.method == ("hat" if learning else "")
-            assert entry.round_index == order.round_index
+            assert entry.round_index == request.round_index
             assert entry.wire_bytes >= entry.payload_bytes
             assert entry.wire_source == "modelled"
 
@@ -347,7 +348,7 @@ def test_nodes_that_come_late_are_waited_for(entries: list[LedgerEntry]) -> None
     grid = fake_grid(late_nodes=3)
     edge = flower_edge(grid, entries)
     edge.connect(DOMAINS)
-    assert isinstance(edge.ask(profile_orders(DOMAINS[-1]))[0], DomainProfile)
+    assert isinstance(edge.ask(profile_requests(DOMAINS[-1]))[0], DomainProfile)
 
 
 def test_nodes_that_stay_away_are_named_in_time(entries: list[LedgerEntry]) -> None:
@@ -377,12 +378,12 @@ def test_a_node_that_never_answers_is_lost_within_the_stall_timeout(
 ) -> None:
     edge, grid = connected(entries, lost={DOMAINS[1]})
     started_s = time.monotonic()
-    answers = edge.ask(profile_orders(*DOMAINS[:3]))
+    responses = edge.ask(profile_requests(*DOMAINS[:3]))
     assert STALL_S < time.monotonic() - started_s < STALL_S + 2
-    assert [type(answer) for answer in answers] == [DomainProfile, Failure, DomainProfile]
-    assert isinstance(answers[1], Failure)
-    assert (answers[1].domain_id, answers[1].error) == (DOMAINS[1], "EdgeError")
-    assert "no answer" in answers[1].message
+    assert [type(response) for response in responses] == [DomainProfile, Failure, DomainProfile]
+    assert isinstance(responses[1], Failure)
+    assert (responses[1].domain_id, responses[1].error) == (DOMAINS[1], "EdgeError")
+    assert "no answer" in responses[1].message
     (lost,) = (entry for entry in entries if entry.outcome == "lost")
     assert (lost.sender, lost.payload_bytes) == (DOMAINS[1], 0)
     # The order itself was sent, and is charged.
@@ -392,27 +393,29 @@ def test_a_node_that_never_answers_is_lost_within_the_stall_timeout(
 
 def test_what_flower_says_of_a_broken_node_is_in_the_failure(entries: list[LedgerEntry]) -> None:
     edge, _ = connected(entries, crashed={DOMAINS[0]})
-    answers = edge.ask(profile_orders(*DOMAINS[:2]))
-    assert isinstance(answers[0], Failure)
-    assert answers[0].error == "EdgeError"
-    assert "error 7: node broke" in answers[0].message
-    assert isinstance(answers[1], DomainProfile)
+    responses = edge.ask(profile_requests(*DOMAINS[:2]))
+    assert isinstance(responses[0], Failure)
+    assert responses[0].error == "EdgeError"
+    assert "error 7: node broke" in responses[0].message
+    assert isinstance(responses[1], DomainProfile)
     (up,) = (e for e in entries if e.sender == DOMAINS[0])
     assert (up.outcome, up.payload_bytes) == ("failed", 0)
 
 
 def test_a_message_that_flower_does_not_take_is_a_named_failure(entries: list[LedgerEntry]) -> None:
     edge, _ = connected(entries, refused={DOMAINS[0]})
-    answers = edge.ask(profile_orders(*DOMAINS[:2]))
-    assert isinstance(answers[0], Failure)
-    assert "refused" in answers[0].message
-    assert isinstance(answers[1], DomainProfile)
+    responses = edge.ask(profile_requests(*DOMAINS[:2]))
+    assert isinstance(responses[0], Failure)
+    assert "refused" in responses[0].message
+    assert isinstance(responses[1], DomainProfile)
     assert [e.outcome for e in entries if e.domain_id == DOMAINS[0]] == ["refused"]
 
 
-def another_domains_answer() -> bytes:
-    (answer,) = LocalEdge(RUN, DOMAINS, failing(""), lambda e: None).ask(profile_orders(DOMAINS[3]))
-    return encode_answer(answer)
+def another_domains_response() -> bytes:
+    (response,) = LocalEdge(RUN, DOMAINS, failing(""), lambda e: None).ask(
+        profile_requests(DOMAINS[3])
+    )
+    return encode_response(response)
 
 
 @pytest.mark.parametrize(
@@ -421,34 +424,34 @@ def another_domains_answer() -> bytes:
         (b"", "MessageError"),
         (b"\xff" * 40, "MessageError"),
         (encode_join("ann"), "MessageError"),
-        (encode_order(profile_orders(DOMAINS[0])[0]), "MessageError"),
-        (another_domains_answer(), "EdgeError"),
+        (encode_request(profile_requests(DOMAINS[0])[0]), "MessageError"),
+        (another_domains_response(), "EdgeError"),
     ],
 )
 def test_a_reply_that_is_no_answer_to_the_order_is_a_named_failure_and_is_charged(
     entries: list[LedgerEntry], body: bytes, error: str
 ) -> None:
     edge, _ = connected(entries, bodies={DOMAINS[0]: body})
-    answers = edge.ask(profile_orders(*DOMAINS[:2]))
-    assert isinstance(answers[0], Failure)
-    assert (answers[0].domain_id, answers[0].error) == (DOMAINS[0], error)
-    assert isinstance(answers[1], DomainProfile)
+    responses = edge.ask(profile_requests(*DOMAINS[:2]))
+    assert isinstance(responses[0], Failure)
+    assert (responses[0].domain_id, responses[0].error) == (DOMAINS[0], error)
+    assert isinstance(responses[1], DomainProfile)
     (up,) = (e for e in entries if e.sender == DOMAINS[0])
     assert (up.outcome, up.payload_bytes) == ("failed", len(body))
 
 
 def test_a_report_of_another_method_is_refused(entries: list[LedgerEntry]) -> None:
-    order = LearnOrder(
+    request = TrainRequest(
         domain_id=DOMAINS[0], round_index=1, method="label-only", sources=(), register=False
     )
     config = replace(CONFIG, training=replace(CONFIG.training, max_steps=1))
     devices = world_devices(WORLD, config, world_store(WORLD), lambda entry: None)
-    (report,) = LocalEdge(RUN, DOMAINS, devices, lambda entry: None).ask([order])
-    body = encode_answer(report)
+    (report,) = LocalEdge(RUN, DOMAINS, devices, lambda entry: None).ask([request])
+    body = encode_response(report)
     edge, _ = connected(entries, bodies={DOMAINS[0]: body})
     for method, refused in (("label-only", False), ("hat", True)):
-        (answer,) = edge.ask([replace(order, method=method)])
-        assert isinstance(answer, Failure) == refused
+        (response,) = edge.ask([replace(request, method=method)])
+        assert isinstance(response, Failure) == refused
 
 
 def test_progress_counts_answers(entries: list[LedgerEntry]) -> None:
@@ -458,18 +461,18 @@ def test_progress_counts_answers(entries: list[LedgerEntry]) -> None:
     edge.connect(DOMAINS)
     assert news[-1] == ("join", 4, 4)
     news.clear()
-    edge.ask(profile_orders(*DOMAINS))
+    edge.ask(profile_requests(*DOMAINS))
     assert news == [("profile", done, 4) for done in (0, 1, 2, 3, 4)]
 
 
 def test_what_is_sent_is_what_was_encoded(entries: list[LedgerEntry]) -> None:
     edge, grid = connected(entries)
-    orders: Sequence[Order] = profile_orders(*DOMAINS[:2])
-    answers: list[Answer] = edge.ask(orders)
-    assert [decode_order(body) for body in grid.sent] == list(orders)
-    told = {a.domain_id: a for a in map(decode_answer, grid.answered)}
-    for answer in answers:
-        assert encode_answer(told[answer.domain_id]) == encode_answer(answer)
+    requests: Sequence[Request] = profile_requests(*DOMAINS[:2])
+    responses: list[Response] = edge.ask(requests)
+    assert [decode_request(body) for body in grid.sent] == list(requests)
+    told = {a.domain_id: a for a in map(decode_response, grid.answered)}
+    for response in responses:
+        assert encode_response(told[response.domain_id]) == encode_response(response)
 
 
 def test_a_domain_that_drops_out_is_a_named_failure_with_its_messages_in_the_ledger(
@@ -479,10 +482,10 @@ def test_a_domain_that_drops_out_is_a_named_failure_with_its_messages_in_the_led
     lost = {d for d, turn in turns.items() if turn == 0}
     assert 0 < len(lost) < len(DOMAINS)
     edge = dropping(open_edge(failing("")), 0.8, entries)
-    answers = edge.ask(profile_orders(*DOMAINS))
-    assert [answer.domain_id for answer in answers] == list(DOMAINS)
-    assert {a.domain_id for a in answers if isinstance(a, Failure)} == lost
-    assert all(a.error == "DomainLostError" for a in answers if isinstance(a, Failure))
+    responses = edge.ask(profile_requests(*DOMAINS))
+    assert [response.domain_id for response in responses] == list(DOMAINS)
+    assert {a.domain_id for a in responses if isinstance(a, Failure)} == lost
+    assert all(a.error == "DomainLostError" for a in responses if isinstance(a, Failure))
     for domain_id in DOMAINS:
         down, up = (
             next(e for e in entries if domain_id in (e.sender, e.receiver) and e.sender == sender)
@@ -500,11 +503,11 @@ def test_who_is_lost_stays_lost_for_the_round(entries: list[LedgerEntry]) -> Non
     assert all(12 <= turns.count(turn) <= 48 for turn in range(3))
     local = LocalEdge(RUN, DOMAINS, failing(""), entries.append)
     learn = [
-        LearnOrder(domain_id=d, round_index=1, method="label-only", sources=(), register=False)
+        TrainRequest(domain_id=d, round_index=1, method="label-only", sources=(), register=False)
         for d in DOMAINS
     ]
-    answers = dropping(local, 1.0, entries).ask(learn)
-    assert {type(answer) for answer in answers} == {Failure}
+    responses = dropping(local, 1.0, entries).ask(learn)
+    assert {type(response) for response in responses} == {Failure}
 
 
 # --- what only the field asks of Flower's edge ----------------------------------------------
@@ -523,8 +526,8 @@ def test_a_device_that_comes_back_is_asked_again_and_its_last_try_is_what_counts
     edge = field_edge(grid, entries, lost_patience_s=60.0)
     edge.connect(DOMAINS)
     entries.clear()
-    answers = edge.ask(profile_orders(*DOMAINS[:2]))
-    assert [type(answer) for answer in answers] == [DomainProfile, DomainProfile]
+    responses = edge.ask(profile_requests(*DOMAINS[:2]))
+    assert [type(response) for response in responses] == [DomainProfile, DomainProfile]
     tries = [
         (e.attempt, e.sender == SERVER, e.outcome) for e in entries if e.domain_id == DOMAINS[0]
     ]
@@ -536,7 +539,7 @@ def test_a_device_that_comes_back_is_asked_again_and_its_last_try_is_what_counts
     calm = flower_edge(fake_grid(), undisturbed)
     calm.connect(DOMAINS)
     undisturbed.clear()
-    calm.ask(profile_orders(*DOMAINS[:2]))
+    calm.ask(profile_requests(*DOMAINS[:2]))
     assert delivered(entries) == delivered(undisturbed)
 
 
@@ -544,9 +547,9 @@ def test_patience_has_an_end(entries: list[LedgerEntry], monkeypatch: pytest.Mon
     monkeypatch.setattr("graft_server.flower.edge._ASK_AGAIN_S", 0.05)
     edge = field_edge(fake_grid(away={DOMAINS[0]: 10**6}), entries, lost_patience_s=0.2)
     edge.connect(DOMAINS)
-    (answer,) = edge.ask(profile_orders(DOMAINS[0]))
-    assert isinstance(answer, Failure)
-    assert "error 5: node went away" in answer.message
+    (response,) = edge.ask(profile_requests(DOMAINS[0]))
+    assert isinstance(response, Failure)
+    assert "error 5: node went away" in response.message
 
 
 def test_what_was_answered_before_a_restart_is_not_asked_again(
@@ -559,8 +562,8 @@ def test_what_was_answered_before_a_restart_is_not_asked_again(
         edge.connect(DOMAINS)
         entries.clear()
         grid.sent.clear()
-        answers = edge.ask(profile_orders(*DOMAINS[:2]))
-        assert all(isinstance(answer, DomainProfile) for answer in answers)
+        responses = edge.ask(profile_requests(*DOMAINS[:2]))
+        assert all(isinstance(response, DomainProfile) for response in responses)
         asked.append((len(grid.sent), delivered(entries)))
     assert asked[0][0] == 2
     assert asked[1] == (0, asked[0][1])
@@ -570,9 +573,9 @@ def test_a_failure_is_not_kept(entries: list[LedgerEntry], tmp_path: Path) -> No
     grid = fake_grid(bodies={DOMAINS[0]: b"nonsense"})
     edge = field_edge(grid, entries, replies=ReplyFolder(tmp_path))
     edge.connect(DOMAINS)
-    assert isinstance(edge.ask(profile_orders(DOMAINS[0]))[0], Failure)
+    assert isinstance(edge.ask(profile_requests(DOMAINS[0]))[0], Failure)
     grid.bodies.clear()
-    assert isinstance(edge.ask(profile_orders(DOMAINS[0]))[0], DomainProfile)
+    assert isinstance(edge.ask(profile_requests(DOMAINS[0]))[0], DomainProfile)
 
 
 def test_enrolled_nodes_are_not_asked_who_they_are(entries: list[LedgerEntry]) -> None:
@@ -581,9 +584,9 @@ def test_enrolled_nodes_are_not_asked_who_they_are(entries: list[LedgerEntry]) -
     edge = field_edge(grid, entries, nodes=lambda: enrolled, poll_s=0.01)
     edge.connect(DOMAINS[:2])
     assert (grid.sent, entries) == ([], [])
-    answers = edge.ask(profile_orders(DOMAINS[0], DOMAINS[3]))
+    responses = edge.ask(profile_requests(DOMAINS[0], DOMAINS[3]))
     # A node that nobody waited for speaks for nobody.
-    assert [type(answer) for answer in answers] == [DomainProfile, Failure]
+    assert [type(response) for response in responses] == [DomainProfile, Failure]
 
 
 def test_a_device_that_enrols_while_it_is_waited_for_is_found(entries: list[LedgerEntry]) -> None:
@@ -598,7 +601,7 @@ def test_a_device_that_enrols_while_it_is_waited_for_is_found(entries: list[Ledg
 
     edge = field_edge(grid, entries, nodes=enrolled, join_timeout_s=20, poll_s=0.01)
     edge.connect(DOMAINS[:2])
-    assert isinstance(edge.ask(profile_orders(DOMAINS[0]))[0], DomainProfile)
+    assert isinstance(edge.ask(profile_requests(DOMAINS[0]))[0], DomainProfile)
 
 
 def test_who_stays_away_fails_alone_where_that_is_wanted(entries: list[LedgerEntry]) -> None:
@@ -607,21 +610,21 @@ def test_who_stays_away_fails_alone_where_that_is_wanted(entries: list[LedgerEnt
         join_timeout_s=0.2, poll_s=0.01,
     )  # fmt: skip
     edge.connect([DOMAINS[0], "away"])
-    answers = edge.ask(profile_orders(DOMAINS[0], "away"))
-    assert isinstance(answers[0], DomainProfile)
-    assert isinstance(answers[1], Failure)
-    assert answers[1].error == "NodesMissingError"
+    responses = edge.ask(profile_requests(DOMAINS[0], "away"))
+    assert isinstance(responses[0], DomainProfile)
+    assert isinstance(responses[1], Failure)
+    assert responses[1].error == "NodesMissingError"
 
 
-def test_every_order_carries_its_seal(entries: list[LedgerEntry]) -> None:
+def test_every_order_carries_its_signature(entries: list[LedgerEntry]) -> None:
     grid = fake_grid()
     edge = field_edge(grid, entries, seal=SIGNER.seal)
     edge.connect(DOMAINS)
     grid.sent.clear()
     grid.seals.clear()
-    edge.ask(profile_orders(*DOMAINS[:2]))
+    edge.ask(profile_requests(*DOMAINS[:2]))
     nonces = {
-        open_seal(RUN, body, seal, SIGNER.public_key)
+        verify_request(RUN, body, seal, SIGNER.public_key)
         for body, seal in zip(grid.sent, grid.seals, strict=True)
     }
     assert len(nonces) == 2

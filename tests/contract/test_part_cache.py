@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fakes import MemoryStore
-from graft_simulation.store_backed_cache import HeldParts, ListedParts
+from graft_simulation.store_backed_cache import ListedParts, StoreBackedCache
 
 from graft.core.records import Task
 from graft.models.zoo import build_network, parameter_shapes, parameters_of
@@ -44,7 +44,7 @@ def open_cache(request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStor
         return lambda: FolderCache(tmp_path / "device", quota_bytes=10_000_000)
     if request.param == "listed":
         return lambda: ListedParts(tmp_path / "devices" / "ann.held", store)
-    named = HeldParts((), store)
+    named = StoreBackedCache((), store)
     return lambda: named
 
 

@@ -169,14 +169,14 @@ def test_wire_bytes_exceed_payload_bytes_by_headers_and_what_a_call_takes(
     transport = device(link, cache, rows)
     transport.fetch(card_of(store), "exact")
     transport.push("net", model(8))
-    *parts, answer = rows
+    *parts, response = rows
     # A fetch 140, a push 300 (on its first part); the link's first call 3,040 for a connection.
     calls = [140 + 3_040, 140, 300, 0]
     for row, call_bytes in zip(parts, calls, strict=True):
         # 66 of 1,514 bytes of a segment are headers, TLS takes 22 of each 16 kB.
         assert 1.045 < (row.wire_bytes - call_bytes) / row.payload_bytes < 1.05
     # gRPC's prefix, an HTTP/2 frame's header, a TLS record's, a segment's, the call's own.
-    assert answer.wire_bytes == answer.payload_bytes + 5 + 9 + 22 + 66 + 145
+    assert response.wire_bytes == response.payload_bytes + 5 + 9 + 22 + 66 + 145
     assert {row.wire_source for row in rows} == {link.wire_source}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from graft_client.depot_client import GrpcLink, growing_wait, open_channel
 from graft_server.depot.server import DepotServer
-from graft_server.depot.uploads import Incoming
+from graft_server.depot.uploads import Upload
 from graft_server.model_store import DirectoryStore
 
 from graft.core.records import FloatArray, ModelCard
@@ -53,9 +53,9 @@ def card_of(store: DirectoryStore, name: str) -> ModelCard:
 def serve_slowly(folder: Path, port: int) -> None:
     from graft_server.depot import service as depot_service
 
-    append, read = Incoming.append, depot_service.pb.Chunk
+    append, read = Upload.append, depot_service.pb.Chunk
 
-    def slow_append(self: Incoming, data: bytes) -> None:
+    def slow_append(self: Upload, data: bytes) -> None:
         time.sleep(MESSAGE_S)
         append(self, data)
 
@@ -69,7 +69,7 @@ def serve_slowly(folder: Path, port: int) -> None:
             return read(data=data)
 
     messages = depot_service.pb
-    Incoming.append = slow_append  # type: ignore[method-assign]
+    Upload.append = slow_append  # type: ignore[method-assign]
     depot_service.pb = SlowMessages()  # type: ignore[assignment]
     store = DirectoryStore(folder / "store", shapes_of=shapes_of)
     with DepotServer(store, f"127.0.0.1:{port}", insecure=True):

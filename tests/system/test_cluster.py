@@ -31,7 +31,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def answers(port: int) -> bool:
+def responses(port: int) -> bool:
     with socket.socket() as asked:
         return asked.connect_ex(("127.0.0.1", port)) == 0
 
@@ -79,7 +79,7 @@ def test_a_node_with_a_directory_of_its_own_carries_every_block(
         "head", str(RAY), "start", "--head", "--port", str(cluster), "--num-cpus", "0",
         "--include-dashboard", "false", *node,
     )  # fmt: skip
-    wait_until(lambda: answers(cluster) and answers(files), "the cluster and the file server")
+    wait_until(lambda: responses(cluster) and responses(files), "the cluster and the file server")
     start(
         "second", str(RAY), "start", "--address", f"127.0.0.1:{cluster}", "--num-cpus", "2", *node
     )

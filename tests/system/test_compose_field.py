@@ -1,6 +1,6 @@
 """The compose file's own commands as processes: a deployment with TLS, beside the same in process.
 
-Flower, its authentication, the gateway, the depot and the devices are real; containers are not.
+Flower, its authentication, the reverse proxy, the depot and the devices are real; containers are not.
 """
 
 import json
@@ -21,14 +21,14 @@ from compose import local_words
 from graft_client.depot_client import open_deployed_channel
 from graft_client.device_factory import make_device
 from graft_server.model_store import open_store
-from graft_server.round_loop import RunSettings, conduct
+from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.round_schedule import read_rounds
 from graft_server.run_folder import RunFolder
 from graft_simulation.in_process import LocalEdge
 
 from graft.core.config import read_config
 from graft.core.deployment import read_device, read_server
-from graft.core.records import Order
+from graft.core.records import Request
 from graft.core.results import ResultRow, read_results
 from graft.data.folder import FolderWorld, write_domain
 from graft.rounds import Device
@@ -40,7 +40,7 @@ from graft.wire.transfer.link import DirectoryLink
 pytestmark = pytest.mark.slow
 LIMIT_S = 1500.0
 DEVICES = ("device-1", "device-2", "device-3")
-FOUNDERS, NEWCOMER = ("user-000000", "user-000001"), "user-000002"
+INITIAL_DOMAINS, TARGET = ("user-000000", "user-000001"), "user-000002"
 HERE = {"GRAFT_HOST": "127.0.0.1"}
 # Smaller than the compose file's own, so that the test takes minutes.
 SMALL = ["--set", "training.max_steps=20", "--set", "selection.num_sources=2"]
@@ -98,7 +98,7 @@ def test_the_compose_files_commands_give_what_the_same_rounds_give_in_process(
         running(tmp_path, DEVICES[1], "--port", str(free_port())),
         running(tmp_path, DEVICES[2], "--port", str(free_port())),
     ):
-        rounds = [[*FOUNDERS, "--founders"], [NEWCOMER]]
+        rounds = [[*INITIAL_DOMAINS, "--initial"], [TARGET]]
         told = []
         for arriving in rounds:
             # What is not up yet is waited for.
@@ -117,19 +117,21 @@ def test_the_compose_files_commands_give_what_the_same_rounds_give_in_process(
             "graft_catalogue_models": 3.0,
         }
         _wait_for(wanted, metrics_port)
-        assert graft("deploy", "revoke", FOUNDERS[1], "--server", str(server)).returncode == 0
+        assert (
+            graft("deploy", "revoke", INITIAL_DOMAINS[1], "--server", str(server)).returncode == 0
+        )
         _wait_for({"graft_devices_enrolled": 4.0, "graft_devices_online": 2.0}, metrics_port)
         model_id = told[0]["model"]
-        said = [_depot_says(tmp_path / "field" / "devices" / d, model_id) for d in FOUNDERS]
+        said = [_depot_says(tmp_path / "field" / "devices" / d, model_id) for d in INITIAL_DOMAINS]
         assert said == [grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED]
 
     assert (status["superlink"], status["depot"]) == (True, True)
     assert (status["rounds"], status["finished"], status["models"]) == (2, 2, 3)
     online = {d["domain"]: (d["node"], d["round"], d["model"]) for d in status["devices"]}
-    assert {d: online[d] for d in (*FOUNDERS, NEWCOMER)} == {
-        FOUNDERS[0]: ("online", 0, True),
-        FOUNDERS[1]: ("online", 0, True),
-        NEWCOMER: ("online", 1, True),
+    assert {d: online[d] for d in (*INITIAL_DOMAINS, TARGET)} == {
+        INITIAL_DOMAINS[0]: ("online", 0, True),
+        INITIAL_DOMAINS[1]: ("online", 0, True),
+        TARGET: ("online", 1, True),
     }
     fielded = read_results(server / "runs" / made["run"] / "results.parquet")
     local = _in_process(server, tmp_path / "data", tmp_path / "local")
@@ -147,7 +149,7 @@ def outcome(row: ResultRow) -> tuple[object, ...]:
 def _in_process(server: Path, data: Path, out: Path) -> list[ResultRow]:
     """The deployment's rounds with its own configuration, every device in this thread."""
     config = read_config(server / "expansion.toml")
-    for domain_id in (*FOUNDERS, NEWCOMER):
+    for domain_id in (*INITIAL_DOMAINS, TARGET):
         write_domain(out / "data", FolderWorld(data / domain_id).load(domain_id))
     table = (server / "dataset.toml").read_bytes()
     (out / "data" / "dataset.toml").write_bytes(table)
@@ -158,21 +160,21 @@ def _in_process(server: Path, data: Path, out: Path) -> list[ResultRow]:
     caches: dict[tuple[str, str], MemoryCache] = {}
 
     @contextmanager
-    def open_device(order: Order) -> Iterator[Device]:
+    def open_device(request: Request) -> Iterator[Device]:
         public_key = (folder.keys / "server.pub").read_bytes()
         yield make_device(
-            order,
+            request,
             config=config,
             world=world,
             run=folder.run_id,
             link=link,
-            cache=caches.setdefault((order.domain_id, order.method), MemoryCache()),
+            cache=caches.setdefault((request.domain_id, request.method), MemoryCache()),
             verify=partial(verify_card, folder.run_id, public_key=public_key),
             record=lambda entry: None,
             clock=time.perf_counter,
         )
 
-    conduct(
+    run_rounds(
         lambda record, progress: LocalEdge(folder.run_id, world.domain_ids, open_device, record),
         RunSettings(config=config, world=world, folder=folder, planned=read_rounds(server)),
     )
@@ -193,8 +195,8 @@ def _depot_says(device: Path, model_id: str) -> grpc.StatusCode:
 def _wait_for(wanted: dict[str, float], port: int) -> None:
     until_s = time.monotonic() + 180
     while True:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
-            lines = answer.read().decode().splitlines()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
+            lines = response.read().decode().splitlines()
         shown = {name: float(value) for name, _, value in (line.partition(" ") for line in lines)
                  if name in wanted}  # fmt: skip
         if shown == wanted:

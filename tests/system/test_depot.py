@@ -333,8 +333,8 @@ def test_stat_and_health_answer(card: ModelCard, channel: grpc.Channel) -> None:
         card.residual_bytes,
     )
     health = health_pb2_grpc.HealthStub(channel)
-    answer = health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    response = health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
+    assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_an_insecure_depot_or_channel_must_be_asked_for_by_name(store: DirectoryStore) -> None:

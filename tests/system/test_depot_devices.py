@@ -13,7 +13,7 @@ from depot_process import card_of, model, shapes_of
 from graft_client.depot_client import GrpcLink, open_channel
 from graft_server.deployment.authority import Authority, Identity, create_authority
 from graft_server.depot.interceptor import CallRecord
-from graft_server.depot.rate_limit import MAX_MESSAGE_BYTES, DeviceQuota, QuotaBook
+from graft_server.depot.rate_limit import MAX_MESSAGE_BYTES, DeviceQuota, RateLimiter
 from graft_server.depot.server import DepotServer, DepotSettings, tls_credentials
 from graft_server.model_store import DirectoryStore
 from prometheus_client import CollectorRegistry
@@ -285,7 +285,7 @@ def test_a_quota_that_nothing_fits_into_is_refused(wrong: dict[str, float]) -> N
 def test_a_window_begins_with_the_first_byte_and_forgets_at_its_end() -> None:
     now = [100.0]
     limit = MAX_MESSAGE_BYTES
-    book = QuotaBook(DeviceQuota(bytes_per_window=limit, window_s=10.0), lambda: now[0])
+    book = RateLimiter(DeviceQuota(bytes_per_window=limit, window_s=10.0), lambda: now[0])
     book.charge("a", limit - 1)
     now[0] = 109.0
     with pytest.raises(QuotaExceededError) as refused:

@@ -244,9 +244,9 @@ def test_a_partial_of_wrong_bytes_is_dropped_and_fetched_anew_once(
     card, cache = card_of(store, name), FolderCache(tmp_path / "device")
     wrong = bytearray(store.part(name, "residual")[:CHUNK_BYTES])
     wrong[5_000] ^= 1
-    arrival = cache.arrival(name, "residual", card.residual_bytes)
-    arrival.append(bytes(wrong))
-    arrival.mark_recorded()
+    partial = cache.partial(name, "residual", card.residual_bytes)
+    partial.append(bytes(wrong))
+    partial.mark_recorded()
     rows: list[LedgerEntry] = []
     fetched = device(link, cache, rows).fetch(card, "exact")
     assert {n: a.tobytes() for n, a in fetched.items()} == {
@@ -364,9 +364,9 @@ def test_a_second_stream_of_a_push_takes_it_over(
     wait_for(lambda: stub.Received(header).received_bytes == 1_000)
     header_2 = pb.PushHeader(model_id=model_id(payload), exact_bytes=len(payload), offset=1_000)
     rest = [payload[at : at + CHUNK_BYTES] for at in range(1_000, len(payload), CHUNK_BYTES)]
-    answer = stub.Push(
+    response = stub.Push(
         iter([pb.PushChunk(header=header_2), *(pb.PushChunk(data=data) for data in rest)])
     )
-    assert answer.model_id == model_id(payload)
-    assert store.part(answer.model_id, "exact") == payload
+    assert response.model_id == model_id(payload)
+    assert store.part(response.model_id, "exact") == payload
     assert first.exception().code() == grpc.StatusCode.ABORTED

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from graft.wire.traffic_log import Carried, MeterLine, read_meter, total_carried
+from graft.wire.traffic_log import TrafficCounters, TrafficRecord, read_traffic_log, total_traffic
 
 TRUST = Path(__file__).resolve().parents[2] / "benchmarks" / "trust"
 MODULES = ("lab", "faults", "summary")
@@ -131,11 +131,11 @@ def test_a_delay_of_seconds_with_loss_and_a_slow_rate_still_delivers(lab: Module
 
 
 def test_an_interface_counts_every_frame(lab: ModuleType) -> None:
-    lines: list[MeterLine] = []
+    lines: list[TrafficRecord] = []
     with lab.Lab(2) as made, lab.InterfaceCounter(made, lines.append):
         _, heard = send_up(made, 50, 500, 0.001, 0.5)
     assert len(heard) == 50
-    assert total_carried(lines) == Carried(up_bytes=50 * (500 + HEADERS), up_segments=50)
+    assert total_traffic(lines) == TrafficCounters(up_bytes=50 * (500 + HEADERS), up_segments=50)
     assert {line.peer for line in lines} == {made.devices[0].address}
 
 
@@ -155,16 +155,16 @@ def test_the_relay_agrees_with_the_interfaces_within_two_per_cent(
         serving = made.server.spawn(words, stdout=subprocess.PIPE, text=True)
         assert serving.stdout is not None
         assert serving.stdout.readline() == "serving\n"
-        before = Carried()
+        before = TrafficCounters()
         for what in ("fetch", "push", "small"):
-            lines: list[MeterLine] = []
+            lines: list[TrafficRecord] = []
             words = [*script, "device", str(tmp_path), address, what]
             with lab.InterfaceCounter(made, lines.append):
                 device = made.devices[0].spawn(words, stdout=subprocess.PIPE, text=True)
                 assert device.communicate(timeout=100)[0] == '{"error": null}\n'
-                time.sleep(0.5)  # the last segments, and the relay's next line
-            counted = total_carried(lines)
-            after = total_carried(read_meter(tmp_path / "relay.jsonl"))
+                time.sleep(0.5)  # the last segments, and the TCP proxy's next line
+            counted = total_traffic(lines)
+            after = total_traffic(read_traffic_log(tmp_path / "relay.jsonl"))
             relayed, before = after - before, after
             assert relayed.up_bytes == pytest.approx(counted.up_bytes, rel=0.02)
             assert relayed.down_bytes == pytest.approx(counted.down_bytes, rel=0.02)

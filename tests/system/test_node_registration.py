@@ -34,14 +34,14 @@ def superlink(tmp_path: Path) -> Iterator[SuperLink]:
             superlink.command, env=superlink.environment, stdout=log, stderr=log
         )
     try:
-        _wait_for_answer(superlink)
+        _wait_for_response(superlink)
         yield superlink
     finally:
         process.terminate()
         process.wait(60)
 
 
-def _wait_for_answer(superlink: SuperLink) -> None:
+def _wait_for_response(superlink: SuperLink) -> None:
     until_s = time.monotonic() + LIMIT_S
     while True:
         try:

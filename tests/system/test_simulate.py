@@ -23,13 +23,13 @@ from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_device import open_simulated_device
 
 from graft.core.ledger import is_upload, read_ledger
-from graft.core.records import LedgerEntry, ModelCard, Order
+from graft.core.records import LedgerEntry, ModelCard, Request
 from graft.core.results import read_results, result_row, run_hash
 from graft.data import ImuWorld, write_dataset, write_domain
 from graft.data.splits import schedule_rounds
 from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 from graft.data.worlds import open_world
-from graft.rounds import Device, expand_system, found_system
+from graft.rounds import Device, expand_system, train_initial_domains
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.messages.codec import decode_card
 
@@ -37,12 +37,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
-def test_a_run_serves_every_newcomer_by_every_method(reference: Path) -> None:
+def test_a_run_serves_every_target_by_every_method(reference: Path) -> None:
     rows = read_results(reference / "results.parquet")
-    # Of 11 domains round(0.4 * 11) = 4 are founders; the other 7 are served by 3 methods each.
-    founders = [row for row in rows if row.round_index == 0]
-    assert len(founders) == 4
-    assert len(rows) - len(founders) == 7 * 3
+    # Of 11 domains round(0.4 * 11) = 4 are initial domains; the other 7 are served by 3 methods each.
+    initial_domains = [row for row in rows if row.round_index == 0]
+    assert len(initial_domains) == 4
+    assert len(rows) - len(initial_domains) == 7 * 3
     assert not [row.error for row in rows if row.error]
     assert run_facts(reference)["status"] == "complete"
 
@@ -58,18 +58,18 @@ def test_the_edge_inside_one_process_gives_the_same_rows_and_bytes(
     def admit(card: ModelCard) -> ModelCard:
         return signer.sign(check_card(card, store=store, task=world.task))
 
-    def open_device(order: Order) -> AbstractContextManager[Device]:
+    def open_device(request: Request) -> AbstractContextManager[Device]:
         verify = partial(verify_card, folder.run_id, public_key=signer.public_key)
         return open_simulated_device(
-            order, config=config, world=world, folder=folder.path, store=store, verify=verify
+            request, config=config, world=world, folder=folder.path, store=store, verify=verify
         )
 
     entries: list[LedgerEntry] = []
     edge = LocalEdge(folder.run_id, world.domain_ids, open_device, entries.append)
-    founders, *arriving = schedule_rounds(world, config.split, config.rounds, config.seed)
-    rounds = [found_system(founders, edge, admit)]
-    for newcomers in arriving:
-        rounds.append(expand_system(rounds[-1].state, newcomers, edge, admit, config))
+    initial_domains, *arriving = schedule_rounds(world, config.split, config.rounds, config.seed)
+    rounds = [train_initial_domains(initial_domains, edge, admit)]
+    for targets in arriving:
+        rounds.append(expand_system(rounds[-1].state, targets, edge, admit, config))
     rows = [result_row(report) for each in rounds for report in each.reports]
     entries += folder.journal_entries()
     # Over Flower the domains join first; nobody joins inside one process.
@@ -113,9 +113,9 @@ def test_what_was_probed_is_not_shipped_again(reference: Path) -> None:
     assert again
     assert all(e.payload_bytes == 0 for e in again)
     probed = Counter(e.receiver for e in bases if not e.cached)
-    taught = Counter(e.receiver for e in again)
-    assert probed.keys() == taught.keys()
-    assert all(taught[receiver] <= probed[receiver] for receiver in probed)
+    soft_targets = Counter(e.receiver for e in again)
+    assert probed.keys() == soft_targets.keys()
+    assert all(soft_targets[receiver] <= probed[receiver] for receiver in probed)
 
 
 def simulated_times(folder: Path) -> list[object]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from graft.bench.rows import read_evidence
+from graft.bench.rows import read_benchmark_rows
 from graft.cli.main import app
 from graft.data import ImuWorld, write_dataset, write_domain
 from graft.data.synthetic.imu import CHANNELS, RATE_HZ
@@ -26,7 +26,7 @@ def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_matrix_is_computed_reported_and_told_as_json(tmp_path: Path) -> None:
-    # One person of three is a founder: round(0.4 x 3) = 1; two are newcomers.
+    # One person of three is an initial domain: round(0.4 x 3) = 1; two are target domains.
     arguments = [
         "bench", "accuracy", "--data", "imu", "--gamma", "0.1", "--gamma", "0.2", "--seeds", "1",
         "--set", "world.domains=3", "--methods", "finetuned-any,label-only", "--out", "out",
@@ -35,9 +35,9 @@ def test_a_matrix_is_computed_reported_and_told_as_json(tmp_path: Path) -> None:
     done = runner.invoke(app, [*arguments, "--format", "json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    # Two methods, two gammas, two newcomers.
+    # Two methods, two gammas, two target domains.
     assert (told["rows"], told["asked"], told["failed"]) == (8, 8, [])
-    rows = read_evidence(tmp_path / "out" / "rows.parquet")
+    rows = read_benchmark_rows(tmp_path / "out" / "rows.parquet")
     mean = np.mean([r.accuracy for r in rows if (r.method, r.gamma) == ("label-only", 0.1)])
     figure = told["figures"]["imu/gamma=0.1/label-only/accuracy"]
     assert figure["value"] == pytest.approx(mean, abs=1e-4)
@@ -64,8 +64,8 @@ def test_a_failed_cell_is_named_and_makes_the_exit_code(tmp_path: Path) -> None:
     good = runner.invoke(app, arguments)
     assert good.exit_code == 0, good.output
     assert "a quick part of the matrix" in good.stderr
-    newcomers = [row.domain_id for row in read_evidence(tmp_path / "out" / "rows.parquet")]
-    spoilt = folder / "domains" / f"{newcomers[0]}.npz"
+    targets = [row.domain_id for row in read_benchmark_rows(tmp_path / "out" / "rows.parquet")]
+    spoilt = folder / "domains" / f"{targets[0]}.npz"
     with np.load(spoilt) as held:
         arrays = dict(held)
     arrays["x"][0, 0, 0] = np.nan
@@ -73,7 +73,7 @@ def test_a_failed_cell_is_named_and_makes_the_exit_code(tmp_path: Path) -> None:
     bad = runner.invoke(app, [*arguments, "--redo", "all"])
     assert bad.exit_code == 1
     (failed,) = json.loads(bad.stdout)["failed"]
-    assert (failed["domain_id"], failed["error"]) == (newcomers[0], "DomainValueError")
+    assert (failed["domain_id"], failed["error"]) == (targets[0], "DomainValueError")
 
 
 def test_help_has_an_example() -> None:

@@ -6,9 +6,9 @@ from graft.wire.overhead import (
     FETCH_DOWN_BYTES,
     PUSH_UP_BYTES,
     DepotCalls,
-    answer_bytes,
     framed_bytes,
-    order_bytes,
+    request_bytes,
+    response_bytes,
     returned_bytes,
     stream_bytes,
 )
@@ -36,7 +36,7 @@ def test_one_in_five_segments_is_answered() -> None:
 
 
 def test_a_payload_adds_to_an_exchange_what_its_segments_take() -> None:
-    for weigh in (order_bytes, answer_bytes):
+    for weigh in (request_bytes, response_bytes):
         assert weigh(1_000) - weigh(0) == 1_000
         assert weigh(20_000) - weigh(0) == 20_000 + 22 + 13 * HEADERS  # 20,022 / 1,448 = 13.8
 

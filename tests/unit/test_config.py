@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from graft.core.config import (
     DeviceConfig,
     ExpansionConfig,
-    FusionConfig,
+    HatConfig,
     PolicyConfig,
     SelectionConfig,
     SplitConfig,
@@ -45,18 +45,18 @@ def configs(draw: st.DrawFn) -> ExpansionConfig:
             domains=draw(st.integers(2, 10**6)),
             max_domains=draw(st.none() | st.integers(2, 99)),
         ),
-        split=SplitConfig(gamma=draw(SHARE), test_share=draw(SHARE)),
+        split=SplitConfig(gamma=draw(SHARE), test_fraction=draw(SHARE)),
         devices=DeviceConfig(
-            microcontroller_share=0.0,
-            phone_share=phone,
-            gateway_share=1 - phone,
+            microcontroller_fraction=0.0,
+            phone_fraction=phone,
+            gateway_fraction=1 - phone,
             architectures=tuple(draw(st.lists(NAME, max_size=2))),
         ),
         selection=SelectionConfig(
             num_sources=draw(COUNT), num_candidates=draw(st.none() | COUNT), score_mix=draw(SHARE)
         ),
         training=TrainingConfig(epochs=draw(COUNT), learning_rate=draw(SHARE)),
-        fusion=FusionConfig(keep_quality=draw(SHARE)),
+        hat=HatConfig(keep_quality=draw(SHARE)),
         policy=PolicyConfig(min_class_count=draw(COUNT)),
     )
 
@@ -127,10 +127,10 @@ def test_a_whole_number_serves_where_a_float_is_wanted() -> None:
         ("world.kind", "folder"),  # with no path
         ("split.gamma", 0.0),
         ("split.gamma", float("nan")),
-        ("split.test_share", 1.0),
-        ("split.founders_share", -0.1),
-        ("devices.phone_share", 0.6),  # the shares then sum to 1.1
-        ("network.lte_share", 0.5),  # as do these
+        ("split.test_fraction", 1.0),
+        ("split.initial_fraction", -0.1),
+        ("devices.phone_fraction", 0.6),  # the shares then sum to 1.1
+        ("network.lte_fraction", 0.5),  # as do these
         ("network.server_up_bits_per_s", 0.0),
         ("network.mean_on_s", float("inf")),
         ("network.mean_off_s", -1.0),
@@ -145,16 +145,16 @@ def test_a_whole_number_serves_where_a_float_is_wanted() -> None:
         ("training.batch_size", 0),
         ("training.learning_rate", 0.0),
         ("training.source_learning_rate", -1e-4),
-        ("fusion.holdout_share", 1.1),
-        ("fusion.insert_quality", -0.1),
-        ("fusion.dictionary_momentum", 2.0),
-        ("fusion.keep_quality", -1.0),
+        ("hat.holdout_fraction", 1.1),
+        ("hat.insert_quality", -0.1),
+        ("hat.dictionary_momentum", 2.0),
+        ("hat.keep_quality", -1.0),
         ("policy.min_class_count", 0),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(key: str, bad: object) -> None:
     named = "devices shares" if key.startswith("devices") else key
-    named = "network shares" if key.endswith("lte_share") else named
+    named = "network shares" if key.endswith("lte_fraction") else named
     named = "world.path" if key == "world.kind" else named
     with pytest.raises(ConfigError, match=named):
         with_settings(ExpansionConfig(), {key: bad})

@@ -53,7 +53,7 @@ def test_every_class_says_where_its_figures_come_from() -> None:
 
 
 def test_the_shares_of_the_classes_are_met() -> None:
-    config = DeviceConfig(microcontroller_share=0.2, phone_share=0.5, gateway_share=0.3)
+    config = DeviceConfig(microcontroller_fraction=0.2, phone_fraction=0.5, gateway_fraction=0.3)
     counts = Counter(assign_device(d, 0, config).name for d in DOMAINS)
     # The deviation of a share over 1,000 draws is at most 0.016; four of them.
     assert counts["microcontroller"] == pytest.approx(200, abs=64)
@@ -62,7 +62,7 @@ def test_the_shares_of_the_classes_are_met() -> None:
 
 
 def test_a_share_of_nothing_is_never_drawn() -> None:
-    config = DeviceConfig(microcontroller_share=0.0, phone_share=0.0, gateway_share=1.0)
+    config = DeviceConfig(microcontroller_fraction=0.0, phone_fraction=0.0, gateway_fraction=1.0)
     assert {assign_device(d, 3, config).name for d in DOMAINS[:50]} == {"gateway"}
 
 

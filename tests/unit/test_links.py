@@ -36,7 +36,9 @@ def test_every_link_says_where_its_figures_come_from() -> None:
 
 
 def test_the_shares_of_the_links_are_met() -> None:
-    config = NetworkConfig(broadband_share=0.5, lte_share=0.5, lte_m_share=0.0, nb_iot_share=0.0)
+    config = NetworkConfig(
+        broadband_fraction=0.5, lte_fraction=0.5, lte_m_fraction=0.0, nb_iot_fraction=0.0
+    )
     counts = Counter(assign_link(d, 0, config).name for d in DOMAINS)
     # The deviation of a half over 1,000 draws is 0.016; four of them.
     assert counts["broadband"] == pytest.approx(500, abs=64)

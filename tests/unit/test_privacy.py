@@ -8,7 +8,7 @@ from fakes import site_policy
 from scipy.stats import norm
 
 from graft.core.config import ExpansionConfig, PolicyConfig, with_settings
-from graft.core.records import LearnOrder, ProfileOrder, Task
+from graft.core.records import ProfileRequest, Task, TrainRequest
 from graft.errors import ConfigError, PolicyError
 from graft.privacy.gaussian import Cost, SeededReleases, gaussian_sigma, require_budget
 from graft.privacy.profiling import (
@@ -131,11 +131,11 @@ def test_nothing_is_drawn_once_the_budget_is_spent() -> None:
 
 def test_a_simulated_domain_tells_its_profile_first_and_its_centroids_last() -> None:
     config = with_settings(ExpansionConfig(), {"policy.epsilon": 1.0, "policy.total_epsilon": 1.5})
-    profile = configured_policy(ProfileOrder(domain_id="d", round_index=1), config)
+    profile = configured_policy(ProfileRequest(domain_id="d", round_index=1), config)
     profile.noisy("profile", (), {"a": (np.zeros(2), 1.0)})
-    order = LearnOrder(domain_id="d", round_index=1, method="graft", sources=(), register=True)
+    request = TrainRequest(domain_id="d", round_index=1, method="graft", sources=(), register=True)
     with pytest.raises(PolicyError):
-        configured_policy(order, config).noisy("centroids", (), {"a": (np.zeros(2), 1.0)})
+        configured_policy(request, config).noisy("centroids", (), {"a": (np.zeros(2), 1.0)})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.core.records import Failure, FusionTrace, LearnReport, LedgerEntry, ModelCard
+from graft.core.records import Failure, FusionDiagnostics, LedgerEntry, ModelCard, TrainResult
 from graft.core.results import (
     RESULTS_SCHEMA,
     ResultRow,
@@ -45,7 +45,7 @@ ROWS = st.builds(
     dictionary=st.none() | st.lists(st.lists(st.floats(0, 1, width=32), max_size=4), max_size=3),
 )
 
-REPORT = LearnReport(
+REPORT = TrainResult(
     domain_id="ann",
     round_index=2,
     method="hat",
@@ -111,11 +111,11 @@ def test_a_report_becomes_a_row() -> None:
         model_id="f" * 64,
     ) == result_row(REPORT)
     assert result_row(replace(REPORT, card=None)).model_id is None
-    traced = FusionTrace(
+    traced = FusionDiagnostics(
         mixture_SQ=np.full((2, 6), 0.5, np.float32),
         dictionary_E4=np.array([[3, 0.25, 0.5, 0.75]], np.float32),
     )
-    row = result_row(replace(REPORT, trace=traced))
+    row = result_row(replace(REPORT, diagnostics=traced))
     assert (row.mixture, row.dictionary) == ([[0.5] * 6] * 2, [[3, 0.25, 0.5, 0.75]])
 
 

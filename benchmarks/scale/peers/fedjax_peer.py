@@ -17,12 +17,12 @@ from side_by_side import (
     NUM_ROWS,
     STRIDE,
     WEIGHT_DECAY,
-    Work,
+    ComputeCost,
     run_peer,
 )
 
 
-def train(work: Work, start: Callable[[], None], stop: Callable[[], None]) -> None:
+def train(work: ComputeCost, start: Callable[[], None], stop: Callable[[], None]) -> None:
     """A few domains compile and warm up, then the rest are timed."""
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     import haiku as hk

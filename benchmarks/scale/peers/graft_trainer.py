@@ -13,12 +13,12 @@ from side_by_side import (
     NUM_CLASSES,
     NUM_ROWS,
     WEIGHT_DECAY,
-    Work,
+    ComputeCost,
     run_peer,
 )
 
 
-def train(work: Work, start: Callable[[], None], stop: Callable[[], None]) -> None:
+def train(work: ComputeCost, start: Callable[[], None], stop: Callable[[], None]) -> None:
     """A few domains compile the kernels and warm up, then the rest are timed."""
     import torch
 

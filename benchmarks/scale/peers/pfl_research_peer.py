@@ -17,12 +17,12 @@ from side_by_side import (
     NUM_ROWS,
     STRIDE,
     WEIGHT_DECAY,
-    Work,
+    ComputeCost,
     run_peer,
 )
 
 
-def train(work: Work, start: Callable[[], None], stop: Callable[[], None]) -> None:
+def train(work: ComputeCost, start: Callable[[], None], stop: Callable[[], None]) -> None:
     """Round 0 warms up (pfl evaluates in it), round 1 is timed."""
     import torch
     from pfl.aggregate.simulate import SimulatedBackend

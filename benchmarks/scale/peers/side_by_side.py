@@ -30,7 +30,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NPROC": "1"}
 
 
 @dataclass(frozen=True)
-class Work:
+class ComputeCost:
     """What one worker trains: ``domains`` of the whole, the ``worker``-th part."""
 
     domains: int
@@ -45,7 +45,7 @@ class Work:
         return WIDTHS[self.architecture]
 
 
-Train = Callable[[Work, Callable[[], None], Callable[[], None]], None]
+Train = Callable[[ComputeCost, Callable[[], None], Callable[[], None]], None]
 
 
 def run_peer(
@@ -139,7 +139,7 @@ def _be_worker(train: Train, arguments: argparse.Namespace) -> None:
 
     first = arguments.worker * arguments.domains // arguments.processes
     after = (arguments.worker + 1) * arguments.domains // arguments.processes
-    work = Work(
+    work = ComputeCost(
         domains=after - first,
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,

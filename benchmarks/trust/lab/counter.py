@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from graft.wire.traffic_log import Carried, MeterLine
+from graft.wire.traffic_log import TrafficCounters, TrafficRecord
 from lab.network import Lab
 
 
@@ -17,7 +17,7 @@ class InterfaceCounter:
     """
 
     def __init__(
-        self, lab: Lab, record: Callable[[MeterLine], None], *, interval_s: float = 0.2
+        self, lab: Lab, record: Callable[[TrafficRecord], None], *, interval_s: float = 0.2
     ) -> None:
         self._table = Path(f"/proc/{lab.server.pid}/net/dev")
         self._peers = {f"d{number}": node.address for number, node in enumerate(lab.devices)}
@@ -45,8 +45,8 @@ class InterfaceCounter:
         now, until_s = self._read(), time.time()
         for name, carried in now.items():
             fresh = carried - self._seen[name]
-            if fresh != Carried():
-                line = MeterLine(
+            if fresh != TrafficCounters():
+                line = TrafficRecord(
                     since_s=self._since_s,
                     until_s=until_s,
                     peer=self._peers[name],
@@ -56,13 +56,13 @@ class InterfaceCounter:
                 self._record(line)
         self._seen, self._since_s = now, until_s
 
-    def _read(self) -> dict[str, Carried]:
+    def _read(self) -> dict[str, TrafficCounters]:
         carried = {}
         for line in self._table.read_text("ascii").splitlines():
             name, colon, figures = line.partition(":")
             if colon and name.strip() in self._peers:
                 numbers = [int(word) for word in figures.split()]
-                carried[name.strip()] = Carried(
+                carried[name.strip()] = TrafficCounters(
                     up_bytes=numbers[0],
                     up_segments=numbers[1],
                     down_bytes=numbers[8],

@@ -23,8 +23,8 @@ def expand(
         typer.Argument(help="Who arrives; none: go on with a round that is unfinished."),
     ] = None,
     server: Annotated[Path, typer.Option(help="The server's folder.")] = Path("server"),
-    founders: Annotated[
-        bool, typer.Option("--founders", help="The first round: they train on all their labels.")
+    initial_domains: Annotated[
+        bool, typer.Option("--initial", help="The first round: they train on all their labels.")
     ] = False,
     join_timeout_s: Annotated[
         float, typer.Option(help="Longest wait for devices; who is absent fails by name.")
@@ -56,8 +56,8 @@ def expand(
         strangers = sorted(set(domains) - set(enrolled(server)))
         if strangers:
             raise ConfigError(f"domain {strangers[0]}: is not enrolled; graft deploy enrol first")
-        if founders != (finished == 0):
-            wanted = "--founders for the first round" if finished == 0 else "no --founders again"
+        if initial_domains != (finished == 0):
+            wanted = "--initial for the first round" if finished == 0 else "no --initial again"
             raise ConfigError(f"round {finished}: wanted {wanted}, and only then")
         plan_round(server, domains, folder.read_state())
     rounds = read_rounds(server)

@@ -32,20 +32,20 @@ def server(
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = None,
 ) -> None:
-    """Run the server: Flower's SuperLink, the gateway and meter in front of it, the model depot.
+    """Run the server: Flower's SuperLink, its proxies, the model depot.
 
     Until Ctrl-C or SIGTERM. What dies is started again; killed and started again, the server
     goes on where it was.
     """
-    from graft_server.deployment.reverse_proxy import Gateway
+    from graft_server.deployment.reverse_proxy import ReverseProxy
     from graft_server.flower.superlink import new_superlink
-    from graft_server.metering.tcp_proxy import MeteredRelay
+    from graft_server.metering.tcp_proxy import TcpProxy
     from graft_server.observability.deployment_metrics import DeploymentMetrics, serve_metrics
     from prometheus_client import CollectorRegistry
 
     from graft.core.deployment import read_server
     from graft.errors import GraftError
-    from graft.wire.traffic_log import MeterFile
+    from graft.wire.traffic_log import TrafficLog
 
     folder = folder.absolute()
     settings = read_server(folder)
@@ -64,9 +64,9 @@ def server(
         until_stopped() as wait,
         metrics.watch() if metrics_port else contextlib.nullcontext(),
         serve_metrics(metrics_host, metrics_port, registry, tell),
-        Gateway(superlink.port, None if settings.insecure else folder) as gateway,
-        contextlib.closing(MeterFile(folder / "state" / "flower-meter.jsonl")) as meter,
-        MeteredRelay(
+        ReverseProxy(superlink.port, None if settings.insecure else folder) as gateway,
+        contextlib.closing(TrafficLog(folder / "state" / "flower-meter.jsonl")) as meter,
+        TcpProxy(
             f"0.0.0.0:{settings.flower_port}",
             f"127.0.0.1:{gateway.port}",
             service="flower",
@@ -101,7 +101,7 @@ def depot(
     from graft_server.deployment.enrolment import enrolled
     from graft_server.depot.server import DepotServer, tls_credentials
     from graft_server.flower.deployed_app import run_folder
-    from graft_server.metering.tcp_proxy import MeteredRelay
+    from graft_server.metering.tcp_proxy import TcpProxy
     from graft_server.model_store import open_store
     from graft_server.observability.deployment_metrics import serve_metrics
     from prometheus_client import CollectorRegistry, ProcessCollector
@@ -109,7 +109,7 @@ def depot(
     from graft.core.deployment import read_server
     from graft.core.files import LineFile
     from graft.data.dataset_table import read_dataset
-    from graft.wire.traffic_log import MeterFile
+    from graft.wire.traffic_log import TrafficLog
 
     folder = folder.absolute()
     settings = read_server(folder)
@@ -138,8 +138,8 @@ def depot(
             registry=registry,
             record=lambda call: calls.append(asdict(call)),
         ) as behind,
-        contextlib.closing(MeterFile(folder / "state" / "depot-meter.jsonl")) as meter,
-        MeteredRelay(
+        contextlib.closing(TrafficLog(folder / "state" / "depot-meter.jsonl")) as meter,
+        TcpProxy(
             f"0.0.0.0:{settings.depot_port}",
             f"127.0.0.1:{behind.port}",
             service="depot",

@@ -35,13 +35,13 @@ def status(
     arrived = {domain: index for index, domains in enumerate(rounds) for domain in domains}
     try:
         online = open_superlink(server).nodes()
-        answers = True
+        responses = True
     except GraftError as error:
         console.print(str(error), markup=False, highlight=False)
-        online, answers = {}, False
+        online, responses = {}, False
     facts: dict[str, Any] = {
         "run": settings.run,
-        "superlink": answers,
+        "superlink": responses,
         "depot": _depot_serves(server),
         "rounds": len(rounds),
         "finished": state.round_index,

@@ -21,12 +21,12 @@ def traffic(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show what each stage carried: the ledger's payload beside the wire bytes of the meters."""
-    from graft_server.deployment.enrolment import told_bytes
+    from graft_server.deployment.enrolment import reported_bytes
     from graft_server.flower.deployed_app import run_folder
 
     from graft.core.ledger import read_ledger
     from graft.report import read_stages, reconcile, wire_dicts, wire_rich
-    from graft.wire.traffic_log import read_meter
+    from graft.wire.traffic_log import read_traffic_log
 
     server = server.absolute()
     state = server / "state"
@@ -34,10 +34,10 @@ def traffic(
     rows = reconcile(
         read_stages(state / "stages.jsonl"),
         read_ledger(run_folder(server).path / "ledger.parquet"),
-        [line for meter in meters for line in read_meter(meter)],
-        None if counted is None else read_meter(counted),
+        [line for meter in meters for line in read_traffic_log(meter)],
+        None if counted is None else read_traffic_log(counted),
         None if simulated is None else read_ledger(simulated / "ledger.parquet"),
-        app_bytes=told_bytes(server),
+        app_bytes=reported_bytes(server),
     )
     if output is Format.JSON:
         print(json.dumps(wire_dicts(rows), indent=2))

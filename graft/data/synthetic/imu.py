@@ -37,7 +37,7 @@ TASK = Task(
 )
 
 # How unlike clusters, persons and moments are decides how hard the world is: a model of the
-# own cluster must help a newcomer and one of another cluster must not (tuned, see the tests).
+# own cluster must help a target domain and one of another cluster must not (tuned, see the tests).
 _CLUSTER_SIGNATURE = 0.45
 _CLUSTER_ROTATION_RAD = 0.4
 _PERSON_SIGNATURE = 0.1

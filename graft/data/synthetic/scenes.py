@@ -1,4 +1,4 @@
-"""Pictures of simple rooms, made from a seed, with exact segmentation, depth and normals.
+"""Pictures of simple packages, made from a seed, with exact segmentation, depth and normals.
 
 A room with spheres, boxes and cylinders on its floor, a lamp under its ceiling and sometimes a
 window, seen by a camera at one wall. Axes, of the world and of the camera: x right, y down,
@@ -23,7 +23,7 @@ _Array = npt.NDArray[np.float64]
 
 UNKNOWN = -1
 _AMBIENT = 0.35
-# What spheres, boxes and cylinders are usually painted: a hint, no more, as in real rooms.
+# What spheres, boxes and cylinders are usually painted: a hint, no more, as in real packages.
 _USUAL_COLOURS = ((0.75, 0.35, 0.3), (0.65, 0.6, 0.3), (0.3, 0.45, 0.7))
 
 

@@ -8,12 +8,12 @@ import math
 import torch
 from torch import Tensor
 
-from graft.core.config import GrowthConfig
+from graft.core.config import GraftConfig
 from graft.core.records import Modality
 
 
 def augment(
-    x: Tensor, modality: Modality, config: GrowthConfig, generator: torch.Generator
+    x: Tensor, modality: Modality, config: GraftConfig, generator: torch.Generator
 ) -> Tensor:
     """A batch (B, K, T) or (B, K, H, W) as it might have been recorded on another day.
 
@@ -25,7 +25,7 @@ def augment(
         return turned(x, 2, config.rotation_degrees, generator)
     if modality == "imu" and x.dim() == 3:
         x = turned(x, 3, config.rotation_degrees, generator)
-    return shifted(x, config.shift_share, generator)
+    return shifted(x, config.shift_fraction, generator)
 
 
 def turned(x: Tensor, axes: int, degrees: float, generator: torch.Generator) -> Tensor:

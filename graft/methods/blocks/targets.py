@@ -11,8 +11,8 @@ from graft.core.records import BoolArray
 from graft.errors import TransportError
 from graft.models.zoo import Network, build_network
 from graft.training import (
-    Lesson,
     Source,
+    TrainingTask,
     masked_probabilities,
     minimise,
     parameter_group,
@@ -21,43 +21,43 @@ from graft.training import (
 from graft.training.loop import StepLoss
 
 
-def fresh_target(lesson: Lesson) -> Network:
+def fresh_target(task: TrainingTask) -> Network:
     """The target's own architecture, freshly initialised, in training mode."""
-    return build_network(lesson.architecture, lesson.task, lesson.seed).train()
+    return build_network(task.architecture, task.task, task.seed).train()
 
 
-def train_target(network: Network, loss_of: StepLoss, lesson: Lesson) -> None:
+def train_target(network: Network, loss_of: StepLoss, task: TrainingTask) -> None:
     """Minimise a loss over all of a network's parameters at the target's learning rate."""
-    training = lesson.config.training
+    training = task.config.training
     groups = [parameter_group(network, training.learning_rate)]
     network.train()
-    minimise(loss_of, groups, len(lesson.x_L), len(lesson.x_U), training, lesson.seed)
+    minimise(loss_of, groups, len(task.x_L), len(task.x_U), training, task.seed)
 
 
 def batch_logits(
-    network: Network, lesson: Lesson, labelled_B: Tensor, unlabelled_B: Tensor
+    network: Network, task: TrainingTask, labelled_B: Tensor, unlabelled_B: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits of the labelled and of the unlabelled rows, in one pass: batch norm sees both."""
-    logits_BC = network(torch.cat([lesson.x_L[labelled_B], lesson.x_U[unlabelled_B]]))
+    logits_BC = network(torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
     return logits_BC[: len(labelled_B)], logits_BC[len(labelled_B) :]
 
 
-def taught_loss(logits_BC: Tensor, taught_BC: Tensor) -> Tensor:
+def kd_loss(logits_BC: Tensor, soft_targets_BC: Tensor) -> Tensor:
     """Mean over the rows of KL(taught || student); 0 for no rows."""
     student_log_BC = F.log_softmax(logits_BC, dim=1)
-    total = F.kl_div(student_log_BC, taught_BC, reduction="sum")
+    total = F.kl_div(student_log_BC, soft_targets_BC, reduction="sum")
     return total / max(len(logits_BC), 1)
 
 
-def distil(network: Network, taught_UC: Tensor, lesson: Lesson) -> None:
+def distil(network: Network, soft_targets_UC: Tensor, task: TrainingTask) -> None:
     """Train a network on L by cross-entropy and on U by what it is taught there (U, C)."""
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        logits_LC, logits_UC = batch_logits(network, lesson, labelled_B, unlabelled_B)
-        supervised = F.cross_entropy(logits_LC, lesson.y_L[labelled_B])
-        return supervised + taught_loss(logits_UC, taught_UC[unlabelled_B])
+        logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
+        supervised = F.cross_entropy(logits_LC, task.y_L[labelled_B])
+        return supervised + kd_loss(logits_UC, soft_targets_UC[unlabelled_B])
 
-    train_target(network, loss_of, lesson)
+    train_target(network, loss_of, task)
 
 
 def source_prediction(source: Source, x: Tensor) -> Tensor:
@@ -81,23 +81,23 @@ def mean_prediction(sources: tuple[Source, ...], x: Tensor) -> Tensor:
     return total_NC / len(sources)
 
 
-def best_source(lesson: Lesson) -> Source:
+def best_source(task: TrainingTask) -> Source:
     """The source most accurate on L; ties fall to the likelier labels, then to the domain id."""
-    require_sources(lesson.sources)
+    require_sources(task.sources)
 
     def merit(source: Source) -> tuple[float, float, str]:
-        probabilities_LC = source_prediction(source, lesson.x_L)
-        accuracy = (probabilities_LC.argmax(1) == lesson.y_L).double().mean()
-        likelihood = probabilities_LC.gather(1, lesson.y_L[:, None]).clamp_min(1e-6).log().mean()
+        probabilities_LC = source_prediction(source, task.x_L)
+        accuracy = (probabilities_LC.argmax(1) == task.y_L).double().mean()
+        likelihood = probabilities_LC.gather(1, task.y_L[:, None]).clamp_min(1e-6).log().mean()
         return -float(accuracy), -float(likelihood), source.domain_id
 
-    return min(lesson.sources, key=merit)
+    return min(task.sources, key=merit)
 
 
-def known_classes(lesson: Lesson) -> BoolArray:
+def known_classes(task: TrainingTask) -> BoolArray:
     """The classes that L or any source knows."""
-    mask_C = lesson.label_mask
-    for source in lesson.sources:
+    mask_C = task.label_mask
+    for source in task.sources:
         mask_C = mask_C | source.mask_C
     return mask_C
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def cap_shares(share_S: Tensor, cap: float) -> Tensor:
+def cap_weights(share_S: Tensor, cap: float) -> Tensor:
     """Shares (..., S) of which none passes ``cap``; what is cut goes to the others in proportion.
 
     The sum stays 1. A cap below 1/S counts as 1/S; shares within the cap are returned as they are.
@@ -36,5 +36,5 @@ def cap_teachers(share_T: Tensor, source_T: Sequence[str], cap: float) -> Tensor
     names = sorted(set(source_T))
     place_T = torch.tensor([names.index(name) for name in source_T])
     share_S = torch.zeros(len(names)).index_add(0, place_T, share_T)
-    scale_S = cap_shares(share_S, cap) / share_S.clamp_min(1e-12)
+    scale_S = cap_weights(share_S, cap) / share_S.clamp_min(1e-12)
     return share_T * scale_S[place_T]

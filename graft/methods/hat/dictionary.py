@@ -6,13 +6,13 @@ Legend: U unlabelled samples, B a batch of them, H held-out labelled rows, C cla
 import torch
 from torch import Tensor
 
-from graft.core.config import FusionConfig
+from graft.core.config import HatConfig
 
 
 class KnowledgeDictionary:
     """Sample -> (fused prediction, quality), for the samples whose quality was ever enough."""
 
-    def __init__(self, num_unlabelled: int, num_classes: int, config: FusionConfig) -> None:
+    def __init__(self, num_unlabelled: int, num_classes: int, config: HatConfig) -> None:
         self.config = config
         self.fused_UC = torch.zeros(num_unlabelled, num_classes)
         self.quality_U = torch.zeros(num_unlabelled)
@@ -57,7 +57,7 @@ def prediction_quality(fused_BC: Tensor, precision_C: Tensor) -> Tensor:
     return confidence_B * precision_C[label_B]
 
 
-def injection_strength(held_out_accuracy: float, share: float, config: FusionConfig) -> float:
+def injection_strength(held_out_accuracy: float, share: float, config: HatConfig) -> float:
     """alpha = alpha_max (fused held-out accuracy) (|dictionary| / |U|)."""
     return config.max_injection * held_out_accuracy * share
 

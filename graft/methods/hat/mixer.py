@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graft.core.config import FusionConfig
+from graft.core.config import HatConfig
 from graft.core.records import BoolArray, IntArray
 from graft.core.seeding import stream
-from graft.methods.blocks.weight_cap import cap_shares
+from graft.methods.blocks.weight_cap import cap_weights
 from graft.training import Source, features_in_batches, masked_probabilities
 
 
@@ -61,12 +61,12 @@ class Mixer(nn.Module):
         sources: Sequence[Source],
         target_features: int,
         num_replicas: int,
-        config: FusionConfig,
+        config: HatConfig,
         seed: int,
-        share_cap: float = 1.0,
+        max_source_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.share_cap = share_cap
+        self.max_source_weight = max_source_weight
         generator = torch.Generator().manual_seed(seed)
         widest = max(source.network.num_features for source in sources)
 
@@ -100,8 +100,8 @@ class Mixer(nn.Module):
         key_RSBW = nn.functional.normalize(sources_SBF @ self.key_RSFW, dim=-1)
         cosine_RBS = torch.einsum("rbw,rsbw->rbs", query_RBW, key_RSBW)
         mixture_RBS = torch.softmax(self.tau_R11 * cosine_RBS, dim=-1)
-        if self.share_cap < 1:
-            mixture_RBS = cap_shares(mixture_RBS, self.share_cap)
+        if self.max_source_weight < 1:
+            mixture_RBS = cap_weights(mixture_RBS, self.max_source_weight)
         predictions_RSBC = self.predictions(sources_SBF)
         return torch.einsum("rbs,rsbc->rbc", mixture_RBS, predictions_RSBC), mixture_RBS
 

@@ -37,7 +37,7 @@ MOST_DOTS = 1000
 
 
 def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) -> str:
-    """Mean accuracy of each method's newcomers by round, with 95 % intervals.
+    """Mean accuracy of each method's target domains by round, with 95 % intervals.
 
     The first method of ``rounds`` is the main one. A narrow canvas numbers the lines and
     names the numbers below, where names beside the lines would leave no room for them.
@@ -72,12 +72,12 @@ def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) ->
                             color=method_text_colour(method, method == main),
                             fontweight="bold" if method == main else "normal")  # fmt: skip
 
-    title = "Mean accuracy per round, with 95 % intervals over newcomers"
+    title = "Mean accuracy per round, with 95 % intervals over target domains"
     return draw_svg(draw, canvas=canvas, height_px=height, title=title)
 
 
 def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> str:
-    """The main method's gain over label-only for each newcomer, lowest first."""
+    """The main method's gain over label-only for each target domain, lowest first."""
     ranked = sorted(gains, key=lambda item: (item.gain, item.domain_id, item.round_index))
     lowest = "Lowest: " + ",  ".join(
         f"{shortened(item.domain_id)}\N{NO-BREAK SPACE}{points_text(item.gain)}"
@@ -88,7 +88,7 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
     def draw(figure: Figure) -> None:
         top = 22 + 17 * len(wrapped)
         axes = axes_px(figure, left=68, right=26, top=top, bottom=44)
-        axes.set_xlabel("newcomers, by gain")
+        axes.set_xlabel("target domains, by gain")
         axes.yaxis.set_major_formatter(FuncFormatter(_points_tick))
         axes.set_ylabel("points of accuracy")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
@@ -101,7 +101,7 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
         room = (canvas.width_px - 94) / len(values)
         if room >= 4:
             axes.bar(places, values, width=0.72, color=colours, linewidth=0, zorder=2)
-            # A gain of exactly nothing would leave a hole that looks like a missing newcomer.
+            # A gain of exactly nothing would leave a hole that looks like a missing target domain.
             zero = [place for place, value in zip(places, values, strict=True) if value == 0]
             axes.plot(zero, [0.0] * len(zero), "o", color=MAIN, markersize=4, zorder=4)
         elif len(values) <= MOST_DOTS:
@@ -117,13 +117,13 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
         )
         mean = sum(values) / len(values)
         axes.axhline(mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
-        # Left of the crossing every newcomer lies below the mean, so the words stay clear.
+        # Left of the crossing every target domain lies below the mean, so the words stay clear.
         axes.annotate(f"mean {points_text(mean / 100)}", (0.5, mean), xytext=(0, 5),
                       textcoords="offset points", color=INK, fontweight="bold")  # fmt: skip
         figure.text(4 / canvas.width_px, 0.995, "\n".join(wrapped), va="top",
                     color=INK, fontsize=canvas.font_px, linespacing=1.3)  # fmt: skip
 
-    title = "Gain over label-only per newcomer, lowest first"
+    title = "Gain over label-only per target domain, lowest first"
     return draw_svg(draw, canvas=canvas, height_px=330 + 17 * len(wrapped), title=title)
 
 

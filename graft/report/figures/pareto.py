@@ -28,7 +28,7 @@ from graft.report.formatting import ALL_LABELS, bytes_text, display_name
 
 
 class CostedMethod(Protocol):
-    """What the figure needs to know of a method; ``complete``: every newcomer finished it."""
+    """What the figure needs to know of a method; ``complete``: every target domain finished it."""
 
     @property
     def method(self) -> str: ...
@@ -46,13 +46,13 @@ Costed = TypeVar("Costed", bound=CostedMethod)
 
 
 def accuracy_against_bytes(
-    summaries: Sequence[CostedMethod], canvas: Canvas = WIDE, *, whose: str = "all newcomers"
+    summaries: Sequence[CostedMethod], canvas: Canvas = WIDE, *, whose: str = "all target domains"
 ) -> str:
     """Each method's mean accuracy against its payload bytes down, on a logarithmic axis.
 
     The first of ``summaries`` is the main method; ``whose`` says whose bytes they are. Ringed
     points on the stepped line are the Pareto front: no other method has at least their accuracy
-    for fewer bytes. Only methods that all newcomers finished can be on it, and not the
+    for fewer bytes. Only methods that all target domains finished can be on it, and not the
     all-labels reference.
     """
     shown = [item for item in summaries if item.accuracy_mean is not None]
@@ -88,7 +88,7 @@ def accuracy_against_bytes(
 def pareto_front(summaries: Sequence[Costed]) -> list[Costed]:
     """The complete methods that no other beats on bytes down and accuracy at once, by bytes.
 
-    The all-labels reference is left out: it learns from labels that a newcomer does not have.
+    The all-labels reference is left out: it learns from labels that a target domain does not have.
     """
     ranked = sorted(
         (

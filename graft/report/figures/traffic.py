@@ -95,7 +95,7 @@ def phase_bars(
 
 
 def time_by_device_class(rows: Iterable[ResultRow], main_method: str, canvas: Canvas = WIDE) -> str:
-    """Measured seconds of the main method's newcomers by device class, with percentiles."""
+    """Measured seconds of the main method's target domains by device class, with percentiles."""
     groups: dict[str, list[float]] = {}
     for row in rows:
         if row.round_index >= 1 and row.method == main_method and row.compute_s is not None:
@@ -110,12 +110,12 @@ def time_by_device_class(rows: Iterable[ResultRow], main_method: str, canvas: Ca
         axes.set_xlim(0, (longest or 1.0) * 1.04)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4 if canvas.is_narrow else 8))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.12g} s"))
-        axes.set_xlabel("measured device seconds per newcomer")
+        axes.set_xlabel("measured device seconds per target domain")
         for number, name in enumerate(sorted(groups)):
             top_px = number * _time_row_px(canvas)
             _time_row(axes, top_px, name, sorted(groups[name]), canvas)
 
-    title = "Measured time per newcomer by device class"
+    title = "Measured time per target domain by device class"
     return draw_svg(
         draw, canvas=canvas, height_px=46 + _time_row_px(canvas) * max(1, len(groups)), title=title
     )

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from graft.core.results import ResultRow
 from graft.report.figures.canvas import INK, MAIN, QUIET, SOFT, WIDE, Canvas, axes_px, draw_svg
 
-# (round the source joined in, round it taught in) -> how often a source taught a newcomer.
-Lessons = Mapping[tuple[int, int], int]
+# (round the source joined in, round it taught in) -> how often a source taught a target domain.
+TrainingTasks = Mapping[tuple[int, int], int]
 _MOST_GROUPS = {True: 6, False: 12}
 _THICKEST_PX = 26.0
 
 
-def lessons_by_round(rows: Iterable[ResultRow], method: str) -> Lessons:
-    """How often sources of each round taught newcomers of each later one under ``method``."""
+def transfers_by_round(rows: Iterable[ResultRow], method: str) -> TrainingTasks:
+    """How often sources of each round taught target domains of each later one under ``method``."""
     kept = list(rows)
     joined: dict[str, int] = {}
     for row in sorted(kept, key=lambda row: row.round_index, reverse=True):
@@ -31,26 +31,26 @@ def lessons_by_round(rows: Iterable[ResultRow], method: str) -> Lessons:
     )
 
 
-def teaching_words(lessons: Lessons) -> str:
+def transfer_words(tasks: TrainingTasks) -> str:
     """The graph in one sentence."""
-    total = sum(lessons.values())
+    total = sum(tasks.values())
     if not total:
-        return "No source taught a newcomer."
-    later = sum(count for (source, _), count in lessons.items() if source >= 1)
+        return "No source taught a target domain."
+    later = sum(count for (source, _), count in tasks.items() if source >= 1)
     return (
-        f"A source taught a newcomer {total:,} times; {later / total * 100:.0f} % of these sources "
-        "had been newcomers themselves."
+        f"A source taught a target {total:,} times; {later / total * 100:.0f} % of these sources "
+        "had been target domains themselves."
     )
 
 
-def teaching_figure(lessons: Lessons, domains: Mapping[int, int], canvas: Canvas = WIDE) -> str:
+def transfer_figure(tasks: TrainingTasks, domains: Mapping[int, int], canvas: Canvas = WIDE) -> str:
     """Arcs from the rounds that sources joined in to those they taught in, as thick as they
     taught often. ``domains``: how many joined in each round. Many rounds stand in groups.
     """
     groups = _groups(sorted(domains), _MOST_GROUPS[canvas.is_narrow])
     place = {index: number for number, group in enumerate(groups) for index in group}
     arcs: Counter[tuple[int, int]] = Counter()
-    for (source, learner), count in lessons.items():
+    for (source, learner), count in tasks.items():
         arcs[place[source], place[learner]] += count
 
     def draw(figure: Figure) -> None:
@@ -75,12 +75,12 @@ def teaching_figure(lessons: Lessons, domains: Mapping[int, int], canvas: Canvas
                               textcoords="offset points", va="center_baseline", color=colour,
                               fontweight="normal" if line else "bold")  # fmt: skip
 
-    title = "Which rounds' models taught the newcomers of which rounds"
+    title = "Which rounds' models taught the target domains of which rounds"
     return draw_svg(draw, canvas=canvas, height_px=260 if canvas.is_narrow else 330, title=title)
 
 
 def _groups(rounds: Sequence[int], most: int) -> list[list[int]]:
-    """The founders' round by itself, and the others in at most ``most`` - 1 even groups."""
+    """The initial domains' round by itself, and the others in at most ``most`` - 1 even groups."""
     later = [index for index in rounds if index >= 1]
     size = max(1, -(-len(later) // (most - 1)))
     groups = [later[start : start + size] for start in range(0, len(later), size)]
@@ -98,9 +98,9 @@ def _arc(axes: Axes, source: int, learner: int, count: int, thickness_px: float,
     width = learner - source
     turn = np.linspace(0, np.pi, 48)
     height = 0.25 + 0.7 * max(0, width - 1) / max(1, last - 1) if width else 0.16
-    reach = width / 2 or 0.12
+    sources_needed = width / 2 or 0.12
     middle = (source + learner) / 2
-    x, y = middle - reach * np.cos(turn), height * np.sin(turn)
+    x, y = middle - sources_needed * np.cos(turn), height * np.sin(turn)
     colour = MAIN if source else QUIET
     axes.plot(x, y, color=colour, linewidth=max(0.8, thickness_px), alpha=0.45, zorder=2,
               solid_capstyle="butt")  # fmt: skip

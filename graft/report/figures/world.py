@@ -12,7 +12,7 @@ from graft.report.world import WorldDescription
 
 _PALE = "#f2f5f8"
 _SHARE = LinearSegmentedColormap.from_list("share", [_PALE, MAIN])
-# Near is what a newcomer looks for: it stands out, far fades.
+# CandidatesByMethod is what a target domain looks for: it stands out, far fades.
 _DISTANCE = LinearSegmentedColormap.from_list("distance", [REFERENCE, _PALE])
 _TOP_PX, _BOTTOM_PX, _GAP_PX = 78, 110, 64
 _MOST_LINES_NAMED = 60

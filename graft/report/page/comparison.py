@@ -47,17 +47,17 @@ def comparison_page(runs: Sequence[RunRecord]) -> str:
             "Accuracy per round",
             figure_html(
                 lambda canvas: accuracy_per_round(_rounds(runs, names), canvas),
-                "Each run's own method: mean over the newcomers of each round, with the 95 % "
-                "interval of the mean. Runs of other worlds, seeds or rounds hold other newcomers.",
+                "Each run's own method: mean over the target domains of each round, with the 95 % "
+                "interval of the mean. Runs of other worlds, seeds or rounds hold other targets.",
             ),
         ),
         _card(
             "Accuracy against bytes",
             figure_html(
                 lambda canvas: accuracy_against_bytes(
-                    _costed(names, summaries), canvas, whose="a newcomer"
+                    _costed(names, summaries), canvas, whose="a target domain"
                 ),
-                "Payload bytes down a newcomer that each method was charged. Ringed: the Pareto "
+                "Payload bytes down a target that each method was charged. Ringed: the Pareto "
                 "front of these runs together.",
             ),
         ),
@@ -107,8 +107,8 @@ def _overview(
             ]
         )
     heads = (
-        "Status", "World", "Seed", "Rounds", "Method", "Newcomers finished", "Mean accuracy",
-        "95 % interval", "Gain over label-only, points", "Worst newcomer", "Payload down",
+        "Status", "World", "Seed", "Rounds", "Method", "Target domains finished", "Mean accuracy",
+        "95 % interval", "Gain over label-only, points", "Worst target domain", "Payload down",
         "Payload up", "Of ship-all's bytes", "Measured device time", "Incomplete", "Hash",
     )  # fmt: skip
     rows = [[head, *cells] for head, *cells in zip(heads, *columns, strict=True)]
@@ -144,7 +144,7 @@ def _rounds(runs: Sequence[RunRecord], names: Sequence[str]) -> list[RoundSummar
 def _costed(
     names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]
 ) -> list[MethodSummary]:
-    """The own methods first, then as many others as can be named; bytes of one newcomer."""
+    """The own methods first, then as many others as can be named; bytes of one target domain."""
     pairs = list(zip(summaries, names, strict=True))
     named = [(run[0], name) for run, name in pairs]
     named += [(each, name) for run, name in pairs for each in run[1:] if each.method != ALL_LABELS]

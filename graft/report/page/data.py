@@ -13,11 +13,11 @@ from typing import Any
 from graft.core.ledger import is_upload
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
-from graft.methods import FOUNDER
+from graft.methods import INITIAL
 from graft.report.figures.traffic import PHASES
 from graft.report.formatting import LABEL_ONLY, display_name
 from graft.report.run import RunRecord
-from graft.report.summary import Newcomer, is_finished
+from graft.report.summary import Target, is_finished
 
 _MODEL_ID_DIGITS = 12
 # Phase, bytes down, bytes up, and so on: one flat list a message's owner.
@@ -29,11 +29,11 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
     rows = sorted(run.rows, key=lambda r: (r.round_index, r.domain_id, r.method))
     visits = sorted({(row.round_index, row.domain_id) for row in rows})
     names = sorted({name for row in rows for name in (row.domain_id, *row.source_domains)})
-    methods = sorted({row.method for row in rows}, key=_method_order(run))
+    methods = sorted({row.method for row in rows}, key=_method_request(run))
     domain_of = {name: number for number, name in enumerate(names)}
     visit_of = {visit: number for number, visit in enumerate(visits)}
     any_row = {(row.round_index, row.domain_id): row for row in reversed(rows)}
-    seen: dict[Newcomer, ResultRow] = any_row | {
+    seen: dict[Target, ResultRow] = any_row | {
         (row.round_index, row.domain_id): row for row in rows if row.device_class
     }
     architectures, classes, links, errors = _Words(), _Words(), _Words(), _Words()
@@ -42,7 +42,7 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
         "methods": [display_name(method) for method in methods],
         "main": _index(methods, run.config.method),
         "labelOnly": _index(methods, LABEL_ONLY),
-        "founder": _index(methods, FOUNDER),
+        "founder": _index(methods, INITIAL),
         "phases": list(PHASES),
         "domains": names,
         "visits": {
@@ -105,7 +105,7 @@ class _Words:
         return self._number_of[text]
 
 
-def _method_order(run: RunRecord) -> Callable[[str], tuple[int, str]]:
+def _method_request(run: RunRecord) -> Callable[[str], tuple[int, str]]:
     places = {method: number for number, method in enumerate(run.config.methods)}
     return lambda method: (places.get(method, len(places)), method)
 
@@ -138,7 +138,8 @@ def _traffic(entries: Iterable[LedgerEntry]) -> dict[tuple[int, str, str], Traff
     sums: dict[tuple[int, str, str], dict[int, list[int]]] = defaultdict(dict)
     number_of = {phase: number for number, phase in enumerate(PHASES)}
     for entry in entries:
-        # A founder's messages are charged to no method, its row is the method "founder"'s.
+        # An initial domain's messages are charged to no method, its row is the method "initial
+        # domain"'s.
         key = (entry.round_index, entry.domain_id, entry.method)
         pair = sums[key].setdefault(number_of[entry.phase], [0, 0])
         pair[is_upload(entry)] += entry.payload_bytes

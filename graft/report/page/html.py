@@ -16,7 +16,7 @@ from graft.report.figures.accuracy import accuracy_per_round, domain_gains_figur
 from graft.report.figures.canvas import NARROW, WIDE, Canvas
 from graft.report.figures.pareto import accuracy_against_bytes
 from graft.report.figures.traffic import bytes_by_phase, bytes_by_round, time_by_device_class
-from graft.report.figures.transfer_graph import lessons_by_round, teaching_figure, teaching_words
+from graft.report.figures.transfer_graph import transfer_figure, transfer_words, transfers_by_round
 from graft.report.formatting import (
     NONE,
     NOT_RUN,
@@ -74,7 +74,7 @@ def report_page(run: RunRecord) -> str:
         *figures[:3],
         method_table(summaries),
         *figures[3:5],
-        _teaching(run),
+        _distillation_weight(run),
         *figures[5:],
         _class_times(run),
         _DOMAINS,
@@ -107,21 +107,21 @@ def _script() -> str:
     return resources.files("graft.report.page").joinpath("page.js").read_text("utf-8")
 
 
-def _teaching(run: RunRecord) -> str:
-    lessons = lessons_by_round(run.rows, run.config.method)
+def _distillation_weight(run: RunRecord) -> str:
+    tasks = transfers_by_round(run.rows, run.config.method)
     domains = Counter(index for index, _ in {(r.round_index, r.domain_id) for r in run.rows})
     caption = (
         "Each point is a round with the number of domains that joined in it. An arc runs from the "
         "round that sources joined in to the one they taught in, as thick as they taught often; "
-        "blue where newcomers of earlier rounds teach. A domain's own view shows its sources and "
+        "blue where targets of earlier rounds teach. A domain's own view shows its sources and "
         "whom it taught."
     )
     figure = ""
-    if lessons:
-        figure = figure_html(lambda canvas: teaching_figure(lessons, domains, canvas), caption)
+    if tasks:
+        figure = figure_html(lambda canvas: transfer_figure(tasks, domains, canvas), caption)
     return (
         '<section class="card" id="teaching"><h2>Who taught whom</h2>'
-        f"<p>{escape(teaching_words(lessons))}</p>{figure}"
+        f"<p>{escape(transfer_words(tasks))}</p>{figure}"
         '<div id="teachers"></div></section>'
     )
 
@@ -151,9 +151,9 @@ def _key_figures(main: MethodSummary) -> str:
     share = NOT_RUN if main.ship_all_share is None else percent_text(main.ship_all_share)
     gain = NONE if main.gain_mean is None else f"{points_text(main.gain_mean)} pts"
     keys = (
-        (percent_text(main.accuracy_mean), f"mean accuracy, {main.count_label} newcomers"),
+        (percent_text(main.accuracy_mean), f"mean accuracy, {main.count_label} target domains"),
         (gain, f"over label-only, {main.gain_pairs} paired"),
-        (bytes_text(main.bytes_down), "payload down, all newcomers"),
+        (bytes_text(main.bytes_down), "payload down, all target domains"),
         (share, "of ship-all's payload down"),
     )
     cells = "".join(
@@ -188,20 +188,20 @@ def _figures(run: RunRecord, summaries: Sequence[MethodSummary]) -> list[str]:
     figures: list[tuple[str, str, Callable[[Canvas], str]]] = [
         (
             "Accuracy per round",
-            "Mean over the newcomers of each round that finished, with the 95 % interval of the "
-            "mean. Rounds hold different newcomers.",
+            "Mean over the targets of each round that finished, with the 95 % interval of the "
+            "mean. Rounds hold different target domains.",
             lambda canvas: accuracy_per_round(rounds, canvas),
         ),
         (
             "Accuracy against bytes",
             "Payload bytes down that each method was charged. Ringed: the Pareto front, where no "
             "complete method reaches more for as few bytes; the all-labels reference, which learns "
-            "from labels that newcomers do not have, is left out of it.",
+            "from labels that target domains do not have, is left out of it.",
             lambda canvas: accuracy_against_bytes(summaries, canvas),
         ),
         (
             "Bytes by phase",
-            "Payload bytes of rounds 1 and later by phase, down to the newcomers and up from "
+            "Payload bytes of rounds 1 and later by phase, down to the target domains and up from "
             "them. The system's own messages are charged to no method.",
             lambda canvas: bytes_by_phase(run.entries, main, canvas),
         ),
@@ -212,13 +212,13 @@ def _figures(run: RunRecord, summaries: Sequence[MethodSummary]) -> list[str]:
         ),
         (
             "Per-domain gain over label-only",
-            f"Accuracy of {name} minus that of label-only, for each newcomer that finished both.",
+            f"Accuracy of {name} minus that of label-only, for each target that finished both.",
             lambda canvas: domain_gains_figure(gains, canvas),
         ),
         (
             "Time per device class",
-            f"Measured seconds of {name} on the machine that ran each newcomer; one dot a "
-            "newcomer, at most 400 a class by rank, marks at p50 (thick), p95 and p99.",
+            f"Measured seconds of {name} on the machine that ran each target domain; one dot a "
+            "target domain, at most 400 a class by rank, marks at p50 (thick), p95 and p99.",
             lambda canvas: time_by_device_class(run.rows, main, canvas),
         ),
     ]

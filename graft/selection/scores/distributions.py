@@ -3,7 +3,7 @@
 Lower is nearer: their negatives are the scores. A sample is features of two domains in one
 source's space; a profile is what ``profiling`` sends up anyway.
 
-Legend: M rows of the source, N rows of the newcomer, F features, S sources, D statistics.
+Legend: M rows of the source, N rows of the target domain, F features, S sources, D statistics.
 """
 
 import numpy as np

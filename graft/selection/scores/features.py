@@ -1,4 +1,4 @@
-"""Scores of how well a source's features tell the newcomer's classes apart.
+"""Scores of how well a source's features tell the target domain's classes apart.
 
 H-score, LogME, TransRate, PARC and GBC: functions of features and labels, higher is better. The
 source's head has no say in them. Every one is finite from one labelled row upwards; where nothing
@@ -159,8 +159,8 @@ def _maximum_evidence(power_R: Floats, projected_R: Floats, unreached: float, ro
     from scipy.optimize import minimize_scalar
 
     # The evidence may have two maxima: the higher is looked for on a grid, then refined.
-    reach = _LOGME_DECADES * np.log(10.0)
-    grid = np.linspace(-reach, reach, 4 * _LOGME_DECADES + 1)
+    sources_needed = _LOGME_DECADES * np.log(10.0)
+    grid = np.linspace(-sources_needed, sources_needed, 4 * _LOGME_DECADES + 1)
     losses = loss_of(grid)
     best = int(losses.argmin())
     bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])

@@ -52,7 +52,7 @@ def nce_score(probabilities_LZ: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
 def likelihood_score(probabilities_LC: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     """Mean log-likelihood of the labels under the source's own head (ours).
 
-    Here the source's classes are the newcomer's. A hundredth of each row's probability is
+    Here the source's classes are the target domain's. A hundredth of each row's probability is
     spread evenly over all C, so that one row of a class that the source does not know costs a
     bounded amount: between -log(100 C) and 0. Raises as ``leep_score`` does, and
     DomainClassError for a label that is none of the C.

@@ -1,6 +1,6 @@
 """Every score of one source by name, from one record of what a device sees of that source.
 
-Legend: L labelled samples, N all rows the newcomer may learn from, M rows of the source,
+Legend: L labelled samples, N all rows the target domain may learn from, M rows of the source,
 C classes, F features.
 """
 
@@ -25,7 +25,7 @@ from graft.selection.scores.linear_probe import linear_probe_score
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Probe:
-    """A source seen through the newcomer's rows, on the newcomer's device.
+    """A source seen through the target domain's rows, on the target domain's device.
 
     ``features_LF`` and ``features_NF`` are the source's features of labelled and of all rows;
     ``probabilities_LC`` its head's, 0 outside ``mask_C``. ``centroids_CF`` come with its card.

@@ -12,19 +12,19 @@ import numpy as np
 
 from graft.core.records import (
     DOMAIN_ID,
-    Answer,
     Candidate,
-    Demotion,
     DomainProfile,
     Failure,
     FloatArray,
-    FusionTrace,
-    LearnReport,
+    FusionDiagnostics,
     ModelCard,
-    Order,
-    ProbeOrder,
-    ProfileOrder,
+    ProbeRequest,
+    ProfileRequest,
+    RejectedSource,
+    Request,
+    Response,
     Selection,
+    TrainResult,
 )
 from graft.errors import MessageError
 
@@ -34,7 +34,7 @@ MAX_LISTED: Final = 65_536
 MAX_NAME_LENGTH: Final = 256
 MAX_TEXT_LENGTH: Final = 16_384
 MAX_SIGNATURE_BYTES: Final = 1_024
-MAX_EPOCHS_TOLD: Final = 32
+MAX_EPOCHS_REPORTED: Final = 32
 MAX_UINT32: Final = 2**32 - 1
 MAX_UINT64: Final = 2**64 - 1
 
@@ -52,42 +52,46 @@ def check_domain_id(domain_id: str) -> None:
         raise MessageError(f"domain id {domain_id!r:.60}: wanted {DOMAIN_ID.pattern}")
 
 
-def check_order(order: Order) -> None:
-    """Raises MessageError for an order that may not travel."""
-    check_domain_id(order.domain_id)
-    _check_integer("round index", order.round_index, MAX_UINT32)
-    if isinstance(order, ProfileOrder):
+def check_request(request: Request) -> None:
+    """Raises MessageError for a request that may not travel."""
+    check_domain_id(request.domain_id)
+    _check_integer("round index", request.round_index, MAX_UINT32)
+    if isinstance(request, ProfileRequest):
         return
-    _check_name("method", order.method)
-    cards = order.candidates if isinstance(order, ProbeOrder) else (*order.sources, *order.groups)
+    _check_name("method", request.method)
+    cards = (
+        request.candidates
+        if isinstance(request, ProbeRequest)
+        else (*request.sources, *request.architecture_averages)
+    )
     _check_count("cards", len(cards))
     for card in cards:
         check_card(card)
-    if isinstance(order, ProbeOrder):
-        _check_finite("coarse distances", order.coarse_distances)
-        if len(order.coarse_distances) != len(cards):
+    if isinstance(request, ProbeRequest):
+        _check_finite("coarse distances", request.coarse_distances)
+        if len(request.coarse_distances) != len(cards):
             raise MessageError(
-                f"coarse distances: got {len(order.coarse_distances)}, wanted {len(cards)}"
+                f"coarse distances: got {len(request.coarse_distances)}, wanted {len(cards)}"
             )
 
 
-def check_answer(answer: Answer) -> None:
+def check_response(response: Response) -> None:
     """Raises MessageError for an answer that may not travel."""
-    check_domain_id(answer.domain_id)
-    if isinstance(answer, DomainProfile):
-        _check_profile(answer)
-    elif isinstance(answer, Selection):
-        _check_count("candidates", len(answer.candidates))
-        _check_count("chosen", len(answer.chosen))
-        for candidate in answer.candidates:
+    check_domain_id(response.domain_id)
+    if isinstance(response, DomainProfile):
+        _check_profile(response)
+    elif isinstance(response, Selection):
+        _check_count("candidates", len(response.candidates))
+        _check_count("chosen", len(response.chosen))
+        for candidate in response.candidates:
             _check_candidate(candidate)
-        for model_id in answer.chosen:
+        for model_id in response.chosen:
             _check_model_id(model_id)
-        _check_demotions(answer.demoted)
-    elif isinstance(answer, LearnReport):
-        _check_report(answer)
+        _check_rejections(response.rejected)
+    elif isinstance(response, TrainResult):
+        _check_report(response)
     else:
-        _check_failure(answer)
+        _check_failure(response)
 
 
 def _check_profile(profile: DomainProfile) -> None:
@@ -140,7 +144,7 @@ def _check_candidate(candidate: Candidate) -> None:
     _check_finite("candidate scores", scores)
 
 
-def _check_report(report: LearnReport) -> None:
+def _check_report(report: TrainResult) -> None:
     _check_integer("round index", report.round_index, MAX_UINT32)
     _check_name("method", report.method)
     _check_name("architecture", report.architecture)
@@ -156,39 +160,40 @@ def _check_report(report: LearnReport) -> None:
     _check_integer("peak_memory_bytes", report.peak_memory_bytes, MAX_UINT64)
     if report.card is not None:
         check_card(report.card)
-    _check_demotions(report.demoted)
-    if report.trace is not None:
-        _check_trace(report.trace, len(report.source_domains))
+    _check_rejections(report.rejected)
+    if report.diagnostics is not None:
+        _check_trace(report.diagnostics, len(report.source_domains))
 
 
-def _check_trace(trace: FusionTrace, num_sources: int) -> None:
-    _check_array("mixture", trace.mixture_SQ, 2)
-    if trace.mixture_SQ.shape != (num_sources, 6):
+def _check_trace(diagnostics: FusionDiagnostics, num_sources: int) -> None:
+    _check_array("mixture", diagnostics.mixture_SQ, 2)
+    if diagnostics.mixture_SQ.shape != (num_sources, 6):
         raise MessageError(
-            f"mixture: got shape {trace.mixture_SQ.shape}, wanted ({num_sources}, 6)"
+            f"mixture: got shape {diagnostics.mixture_SQ.shape}, wanted ({num_sources}, 6)"
         )
-    shares = [trace.mixture_SQ]
-    if trace.dictionary_E4 is not None:
-        _check_array("dictionary", trace.dictionary_E4, 2)
-        epochs, columns = trace.dictionary_E4.shape
-        if columns != 4 or epochs > MAX_EPOCHS_TOLD:
+    shares = [diagnostics.mixture_SQ]
+    if diagnostics.dictionary_E4 is not None:
+        _check_array("dictionary", diagnostics.dictionary_E4, 2)
+        epochs, columns = diagnostics.dictionary_E4.shape
+        if columns != 4 or epochs > MAX_EPOCHS_REPORTED:
             raise MessageError(
-                f"dictionary: got shape {(epochs, columns)}, wanted at most ({MAX_EPOCHS_TOLD}, 4)"
+                f"dictionary: got shape {(epochs, columns)}, wanted at most "
+                f"({MAX_EPOCHS_REPORTED}, 4)"
             )
-        if trace.dictionary_E4[:, 0].min() < 0:
+        if diagnostics.dictionary_E4[:, 0].min() < 0:
             raise MessageError("dictionary: got an epoch below 0")
-        shares.append(trace.dictionary_E4[:, 1:])
+        shares.append(diagnostics.dictionary_E4[:, 1:])
     for part in shares:
         if part.min() < 0 or part.max() > 1:
             raise MessageError(f"fusion trace: got {part.min()} to {part.max()}, wanted 0 to 1")
 
 
-def _check_demotions(demotions: Sequence[Demotion]) -> None:
-    _check_count("demotions", len(demotions))
-    for demotion in demotions:
-        _check_model_id(demotion.model_id)
-        check_domain_id(demotion.domain_id)
-        _check_name("reason", demotion.reason)
+def _check_rejections(rejections: Sequence[RejectedSource]) -> None:
+    _check_count("demotions", len(rejections))
+    for rejection in rejections:
+        _check_model_id(rejection.model_id)
+        check_domain_id(rejection.domain_id)
+        _check_name("reason", rejection.reason)
 
 
 def _check_failure(failure: Failure) -> None:

@@ -10,23 +10,23 @@ from typing import Final, TypeVar
 from google.protobuf.message import DecodeError, EncodeError
 
 from graft.core.records import (
-    Answer,
     DomainProfile,
     Failure,
-    LearnOrder,
     ModelCard,
-    Order,
-    ProbeOrder,
-    ProfileOrder,
+    ProbeRequest,
+    ProfileRequest,
+    Request,
+    Response,
     Selection,
+    TrainRequest,
 )
 from graft.errors import MessageError
 from graft.wire.messages.checks import (
     MAX_TEXT_LENGTH,
-    check_answer,
     check_card,
     check_domain_id,
-    check_order,
+    check_request,
+    check_response,
 )
 from graft.wire.messages.protobuf import (
     card_message,
@@ -51,68 +51,68 @@ MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 Decoded = TypeVar("Decoded")
 
 
-def encode_order(order: Order) -> bytes:
-    """The order's bytes; raises MessageError for a record that may not travel."""
-    check_order(order)
-    if isinstance(order, ProfileOrder):
-        body = pb.ProfileOrder(domain_id=order.domain_id, round_index=order.round_index)
-        return _seal(pb.Envelope(profile_order=body))
-    if isinstance(order, ProbeOrder):
-        probe = pb.ProbeOrder(
-            domain_id=order.domain_id,
-            round_index=order.round_index,
-            method=order.method,
-            candidates=[card_message(card) for card in order.candidates],
-            coarse_distances=order.coarse_distances,
+def encode_request(request: Request) -> bytes:
+    """The request's bytes; raises MessageError for a record that may not travel."""
+    check_request(request)
+    if isinstance(request, ProfileRequest):
+        body = pb.ProfileRequest(domain_id=request.domain_id, round_index=request.round_index)
+        return _seal(pb.Envelope(profile_request=body))
+    if isinstance(request, ProbeRequest):
+        probe = pb.ProbeRequest(
+            domain_id=request.domain_id,
+            round_index=request.round_index,
+            method=request.method,
+            candidates=[card_message(card) for card in request.candidates],
+            coarse_distances=request.coarse_distances,
         )
-        return _seal(pb.Envelope(probe_order=probe))
-    learn = pb.LearnOrder(
-        domain_id=order.domain_id,
-        round_index=order.round_index,
-        method=order.method,
-        sources=[card_message(card) for card in order.sources],
-        register=order.register,
-        groups=[card_message(card) for card in order.groups],
+        return _seal(pb.Envelope(probe_request=probe))
+    learn = pb.TrainRequest(
+        domain_id=request.domain_id,
+        round_index=request.round_index,
+        method=request.method,
+        sources=[card_message(card) for card in request.sources],
+        register=request.register,
+        architecture_averages=[card_message(card) for card in request.architecture_averages],
     )
-    return _seal(pb.Envelope(learn_order=learn))
+    return _seal(pb.Envelope(train_request=learn))
 
 
-def decode_order(data: bytes) -> Order:
+def decode_request(data: bytes) -> Request:
     """The order in ``data``; raises MessageError for anything else."""
-    order = _open(data, _order_record)
-    check_order(order)
-    return order
+    request = _open(data, _request_record)
+    check_request(request)
+    return request
 
 
-def encode_answer(answer: Answer) -> bytes:
+def encode_response(response: Response) -> bytes:
     """The answer's bytes; raises MessageError for a record that may not travel.
 
     A failure's message is cut to ``MAX_TEXT_LENGTH`` characters, never refused for its length.
     """
-    if isinstance(answer, Failure):
-        readable = answer.message[:MAX_TEXT_LENGTH].encode("utf-8", "replace").decode("utf-8")
+    if isinstance(response, Failure):
+        readable = response.message[:MAX_TEXT_LENGTH].encode("utf-8", "replace").decode("utf-8")
         failure = pb.Failure(
-            domain_id=answer.domain_id,
-            round_index=answer.round_index,
-            method=answer.method,
-            error=answer.error,
+            domain_id=response.domain_id,
+            round_index=response.round_index,
+            method=response.method,
+            error=response.error,
             message=readable,
         )
-        check_answer(failure_record(failure))
+        check_response(failure_record(failure))
         return _seal(pb.Envelope(failure=failure))
-    check_answer(answer)
-    if isinstance(answer, DomainProfile):
-        return _seal(pb.Envelope(domain_profile=profile_message(answer)))
-    if isinstance(answer, Selection):
-        return _seal(pb.Envelope(selection=selection_message(answer)))
-    return _seal(pb.Envelope(learn_report=report_message(answer)))
+    check_response(response)
+    if isinstance(response, DomainProfile):
+        return _seal(pb.Envelope(domain_profile=profile_message(response)))
+    if isinstance(response, Selection):
+        return _seal(pb.Envelope(selection=selection_message(response)))
+    return _seal(pb.Envelope(train_result=report_message(response)))
 
 
-def decode_answer(data: bytes) -> Answer:
+def decode_response(data: bytes) -> Response:
     """The answer in ``data``; raises MessageError for anything else."""
-    answer = _open(data, _answer_record)
-    check_answer(answer)
-    return answer
+    response = _open(data, _response_record)
+    check_response(response)
+    return response
 
 
 def encode_join(domain_id: str) -> bytes:
@@ -168,41 +168,41 @@ def _open(data: bytes, read: Callable[[pb.Envelope], Decoded]) -> Decoded:
     return read(envelope)
 
 
-def _order_record(envelope: pb.Envelope) -> Order:
+def _request_record(envelope: pb.Envelope) -> Request:
     kind = envelope.WhichOneof("body")
-    if kind == "profile_order":
-        asked = envelope.profile_order
-        return ProfileOrder(domain_id=asked.domain_id, round_index=asked.round_index)
-    if kind == "probe_order":
-        probe = envelope.probe_order
-        return ProbeOrder(
+    if kind == "profile_request":
+        asked = envelope.profile_request
+        return ProfileRequest(domain_id=asked.domain_id, round_index=asked.round_index)
+    if kind == "probe_request":
+        probe = envelope.probe_request
+        return ProbeRequest(
             domain_id=probe.domain_id,
             round_index=probe.round_index,
             method=probe.method,
             candidates=tuple(map(card_record, probe.candidates)),
             coarse_distances=tuple(probe.coarse_distances),
         )
-    if kind == "learn_order":
-        learn = envelope.learn_order
-        return LearnOrder(
+    if kind == "train_request":
+        learn = envelope.train_request
+        return TrainRequest(
             domain_id=learn.domain_id,
             round_index=learn.round_index,
             method=learn.method,
             sources=tuple(map(card_record, learn.sources)),
             register=learn.register,
-            groups=tuple(map(card_record, learn.groups)),
+            architecture_averages=tuple(map(card_record, learn.architecture_averages)),
         )
-    raise MessageError(f"message: got {kind}, wanted an order")
+    raise MessageError(f"message: got {kind}, wanted a request")
 
 
-def _answer_record(envelope: pb.Envelope) -> Answer:
+def _response_record(envelope: pb.Envelope) -> Response:
     kind = envelope.WhichOneof("body")
     if kind == "domain_profile":
         return profile_record(envelope.domain_profile)
     if kind == "selection":
         return selection_record(envelope.selection)
-    if kind == "learn_report":
-        return report_record(envelope.learn_report)
+    if kind == "train_result":
+        return report_record(envelope.train_result)
     if kind == "failure":
         return failure_record(envelope.failure)
     raise MessageError(f"message: got {kind}, wanted an answer")

@@ -12,14 +12,14 @@ import numpy as np
 from graft.core.records import (
     BoolArray,
     Candidate,
-    Demotion,
     DomainProfile,
     Failure,
     FloatArray,
-    FusionTrace,
-    LearnReport,
+    FusionDiagnostics,
     ModelCard,
+    RejectedSource,
     Selection,
+    TrainResult,
 )
 from graft.errors import MessageError
 from graft.wire.stubs import messages_pb2 as pb
@@ -104,7 +104,7 @@ def selection_message(selection: Selection) -> pb.Selection:
         domain_id=selection.domain_id,
         candidates=candidates,
         chosen=chosen,
-        demoted=_demotion_messages(selection.demoted),
+        rejected=_rejection_messages(selection.rejected),
     )
 
 
@@ -122,12 +122,12 @@ def selection_record(message: pb.Selection) -> Selection:
         domain_id=message.domain_id,
         candidates=candidates,
         chosen=chosen,
-        demoted=_demotion_records(message.domain_id, message.demoted),
+        rejected=_rejection_records(message.domain_id, message.rejected),
     )
 
 
-def report_message(report: LearnReport) -> pb.LearnReport:
-    return pb.LearnReport(
+def report_message(report: TrainResult) -> pb.TrainResult:
+    return pb.TrainResult(
         domain_id=report.domain_id,
         round_index=report.round_index,
         method=report.method,
@@ -138,13 +138,13 @@ def report_message(report: LearnReport) -> pb.LearnReport:
         compute_s=report.compute_s,
         peak_memory_bytes=report.peak_memory_bytes,
         card=None if report.card is None else card_message(report.card),
-        demoted=_demotion_messages(report.demoted),
-        trace=None if report.trace is None else _trace_message(report.trace),
+        rejected=_rejection_messages(report.rejected),
+        diagnostics=None if report.diagnostics is None else _trace_message(report.diagnostics),
     )
 
 
-def report_record(message: pb.LearnReport) -> LearnReport:
-    return LearnReport(
+def report_record(message: pb.TrainResult) -> TrainResult:
+    return TrainResult(
         domain_id=message.domain_id,
         round_index=message.round_index,
         method=message.method,
@@ -155,35 +155,40 @@ def report_record(message: pb.LearnReport) -> LearnReport:
         compute_s=message.compute_s,
         peak_memory_bytes=message.peak_memory_bytes,
         card=card_record(message.card) if message.HasField("card") else None,
-        demoted=_demotion_records(message.domain_id, message.demoted),
-        trace=_trace_record(message.trace) if message.HasField("trace") else None,
+        rejected=_rejection_records(message.domain_id, message.rejected),
+        diagnostics=_trace_record(message.diagnostics) if message.HasField("diagnostics") else None,
     )
 
 
-def _trace_message(trace: FusionTrace) -> pb.FusionTrace:
-    return pb.FusionTrace(
-        mixture=_matrix_message(trace.mixture_SQ), dictionary=_matrix_message(trace.dictionary_E4)
+def _trace_message(diagnostics: FusionDiagnostics) -> pb.FusionDiagnostics:
+    return pb.FusionDiagnostics(
+        mixture=_matrix_message(diagnostics.mixture_SQ),
+        dictionary=_matrix_message(diagnostics.dictionary_E4),
     )
 
 
-def _trace_record(message: pb.FusionTrace) -> FusionTrace:
+def _trace_record(message: pb.FusionDiagnostics) -> FusionDiagnostics:
     has_dictionary = message.HasField("dictionary")
-    return FusionTrace(
+    return FusionDiagnostics(
         mixture_SQ=_matrix("mixture", message.mixture),
         dictionary_E4=_matrix("dictionary", message.dictionary) if has_dictionary else None,
     )
 
 
-def _demotion_messages(demotions: Iterable[Demotion]) -> list[pb.Demotion]:
+def _rejection_messages(rejections: Iterable[RejectedSource]) -> list[pb.RejectedSource]:
     return [
-        pb.Demotion(model_id=bytes.fromhex(d.model_id), domain_id=d.domain_id, reason=d.reason)
-        for d in demotions
+        pb.RejectedSource(
+            model_id=bytes.fromhex(d.model_id), domain_id=d.domain_id, reason=d.reason
+        )
+        for d in rejections
     ]
 
 
-def _demotion_records(by: str, messages: Iterable[pb.Demotion]) -> tuple[Demotion, ...]:
+def _rejection_records(
+    by: str, messages: Iterable[pb.RejectedSource]
+) -> tuple[RejectedSource, ...]:
     return tuple(
-        Demotion(by=by, domain_id=m.domain_id, model_id=_hex_id(m.model_id), reason=m.reason)
+        RejectedSource(by=by, domain_id=m.domain_id, model_id=_hex_id(m.model_id), reason=m.reason)
         for m in messages
     )
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from graft.core.files import AnyPath, replace_file
 from graft.core.ledger import DEPOT
-from graft.core.records import LedgerEntry, Order, Outcome, Phase
+from graft.core.records import LedgerEntry, Outcome, Phase, Request
 from graft.errors import MessageError
 from graft.wire.messages.checks import MAX_UINT32, MAX_UINT64
 from graft.wire.stubs import messages_pb2 as pb
@@ -30,13 +30,13 @@ _OUTCOMES: Final = set(get_args(Outcome))
 class Reply:
     """An encoded answer and the encoded rows of its transfers."""
 
-    answer: bytes
+    response: bytes
     transfers: bytes = b""
 
 
-def order_digest(order: bytes) -> str:
+def request_digest(request: bytes) -> str:
     """SHA-256 (hex) of an encoded order: what it is kept under, on either side."""
-    return hashlib.sha256(order).hexdigest()
+    return hashlib.sha256(request).hexdigest()
 
 
 class ReplyFolder:
@@ -45,25 +45,25 @@ class ReplyFolder:
     def __init__(self, path: AnyPath) -> None:
         self._path = path
 
-    def load(self, order: bytes) -> Reply | None:
+    def load(self, request: bytes) -> Reply | None:
         """The reply to an encoded order, or None where there is none."""
         try:
-            kept = pb.KeptReply.FromString(self._file(order).read_bytes())
+            kept = pb.KeptReply.FromString(self._file(request).read_bytes())
         except (FileNotFoundError, DecodeError):
             return None
-        return Reply(answer=kept.answer, transfers=kept.transfers)
+        return Reply(response=kept.response, transfers=kept.transfers)
 
-    def save(self, order: bytes, reply: Reply) -> None:
+    def save(self, request: bytes, reply: Reply) -> None:
         """Keep a reply; it outlives a power cut."""
-        kept = pb.KeptReply(answer=reply.answer, transfers=reply.transfers)
-        replace_file(self._file(order), kept.SerializeToString(), mode=0o600)
+        kept = pb.KeptReply(response=reply.response, transfers=reply.transfers)
+        replace_file(self._file(request), kept.SerializeToString(), mode=0o600)
 
-    def _file(self, order: bytes) -> AnyPath:
-        return self._path / order_digest(order)
+    def _file(self, request: bytes) -> AnyPath:
+        return self._path / request_digest(request)
 
 
 def encode_transfers(entries: Sequence[LedgerEntry]) -> bytes:
-    """The rows of one order's transfers; what they share with the order is left out."""
+    """The rows of one request's transfers; what they share with the order is left out."""
     rows = [
         pb.Transfer(
             phase=entry.phase,
@@ -81,20 +81,20 @@ def encode_transfers(entries: Sequence[LedgerEntry]) -> bytes:
     return data
 
 
-def decode_transfers(data: bytes, order: Order, run: str) -> list[LedgerEntry]:
-    """The ledger's rows of what a device moved for ``order``; raises MessageError."""
+def decode_transfers(data: bytes, request: Request, run: str) -> list[LedgerEntry]:
+    """The ledger's rows of what a device moved for ``request``; raises MessageError."""
     if len(data) > _MAX_TRANSFER_BYTES:
         raise MessageError(f"transfers: got {len(data)} bytes, limit {_MAX_TRANSFER_BYTES}")
     try:
         rows = pb.Transfers.FromString(data).rows
     except DecodeError as error:
-        raise MessageError(f"transfers of {order.domain_id}: {error}") from error
+        raise MessageError(f"transfers of {request.domain_id}: {error}") from error
     if len(rows) > MAX_TRANSFER_ROWS:
         raise MessageError(f"transfers: got {len(rows)} rows, limit {MAX_TRANSFER_ROWS}")
-    return [_entry(row, order, run) for row in rows]
+    return [_entry(row, request, run) for row in rows]
 
 
-def _entry(row: pb.Transfer, order: Order, run: str) -> LedgerEntry:
+def _entry(row: pb.Transfer, request: Request, run: str) -> LedgerEntry:
     kind, _, part = row.message.partition(".")
     if (
         kind != "payload"
@@ -105,16 +105,16 @@ def _entry(row: pb.Transfer, order: Order, run: str) -> LedgerEntry:
         or max(row.payload_bytes, row.wire_bytes) > MAX_UINT64 // 2
         or not 0 <= row.measured_s < float("inf")
     ):
-        raise MessageError(f"transfers of {order.domain_id}: got a row {row!r:.200}")
+        raise MessageError(f"transfers of {request.domain_id}: got a row {row!r:.200}")
     upwards = row.phase == "register"
     return LedgerEntry(
         run=run,
-        round_index=order.round_index,
+        round_index=request.round_index,
         phase=cast(Phase, row.phase),
-        method=order.method,
-        domain_id=order.domain_id,
-        sender=order.domain_id if upwards else DEPOT,
-        receiver=DEPOT if upwards else order.domain_id,
+        method=request.method,
+        domain_id=request.domain_id,
+        sender=request.domain_id if upwards else DEPOT,
+        receiver=DEPOT if upwards else request.domain_id,
         message=row.message,
         attempt=row.attempt,
         payload_bytes=row.payload_bytes,

@@ -70,12 +70,12 @@ class ModelFiles:
                 self.used_before = True
                 self._downloads.write_cached(phase, part)
                 return held
-        arrival = self._cache.arrival(self._card.model_id, part, announced)
-        self.used_before |= arrival.num_bytes > 0
+        partial = self._cache.partial(self._card.model_id, part, announced)
+        self.used_before |= partial.num_bytes > 0
         try:
-            self._downloads.bring(self._card, part, phase, arrival)
-            kept = arrival.keep()
+            self._downloads.bring(self._card, part, phase, partial)
+            kept = partial.keep()
         finally:
-            arrival.close()
+            partial.close()
         files.enter_context(kept.file)
         return kept

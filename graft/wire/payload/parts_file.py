@@ -1,7 +1,7 @@
 """Splitting and joining payload files with a block of values in memory, whatever their size.
 
-The parts are those of ``parts``, to the byte. What the format orders as a whole (planes behind one
-another, distances by their group) lies in nameless working files: of a base its sections, of a
+The parts are those of ``parts``, to the byte. What the format requests as a whole (planes behind
+one another, distances by their group) lies in nameless working files: of a base its sections, of a
 residual its four planes. Every value's place in a plane follows from counting its group first.
 """
 

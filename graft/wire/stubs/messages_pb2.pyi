@@ -82,7 +82,7 @@ class Candidate(_message.Message):
     joint_score: float
     def __init__(self, model_id: _Optional[bytes] = ..., coarse_distance: _Optional[float] = ..., joint_score: _Optional[float] = ...) -> None: ...
 
-class ProfileOrder(_message.Message):
+class ProfileRequest(_message.Message):
     __slots__ = ("domain_id", "round_index")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -90,7 +90,7 @@ class ProfileOrder(_message.Message):
     round_index: int
     def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ...) -> None: ...
 
-class ProbeOrder(_message.Message):
+class ProbeRequest(_message.Message):
     __slots__ = ("domain_id", "round_index", "method", "candidates", "coarse_distances")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -104,23 +104,23 @@ class ProbeOrder(_message.Message):
     coarse_distances: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., coarse_distances: _Optional[_Iterable[float]] = ...) -> None: ...
 
-class LearnOrder(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "sources", "register", "groups")
+class TrainRequest(_message.Message):
+    __slots__ = ("domain_id", "round_index", "method", "sources", "register", "architecture_averages")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     REGISTER_FIELD_NUMBER: _ClassVar[int]
-    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_AVERAGES_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
     sources: _containers.RepeatedCompositeFieldContainer[ModelCard]
     register: bool
-    groups: _containers.RepeatedCompositeFieldContainer[ModelCard]
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ..., groups: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ...) -> None: ...
+    architecture_averages: _containers.RepeatedCompositeFieldContainer[ModelCard]
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ..., architecture_averages: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ...) -> None: ...
 
-class Demotion(_message.Message):
+class RejectedSource(_message.Message):
     __slots__ = ("model_id", "domain_id", "reason")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -131,18 +131,18 @@ class Demotion(_message.Message):
     def __init__(self, model_id: _Optional[bytes] = ..., domain_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Selection(_message.Message):
-    __slots__ = ("domain_id", "candidates", "chosen", "demoted")
+    __slots__ = ("domain_id", "candidates", "chosen", "rejected")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     CHOSEN_FIELD_NUMBER: _ClassVar[int]
-    DEMOTED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
     chosen: _containers.RepeatedScalarFieldContainer[bytes]
-    demoted: _containers.RepeatedCompositeFieldContainer[Demotion]
-    def __init__(self, domain_id: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., chosen: _Optional[_Iterable[bytes]] = ..., demoted: _Optional[_Iterable[_Union[Demotion, _Mapping]]] = ...) -> None: ...
+    rejected: _containers.RepeatedCompositeFieldContainer[RejectedSource]
+    def __init__(self, domain_id: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., chosen: _Optional[_Iterable[bytes]] = ..., rejected: _Optional[_Iterable[_Union[RejectedSource, _Mapping]]] = ...) -> None: ...
 
-class FusionTrace(_message.Message):
+class FusionDiagnostics(_message.Message):
     __slots__ = ("mixture", "dictionary")
     MIXTURE_FIELD_NUMBER: _ClassVar[int]
     DICTIONARY_FIELD_NUMBER: _ClassVar[int]
@@ -150,8 +150,8 @@ class FusionTrace(_message.Message):
     dictionary: FloatMatrix
     def __init__(self, mixture: _Optional[_Union[FloatMatrix, _Mapping]] = ..., dictionary: _Optional[_Union[FloatMatrix, _Mapping]] = ...) -> None: ...
 
-class LearnReport(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card", "demoted", "trace")
+class TrainResult(_message.Message):
+    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card", "rejected", "diagnostics")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -169,8 +169,8 @@ class LearnReport(_message.Message):
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CARD_FIELD_NUMBER: _ClassVar[int]
-    DEMOTED_FIELD_NUMBER: _ClassVar[int]
-    TRACE_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    DIAGNOSTICS_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
@@ -181,9 +181,9 @@ class LearnReport(_message.Message):
     compute_s: float
     peak_memory_bytes: int
     card: ModelCard
-    demoted: _containers.RepeatedCompositeFieldContainer[Demotion]
-    trace: FusionTrace
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ..., demoted: _Optional[_Iterable[_Union[Demotion, _Mapping]]] = ..., trace: _Optional[_Union[FusionTrace, _Mapping]] = ...) -> None: ...
+    rejected: _containers.RepeatedCompositeFieldContainer[RejectedSource]
+    diagnostics: FusionDiagnostics
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[RejectedSource, _Mapping]]] = ..., diagnostics: _Optional[_Union[FusionDiagnostics, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("domain_id", "round_index", "method", "error", "message")
@@ -232,31 +232,31 @@ class Transfers(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[Transfer, _Mapping]]] = ...) -> None: ...
 
 class KeptReply(_message.Message):
-    __slots__ = ("answer", "transfers")
-    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("response", "transfers")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
     TRANSFERS_FIELD_NUMBER: _ClassVar[int]
-    answer: bytes
+    response: bytes
     transfers: bytes
-    def __init__(self, answer: _Optional[bytes] = ..., transfers: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, response: _Optional[bytes] = ..., transfers: _Optional[bytes] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("version", "profile_order", "probe_order", "learn_order", "domain_profile", "selection", "learn_report", "failure", "join_reply")
+    __slots__ = ("version", "profile_request", "probe_request", "train_request", "domain_profile", "selection", "train_result", "failure", "join_reply")
     VERSION_FIELD_NUMBER: _ClassVar[int]
-    PROFILE_ORDER_FIELD_NUMBER: _ClassVar[int]
-    PROBE_ORDER_FIELD_NUMBER: _ClassVar[int]
-    LEARN_ORDER_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PROBE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_REQUEST_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_PROFILE_FIELD_NUMBER: _ClassVar[int]
     SELECTION_FIELD_NUMBER: _ClassVar[int]
-    LEARN_REPORT_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     JOIN_REPLY_FIELD_NUMBER: _ClassVar[int]
     version: int
-    profile_order: ProfileOrder
-    probe_order: ProbeOrder
-    learn_order: LearnOrder
+    profile_request: ProfileRequest
+    probe_request: ProbeRequest
+    train_request: TrainRequest
     domain_profile: DomainProfile
     selection: Selection
-    learn_report: LearnReport
+    train_result: TrainResult
     failure: Failure
     join_reply: JoinReply
-    def __init__(self, version: _Optional[int] = ..., profile_order: _Optional[_Union[ProfileOrder, _Mapping]] = ..., probe_order: _Optional[_Union[ProbeOrder, _Mapping]] = ..., learn_order: _Optional[_Union[LearnOrder, _Mapping]] = ..., domain_profile: _Optional[_Union[DomainProfile, _Mapping]] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., learn_report: _Optional[_Union[LearnReport, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., join_reply: _Optional[_Union[JoinReply, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., profile_request: _Optional[_Union[ProfileRequest, _Mapping]] = ..., probe_request: _Optional[_Union[ProbeRequest, _Mapping]] = ..., train_request: _Optional[_Union[TrainRequest, _Mapping]] = ..., domain_profile: _Optional[_Union[DomainProfile, _Mapping]] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., train_result: _Optional[_Union[TrainResult, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., join_reply: _Optional[_Union[JoinReply, _Mapping]] = ...) -> None: ...

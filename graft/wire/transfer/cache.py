@@ -9,7 +9,12 @@ from graft.core.files import replace_file
 from graft.wire.payload.parts_file import PartFile
 from graft.wire.payload.regions import COPY_BYTES, open_work
 from graft.wire.transfer.link import Part
-from graft.wire.transfer.partial_download import DIGEST_BYTES, Arrival, FileArrival, SpooledArrival
+from graft.wire.transfer.partial_download import (
+    DIGEST_BYTES,
+    FilePartial,
+    PartialDownload,
+    SpooledPartial,
+)
 
 _NOTES: Final = (".log", ".push")  # a few bytes each, not counted
 
@@ -84,14 +89,14 @@ class FolderCache:
         content = data + hashlib.sha256(data).digest()
         replace_file(path, content, mode=0o600, durable=False)
 
-    def arrival(self, model_id: str, part: Part, num_bytes: int) -> Arrival:
+    def partial(self, model_id: str, part: Part, num_bytes: int) -> PartialDownload:
         """Where a part of ``num_bytes`` is received: on from what an earlier process received."""
         if not self._fits(num_bytes):
-            return SpooledArrival(open_work(self.folder))
+            return SpooledPartial(open_work(self.folder))
         path = self._path(model_id, part)
         partial, log = (path.with_name(f"{path.name}.{end}") for end in ("partial", "log"))
         self._make_room(num_bytes, (path.name, partial.name, log.name))
-        return FileArrival(partial, log, path)
+        return FilePartial(partial, log, path)
 
     def holds(self, model_id: str, part: Part) -> bool:
         """Whether the part is there, unless opening it should find it damaged."""

@@ -9,9 +9,9 @@ from graft.core.records import ModelCard, Outcome, Phase
 from graft.errors import PayloadChangedError, PayloadLimitError, PayloadTruncatedError
 from graft.wire.payload.encoding import MAX_PAYLOAD_BYTES
 from graft.wire.transfer.link import Link, Part
-from graft.wire.transfer.partial_download import Arrival
+from graft.wire.transfer.partial_download import PartialDownload
 from graft.wire.transfer.retries import Retries
-from graft.wire.transfer.transfer_log import TransferRows, outcome_of
+from graft.wire.transfer.transfer_log import TransferLog, outcome_of
 
 PROGRESSIVE: Final[tuple[Part, Part]] = ("base", "residual")
 
@@ -19,7 +19,7 @@ PROGRESSIVE: Final[tuple[Part, Part]] = ("base", "residual")
 class Downloads:
     """Brings parts over a link into arrivals, and writes their rows."""
 
-    def __init__(self, link: Link, rows: TransferRows, clock: Clock, retries: Retries) -> None:
+    def __init__(self, link: Link, rows: TransferLog, clock: Clock, retries: Retries) -> None:
         self._link = link
         self._rows = rows
         self._clock = clock
@@ -29,39 +29,39 @@ class Downloads:
         """The row of a part that need not come."""
         self._rows.write(phase, part, cached=True)
 
-    def bring(self, card: ModelCard, part: Part, phase: Phase, arrival: Arrival) -> None:
-        """Bring ``arrival`` to the announced length, each stream going on where one broke.
+    def bring(self, card: ModelCard, part: Part, phase: Phase, partial: PartialDownload) -> None:
+        """Bring ``partial`` to the announced length, each stream going on where one broke.
 
         Bytes of an earlier process that was killed get a row of their own first. Raises as
-        ``WeightTransport.fetch``; what came by then stays in ``arrival``.
+        ``WeightTransport.fetch``; what came by then stays in ``partial``.
         """
         announced, attempts = announced_bytes(card, part), count()
-        if arrival.unrecorded_bytes:
-            self._rows.write_lost(phase, part, arrival.unrecorded_bytes)
-            arrival.mark_recorded()
+        if partial.unrecorded_bytes:
+            self._rows.write_lost(phase, part, partial.unrecorded_bytes)
+            partial.mark_recorded()
             next(attempts)
-        if arrival.num_bytes >= announced:
-            _check_length(card, part, arrival.num_bytes)
+        if partial.num_bytes >= announced:
+            _check_length(card, part, partial.num_bytes)
             return
         self._retries.run(
-            lambda: f"{part} of {card.model_id}: {arrival.num_bytes} of {announced} bytes",
-            lambda: self._stream_once(card, part, phase, arrival, next(attempts)),
+            lambda: f"{part} of {card.model_id}: {partial.num_bytes} of {announced} bytes",
+            lambda: self._stream_once(card, part, phase, partial, next(attempts)),
         )
 
     def _stream_once(
-        self, card: ModelCard, part: Part, phase: Phase, arrival: Arrival, attempt: int
+        self, card: ModelCard, part: Part, phase: Phase, partial: PartialDownload, attempt: int
     ) -> None:
         """Append what one stream brings, and write its row whatever happens."""
         announced = announced_bytes(card, part)
-        offset, start_s, wire_bytes = arrival.num_bytes, self._clock(), 0
+        offset, start_s, wire_bytes = partial.num_bytes, self._clock(), 0
         outcome: Outcome = "failed"
         try:
             for piece in self._link.read(card.model_id, part, offset):
-                arrival.append(piece.data)
+                partial.append(piece.data)
                 wire_bytes += piece.wire_bytes
-                if arrival.num_bytes > announced:
+                if partial.num_bytes > announced:
                     break
-            _check_length(card, part, arrival.num_bytes)
+            _check_length(card, part, partial.num_bytes)
             outcome = "ok"
         except BaseException as error:
             outcome = outcome_of(error)
@@ -71,12 +71,12 @@ class Downloads:
                 phase,
                 part,
                 attempt=attempt,
-                payload_bytes=arrival.num_bytes - offset,
+                payload_bytes=partial.num_bytes - offset,
                 wire_bytes=wire_bytes,
                 measured_s=self._clock() - start_s,
                 outcome=outcome,
             )
-            arrival.mark_recorded()
+            partial.mark_recorded()
 
 
 def announced_bytes(card: ModelCard, part: Part) -> int:

@@ -68,7 +68,7 @@ class DirectoryLink:
     """A link inside one process, straight to any model store; wire bytes are modelled.
 
     A simulated transfer weighs what the same transfer over gRPC and TLS does: its own direction,
-    without requests and acknowledgements. One device's link, for one order.
+    without requests and acknowledgements. One device's link, for one request.
     """
 
     wire_source: WireSource = "modelled"

@@ -15,7 +15,7 @@ DIGEST_BYTES: Final = 32
 _RECORD: Final = struct.Struct("<QI")  # length and CRC-32 of an append; length 0: all is recorded
 
 
-class Arrival(Protocol):
+class PartialDownload(Protocol):
     """A part that is being received."""
 
     @property
@@ -43,7 +43,7 @@ class Arrival(Protocol):
         ...
 
 
-class MemoryArrival:
+class MemoryPartial:
     """An arrival that goes with its process."""
 
     unrecorded_bytes = 0
@@ -71,7 +71,7 @@ class MemoryArrival:
         pass
 
 
-class SpooledArrival:
+class SpooledPartial:
     """An arrival in a nameless working file, for a part that a cache has no room to keep."""
 
     unrecorded_bytes = 0
@@ -98,7 +98,7 @@ class SpooledArrival:
         pass  # kept, it is read on; else it goes with its last reference
 
 
-class FileArrival:
+class FilePartial:
     """An arrival in a file that a later process goes on with.
 
     Beside the file ``path`` lies a log of the length and checksum of every append. Opening reads

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from graft.errors import DeviceRefusedError, ModelMissingError, QuotaExceededError, TransportError
 
 DEFAULT_ATTEMPTS: Final = 5
-MAX_TOLD_WAITS: Final = 256  # a quota may cut one long transfer often; but never without end
+MAX_REQUESTED_WAITS: Final = 256  # a quota may cut one long transfer often; but never without end
 T = TypeVar("T")
 
 
@@ -36,7 +36,7 @@ class Retries:
                 raise
             except QuotaExceededError as error:
                 waits += 1
-                if waits > MAX_TOLD_WAITS:
+                if waits > MAX_REQUESTED_WAITS:
                     raise
                 self.wait_out(error.retry_after_s)
             except TransportError as error:

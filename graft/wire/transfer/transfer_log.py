@@ -20,7 +20,7 @@ class TransferLabel:
     domain_id: str
 
 
-class TransferRows:
+class TransferLog:
     """Writes one row a transfer attempt; ``record`` gets them."""
 
     def __init__(

@@ -20,11 +20,11 @@ from graft.wire.payload.regions import open_work
 from graft.wire.transfer.cache import FolderCache, PartCache
 from graft.wire.transfer.download import PROGRESSIVE, Downloads, announced_bytes, comes_whole
 from graft.wire.transfer.link import Link, Part, StoredModel
-from graft.wire.transfer.partial_download import MemoryArrival
+from graft.wire.transfer.partial_download import MemoryPartial
 from graft.wire.transfer.retries import DEFAULT_ATTEMPTS, Retries
-from graft.wire.transfer.transfer_log import TransferLabel, TransferRows
-from graft.wire.transfer.upload import ParcelUpload, write_once
-from graft.wire.transfer.upload_plan import Parcel, ParcelLink, parcel_of
+from graft.wire.transfer.transfer_log import TransferLabel, TransferLog
+from graft.wire.transfer.upload import ModelUpload, write_once
+from graft.wire.transfer.upload_plan import UploadLink, UploadPlan, plan_upload
 
 __all__ = ["DEFAULT_ATTEMPTS", "DeviceTransport", "TransferLabel"]
 
@@ -58,7 +58,7 @@ class DeviceTransport:
         self._cache = cache
         self._verify = verify
         self._shapes_of = shapes_of
-        self._rows = TransferRows(label, record, link.wire_source)
+        self._rows = TransferLog(label, record, link.wire_source)
         self._clock = clock
         self._retries = Retries(
             max_attempts=max_attempts, wait_before_retry=wait_before_retry, wait_out=wait_out
@@ -101,7 +101,7 @@ class DeviceTransport:
 
         Raises PayloadError where it is refused, TransportError after the last attempt.
         """
-        if isinstance(self._cache, FolderCache) and isinstance(self._link, ParcelLink):
+        if isinstance(self._cache, FolderCache) and isinstance(self._link, UploadLink):
             return self._push_files(self._cache, self._link, architecture, parameters)
         payload = encode_payload(architecture, parameters)
         attempts = count()
@@ -117,19 +117,19 @@ class DeviceTransport:
         return _pushed(stored, model_id(payload), len(payload))
 
     def _push_files(
-        self, cache: FolderCache, link: ParcelLink, architecture: str, parameters: Parameters
+        self, cache: FolderCache, link: UploadLink, architecture: str, parameters: Parameters
     ) -> tuple[str, int, int, int]:
         shapes = {name: parameters[name].shape for name in parameters}
         with ExitStack() as files:
             if fits_in_memory(shapes):
-                parcel = parcel_of(encode_payload(architecture, parameters), architecture)
+                upload_plan = plan_upload(encode_payload(architecture, parameters), architecture)
             else:
                 payload, base, residual = (
                     files.enter_context(open_work(cache.folder)) for _ in range(3)
                 )
                 facts = write_payload(architecture, parameters, payload)
                 split_file(facts, payload, base, residual, cache.folder)
-                parcel = Parcel(
+                upload_plan = UploadPlan(
                     model=StoredModel(
                         model_id=facts.model_id,
                         payload_bytes=facts.num_bytes,
@@ -139,8 +139,8 @@ class DeviceTransport:
                     architecture=architecture,
                     forms={"exact": payload, "base": base, "residual": residual},
                 )
-            upload = ParcelUpload(parcel, cache, link=link, rows=self._rows, clock=self._clock)
-            model = parcel.model
+            upload = ModelUpload(upload_plan, cache, link=link, rows=self._rows, clock=self._clock)
+            model = upload_plan.model
             return _pushed(upload.run(self._retries), model.model_id, model.payload_bytes)
 
     def _decode(
@@ -164,9 +164,9 @@ class DeviceTransport:
         if held is not None and len(held) == announced:
             self._downloads.write_cached(phase, part)
             return held
-        arrival = MemoryArrival()
-        self._downloads.bring(card, part, phase, arrival)
-        data = arrival.content()
+        partial = MemoryPartial()
+        self._downloads.bring(card, part, phase, partial)
+        data = partial.content()
         self._cache.put(card.model_id, part, data)
         return data
 

@@ -10,12 +10,12 @@ from graft.wire.overhead import acknowledged_bytes
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.link import Part, Progress, StoredModel, acknowledgement_bytes
 from graft.wire.transfer.retries import Retries
-from graft.wire.transfer.transfer_log import TransferRows, outcome_of
-from graft.wire.transfer.upload_plan import Parcel, ParcelLink
+from graft.wire.transfer.transfer_log import TransferLog, outcome_of
+from graft.wire.transfer.upload_plan import UploadLink, UploadPlan
 
 
 def write_once(
-    send: Callable[[Progress], StoredModel], *, rows: TransferRows, clock: Clock, attempt: int
+    send: Callable[[Progress], StoredModel], *, rows: TransferLog, clock: Clock, attempt: int
 ) -> StoredModel:
     """One try to push; a row for every part of which bytes were sent, whatever happens."""
     sent: dict[Part, tuple[int, int]] = {}
@@ -51,7 +51,7 @@ def write_once(
     return stored
 
 
-def write_acknowledged(stored: StoredModel, rows: TransferRows, attempt: int) -> None:
+def write_acknowledged(stored: StoredModel, rows: TransferLog, attempt: int) -> None:
     """The row of the store's answer."""
     num_bytes = acknowledgement_bytes(stored)
     rows.write(
@@ -63,7 +63,7 @@ def write_acknowledged(stored: StoredModel, rows: TransferRows, attempt: int) ->
     )
 
 
-class ParcelUpload:
+class ModelUpload:
     """Sends one parcel, over as many streams, and processes, as it takes.
 
     ``notes`` remember that a push has begun and how much of it the ledger tells, so that the
@@ -72,27 +72,27 @@ class ParcelUpload:
 
     def __init__(
         self,
-        parcel: Parcel,
+        upload_plan: UploadPlan,
         notes: FolderCache,
         *,
-        link: ParcelLink,
-        rows: TransferRows,
+        link: UploadLink,
+        rows: TransferLog,
         clock: Clock,
     ) -> None:
-        self._parcel = parcel
+        self._upload_plan = upload_plan
         self._notes = notes
         self._link = link
         self._rows = rows
         self._clock = clock
         self._attempts = count()
         self._offset = 0
-        told = notes.sent_bytes(parcel.model.model_id)
+        told = notes.sent_bytes(upload_plan.model.model_id)
         self._begun, self._told = told is not None, told or 0
         self._first = True
 
     def run(self, retries: Retries) -> StoredModel:
         """Until it is stored; a store that held damaged bytes gets the whole once more."""
-        what = lambda: f"push of {self._parcel.model.model_id}: not stored"  # noqa: E731
+        what = lambda: f"push of {self._upload_plan.model.model_id}: not stored"  # noqa: E731
         try:
             stored = retries.run(what, self._send_once)
         except PayloadError:
@@ -103,10 +103,10 @@ class ParcelUpload:
         return stored
 
     def _send_once(self) -> StoredModel:
-        state = self._link.received(self._parcel)
+        state = self._link.received(self._upload_plan)
         if self._begun and state.stored is not None:
             # Stored, but the answer never came back.
-            self._write_lost(self._parcel.num_bytes)
+            self._write_lost(self._upload_plan.num_bytes)
             write_acknowledged(state.stored, self._rows, next(self._attempts))
             return state.stored
         if self._first:
@@ -124,7 +124,7 @@ class ParcelUpload:
                 sent += payload_bytes
                 progress(part, payload_bytes, wire_bytes)
 
-            return self._link.send(self._parcel, self._offset, counted)
+            return self._link.send(self._upload_plan, self._offset, counted)
 
         try:
             return write_once(
@@ -138,11 +138,11 @@ class ParcelUpload:
         """Rows for what arrived of an earlier process that was killed before it wrote its own."""
         if not self._begun or not self._first or held_bytes <= self._told:
             return
-        for part, (start, end) in self._parcel.spans(self._told, held_bytes).items():
+        for part, (start, end) in self._upload_plan.spans(self._told, held_bytes).items():
             self._rows.write_lost("register", part, end - start)
         self._told = held_bytes
         self._note(self._told)
         next(self._attempts)
 
     def _note(self, told: int | None) -> None:
-        self._notes.note_sent(self._parcel.model.model_id, told)
+        self._notes.note_sent(self._upload_plan.model.model_id, told)

@@ -13,7 +13,7 @@ RETRY_AFTER: Final = "retry-after-s"  # the trailing metadata that tells a devic
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parcel:
+class UploadPlan:
     """A model's id and lengths, and the forms that ``push_plan`` sends, as files."""
 
     model: StoredModel
@@ -48,10 +48,10 @@ class Parcel:
                 yield part, file.read(min(CHUNK_BYTES, last - start))
 
 
-def parcel_of(payload: bytes, architecture: str) -> Parcel:
+def plan_upload(payload: bytes, architecture: str) -> UploadPlan:
     """The parcel of a payload in memory."""
     base, residual = split_payload(payload)
-    return Parcel(
+    return UploadPlan(
         model=StoredModel(
             model_id=model_id(payload),
             payload_bytes=len(payload),
@@ -72,13 +72,13 @@ class Received:
 
 
 @runtime_checkable
-class ParcelLink(Link, Protocol):
+class UploadLink(Link, Protocol):
     """A link whose pushes go on where they broke."""
 
-    def received(self, parcel: Parcel) -> Received:
+    def received(self, upload_plan: UploadPlan) -> Received:
         """What the store holds of this parcel from this device; raises as ``write``."""
         ...
 
-    def send(self, parcel: Parcel, offset: int, progress: Progress) -> StoredModel:
+    def send(self, upload_plan: UploadPlan, offset: int, progress: Progress) -> StoredModel:
         """Send the parcel from byte ``offset`` on; raises as ``write``."""
         ...

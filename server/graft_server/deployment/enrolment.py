@@ -173,7 +173,7 @@ def bundle_bytes(server: Path) -> bytes:
     return build_fab_from_disk(server / "app")
 
 
-def told_bytes(server: Path) -> int:
+def reported_bytes(server: Path) -> int:
     """What a node is sent once in each run: the bundle, and how to learn."""
     return len(bundle_bytes(server)) + (server / "expansion.toml").stat().st_size
 

@@ -26,7 +26,7 @@ _START_LIMIT_S = 10.0
 _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "content-encoding"}
 
 
-class Gateway:
+class ReverseProxy:
     """An HTTPS server at ``port`` of loopback that forwards to the SuperLink at ``upstream_port``.
 
     ``folder`` holds tls.key, tls.pem and ca.pem; None: neither side has TLS. ``close``, or leaving
@@ -60,12 +60,12 @@ class Gateway:
         run = partial(self._server.run, sockets=[self._socket])
         self._thread = threading.Thread(target=run, name="gateway", daemon=True)
 
-    def __enter__(self) -> "Gateway":
+    def __enter__(self) -> "ReverseProxy":
         self._thread.start()
         until_s = time.monotonic() + _START_LIMIT_S
         while not self._server.started:
             if time.monotonic() > until_s or not self._thread.is_alive():
-                raise EdgeError("gateway: did not start")
+                raise EdgeError("reverse proxy: did not start")
             time.sleep(0.02)
         return self
 
@@ -93,10 +93,10 @@ class Gateway:
                 return Response("too large", status_code=413)
         headers = [(k, v) for k, v in request.headers.items() if k not in _HOP and k != "host"]
         try:
-            answer = await self._client.request(
+            response = await self._client.request(
                 request.method, request.url.path, content=bytes(body), headers=headers
             )
         except httpx.HTTPError as error:  # the SuperLink is starting again
             return Response(f"no SuperLink: {type(error).__name__}", status_code=503)
-        kept = {k: v for k, v in answer.headers.items() if k not in _HOP}
-        return Response(answer.content, status_code=answer.status_code, headers=kept)
+        kept = {k: v for k, v in response.headers.items() if k not in _HOP}
+        return Response(response.content, status_code=response.status_code, headers=kept)

@@ -23,7 +23,7 @@ from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.transfer.link import PART_CODES, Part
 from graft.wire.transfer.upload_plan import RETRY_AFTER
 from graft_server.depot.metrics import DepotMetrics
-from graft_server.depot.rate_limit import QuotaBook
+from graft_server.depot.rate_limit import RateLimiter
 
 SERVICE: Final = "graft.v1.Depot"
 PARTS: Final[dict[int, Part]] = {code: part for part, code in PART_CODES.items()}
@@ -78,7 +78,7 @@ def end_call(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     raise AssertionError("abort always raises")
 
 
-class CallWatch(grpc.ServerInterceptor):  # type: ignore[misc]
+class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
     """Refuses strangers, charges quotas message by message, and gives one record a call.
 
     ``allows(device)``: whether the depot serves a device of this name; None: everyone.
@@ -88,7 +88,7 @@ class CallWatch(grpc.ServerInterceptor):  # type: ignore[misc]
         self,
         *,
         allows: Callable[[str], bool] | None,
-        quotas: QuotaBook,
+        quotas: RateLimiter,
         metrics: DepotMetrics,
         record: Callable[[CallRecord], None],
         clock: Clock,
@@ -164,7 +164,7 @@ class CallWatch(grpc.ServerInterceptor):  # type: ignore[misc]
 class _Call:
     """What one call has moved so far."""
 
-    def __init__(self, watch: CallWatch, device: str, rpc: str) -> None:
+    def __init__(self, watch: DepotInterceptor, device: str, rpc: str) -> None:
         self.device = device
         self._watch = watch
         self._rpc = rpc

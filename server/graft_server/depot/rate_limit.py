@@ -35,7 +35,7 @@ class DeviceQuota:
             raise ValueError(f"quota: got {self}, wanted positive figures")
 
 
-class QuotaBook:
+class RateLimiter:
     """What every device has used; any number of threads."""
 
     def __init__(self, quota: DeviceQuota, clock: Clock) -> None:

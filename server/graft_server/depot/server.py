@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry
 from graft.core.ports import Clock
 from graft.wire.payload.encoding import MAX_PAYLOAD_BYTES
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
-from graft_server.depot.interceptor import SERVICE, CallRecord, CallWatch
+from graft_server.depot.interceptor import SERVICE, CallRecord, DepotInterceptor
 from graft_server.depot.metrics import CountedPool, DepotMetrics
-from graft_server.depot.rate_limit import MAX_MESSAGE_BYTES, DeviceQuota, QuotaBook
+from graft_server.depot.rate_limit import MAX_MESSAGE_BYTES, DeviceQuota, RateLimiter
 from graft_server.depot.service import DepotService
-from graft_server.depot.uploads import IncomingPushes
+from graft_server.depot.uploads import Uploads
 from graft_server.model_store import DirectoryStore
 
 __all__ = ["SERVICE", "DepotServer", "DepotSettings", "tls_credentials"]
@@ -75,9 +75,9 @@ class DepotServer:
             raise ValueError("depot: give TLS credentials, or ask for insecure; not both")
         settings = settings or DepotSettings()
         metrics = DepotMetrics(registry or CollectorRegistry())
-        watch = CallWatch(
+        watch = DepotInterceptor(
             allows=allows,
-            quotas=QuotaBook(settings.quota, clock),
+            quotas=RateLimiter(settings.quota, clock),
             metrics=metrics,
             record=record,
             clock=clock,
@@ -92,7 +92,7 @@ class DepotServer:
             ],
             maximum_concurrent_rpcs=settings.max_concurrent + settings.max_waiting,
         )
-        incoming = IncomingPushes(
+        incoming = Uploads(
             settings.incoming_folder or _incoming_folder(store),
             max_age_s=settings.incoming_max_age_s,
             max_bytes=settings.incoming_max_bytes,

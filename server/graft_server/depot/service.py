@@ -30,7 +30,7 @@ from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.link import CHUNK_BYTES, PART_CODES
 from graft_server.depot.interceptor import PARTS, device_of, end_call
-from graft_server.depot.uploads import WORK_PREFIX, IncomingPushes, PendingPush
+from graft_server.depot.uploads import COST_PREFIX, PendingPush, Uploads
 from graft_server.model_store import DirectoryStore
 
 
@@ -40,7 +40,7 @@ class DepotService(pb_grpc.DepotServicer):
     def __init__(
         self,
         store: DirectoryStore,
-        incoming: IncomingPushes,
+        incoming: Uploads,
         max_payload_bytes: int,
         finishing: threading.BoundedSemaphore,
     ) -> None:
@@ -136,7 +136,7 @@ class DepotService(pb_grpc.DepotServicer):
         """Check a whole push and put it into the store; what is refused is dropped."""
         try:
             with (
-                working_file(self._incoming.folder, WORK_PREFIX) as (joined, sink),
+                working_file(self._incoming.folder, COST_PREFIX) as (joined, sink),
                 path.open("rb") as pushed,
             ):
                 architecture, shapes = self._shapes(push, pushed)

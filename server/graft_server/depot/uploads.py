@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from graft.errors import PayloadLimitError, TransportError
 
 _SUFFIX: Final = ".push"
-WORK_PREFIX: Final = "work-"
+COST_PREFIX: Final = "work-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class PendingPush:
         return f"{self.model_id}.{lengths}.{device}{_SUFFIX}"
 
 
-class IncomingPushes:
+class Uploads:
     """A folder with a file a push, made on first use.
 
     A push that nobody went on with for ``max_age_s`` seconds is removed, and beyond ``max_bytes``
@@ -52,9 +52,9 @@ class IncomingPushes:
         self._max_bytes = max_bytes
         self._now = now
         self._lock = threading.Lock()
-        self._owners: dict[str, Incoming] = {}
+        self._owners: dict[str, Upload] = {}
         self._finishing: dict[str, _Turn] = {}
-        for work in folder.glob(f"{WORK_PREFIX}*"):  # of a depot that was killed
+        for work in folder.glob(f"{COST_PREFIX}*"):  # of a depot that was killed
             work.unlink(missing_ok=True)
 
     def held_bytes(self, push: PendingPush) -> int:
@@ -65,7 +65,7 @@ class IncomingPushes:
             return 0
 
     @contextmanager
-    def receive(self, push: PendingPush, offset: int) -> Iterator["Incoming"]:
+    def receive(self, push: PendingPush, offset: int) -> Iterator["Upload"]:
         """Go on with a push at ``offset``; the stream that had it before can add no more.
 
         Raises TransportError where less than ``offset`` bytes are held.
@@ -75,7 +75,7 @@ class IncomingPushes:
         name = push.file_name
         handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "r+b", buffering=0) as file:
-            incoming = Incoming(file, push.num_bytes, self._lock, offset)
+            incoming = Upload(file, push.num_bytes, self._lock, offset)
             with self._lock:
                 held_bytes = os.fstat(handle).st_size
                 if offset > held_bytes:
@@ -142,7 +142,7 @@ class _Turn:
         self.streams = 0
 
 
-class Incoming:
+class Upload:
     """One stream's hold on a push."""
 
     def __init__(self, file: BinaryIO, limit: int, lock: threading.Lock, num_bytes: int) -> None:

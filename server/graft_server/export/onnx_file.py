@@ -18,12 +18,12 @@ from graft.errors import PayloadChangedError, missing_extra
 from graft.models.zoo import Network
 from graft_server.export.finished import FinishedModel
 
-# What float32 arithmetic in another order may cost, of the largest logit.
+# What float32 arithmetic in another request may cost, of the largest logit.
 TOLERANCE = 1e-5
 _OPSET = 18
 
 
-class _Answers(nn.Module):
+class _Responses(nn.Module):
     """Logits of all classes, and probabilities of those that the model knows."""
 
     def __init__(self, network: Network, mask_C: BoolArray) -> None:
@@ -50,14 +50,14 @@ def write_onnx(model: FinishedModel, path: Path) -> float:
         import onnxruntime  # noqa: F401 - both are there or neither is of use
     except ImportError as error:
         raise missing_extra(str(error.name), "export") from error
-    answers = _Answers(model.network(), model.card.class_mask_C).eval()
+    responses = _Responses(model.network(), model.card.class_mask_C).eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # torch warns of its older exporter; the newer one writes the exporting machine's file
         # names into the model.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            answers,
+            responses,
             (torch.zeros(2, *model.task.sample_shape),),
             buffer,  # type: ignore[arg-type]
             input_names=["x"],
@@ -94,7 +94,7 @@ def largest_difference(model: FinishedModel, content: bytes, batch: int = 33) ->
     shape = model.task.sample_shape
     x: FloatArray = np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)
     with torch.no_grad():
-        wanted = _Answers(model.network(), model.card.class_mask_C).eval()(torch.from_numpy(x))
+        wanted = _Responses(model.network(), model.card.class_mask_C).eval()(torch.from_numpy(x))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     got: list[npt.NDArray[np.float32]] = session.run(["logits", "probabilities"], {"x": x})
     logits_BC, probabilities_BC = (tensor.numpy() for tensor in wanted)

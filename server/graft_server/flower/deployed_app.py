@@ -24,7 +24,7 @@ from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.observability.progress import ProgressFile
-from graft_server.round_loop import RunSettings, conduct
+from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.round_schedule import read_nodes, read_rounds
 from graft_server.run_folder import RunFolder
 from graft_server.signing import open_signer
@@ -86,7 +86,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         run=folder.run_id,
         join_timeout_s=float(str(context.run_config["join-timeout-s"])),
         lost_patience_s=float(str(context.run_config["patience-s"])),
-        go_on_without=finished > 0,  # without its founders a system has nothing to grow from
+        go_on_without=finished > 0,  # without its initial domains a system has nothing to grow from
         stall_timeout_s=STALL_S,
         poll_s=_POLL_S,
         round_index=finished,
@@ -95,7 +95,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         nodes=lambda: read_nodes(server),
     )
     with contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages:
-        return conduct(
+        return run_rounds(
             connect_flower(grid, settings, arriving),
             RunSettings(
                 config=config,

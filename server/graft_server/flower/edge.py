@@ -9,18 +9,18 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from graft.core.records import Answer, Failure, LedgerEntry, Order, Outcome, failure_of
+from graft.core.records import Failure, LedgerEntry, Outcome, Request, Response, failure_of
 from graft.errors import EdgeError, MessageError, NodesMissingError
-from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_order
+from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_request
 from graft.wire.messages.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, decode_transfers
-from graft.wire.messages.request_signature import MESSAGE_SEAL
+from graft.wire.messages.request_signature import MESSAGE_SIGNATURE
 from graft_server.request_log import (
     Progress,
-    answer_phase,
-    answer_to,
     exchange_entry,
     join_entries,
     message_name,
+    response_phase,
+    response_to,
 )
 from graft_server.round_loop import Connect
 
@@ -130,34 +130,39 @@ class FlowerEdge:
             self._progress("join", len(wanted & set(self._nodes)), len(wanted))
             time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
 
-    def ask(self, orders: Sequence[Order]) -> list[Answer]:
-        """See ``Edge.ask``: one answer an order, in order; what fails is a ``Failure``."""
-        exchanges = [_Exchange(order=order, body=encode_order(order)) for order in orders]
-        if orders:  # long work shows from its start, not from its first answer
-            self._progress(answer_phase(orders[0]), 0, len(orders))
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
+        """See ``Edge.ask``: one answer a request, in order; what fails is a ``Failure``."""
+        exchanges = [
+            _Exchange(request=request, body=encode_request(request)) for request in requests
+        ]
+        if requests:  # long work shows from its start, not from its first answer
+            self._progress(response_phase(requests[0]), 0, len(requests))
         for exchange in exchanges:
             self._recall(exchange)
         pending: dict[str, _Exchange] = {}
-        last_s, done = time.monotonic(), sum(exchange.answer is not None for exchange in exchanges)
+        last_s, done = (
+            time.monotonic(),
+            sum(exchange.response is not None for exchange in exchanges),
+        )
         while True:
             for exchange in exchanges:
-                if exchange.answer is None and exchange.due_s <= time.monotonic():
+                if exchange.response is None and exchange.due_s <= time.monotonic():
                     pending |= dict.fromkeys(self._send(exchange), exchange)
             for reply in self._grid.pull_messages(list(pending)) if pending else ():
                 exchange = pending.pop(reply.metadata.reply_to_message_id)
                 self._receive(exchange, reply)
-                if exchange.answer is not None:
+                if exchange.response is not None:
                     last_s, done = time.monotonic(), done + 1
-                    self._progress(answer_phase(exchange.order), done, len(orders))
+                    self._progress(response_phase(exchange.request), done, len(requests))
             waited_s = time.monotonic() - last_s
-            if waited_s > self._settings.stall_timeout_s or all(e.answer for e in exchanges):
+            if waited_s > self._settings.stall_timeout_s or all(e.response for e in exchanges):
                 break
             # Each look costs Flower's store a scan of what is pending.
             time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
         for exchange in exchanges:
-            if exchange.answer is None:
+            if exchange.response is None:
                 self._give_up(exchange)
-        return [exchange.answer for exchange in exchanges if exchange.answer is not None]
+        return [exchange.response for exchange in exchanges if exchange.response is not None]
 
     def _recall(self, exchange: "_Exchange") -> None:
         """Take what was answered before a restart."""
@@ -168,57 +173,59 @@ class FlowerEdge:
             self._take(exchange, reply, measured_s=None)
 
     def _send(self, exchange: "_Exchange") -> Sequence[str]:
-        """Send an order; gives the message's id, or none where it does not go out."""
-        order, body = exchange.order, exchange.body
-        if order.domain_id not in self._nodes:
-            error = NodesMissingError(f"domain {order.domain_id}: no node speaks for it")
-            exchange.answer = failure_of(order, error)
+        """Send a request; gives the message's id, or none where it does not go out."""
+        request, body = exchange.request, exchange.body
+        if request.domain_id not in self._nodes:
+            error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
+            exchange.response = failure_of(request, error)
             return ()
         seal = self._settings.seal
-        parts = {MESSAGE_BODY: body} | ({MESSAGE_SEAL: seal(body)} if seal else {})
-        message = _message(parts, self._nodes[order.domain_id], message_name(order))
+        parts = {MESSAGE_BODY: body} | ({MESSAGE_SIGNATURE: seal(body)} if seal else {})
+        message = _message(parts, self._nodes[request.domain_id], message_name(request))
         sent = [id for id in self._grid.push_messages([message]) if id]
         now_s = time.monotonic()
         exchange.sent_s, exchange.due_s = now_s, math.inf
         exchange.first_s = exchange.first_s or now_s
         self._meter(exchange, len(body), outcome="ok" if sent else "refused", down=True)
         if not sent:
-            self._lose(exchange, EdgeError(f"domain {order.domain_id}: Flower refused the message"))
+            self._lose(
+                exchange, EdgeError(f"domain {request.domain_id}: Flower refused the message")
+            )
         return sent
 
     def _receive(self, exchange: "_Exchange", message: Message) -> None:
         if not message.has_content():
             code, reason = message.error.code, message.error.reason
-            node = f"node of {exchange.order.domain_id}"
+            node = f"node of {exchange.request.domain_id}"
             error = EdgeError(f"{node}: error {code}: {reason}")
             outcome: Outcome = "lost" if code in _LOST else "failed"
             self._meter(exchange, 0, outcome=outcome, down=False)
             if outcome == "lost":
                 self._lose(exchange, error)
             else:
-                exchange.answer = failure_of(exchange.order, error)
+                exchange.response = failure_of(exchange.request, error)
             return
         record = message.content.config_records.get(MESSAGE_RECORD, ConfigRecord())
         transfers = _bytes(record, MESSAGE_TRANSFERS)
-        reply = Reply(answer=_bytes(record, MESSAGE_BODY), transfers=transfers)
+        reply = Reply(response=_bytes(record, MESSAGE_BODY), transfers=transfers)
         self._take(exchange, reply, measured_s=time.monotonic() - exchange.sent_s)
-        if self._settings.replies and not isinstance(exchange.answer, Failure):
+        if self._settings.replies and not isinstance(exchange.response, Failure):
             self._settings.replies.save(exchange.body, reply)
 
     def _take(self, exchange: "_Exchange", reply: Reply, *, measured_s: float | None) -> None:
         """Believe a reply as far as it makes sense, and write its rows."""
-        order = exchange.order
-        exchange.answer = answer_to(order, reply.answer)
+        request = exchange.request
+        exchange.response = response_to(request, reply.response)
         try:
-            transfers = decode_transfers(reply.transfers, order, self._settings.run)
+            transfers = decode_transfers(reply.transfers, request, self._settings.run)
         except MessageError as error:
-            exchange.answer, transfers = failure_of(order, error), []
+            exchange.response, transfers = failure_of(request, error), []
         for entry in transfers:
             self._record(entry)
         self._meter(
             exchange,
-            len(reply.answer),
-            outcome="failed" if isinstance(exchange.answer, Failure) else "ok",
+            len(reply.response),
+            outcome="failed" if isinstance(exchange.response, Failure) else "ok",
             down=False,
             measured_s=measured_s,
         )
@@ -230,14 +237,14 @@ class FlowerEdge:
             exchange.attempt += 1
             exchange.due_s = now_s + _ASK_AGAIN_S
         else:
-            exchange.answer = failure_of(exchange.order, error)
+            exchange.response = failure_of(exchange.request, error)
 
     def _give_up(self, exchange: "_Exchange") -> None:
         lost = EdgeError(
-            f"domain {exchange.order.domain_id}: no answer while nothing came for "
+            f"domain {exchange.request.domain_id}: no answer while nothing came for "
             f"{self._settings.stall_timeout_s:.0f} s"
         )
-        exchange.answer = failure_of(exchange.order, lost)
+        exchange.response = failure_of(exchange.request, lost)
         self._meter(exchange, 0, outcome="lost", down=False)
 
     def _welcome(self, reply: Message) -> None:
@@ -264,7 +271,7 @@ class FlowerEdge:
     ) -> None:
         self._record(
             exchange_entry(
-                exchange.order,
+                exchange.request,
                 run=self._settings.run,
                 down=down,
                 attempt=exchange.attempt,
@@ -278,11 +285,11 @@ class FlowerEdge:
 
 @dataclass(kw_only=True, slots=True)
 class _Exchange:
-    """An order under way: when it is due to be sent (again), and its answer once there is one."""
+    """A request under way: when it is due to be sent (again), and its answer once there is one."""
 
-    order: Order
+    request: Request
     body: bytes
-    answer: Answer | None = None
+    response: Response | None = None
     attempt: int = 0
     first_s: float = 0.0
     sent_s: float = 0.0

@@ -1,7 +1,7 @@
 """Flower's SuperLink as a deployment runs it: SQLite, TLS, authenticated nodes, on loopback only.
 
 Its control interface, by which anyone could start a run, answers on the same port as the devices'
-interface and asks for no key: the gateway in front of it lets through the devices' alone.
+interface and asks for no key: the reverse proxy in front of it lets through the devices' alone.
 """
 
 import json

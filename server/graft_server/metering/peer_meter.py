@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from graft.core.ports import Clock
-from graft.wire.traffic_log import Carried, MeterLine
+from graft.wire.traffic_log import TrafficCounters, TrafficRecord
 from graft_server.metering.tcp_info import handshake_repeats, read_tcp_info
 
 
@@ -16,20 +16,20 @@ class PeerMeter:
     ``broken`` is what ``record`` raised, after which nothing more is written.
     """
 
-    def __init__(self, service: str, record: Callable[[MeterLine], None], clock: Clock) -> None:
+    def __init__(self, service: str, record: Callable[[TrafficRecord], None], clock: Clock) -> None:
         self._service = service
         self._record = record
         self._clock = clock
         self._since_s = clock()
-        self._seen: dict[socket.socket, tuple[str, Carried]] = {}
-        self._fresh: dict[str, Carried] = defaultdict(Carried)
+        self._seen: dict[socket.socket, tuple[str, TrafficCounters]] = {}
+        self._fresh: dict[str, TrafficCounters] = defaultdict(TrafficCounters)
         self.broken: Exception | None = None
 
     @contextlib.contextmanager
     def counting(self, client: socket.socket) -> Iterator[None]:
         """Count the connection from its handshake on, and last as the block is left."""
         peer = client.getpeername()[0]
-        self._seen[client] = (peer, Carried())
+        self._seen[client] = (peer, TrafficCounters())
         self._fresh[peer] += handshake_repeats(client)
         try:
             yield
@@ -43,9 +43,9 @@ class PeerMeter:
             self._read(client)
         until_s = self._clock()
         for peer, carried in self._fresh.items():
-            if carried == Carried() or self.broken is not None:
+            if carried == TrafficCounters() or self.broken is not None:
                 continue
-            line = MeterLine(
+            line = TrafficRecord(
                 since_s=self._since_s,
                 until_s=until_s,
                 peer=peer,

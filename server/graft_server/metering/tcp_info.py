@@ -5,14 +5,14 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from graft.errors import RelayError
+from graft.errors import ProxyError
 from graft.wire.traffic_log import (
     ETHERNET_BYTES,
     IP_BYTES,
     SYN_BYTES,
     TCP_BYTES,
     TIMESTAMP_BYTES,
-    Carried,
+    TrafficCounters,
 )
 
 # Offsets in Linux's ``struct tcp_info``, which only ever grows at its end.
@@ -27,7 +27,7 @@ _CLOSED: Final = 7
 class TcpReading:
     """What one connection carried so far; ``closed``: nothing more will come or go."""
 
-    carried: Carried
+    carried: TrafficCounters
     closed: bool
 
 
@@ -36,11 +36,11 @@ def read_tcp_info(connection: socket.socket) -> TcpReading:
 
     Headers are counted from segments. What a peer sent twice though it had arrived counts as
     headers only, and acknowledgements of losses (12 bytes and more each) as plain ones.
-    Raises RelayError where the kernel does not tell bytes sent (Linux before 4.19).
+    Raises ProxyError where the kernel does not tell bytes sent (Linux before 4.19).
     """
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ASKED)
     if len(info) < _LENGTH:
-        raise RelayError(f"kernel: tells {len(info)} bytes of TCP_INFO, wanted {_LENGTH}")
+        raise ProxyError(f"kernel: tells {len(info)} bytes of TCP_INFO, wanted {_LENGTH}")
     (received,) = struct.unpack_from("=Q", info, _RECEIVED)
     (sent,) = struct.unpack_from("=Q", info, _SENT)
     segments_out, segments_in = struct.unpack_from("=II", info, _SEGMENTS)
@@ -48,7 +48,7 @@ def read_tcp_info(connection: socket.socket) -> TcpReading:
     (repeated,) = struct.unpack_from("=I", info, _RETRANSMITS)
     header_bytes = _header_bytes(connection, bool(info[_OPTIONS] & _HAS_TIMESTAMPS))
     return TcpReading(
-        carried=Carried(
+        carried=TrafficCounters(
             up_bytes=received + header_bytes * segments_in + SYN_BYTES,
             down_bytes=sent + header_bytes * segments_out + SYN_BYTES,
             up_segments=segments_in,
@@ -59,7 +59,7 @@ def read_tcp_info(connection: socket.socket) -> TcpReading:
     )
 
 
-def handshake_repeats(connection: socket.socket) -> Carried:
+def handshake_repeats(connection: socket.socket) -> TrafficCounters:
     """What the server sent again before it accepted, which no later reading has in it.
 
     Nothing else can have been repeated on a connection that has said nothing yet.
@@ -67,7 +67,7 @@ def handshake_repeats(connection: socket.socket) -> Carried:
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ASKED)
     (repeated,) = struct.unpack_from("=I", info, _RETRANSMITS)
     segment_bytes = SYN_BYTES + _header_bytes(connection, bool(info[_OPTIONS] & _HAS_TIMESTAMPS))
-    return Carried(down_bytes=repeated * segment_bytes, down_segments=repeated)
+    return TrafficCounters(down_bytes=repeated * segment_bytes, down_segments=repeated)
 
 
 def _header_bytes(connection: socket.socket, timestamps: bool) -> int:

@@ -1,6 +1,6 @@
-"""A TCP relay before a server that listens on loopback, which counts what its public side carries.
+"""A TCP proxy before a server that listens on loopback, which counts what its public side carries.
 
-TLS passes through untouched: the relay sees bytes and segments, never a message.
+TLS passes through untouched: the TCP proxy sees bytes and segments, never a message.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from graft.core.ports import Clock
-from graft.errors import RelayError
-from graft.wire.traffic_log import MeterLine
+from graft.errors import ProxyError
+from graft.wire.traffic_log import TrafficRecord
 from graft_server.metering.peer_meter import PeerMeter
 from graft_server.metering.tcp_info import read_tcp_info
 
@@ -30,16 +30,16 @@ _KEEP_ALIVE: Final = {
 }
 
 
-class MeteredRelay:
+class TcpProxy:
     """Carries connections from ``listen`` to ``upstream`` (each "host:port") and meters them.
 
     ``record`` gets a line every ``interval_s`` for each peer that anything was carried for, and
-    the rest on closing; it is called in the relay's own thread (``MeterFile.write`` will do).
+    the rest on closing; it is called in the TCP proxy's own thread (``TrafficLog.write`` will do).
     A direction holds at most 64 KiB here: who reads slowly slows down who writes. Beyond
     ``max_connections`` a client is turned away; one whose upstream does not answer within
     ``connect_timeout_s`` is closed. After both ends have closed, a connection is watched for up
     to ``linger_s`` until its last segment is counted. ``clock`` gives Unix time.
-    Raises RelayError where it cannot listen, and from ``close`` where ``record`` failed.
+    Raises ProxyError where it cannot listen, and from ``close`` where ``record`` failed.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class MeteredRelay:
         upstream: str,
         *,
         service: str,
-        record: Callable[[MeterLine], None],
+        record: Callable[[TrafficRecord], None],
         interval_s: float = 0.2,
         max_connections: int = 1024,
         connect_timeout_s: float = 5.0,
@@ -65,7 +65,9 @@ class MeteredRelay:
         try:
             self._listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
         except OSError as error:
-            raise RelayError(f"relay of {service}: cannot listen on {listen}: {error}") from error
+            raise ProxyError(
+                f"TCP proxy of {service}: cannot listen on {listen}: {error}"
+            ) from error
         self._listener.setblocking(False)
         read_tcp_info(self._listener)  # a kernel that tells too little is refused now
         self.port: int = self._listener.getsockname()[1]
@@ -76,7 +78,7 @@ class MeteredRelay:
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"relay-{service}", daemon=True)
 
-    def __enter__(self) -> "MeteredRelay":
+    def __enter__(self) -> "TcpProxy":
         self.start()
         return self
 
@@ -88,7 +90,7 @@ class MeteredRelay:
         self._thread.start()
 
     def close(self) -> None:
-        """Cut what is still connected and write the last lines; raises RelayError as said."""
+        """Cut what is still connected and write the last lines; raises ProxyError as said."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
@@ -96,7 +98,7 @@ class MeteredRelay:
             self._loop.close()
         self._listener.close()
         if self._meter.broken is not None:
-            raise RelayError(f"relay: its meter failed: {self._meter.broken}")
+            raise ProxyError(f"TCP proxy: its meter failed: {self._meter.broken}")
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -204,13 +206,13 @@ def _keep_alive(connection: socket.socket) -> None:
 
 
 def _resolved(address: str) -> tuple[socket.AddressFamily, Any]:
-    """Family and socket address of "host:port"; raises RelayError where there is none."""
+    """Family and socket address of "host:port"; raises ProxyError where there is none."""
     host, colon, port = address.rpartition(":")
     try:
         if not colon or not port.isdigit():
             raise OSError("wanted host:port")
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except OSError as error:
-        raise RelayError(f"relay: address {address!r}: {error}") from error
+        raise ProxyError(f"TCP proxy: address {address!r}: {error}") from error
     family, _, _, _, resolved = found[0]
     return family, resolved

@@ -34,11 +34,11 @@ class DeploymentMetrics(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """What Prometheus gets."""
         nodes = self._nodes
-        answers = nodes is not None
+        responses = nodes is not None
         online = sum(status == "online" for status in (nodes or {}).values())
         server = self._server
         state = RunFolder(server / "runs" / read_server(server).run).read_state()
-        yield _gauge("graft_superlink_up", "1 where Flower's SuperLink answers", int(answers))
+        yield _gauge("graft_superlink_up", "1 where Flower's SuperLink answers", int(responses))
         yield _gauge(
             "graft_devices_enrolled",
             "Devices that may join",

@@ -30,12 +30,12 @@ class RunMetrics(Collector):
         ):
             yield GaugeMetricFamily(name, what, value=value)
         if now.stage is not None:
-            for name, what, answers in (
+            for name, what, responses in (
                 ("graft_stage_orders", "Answers wanted in the stage that runs", now.stage.wanted),
                 ("graft_stage_answers", "Answers that came", now.stage.done),
             ):
                 family = GaugeMetricFamily(name, what, labels=("stage",))
-                family.add_metric([now.stage.phase], answers)
+                family.add_metric([now.stage.phase], responses)
                 yield family
             yield GaugeMetricFamily(
                 "graft_round_payload_bytes",
@@ -43,7 +43,7 @@ class RunMetrics(Collector):
                 value=now.stage.payload_bytes,
             )
         accuracy = GaugeMetricFamily(
-            "graft_accuracy", "Mean accuracy of newcomers, 0 to 1", labels=("method",)
+            "graft_accuracy", "Mean accuracy of target domains, 0 to 1", labels=("method",)
         )
         for each in now.methods:
             if each.accuracy_mean is not None:

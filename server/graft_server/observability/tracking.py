@@ -13,7 +13,7 @@ from graft.core.ledger import total_bytes
 from graft.core.ports import Tracker
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
-from graft.methods import FOUNDER
+from graft.methods import INITIAL
 from graft.report.run import RunRecord
 from graft.report.summary import is_finished, mean_or_none, summarise
 from graft_server.round_loop import OnRound
@@ -26,16 +26,18 @@ def round_figures(
 ) -> dict[str, float]:
     """One round's figures by ``<method>/<what>``; shares of 1, payload bytes, device seconds.
 
-    What nobody reached has no figure. The founders' round has theirs alone.
+    What nobody reached has no figure. The initial domains' round has theirs alone.
     """
     figures: dict[str, float | None] = {
         "run/payload_bytes": float(total_bytes(entries)),
         "run/failed": float(sum(row.error is not None for row in rows)),
     }
-    founders = [row for row in rows if row.method == FOUNDER and is_finished(row)]
-    figures["founder/accuracy"] = mean_or_none([row.accuracy or 0.0 for row in founders])
-    newcomers = [row for row in rows if row.round_index >= 1]
-    for each in summarise(newcomers, entries, config) if newcomers else ():
+    initial_domains = [row for row in rows if row.method == INITIAL and is_finished(row)]
+    figures["initial domain/accuracy"] = mean_or_none(
+        [row.accuracy or 0.0 for row in initial_domains]
+    )
+    targets = [row for row in rows if row.round_index >= 1]
+    for each in summarise(targets, entries, config) if targets else ():
         figures |= {
             f"{each.method}/accuracy": each.accuracy_mean,
             f"{each.method}/macro_f1": each.macro_f1_mean,

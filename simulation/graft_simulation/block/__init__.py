@@ -3,21 +3,21 @@
 The ports and ``graft.rounds`` are the Flower engine's own; what is simulated is only the way.
 """
 
-from graft_simulation.block.checkpoints import Block, BlockResult, StepFolder
+from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 from graft_simulation.block.edge import BlockEdge, Domains
 from graft_simulation.block.engine import BlockSettings, run_blocks
-from graft_simulation.block.pool import carry_here, ray_pool
-from graft_simulation.block.worker import Workplace
+from graft_simulation.block.pool import ray_pool, run_inline
+from graft_simulation.block.worker import WorkerContext
 
 __all__ = [
     "Block",
+    "BlockCheckpoints",
     "BlockEdge",
     "BlockResult",
     "BlockSettings",
     "Domains",
-    "StepFolder",
-    "Workplace",
-    "carry_here",
+    "WorkerContext",
     "ray_pool",
     "run_blocks",
+    "run_inline",
 ]

@@ -1,4 +1,4 @@
-"""A block of orders, what it gave, and the folder that makes each one a durable step."""
+"""A block of requests, what it gave, and the folder that makes each one a durable step."""
 
 import hashlib
 import io
@@ -10,17 +10,17 @@ from graft.core.files import AnyPath, remove_tree, replace_file
 from graft.core.ledger import LEDGER_SCHEMA, ledger_entries, ledger_table
 from graft.core.records import LedgerEntry
 
-_ANSWERS = pa.schema([("answer", pa.binary()), ("held", pa.list_(pa.string()))])
+_RESPONSES = pa.schema([("answer", pa.binary()), ("held", pa.list_(pa.string()))])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """Encoded orders that one task carries out, and what each one's device holds already.
+    """Encoded requests that one task carries out, and what each one's device holds already.
 
     ``together``: they are one method's to learn, and their models train as stacks.
     """
 
-    orders: tuple[bytes, ...]
+    requests: tuple[bytes, ...]
     held: tuple[tuple[str, ...], ...]
     together: bool = False
 
@@ -28,7 +28,7 @@ class Block:
     def digest(self) -> str:
         """SHA-256 (hex) of all that decides the result, beside the run's configuration."""
         digest = hashlib.sha256(b"together" if self.together else b"alone")
-        for order, held in zip(self.orders, self.held, strict=True):
+        for order, held in zip(self.requests, self.held, strict=True):
             for part in (order, "\n".join(held).encode()):
                 digest.update(len(part).to_bytes(8, "big") + part)
         return digest.hexdigest()
@@ -36,14 +36,14 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockResult:
-    """Encoded answers in the order of the orders, what each device holds now, its transfers."""
+    """Encoded answers in the order of the requests, what each device holds now, its transfers."""
 
-    answers: tuple[bytes, ...]
+    responses: tuple[bytes, ...]
     held: tuple[tuple[str, ...], ...]
     entries: tuple[LedgerEntry, ...]
 
 
-class StepFolder:
+class BlockCheckpoints:
     """Finished blocks of the round that is running, each a file named by its block's digest.
 
     A process that was killed finds here what it had finished; ``clear`` when the round is kept.
@@ -58,20 +58,22 @@ class StepFolder:
         if not path.exists():
             return None
         file = pa.BufferReader(path.read_bytes())
-        answers = pa.ipc.open_stream(file).read_all()
+        responses = pa.ipc.open_stream(file).read_all()
         entries = pa.ipc.open_stream(file).read_all()
         return BlockResult(
-            answers=tuple(answers["answer"].to_pylist()),
-            held=tuple(map(tuple, answers["held"].to_pylist())),
+            responses=tuple(responses["answer"].to_pylist()),
+            held=tuple(map(tuple, responses["held"].to_pylist())),
             entries=tuple(ledger_entries(entries)),
         )
 
     def save(self, block: Block, result: BlockResult) -> None:
         """Keep a finished block, whole or not at all."""
         sink = io.BytesIO()
-        answers = pa.table([list(result.answers), list(map(list, result.held))], schema=_ANSWERS)
-        with pa.ipc.new_stream(sink, _ANSWERS) as stream:
-            stream.write_table(answers)
+        responses = pa.table(
+            [list(result.responses), list(map(list, result.held))], schema=_RESPONSES
+        )
+        with pa.ipc.new_stream(sink, _RESPONSES) as stream:
+            stream.write_table(responses)
         with pa.ipc.new_stream(sink, LEDGER_SCHEMA) as stream:
             stream.write_table(ledger_table(result.entries))
         replace_file(self._path / block.digest, sink.getvalue())

@@ -1,21 +1,28 @@
-"""The block engine's edge: orders in fixed blocks, each block a durable step."""
+"""The block engine's edge: requests in fixed blocks, each block a durable step."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from graft_server.request_log import Progress, answer_phase, join_entries, settle
+from graft_server.request_log import Progress, join_entries, record_exchange, response_phase
 
-from graft.core.records import Answer, LearnOrder, LedgerEntry, Order, ProfileOrder, failure_of
+from graft.core.records import (
+    LedgerEntry,
+    ProfileRequest,
+    Request,
+    Response,
+    TrainRequest,
+    failure_of,
+)
 from graft.errors import NodesMissingError
 from graft.methods import methods_by_name
-from graft.wire.messages.codec import encode_join, encode_order
-from graft_simulation.block.checkpoints import Block, BlockResult, StepFolder
+from graft.wire.messages.codec import encode_join, encode_request
+from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 
 # Small blocks share out the work evenly, lose little when a process dies and hold little in
 # memory; large ones cost fewer messages between processes, and keep stacks full.
-STACKED_ORDERS = 32
-LONE_ORDERS = 4
+STACKED_REQUESTS = 32
+LONE_REQUESTS = 4
 
 Carry = Callable[[Sequence[Block]], Iterator[tuple[int, BlockResult]]]
 
@@ -29,10 +36,10 @@ class Domains:
 
 
 class BlockEdge:
-    """``Edge`` whose orders are carried out by ``carry``, block by block, in any order.
+    """``Edge`` whose requests are carried out by ``carry``, block by block, in any order.
 
-    What one block gave is in ``steps`` before it counts. Which orders make a block is decided
-    by the orders alone: one kind, method and architecture, in the order asked. ``record`` gets
+    What one block gave is in ``steps`` before it counts. Which requests make a block is decided
+    by the requests alone: one kind, method and architecture, in the order asked. ``record`` gets
     every ledger entry, those of the devices' own transfers too; wire bytes are modelled.
     ``stacked`` False: every model is trained by itself.
     """
@@ -42,7 +49,7 @@ class BlockEdge:
         run: str,
         domains: Domains,
         carry: Carry,
-        steps: StepFolder,
+        steps: BlockCheckpoints,
         record: Callable[[LedgerEntry], None],
         progress: Progress,
         *,
@@ -67,59 +74,63 @@ class BlockEdge:
                 self._record(entry)
         self._progress("join", len(self._domains.ids), len(self._domains.ids))
 
-    def ask(self, orders: Sequence[Order]) -> list[Answer]:
-        """See ``Edge.ask``: one answer an order, in order; what fails is a ``Failure``."""
-        answers: dict[int, Answer] = {}
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
+        """See ``Edge.ask``: one answer a request, in order; what fails is a ``Failure``."""
+        responses: dict[int, Response] = {}
         bodies: dict[int, bytes] = {}
-        for number, order in enumerate(orders):
-            if order.domain_id in self._known:
-                bodies[number] = encode_order(order)
+        for number, request in enumerate(requests):
+            if request.domain_id in self._known:
+                bodies[number] = encode_request(request)
             else:
-                error = NodesMissingError(f"domain {order.domain_id}: no node speaks for it")
-                answers[number] = failure_of(order, error)
-        groups = list(self._grouped({number: orders[number] for number in bodies}))
-        blocks = [self._block(numbers, orders, bodies) for numbers in groups]
-        if orders:
-            self._progress(answer_phase(orders[0]), len(answers), len(orders))
+                error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
+                responses[number] = failure_of(request, error)
+        groups = list(self._grouped({number: requests[number] for number in bodies}))
+        blocks = [self._block(numbers, requests, bodies) for numbers in groups]
+        if requests:
+            self._progress(response_phase(requests[0]), len(responses), len(requests))
         for place, result in self._results(blocks):
-            for number, body, held in zip(groups[place], result.answers, result.held, strict=True):
-                order = orders[number]
-                answers[number], messages = settle(order, bodies[number], body, run=self._run)
-                self._held[order.domain_id, order.method] = held
+            for number, body, held in zip(
+                groups[place], result.responses, result.held, strict=True
+            ):
+                request = requests[number]
+                responses[number], messages = record_exchange(
+                    request, bodies[number], body, run=self._run
+                )
+                self._held[request.domain_id, request.method] = held
                 for entry in messages:
                     self._record(entry)
             for entry in result.entries:
                 self._record(entry)
-            self._progress(answer_phase(orders[0]), len(answers), len(orders))
-        return [answers[number] for number in range(len(orders))]
+            self._progress(response_phase(requests[0]), len(responses), len(requests))
+        return [responses[number] for number in range(len(requests))]
 
-    def _grouped(self, orders: dict[int, Order]) -> Iterator[list[int]]:
-        """Numbers of the orders that make one block."""
+    def _grouped(self, requests: dict[int, Request]) -> Iterator[list[int]]:
+        """Numbers of the requests that make one block."""
         groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
         sizes: dict[tuple[str, str, str], int] = {}
-        for number, order in orders.items():
-            stacks = self._stacks(order)
-            architecture = self._domains.architecture_of(order.domain_id) if stacks else ""
-            key = (type(order).__name__, order.method, architecture)
+        for number, request in requests.items():
+            stacks = self._stacks(request)
+            architecture = self._domains.architecture_of(request.domain_id) if stacks else ""
+            key = (type(request).__name__, request.method, architecture)
             groups[key].append(number)
-            many = stacks or isinstance(order, ProfileOrder)
-            sizes[key] = STACKED_ORDERS if many else LONE_ORDERS
+            many = stacks or isinstance(request, ProfileRequest)
+            sizes[key] = STACKED_REQUESTS if many else LONE_REQUESTS
         for key, numbers in groups.items():
             for start in range(0, len(numbers), sizes[key]):
                 yield numbers[start : start + sizes[key]]
 
-    def _stacks(self, order: Order) -> bool:
+    def _stacks(self, request: Request) -> bool:
         """Whether the order is one to learn, by a method that can train many models at once."""
-        method = methods_by_name().get(order.method)
-        learns = self._stacked and isinstance(order, LearnOrder)
+        method = methods_by_name().get(request.method)
+        learns = self._stacked and isinstance(request, TrainRequest)
         return learns and method is not None and method.fit_many is not None
 
     def _block(
-        self, numbers: Sequence[int], orders: Sequence[Order], bodies: dict[int, bytes]
+        self, numbers: Sequence[int], requests: Sequence[Request], bodies: dict[int, bytes]
     ) -> Block:
-        chosen = [orders[number] for number in numbers]
+        chosen = [requests[number] for number in numbers]
         return Block(
-            orders=tuple(bodies[number] for number in numbers),
+            requests=tuple(bodies[number] for number in numbers),
             held=tuple(self._held.get((o.domain_id, o.method), ()) for o in chosen),
             together=self._stacks(chosen[0]),
         )

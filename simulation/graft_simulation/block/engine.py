@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 
 from graft_server.request_log import Progress
-from graft_server.round_loop import RunSettings, conduct
+from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.signing import open_signer
 
 from graft.core.records import LedgerEntry
 from graft.devices.classes import equip_domain
-from graft_simulation.block.checkpoints import StepFolder
+from graft_simulation.block.checkpoints import BlockCheckpoints
 from graft_simulation.block.edge import BlockEdge, Domains
-from graft_simulation.block.pool import carry_here, ray_pool
-from graft_simulation.block.worker import Workplace
+from graft_simulation.block.pool import ray_pool, run_inline
+from graft_simulation.block.worker import WorkerContext
 from graft_simulation.environment import QUIET, empty_directory
 from graft_simulation.memory import MemoryMeter
 
@@ -35,10 +35,10 @@ class BlockSettings:
 
 
 def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
-    """Run what is left of the rounds; returns the run's hash. Raises what ``conduct`` raises."""
+    """Run what is left of the rounds; returns the run's hash. Raises what ``run_rounds`` raises."""
     config, folder, world = settings.config, settings.folder, settings.world
     os.environ.update(QUIET)
-    place = Workplace(
+    place = WorkerContext(
         config=config,
         run=folder.run_id,
         models=folder.models,
@@ -50,7 +50,7 @@ def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
     def architecture_of(domain_id: str) -> str:
         return equip_domain(domain_id, config.seed, world.task, config.devices)[1]
 
-    steps = StepFolder(folder.steps)
+    steps = BlockCheckpoints(folder.steps)
     with ExitStack() as stack:
         stack.enter_context(empty_directory())
         memory = stack.enter_context(MemoryMeter())
@@ -58,7 +58,7 @@ def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
             pool = stack.enter_context(ray_pool(blocks.workers, blocks.ray_address))
             carry = pool(place)
         else:
-            carry = carry_here(place)
+            carry = run_inline(place)
 
         def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> BlockEdge:
             domains = Domains(ids=world.domain_ids, architecture_of=architecture_of)
@@ -69,6 +69,6 @@ def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
             return edge
 
         try:
-            return conduct(connect, settings)
+            return run_rounds(connect, settings)
         finally:
             folder.note(peak_memory_bytes=memory.peak_bytes, workers=blocks.workers)

@@ -9,16 +9,16 @@ import ray
 from graft.errors import EdgeError
 from graft_simulation.block.checkpoints import Block, BlockResult
 from graft_simulation.block.edge import Carry
-from graft_simulation.block.worker import Workplace, carry_out
+from graft_simulation.block.worker import WorkerContext, carry_out
 
 # A Ray of the run's own, not a cluster that somebody else runs here. Nobody looks at its
-# dashboard, and its store holds orders and answers only.
+# dashboard, and its store holds requests and answers only.
 _OWN = {"address": "local", "include_dashboard": False, "object_store_memory": 256 * 2**20}
-# Tasks waiting at a worker's door; more would only fill the object store with their orders.
+# Tasks waiting at a worker's door; more would only fill the object store with their requests.
 _WAITING_PER_WORKER = 2
 
 
-def carry_here(place: Workplace) -> Carry:
+def run_inline(place: WorkerContext) -> Carry:
     """One block after another, in this process."""
 
     def carry(blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
@@ -29,7 +29,9 @@ def carry_here(place: Workplace) -> Carry:
 
 
 @contextmanager
-def ray_pool(workers: int, address: str | None = None) -> Iterator[Callable[[Workplace], Carry]]:
+def ray_pool(
+    workers: int, address: str | None = None
+) -> Iterator[Callable[[WorkerContext], Carry]]:
     """Ray for the length of the block: its own on this machine, or the cluster at ``address``.
 
     A worker that dies has its block carried out again by another. Raises EdgeError where the
@@ -49,7 +51,7 @@ def ray_pool(workers: int, address: str | None = None) -> Iterator[Callable[[Wor
         ray.shutdown()
 
 
-def _carry_by_ray(place: Workplace, workers: int) -> Carry:
+def _carry_by_ray(place: WorkerContext, workers: int) -> Carry:
     task = ray.remote(num_cpus=1, max_retries=3)(carry_out)
 
     def carry(blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:

@@ -1,4 +1,4 @@
-"""What one task does: the device half of a block of orders, in this process."""
+"""What one task does: the device half of a block of requests, in this process."""
 
 import time
 from collections.abc import Sequence
@@ -11,19 +11,26 @@ from graft_server.model_store import DirectoryStore, open_store
 
 from graft.core.config import ExpansionConfig, WorldConfig
 from graft.core.files import AnyPath
-from graft.core.records import Answer, LearnOrder, LedgerEntry, Order, ProbeOrder, failure_of
+from graft.core.records import (
+    LedgerEntry,
+    ProbeRequest,
+    Request,
+    Response,
+    TrainRequest,
+    failure_of,
+)
 from graft.data.domain import World
 from graft.data.worlds import open_world
-from graft.rounds import Device, answer_order, answer_together
+from graft.rounds import Device, handle_request, handle_together
 from graft.wire.messages.card_signature import verify_card
-from graft.wire.messages.codec import decode_order, encode_answer
+from graft.wire.messages.codec import decode_request, encode_response
 from graft.wire.transfer.link import DirectoryLink
 from graft_simulation.block.checkpoints import Block, BlockResult
-from graft_simulation.store_backed_cache import HeldParts
+from graft_simulation.store_backed_cache import StoreBackedCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Workplace:
+class WorkerContext:
     """What every task of a run needs to know; small, for it travels with each.
 
     ``models`` is the store's folder, ``accelerator`` the torch device that stacks train on.
@@ -36,26 +43,26 @@ class Workplace:
     accelerator: str = "cpu"
 
 
-def carry_out(block: Block, place: Workplace) -> BlockResult:
-    """Carry out a block's orders; whatever goes wrong on a device is its named failure."""
+def carry_out(block: Block, place: WorkerContext) -> BlockResult:
+    """Carry out a block's requests; whatever goes wrong on a device is its named failure."""
     torch.set_num_threads(1)
     world = _world(place.config.world, place.config.seed)
     store = open_store(place.models, world.task)
     entries: list[LedgerEntry] = []
-    orders = [decode_order(body) for body in block.orders]
-    held = [HeldParts(names, store) for names in block.held]
+    requests = [decode_request(body) for body in block.requests]
+    held = [StoreBackedCache(names, store) for names in block.held]
     bench = _Bench(place, world, store, entries)
-    answers = (
-        bench.together([o for o in orders if isinstance(o, LearnOrder)], held)
+    responses = (
+        bench.together([o for o in requests if isinstance(o, TrainRequest)], held)
         if block.together
-        else [bench.alone(order, parts) for order, parts in zip(orders, held, strict=True)]
+        else [bench.alone(request, parts) for request, parts in zip(requests, held, strict=True)]
     )
     return BlockResult(
-        answers=tuple(map(encode_answer, answers)),
-        # What a learn order fetched is never asked for again.
+        responses=tuple(map(encode_response, responses)),
+        # What a learn request fetched is never asked for again.
         held=tuple(
-            tuple(sorted(parts.names)) if isinstance(order, ProbeOrder) else ()
-            for order, parts in zip(orders, held, strict=True)
+            tuple(sorted(parts.names)) if isinstance(request, ProbeRequest) else ()
+            for request, parts in zip(requests, held, strict=True)
         ),
         entries=tuple(entries),
     )
@@ -65,35 +72,37 @@ def carry_out(block: Block, place: Workplace) -> BlockResult:
 class _Bench:
     """Where this task's devices are made."""
 
-    place: Workplace
+    place: WorkerContext
     world: World
     store: DirectoryStore
     entries: list[LedgerEntry]
 
-    def alone(self, order: Order, held: HeldParts) -> Answer:
+    def alone(self, request: Request, held: StoreBackedCache) -> Response:
         try:
-            return answer_order(order, self._device(order, held))
+            return handle_request(request, self._device(request, held))
         except Exception as error:  # whatever goes wrong on a device has a name at the server
-            return failure_of(order, error)
+            return failure_of(request, error)
 
-    def together(self, orders: Sequence[LearnOrder], held: Sequence[HeldParts]) -> list[Answer]:
-        answers: dict[int, Answer] = {}
+    def together(
+        self, requests: Sequence[TrainRequest], held: Sequence[StoreBackedCache]
+    ) -> list[Response]:
+        responses: dict[int, Response] = {}
         devices: dict[int, Device] = {}
-        for number, (order, parts) in enumerate(zip(orders, held, strict=True)):
+        for number, (request, parts) in enumerate(zip(requests, held, strict=True)):
             try:
-                devices[number] = self._device(order, parts)
+                devices[number] = self._device(request, parts)
             except Exception as error:
-                answers[number] = failure_of(order, error)
+                responses[number] = failure_of(request, error)
         if devices:
-            able = [orders[number] for number in devices]
-            taught = answer_together(able, list(devices.values()), self.place.accelerator)
-            answers |= zip(devices, taught, strict=True)
-        return [answers[number] for number in range(len(orders))]
+            able = [requests[number] for number in devices]
+            soft_targets = handle_together(able, list(devices.values()), self.place.accelerator)
+            responses |= zip(devices, soft_targets, strict=True)
+        return [responses[number] for number in range(len(requests))]
 
-    def _device(self, order: Order, held: HeldParts) -> Device:
+    def _device(self, request: Request, held: StoreBackedCache) -> Device:
         place = self.place
         return make_device(
-            order,
+            request,
             config=place.config,
             world=self.world,
             run=place.run,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from graft.core.config import GrowthConfig, TrainingConfig
+from graft.core.config import GraftConfig, TrainingConfig
 from graft.core.ports import Clock
 from graft.core.records import Task
 from graft.devices.classes import DeviceClass, Pace
@@ -34,7 +34,7 @@ class Effort:
 
     Everything is measured once before anything is again, so that what else the machine does for
     a while weighs on all alike. With few steps, what a training takes once counts too much: a
-    lesson is some hundred steps.
+    training task is some hundred steps.
     """
 
     repeats: int = 7
@@ -63,12 +63,12 @@ def calibrate(
     torch.set_num_threads(1)
     try:
         heads = _heads(task, effort.steps)
-        works = {"product": _repeated(_matrix_product(), effort.steps), "heads": heads}
+        costs = {"product": _repeated(_matrix_product(), effort.steps), "heads": heads}
         for architecture in architectures:
-            works |= _network_works(architecture, task, effort.steps)
+            costs |= _network_costs(architecture, task, effort.steps)
         with FlopCounterMode(display=False) as flops, _Counter() as counted:  # type: ignore[no-untyped-call]
             heads()
-        seconds = _median_seconds(works, clock, effort, progress)
+        seconds = _median_seconds(costs, clock, effort, progress)
     finally:
         torch.set_num_threads(threads)
     flops_per_s = 2 * _MATRIX**3 / seconds["product"]
@@ -94,25 +94,25 @@ def class_table(device: DeviceClass) -> dict[str, Any]:
 
 
 def _median_seconds(
-    works: Mapping[str, Callable[[], object]],
+    costs: Mapping[str, Callable[[], object]],
     clock: Clock,
     effort: Effort,
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
     """Median seconds of a step of each work, which is so many; the first turn is not counted."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
+    taken: dict[str, list[float]] = {name: [] for name in costs}
     for repeat in range(effort.repeats + 1):
         progress(repeat, effort.repeats + 1)
-        for name, work in works.items():
+        for name, cost in costs.items():
             start_s = clock()
-            work()
+            cost()
             if repeat:
                 taken[name].append((clock() - start_s) / effort.steps)
     return {name: max(statistics.median(each), 1e-9) for name, each in taken.items()}
 
 
-def _repeated(work: Callable[[], object], times: int) -> Callable[[], object]:
-    return lambda: [work() for _ in range(times)]
+def _repeated(cost: Callable[[], object], times: int) -> Callable[[], object]:
+    return lambda: [cost() for _ in range(times)]
 
 
 def _matrix_product() -> Callable[[], object]:
@@ -120,7 +120,7 @@ def _matrix_product() -> Callable[[], object]:
     return lambda: a @ b
 
 
-def _network_works(architecture: str, task: Task, steps: int) -> dict[str, Callable[[], object]]:
+def _network_costs(architecture: str, task: Task, steps: int) -> dict[str, Callable[[], object]]:
     """Steps of training by the one loop that trains, and passes, with few rows and with many."""
     network = build_network(architecture, task, seed=0)
     x = torch.randn(_READ_ROWS, *task.sample_shape)
@@ -134,13 +134,13 @@ def _network_works(architecture: str, task: Task, steps: int) -> dict[str, Calla
         network.train()
         minimise(loss_of, [parameter_group(network, 1e-3)], num_rows, 0, training, seed=0)
 
-    works: dict[str, Callable[[], object]] = {}
+    costs: dict[str, Callable[[], object]] = {}
     for rows in (_FEW_ROWS, _MANY_ROWS):
-        works[f"step {architecture} {rows}"] = partial(train, rows)
+        costs[f"step {architecture} {rows}"] = partial(train, rows)
     for rows in (_FEW_ROWS, _READ_ROWS):
         read = partial(predict_in_batches, network, x[:rows])
-        works[f"pass {architecture} {rows}"] = _repeated(read, steps)
-    return works
+        costs[f"pass {architecture} {rows}"] = _repeated(read, steps)
+    return costs
 
 
 def _pace(architecture: str, task: Task, flops_per_s: float, seconds: Mapping[str, float]) -> Pace:
@@ -172,8 +172,8 @@ def _heads(task: Task, steps: int) -> Callable[[], object]:
     weight_TFC, bias_TC = torch.randn(10, 64, task.num_classes), torch.zeros(10, task.num_classes)
     y_L = torch.arange(_FEW_ROWS) % task.num_classes
     known_TC = torch.ones(10, task.num_classes, dtype=torch.bool)
-    growth = GrowthConfig(head_steps=steps)
-    return lambda: train_heads(features_TLF, y_L, weight_TFC, bias_TC, known_TC, growth)
+    settings = GraftConfig(head_steps=steps)
+    return lambda: train_heads(features_TLF, y_L, weight_TFC, bias_TC, known_TC, settings)
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

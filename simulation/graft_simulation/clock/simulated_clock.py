@@ -1,6 +1,6 @@
 """The simulated clock beside a run: it watches what is asked, and times each finished round.
 
-What a device computes follows from the orders and their answers (FLOPs, device class), what it
+What a device computes follows from the requests and their answers (FLOPs, device class), what it
 transfers from the ledger (wire bytes, link class). Nothing here reads a clock of the host.
 """
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Edge
 from graft.core.records import (
-    Answer,
     DomainProfile,
-    LearnOrder,
-    LearnReport,
     LedgerEntry,
-    Order,
-    ProbeOrder,
+    ProbeRequest,
+    Request,
+    Response,
     Selection,
     Task,
+    TrainRequest,
+    TrainResult,
 )
 from graft.core.results import ResultRow
 from graft.core.seeding import stream
@@ -27,7 +27,7 @@ from graft.devices.classes import assign_device, equip_domain
 from graft.devices.links import assign_link
 from graft.methods import find_method
 from graft.methods.cost import read_all
-from graft.training.cost import LessonShape, Work, work_seconds
+from graft.training.cost import ComputeCost, WorkloadShape, compute_seconds
 from graft_simulation.clock.availability import domain_availability
 from graft_simulation.clock.timelines import ComputeTimes, MethodRound, method_round
 from graft_simulation.clock.tracks import Server, Timeline, Track, run_tracks
@@ -53,7 +53,7 @@ class SimulatedClock:
 
     def __init__(self, config: ExpansionConfig, task: Task) -> None:
         self._config = config
-        self._works = _Works(config, task)
+        self._costs = _Costs(config, task)
 
     def watch(self, edge: Edge, run: str, record: Callable[[LedgerEntry], None]) -> Edge:
         """The edge with its dropouts, if any are configured, and with this clock looking on."""
@@ -62,13 +62,13 @@ class SimulatedClock:
             edge = DropoutEdge(
                 edge, run=run, seed=config.seed, network=config.network, record=record
             )
-        return _WatchedEdge(edge, self._works.note)
+        return _WatchedEdge(edge, self._costs.note)
 
     def time_round(
         self, rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]
     ) -> tuple[list[ResultRow], list[LedgerEntry]]:
         """See ``Timekeeper.time_round``; what was noted of the round is forgotten."""
-        seconds = self._works.take_seconds()
+        seconds = self._costs.take_seconds()
         times = simulate_round(entries, seconds, self._config)
         timed = [
             replace(entry, simulated_s=entry_s)
@@ -145,84 +145,86 @@ def _slowed(
     """The times of a straggler, where the domain is one in this round."""
     network = config.network
     chance = stream("straggler", config.seed, domain_id, round_index).random()
-    factor = network.straggler_slowdown if chance < network.straggler_share else 1.0
+    factor = network.straggler_slowdown if chance < network.straggler_fraction else 1.0
     return ComputeTimes(
         probe_s=factor * times.probe_s, learn_s=tuple(factor * s for s in times.learn_s)
     )
 
 
 class _WatchedEdge:
-    """``Edge`` whose orders and answers are told to ``note``."""
+    """``Edge`` whose requests and answers are told to ``note``."""
 
-    def __init__(self, edge: Edge, note: Callable[[Order, Answer], None]) -> None:
+    def __init__(self, edge: Edge, note: Callable[[Request, Response], None]) -> None:
         self._edge = edge
         self._note = note
 
-    def ask(self, orders: Sequence[Order]) -> list[Answer]:
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
         """See ``Edge.ask``."""
-        answers = self._edge.ask(orders)
-        for order, answer in zip(orders, answers, strict=True):
-            self._note(order, answer)
-        return answers
+        responses = self._edge.ask(requests)
+        for request, response in zip(requests, responses, strict=True):
+            self._note(request, response)
+        return responses
 
 
-class _Works:
+class _Costs:
     """The work of one round so far, by domain and method; a failure's is not known, and is none."""
 
     def __init__(self, config: ExpansionConfig, task: Task) -> None:
         self._config = config
         self._task = task
         self._num_rows: dict[str, int] = {}
-        self._probes: dict[Place, Work] = {}
-        self._lessons: dict[Place, list[Work]] = defaultdict(list)
+        self._probes: dict[Place, ComputeCost] = {}
+        self._tasks: dict[Place, list[ComputeCost]] = defaultdict(list)
 
-    def note(self, order: Order, answer: Answer) -> None:
-        place = (order.domain_id, order.method)
-        if isinstance(answer, DomainProfile):
-            self._num_rows[order.domain_id] = answer.num_samples
-        elif isinstance(order, ProbeOrder) and isinstance(answer, Selection):
-            rows = self._num_rows.get(order.domain_id, 0)
-            probed = read_all([card.architecture for card in order.candidates], rows)
-            self._probes[place] = self._probes.get(place, Work()) + probed
-        elif isinstance(order, LearnOrder) and isinstance(answer, LearnReport):
-            self._lessons[place].append(find_method(order.method).work(self._shape(order, answer)))
+    def note(self, request: Request, response: Response) -> None:
+        place = (request.domain_id, request.method)
+        if isinstance(response, DomainProfile):
+            self._num_rows[request.domain_id] = response.num_samples
+        elif isinstance(request, ProbeRequest) and isinstance(response, Selection):
+            rows = self._num_rows.get(request.domain_id, 0)
+            probed = read_all([card.architecture for card in request.candidates], rows)
+            self._probes[place] = self._probes.get(place, ComputeCost()) + probed
+        elif isinstance(request, TrainRequest) and isinstance(response, TrainResult):
+            self._tasks[place].append(
+                find_method(request.method).cost(self._shape(request, response))
+            )
 
     def take_seconds(self) -> dict[Place, ComputeTimes]:
         """Compute seconds of what was noted, which is forgotten."""
         seconds = {}
-        for place in {*self._probes, *self._lessons}:
+        for place in {*self._probes, *self._tasks}:
             device = assign_device(place[0], self._config.seed, self._config.devices)
-            lessons = self._lessons.get(place, [])
+            tasks = self._tasks.get(place, [])
             seconds[place] = ComputeTimes(
-                probe_s=work_seconds(self._probes.get(place, Work()), self._task, device),
-                learn_s=tuple(work_seconds(work, self._task, device) for work in lessons),
+                probe_s=compute_seconds(self._probes.get(place, ComputeCost()), self._task, device),
+                learn_s=tuple(compute_seconds(cost, self._task, device) for cost in tasks),
             )
         self._num_rows.clear()
         self._probes.clear()
-        self._lessons.clear()
+        self._tasks.clear()
         return seconds
 
-    def _shape(self, order: LearnOrder, report: LearnReport) -> LessonShape:
-        config, method = self._config, find_method(order.method)
-        _, own = equip_domain(order.domain_id, config.seed, self._task, config.devices)
-        architecture_of = {card.domain_id: card.architecture for card in order.sources}
+    def _shape(self, request: TrainRequest, report: TrainResult) -> WorkloadShape:
+        config, method = self._config, find_method(request.method)
+        _, own = equip_domain(request.domain_id, config.seed, self._task, config.devices)
+        architecture_of = {card.domain_id: card.architecture for card in request.sources}
         held = [
             card.architecture
-            for card in order.sources
-            if method.reach != "same-architecture" or card.architecture == own
+            for card in request.sources
+            if method.sources_needed != "same-architecture" or card.architecture == own
         ]
-        return LessonShape(
+        return WorkloadShape(
             task=self._task,
             config=config,
             architecture=own,
-            learned=report.architecture,
-            sources=() if method.reach == "centroids" else tuple(held),
+            trained_model=report.architecture,
+            sources=() if method.sources_needed == "centroids" else tuple(held),
             used=tuple(
                 architecture_of[domain_id]
                 for domain_id in report.source_domains
                 if domain_id in architecture_of
             ),
-            prototypes=len(held) if method.reach == "centroids" else 0,
+            prototypes=len(held) if method.sources_needed == "centroids" else 0,
             num_labelled=int(report.metrics["num_labelled"]),
             num_unlabelled=int(report.metrics["num_unlabelled"]),
         )

@@ -41,7 +41,7 @@ class MethodRound:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComputeTimes:
-    """Seconds that a device computes: when it probes, and in each lesson of the round in turn."""
+    """Seconds that a device computes: its probe, and each training task of the round in turn."""
 
     probe_s: float = 0.0
     learn_s: tuple[float, ...] = ()
@@ -75,11 +75,11 @@ def _placed(entries: Sequence[LedgerEntry], indices: Sequence[int]) -> dict[int,
     alike: dict[Spot, list[int]] = defaultdict(list)
     for index in indices:
         alike[_spot(entries[index])].append(index)
-    lessons = max(1, len(alike.get((_LEARN, 0), ())))
+    tasks = max(1, len(alike.get((_LEARN, 0), ())))
     placed = {}
     for (stage, place), group in alike.items():
         for number, index in enumerate(group):
-            later = number * lessons // len(group) if stage == _LEARN else 0
+            later = number * tasks // len(group) if stage == _LEARN else 0
             placed[index] = (stage + later, place)
     return placed
 

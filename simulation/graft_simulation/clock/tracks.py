@@ -27,7 +27,7 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compute:
-    """Work that takes the device ``seconds`` while it is there."""
+    """ComputeCost that takes the device ``seconds`` while it is there."""
 
     seconds: float
 
@@ -134,7 +134,7 @@ class _Floor:
         self._gates[number].succeed()
 
     def _work(self, track: Track, seconds: float) -> _Events:
-        """Work while the device is there, and rest while it is not."""
+        """ComputeCost while the device is there, and rest while it is not."""
         off_s = 0.0
         while seconds > 0:
             off_s = yield from self._there_until(track, off_s)

@@ -11,19 +11,19 @@ from graft_server.signing import Signer, open_signer
 
 from graft.core.config import ExpansionConfig, config_toml
 from graft.core.deployment import DeviceSettings, write_device
-from graft.core.records import Answer, DomainProfile, Failure, ProfileOrder
+from graft.core.records import DomainProfile, Failure, ProfileRequest, Response
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
 from graft.errors import ConfigError
-from graft.wire.messages.codec import MESSAGE_BODY, decode_answer, encode_answer, encode_order
+from graft.wire.messages.codec import MESSAGE_BODY, decode_response, encode_request, encode_response
 from graft.wire.messages.replies import MESSAGE_TRANSFERS
-from graft.wire.messages.request_signature import MESSAGE_SEAL
+from graft.wire.messages.request_signature import MESSAGE_SIGNATURE
 
 WORLD = ImuWorld(2, 40, seed=0)
 ME, OTHER = WORLD.domain_ids
 RUN = "run-1"
-ORDER = encode_order(ProfileOrder(domain_id=ME, round_index=0))
+REQUEST = encode_request(ProfileRequest(domain_id=ME, round_index=0))
 
 
 class Site:
@@ -48,12 +48,12 @@ class Site:
             run_config={"expansion": config_toml(ExpansionConfig())},
         )  # fmt: skip
 
-    def ask(self, order: bytes = ORDER, seal: bytes | None = None) -> Answer:
-        seal = self.signer.seal(order) if seal is None else seal
-        record = ConfigRecord({MESSAGE_BODY: order, MESSAGE_SEAL: seal})
+    def ask(self, request: bytes = REQUEST, seal: bytes | None = None) -> Response:
+        seal = self.signer.seal(request) if seal is None else seal
+        record = ConfigRecord({MESSAGE_BODY: request, MESSAGE_SIGNATURE: seal})
         reply = carry(self.context(), record)
         assert set(reply) <= {MESSAGE_BODY, MESSAGE_TRANSFERS}
-        return decode_answer(reply[MESSAGE_BODY])
+        return decode_response(reply[MESSAGE_BODY])
 
 
 @pytest.fixture
@@ -68,18 +68,18 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 
 def test_an_order_of_its_own_server_is_carried_out(site: Site) -> None:
     assert domain_of(site.context()) == ME
-    answer = site.ask()
-    assert isinstance(answer, DomainProfile)
-    assert answer.domain_id == ME
+    response = site.ask()
+    assert isinstance(response, DomainProfile)
+    assert response.domain_id == ME
 
 
 def test_a_thousand_replays_are_refused(site: Site) -> None:
-    seal = site.signer.seal(ORDER)
+    seal = site.signer.seal(REQUEST)
     assert isinstance(site.ask(seal=seal), DomainProfile)
     for _ in range(1000):
-        answer = site.ask(seal=seal)
-        assert isinstance(answer, Failure)
-        assert (answer.error, answer.domain_id) == ("OrderForgedError", ME)
+        response = site.ask(seal=seal)
+        assert isinstance(response, Failure)
+        assert (response.error, response.domain_id) == ("RequestForgedError", ME)
 
 
 def test_the_same_order_asked_anew_gets_the_kept_answer(site: Site) -> None:
@@ -88,25 +88,25 @@ def test_the_same_order_asked_anew_gets_the_kept_answer(site: Site) -> None:
     data = WORLD.load(ME)
     write_domain(site.data, replace(data, x=data.x * 2))
     again = site.ask()
-    assert encode_answer(again) == encode_answer(first)
-    later = site.ask(encode_order(ProfileOrder(domain_id=ME, round_index=1)))
-    assert encode_answer(later) != encode_answer(first)
+    assert encode_response(again) == encode_response(first)
+    later = site.ask(encode_request(ProfileRequest(domain_id=ME, round_index=1)))
+    assert encode_response(later) != encode_response(first)
     # A new round has begun: the old one's answers are forgotten.
-    assert encode_answer(site.ask()) == encode_answer(later)
+    assert encode_response(site.ask()) == encode_response(later)
 
 
 def test_a_strangers_order_is_refused(site: Site, tmp_path: Path) -> None:
     stranger = open_signer(tmp_path / "stranger", RUN)
-    for seal in (b"", bytes(80), stranger.seal(ORDER)):
-        answer = site.ask(seal=seal)
-        assert isinstance(answer, Failure)
-        assert answer.error == "OrderForgedError"
+    for seal in (b"", bytes(80), stranger.seal(REQUEST)):
+        response = site.ask(seal=seal)
+        assert isinstance(response, Failure)
+        assert response.error == "RequestForgedError"
 
 
 def test_another_domains_order_is_refused(site: Site) -> None:
-    answer = site.ask(encode_order(ProfileOrder(domain_id=OTHER, round_index=0)))
-    assert isinstance(answer, Failure)
-    assert f"this is {ME}" in answer.message
+    response = site.ask(encode_request(ProfileRequest(domain_id=OTHER, round_index=0)))
+    assert isinstance(response, Failure)
+    assert f"this is {ME}" in response.message
 
 
 def test_a_failure_is_worked_out_again(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Laws of the rendered rooms: what is said of each pixel is what geometry says."""
+"""Laws of the rendered packages: what is said of each pixel is what geometry says."""
 
 import time
 from dataclasses import replace

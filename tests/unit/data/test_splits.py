@@ -40,7 +40,7 @@ def domains(draw: st.DrawFn) -> DomainData:
     return make_data(labels, groups)
 
 
-configs = st.builds(SplitConfig, test_share=st.floats(0.05, 0.9), gamma=st.floats(0.01, 0.95))
+configs = st.builds(SplitConfig, test_fraction=st.floats(0.05, 0.9), gamma=st.floats(0.01, 0.95))
 
 
 @settings(max_examples=200, deadline=None)
@@ -81,7 +81,7 @@ def test_equal_seeds_give_equal_splits(data: DomainData, seed: int) -> None:
 def test_the_latest_blocks_of_each_class_test() -> None:
     # Ten single-row groups a class; a share of 0.3 is the last three rows of each.
     data = make_data([0] * 10 + [1] * 10, range(20))
-    split = split_rows(data, SplitConfig(test_share=0.3), 0)
+    split = split_rows(data, SplitConfig(test_fraction=0.3), 0)
     assert split.test_N.tolist() == [7, 8, 9, 17, 18, 19]
 
 
@@ -156,10 +156,10 @@ def test_every_schedule_keeps_persons_together_and_rounds_even(
     num_domains: int, num_persons: int, rounds: int, share: float, seed: int
 ) -> None:
     world = PeopleWorld(num_domains, num_persons)
-    config = SplitConfig(founders_share=share)
+    config = SplitConfig(initial_fraction=share)
     present = min(num_domains, num_persons)
-    founders = round(share * present)
-    if founders == 0 or present - founders < rounds:
+    initial_domains = round(share * present)
+    if initial_domains == 0 or present - initial_domains < rounds:
         with pytest.raises(ConfigError, match="got no person"):
             schedule_rounds(world, config, rounds, seed)
         return
@@ -169,7 +169,7 @@ def test_every_schedule_keeps_persons_together_and_rounds_even(
     assert sorted(d for part in schedule for d in part) == sorted(world.domain_ids)
     people = [{world.person(d) for d in part} for part in schedule]
     assert sum(map(len, people)) == present
-    assert len(people[0]) == founders
+    assert len(people[0]) == initial_domains
     sizes = [len(part) for part in people[1:]]
     assert max(sizes) - min(sizes) <= 1
 

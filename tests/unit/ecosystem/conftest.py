@@ -21,7 +21,7 @@ ARGUMENTS = (
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> graft.Run:
-    """Of 8 domains round(0.4 * 8) = 3 are founders, 5 are newcomers of two rounds."""
+    """Of 8 domains round(0.4 * 8) = 3 are initial domains, 5 are target domains of two rounds."""
     place: Path = tmp_path_factory.mktemp("ecosystem") / "run"
     return graft.simulate(
         "imu", domains=8, rounds=2, seed=3, comparisons=["label-only"], settings=SETTINGS,

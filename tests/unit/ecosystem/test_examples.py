@@ -18,7 +18,7 @@ SMALL_RUN = (
 # What is put behind an example to make it small; nothing where it is small as it is.
 SMALLER = {
     "simulate": SMALL_RUN,
-    "bench accuracy": "--seeds 1 --newcomers 1 --methods label-only --main label-only --workers 0 "
+    "bench accuracy": "--seeds 1 --targets 1 --methods label-only --main label-only --workers 0 "
     "--set world.domains=3 --set world.windows_per_domain=40 --set training.max_steps=2 "
     "--set selection.num_sources=1 --set policy.min_class_count=1",
     "deploy calibrate": "--repeats 1 --steps 2 --architectures mlp,cnn-small",

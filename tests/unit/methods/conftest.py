@@ -11,11 +11,11 @@ from torch import Tensor
 from graft.core.config import ExpansionConfig, TrainingConfig
 from graft.core.records import Task
 from graft.methods.baselines import fit_all_labels
-from graft.training import Learned, Lesson, Source, predict_in_batches
+from graft.training import Source, TrainedModel, TrainingTask, predict_in_batches
 
 TASK = Task(name="toy", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c"))
 CONFIG = ExpansionConfig(training=TrainingConfig(epochs=1_000, max_steps=60, learning_rate=3e-3))
-MakeLesson = Callable[..., Lesson]
+MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
 
 
@@ -38,7 +38,7 @@ def make_source() -> MakeSource:
         if key not in made:
             seed = sum(domain_id.encode())
             x, y = toy_rows([0, 1, 2] * 30, seed)
-            lesson = Lesson(
+            task = TrainingTask(
                 task=TASK,
                 architecture=architecture,
                 x_L=x,
@@ -53,7 +53,7 @@ def make_source() -> MakeSource:
                 model_id=f"{seed:064x}",
                 domain_id=domain_id,
                 architecture=architecture,
-                network=fit_all_labels(lesson).network,
+                network=fit_all_labels(task).network,
                 mask_C=np.ones(3, np.bool_),
             )
         return made[key]
@@ -62,15 +62,15 @@ def make_source() -> MakeSource:
 
 
 @pytest.fixture
-def make_lesson() -> MakeLesson:
+def make_task() -> MakeTask:
     """Twelve labelled rows of the classes given and sixty unlabelled ones of all three."""
 
     def make(
         sources: Sequence[Source] = (), labels: Sequence[int] = (0, 1, 2) * 4, max_steps: int = 60
-    ) -> Lesson:
+    ) -> TrainingTask:
         x_L, y_L = toy_rows(labels, seed=100)
         x_U, y_U = toy_rows([0, 1, 2] * 20, seed=101)
-        return Lesson(
+        return TrainingTask(
             task=TASK,
             architecture="mlp",
             x_L=x_L,
@@ -85,14 +85,14 @@ def make_lesson() -> MakeLesson:
     return make
 
 
-def _accuracy(learned: Learned) -> float:
+def _accuracy(trained_model: TrainedModel) -> float:
     """On ninety fresh rows, thirty a class: chance is 1/3."""
     x, y = toy_rows([0, 1, 2] * 30, seed=102)
-    logits_NC = predict_in_batches(learned.network, x)
-    masked_NC = logits_NC.masked_fill(~torch.from_numpy(learned.mask_C), float("-inf"))
+    logits_NC = predict_in_batches(trained_model.network, x)
+    masked_NC = logits_NC.masked_fill(~torch.from_numpy(trained_model.mask_C), float("-inf"))
     return float((masked_NC.argmax(1) == y).double().mean())
 
 
 @pytest.fixture
-def accuracy() -> Callable[[Learned], float]:
+def accuracy() -> Callable[[TrainedModel], float]:
     return _accuracy

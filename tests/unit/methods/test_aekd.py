@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from graft.methods.aekd import LARGEST_SHARE, fit_aekd, min_norm_mixture
-from graft.methods.blocks.targets import taught_loss
-from graft.training import Learned, Lesson, Source
+from graft.methods.blocks.targets import kd_loss
+from graft.training import Source, TrainedModel, TrainingTask
 
 # S sources, D numbers of a gradient.
 Matrix = npt.NDArray[np.float64]
@@ -72,16 +72,16 @@ def test_the_gradient_of_a_divergence_at_the_logits_is_student_minus_teacher() -
     torch.manual_seed(1)
     logits_BC = torch.randn(5, 3, dtype=torch.double, requires_grad=True)
     teacher_BC = torch.softmax(torch.randn(5, 3, dtype=torch.double), dim=1)
-    (gradient_BC,) = torch.autograd.grad(taught_loss(logits_BC, teacher_BC), logits_BC)
+    (gradient_BC,) = torch.autograd.grad(kd_loss(logits_BC, teacher_BC), logits_BC)
     torch.testing.assert_close(5 * gradient_BC, (logits_BC.softmax(1) - teacher_BC).detach())
 
 
 def test_it_teaches_a_class_that_no_label_shows(
-    make_lesson: Callable[..., Lesson],
+    make_task: Callable[..., TrainingTask],
     make_source: Callable[..., Source],
-    accuracy: Callable[[Learned], float],
+    accuracy: Callable[[TrainedModel], float],
 ) -> None:
-    lesson = make_lesson([make_source("right"), make_source("other")], labels=(0, 1) * 6)
-    learned = fit_aekd(lesson)
-    assert learned.used == lesson.sources
-    assert accuracy(learned) > 2 / 3  # whoever never heard of the third class is right on 2/3
+    task = make_task([make_source("right"), make_source("other")], labels=(0, 1) * 6)
+    trained_model = fit_aekd(task)
+    assert trained_model.used == task.sources
+    assert accuracy(trained_model) > 2 / 3  # whoever never heard of the third class is right on 2/3

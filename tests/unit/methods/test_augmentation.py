@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from graft.core.config import GrowthConfig
+from graft.core.config import GraftConfig
 from graft.methods.blocks.augmentation import augment, shifted, turned
 
-CONFIG = GrowthConfig()
+CONFIG = GraftConfig()
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_an_image_moves_along_both_sides() -> None:
 
 def test_each_modality_gets_what_fits_it() -> None:
     window, image = random(2, 6, 32), random(2, 1, 16, 16)
-    shift_only = shifted(window, CONFIG.shift_share, drawn())
+    shift_only = shifted(window, CONFIG.shift_fraction, drawn())
     for modality in ("emg", "audio", "sequence"):
         assert torch.equal(augment(window, modality, CONFIG, drawn()), shift_only)
     in_plane = augment(window, "pen", CONFIG, drawn())

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from graft.methods.blocks.targets import taught_loss
+from graft.methods.blocks.targets import kd_loss
 from graft.methods.camkd import confidence_mixture, fit_camkd, label_doubt, own_doubt
-from graft.training import Learned, Lesson, Source
+from graft.training import Source, TrainedModel, TrainingTask
 
 # S sources, N samples, C classes.
 LN2, LN3 = torch.tensor(2.0).log(), torch.tensor(3.0).log()
@@ -49,20 +49,20 @@ def test_one_divergence_from_the_mixture_pulls_like_the_mixture_of_divergences()
     logits_NC = torch.randn(6, 4, dtype=torch.double, requires_grad=True)
     each_SN = (predictions_SNC * (predictions_SNC.log() - logits_NC.log_softmax(1))).sum(2)
     (apart,) = torch.autograd.grad((mixture_SN * each_SN).sum(0).mean(), logits_NC)
-    taught_NC = torch.einsum("sn,snc->nc", mixture_SN, predictions_SNC)
-    (together,) = torch.autograd.grad(taught_loss(logits_NC, taught_NC), logits_NC)
+    soft_targets_NC = torch.einsum("sn,snc->nc", mixture_SN, predictions_SNC)
+    (together,) = torch.autograd.grad(kd_loss(logits_NC, soft_targets_NC), logits_NC)
     torch.testing.assert_close(apart, together)
 
 
 def test_a_source_that_is_wrong_about_the_labels_misleads_less_than_in_the_plain_mean(
-    make_lesson: Callable[..., Lesson],
+    make_task: Callable[..., TrainingTask],
     make_source: Callable[..., Source],
-    accuracy: Callable[[Learned], float],
+    accuracy: Callable[[TrainedModel], float],
 ) -> None:
     right, misled = make_source("right"), make_source("misled", shift=1)
-    learned = fit_camkd(make_lesson([right, misled]))
-    assert learned.used == (right, misled)
-    assert accuracy(learned) > 0.5  # chance is 1/3
+    trained_model = fit_camkd(make_task([right, misled]))
+    assert trained_model.used == (right, misled)
+    assert accuracy(trained_model) > 0.5  # chance is 1/3
 
 
 @pytest.mark.parametrize("num_sources", [1, 2, 5])

@@ -11,31 +11,31 @@ from graft.errors import TransportError
 from graft.methods.blocks.targets import mean_prediction
 from graft.methods.decision import MovedSources, fit_decision
 from graft.methods.hat.mixer import stack_features
-from graft.training import Learned, Lesson, Source
+from graft.training import Source, TrainedModel, TrainingTask
 
-MakeLesson = Callable[..., Lesson]
+MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
-Accuracy = Callable[[Learned], float]
+Accuracy = Callable[[TrainedModel], float]
 
 
 def test_it_starts_as_the_plain_mean_of_the_sources(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     partial = replace(make_source("right"), mask_C=np.array([True, True, False]))
     sources = (partial, make_source("small", architecture="cnn-small"))  # 64 and 32 features
-    x = make_lesson().x_U
+    x = make_task().x_U
     with torch.no_grad():
         mixed_BC = MovedSources(sources)(stack_features(sources, x))
     torch.testing.assert_close(mixed_BC, mean_prediction(sources, x))
 
 
 def test_features_and_shares_learn_and_heads_do_not(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     sources = (make_source("right"), make_source("misled", shift=1))
-    moved_sources, lesson = MovedSources(sources), make_lesson()
-    log_BC = moved_sources(stack_features(sources, lesson.x_L)).log()
-    torch.nn.functional.nll_loss(log_BC, lesson.y_L).backward()
+    moved_sources, task = MovedSources(sources), make_task()
+    log_BC = moved_sources(stack_features(sources, task.x_L)).log()
+    torch.nn.functional.nll_loss(log_BC, task.y_L).backward()
     learning = dict(moved_sources.named_parameters())
     assert set(learning) == {"map_SFF", "shift_S1F", "leaning_S"}
     for parameter in learning.values():
@@ -47,22 +47,22 @@ def test_features_and_shares_learn_and_heads_do_not(
 
 
 def test_the_target_learns_a_class_that_no_label_shows(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
-    lesson = make_lesson([make_source("right"), make_source("other")], labels=(0, 1) * 6)
-    learned = fit_decision(lesson)
-    assert learned.used == lesson.sources
-    assert learned.architecture == lesson.architecture
-    assert accuracy(learned) > 2 / 3  # whoever never heard of the third class is right on 2/3
+    task = make_task([make_source("right"), make_source("other")], labels=(0, 1) * 6)
+    trained_model = fit_decision(task)
+    assert trained_model.used == task.sources
+    assert trained_model.architecture == task.architecture
+    assert accuracy(trained_model) > 2 / 3  # whoever never heard of the third class is right on 2/3
 
 
 def test_labels_decide_between_sources_that_disagree(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     sources = [make_source("right"), make_source("misled", shift=1)]
-    assert accuracy(fit_decision(make_lesson(sources))) > 0.5  # chance is 1/3
+    assert accuracy(fit_decision(make_task(sources))) > 0.5  # chance is 1/3
 
 
-def test_it_needs_a_source(make_lesson: MakeLesson) -> None:
+def test_it_needs_a_source(make_task: MakeTask) -> None:
     with pytest.raises(TransportError, match="at least one source"):
-        fit_decision(make_lesson())
+        fit_decision(make_task())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graft.core.config import FusionConfig
+from graft.core.config import HatConfig
 from graft.methods.hat.dictionary import (
     KnowledgeDictionary,
     class_precision,
@@ -11,9 +11,7 @@ from graft.methods.hat.dictionary import (
     prediction_quality,
 )
 
-CONFIG = FusionConfig(
-    insert_quality=0.5, dictionary_momentum=0.7, keep_quality=0.9, max_injection=2.0
-)
+CONFIG = HatConfig(insert_quality=0.5, dictionary_momentum=0.7, keep_quality=0.9, max_injection=2.0)
 
 
 def told(dictionary: KnowledgeDictionary, row: int, first: float, quality: float) -> None:

@@ -11,9 +11,9 @@ from graft.core.config import TrainingConfig
 from graft.errors import TransportError
 from graft.methods.feddf import fit_feddf, mean_logit_prediction
 from graft.models.zoo import parameters_of
-from graft.training import Learned, Lesson, Source
+from graft.training import Source, TrainedModel, TrainingTask
 
-MakeLesson = Callable[..., Lesson]
+MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
 ALL = torch.ones(2, 2, dtype=torch.bool)
 
@@ -36,16 +36,16 @@ def test_only_those_who_know_a_class_speak_of_it() -> None:
 
 
 def test_it_starts_from_the_groups_average_and_leaves_it_as_it_was(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     group = replace(make_source("group"), domain_id="group.mlp")
     before = {name: array.copy() for name, array in parameters_of(group.network).items()}
-    lesson = make_lesson([make_source("right")])
-    still = replace(lesson.config, training=TrainingConfig(learning_rate=1e-9, max_steps=3))
-    learned = fit_feddf(replace(lesson, config=still, group=group))
-    assert learned.used == (*lesson.sources, group)
+    task = make_task([make_source("right")])
+    still = replace(task.config, training=TrainingConfig(learning_rate=1e-9, max_steps=3))
+    trained_model = fit_feddf(replace(task, config=still, average=group))
+    assert trained_model.used == (*task.sources, group)
     # At this learning rate three steps move nothing but batch-norm statistics.
-    for name, array in parameters_of(learned.network).items():
+    for name, array in parameters_of(trained_model.network).items():
         if "running" not in name:
             np.testing.assert_allclose(array, before[name], atol=1e-6)
     after = parameters_of(group.network)
@@ -53,12 +53,12 @@ def test_it_starts_from_the_groups_average_and_leaves_it_as_it_was(
 
 
 def test_it_teaches_a_class_that_no_label_shows(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Callable[[Learned], float]
+    make_task: MakeTask, make_source: MakeSource, accuracy: Callable[[TrainedModel], float]
 ) -> None:
-    lesson = make_lesson([make_source("right"), make_source("other")], labels=(0, 1) * 6)
-    assert accuracy(fit_feddf(lesson)) > 2 / 3  # whoever never heard of it is right on 2/3
+    task = make_task([make_source("right"), make_source("other")], labels=(0, 1) * 6)
+    assert accuracy(fit_feddf(task)) > 2 / 3  # whoever never heard of it is right on 2/3
 
 
-def test_it_needs_a_source(make_lesson: MakeLesson) -> None:
+def test_it_needs_a_source(make_task: MakeTask) -> None:
     with pytest.raises(TransportError, match="at least one source"):
-        fit_feddf(make_lesson())
+        fit_feddf(make_task())

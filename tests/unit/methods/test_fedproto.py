@@ -9,10 +9,10 @@ import torch
 from graft.methods.baselines import fit_label_only
 from graft.methods.fedproto import PrototypeSpace, fit_fedproto
 from graft.models.zoo import parameters_of
-from graft.training import Learned, Lesson, Prototypes, Source, features_in_batches
+from graft.training import Prototypes, Source, TrainedModel, TrainingTask, features_in_batches
 
-MakeLesson = Callable[..., Lesson]
-Accuracy = Callable[[Learned], float]
+MakeTask = Callable[..., TrainingTask]
+Accuracy = Callable[[TrainedModel], float]
 
 
 def prototypes(place: int, centroids: list[list[float]]) -> Prototypes:
@@ -43,33 +43,35 @@ def test_labels_without_a_prototype_pull_nowhere() -> None:
     assert space(torch.ones(3, 2), torch.ones(3, dtype=torch.int64)).item() == 0
 
 
-def test_without_prototypes_it_is_learning_from_labels_alone(make_lesson: MakeLesson) -> None:
-    lesson = make_lesson()
-    alone, learned = (parameters_of(fit(lesson).network) for fit in (fit_label_only, fit_fedproto))
-    assert all(learned[name].tobytes() == alone[name].tobytes() for name in alone)
+def test_without_prototypes_it_is_learning_from_labels_alone(make_task: MakeTask) -> None:
+    task = make_task()
+    alone, trained_model = (
+        parameters_of(fit(task).network) for fit in (fit_label_only, fit_fedproto)
+    )
+    assert all(trained_model[name].tobytes() == alone[name].tobytes() for name in alone)
 
 
 def test_the_target_takes_over_how_the_classes_lie_to_each_other(
-    make_lesson: MakeLesson, accuracy: Accuracy
+    make_task: MakeTask, accuracy: Accuracy
 ) -> None:
     # To the source, classes 0 and 1 are one place and class 2 another.
     told = prototypes(0, [[0.0, 4.0], [0.0, 4.0], [4.0, 0.0]])
-    lesson = replace(make_lesson(), prototypes=(told,))
+    task = replace(make_task(), prototypes=(told,))
 
-    def closeness(learned: Learned) -> float:
-        features_LF = features_in_batches(learned.network, lesson.x_L)
-        a, b, c = (features_LF[lesson.y_L == label].mean(0) for label in range(3))
+    def closeness(trained_model: TrainedModel) -> float:
+        features_LF = features_in_batches(trained_model.network, task.x_L)
+        a, b, c = (features_LF[task.y_L == label].mean(0) for label in range(3))
         return float((a - b).norm() / (a - c).norm())
 
-    pulled = fit_fedproto(lesson)
+    pulled = fit_fedproto(task)
     assert pulled.used == (told,)
     assert accuracy(pulled) > 0.9
-    assert closeness(pulled) < closeness(fit_label_only(lesson))
+    assert closeness(pulled) < closeness(fit_label_only(task))
 
 
-def test_it_fetches_no_model(make_lesson: MakeLesson, make_source: Callable[..., Source]) -> None:
-    with_models = make_lesson([make_source("misled", shift=1)])
+def test_it_fetches_no_model(make_task: MakeTask, make_source: Callable[..., Source]) -> None:
+    with_models = make_task([make_source("misled", shift=1)])
     first, second = (
-        parameters_of(fit_fedproto(each).network) for each in (make_lesson(), with_models)
+        parameters_of(fit_fedproto(each).network) for each in (make_task(), with_models)
     )
     assert all(first[name].tobytes() == second[name].tobytes() for name in first)

@@ -1,4 +1,4 @@
-"""What each method makes of a toy lesson with perfect, misled or no teachers."""
+"""What each method makes of a toy training task with perfect, misled or no teachers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ import torch
 
 from graft.core.config import ExpansionConfig
 from graft.errors import ConfigError, TransportError
-from graft.methods import FOUNDER, find_method, methods_by_name
+from graft.methods import INITIAL, find_method, methods_by_name
 from graft.methods.baselines import (
     fit_all_labels,
     fit_average_kd,
@@ -20,130 +20,128 @@ from graft.methods.baselines import (
 from graft.methods.blocks.diagnostics import mixture_spread, thinned_epochs
 from graft.methods.hat.method import fit_hat
 from graft.models.zoo import parameters_of
-from graft.training import Learned, Lesson, Source
+from graft.training import Source, TrainedModel, TrainingTask
 
-MakeLesson = Callable[..., Lesson]
+MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
-Accuracy = Callable[[Learned], float]
+Accuracy = Callable[[TrainedModel], float]
 TWO_CLASSES = (0, 1) * 6  # the third is in U and in the test, never in L
-ORACLES = (FOUNDER, "all-labels")
+ORACLES = (INITIAL, "all-labels")
 
 
-def same(one: Learned, other: Learned) -> bool:
+def same(one: TrainedModel, other: TrainedModel) -> bool:
     first, second = parameters_of(one.network), parameters_of(other.network)
     return all(first[name].tobytes() == second[name].tobytes() for name in first)
 
 
-def test_label_only_learns_a_separable_task(make_lesson: MakeLesson, accuracy: Accuracy) -> None:
-    learned = fit_label_only(make_lesson())
-    assert accuracy(learned) > 0.9
-    assert learned.used == ()
+def test_label_only_learns_a_separable_task(make_task: MakeTask, accuracy: Accuracy) -> None:
+    trained_model = fit_label_only(make_task())
+    assert accuracy(trained_model) > 0.9
+    assert trained_model.used == ()
 
 
 def test_label_only_knows_the_labelled_classes_and_the_oracle_all(
-    make_lesson: MakeLesson, accuracy: Accuracy
+    make_task: MakeTask, accuracy: Accuracy
 ) -> None:
-    lesson = make_lesson(labels=TWO_CLASSES)
-    assert fit_label_only(lesson).mask_C.tolist() == [True, True, False]
+    task = make_task(labels=TWO_CLASSES)
+    assert fit_label_only(task).mask_C.tolist() == [True, True, False]
     # A third of the test rows are of the class that it never saw.
-    assert accuracy(fit_label_only(lesson)) <= 2 / 3
-    oracle = fit_all_labels(lesson)
+    assert accuracy(fit_label_only(task)) <= 2 / 3
+    oracle = fit_all_labels(task)
     assert oracle.mask_C.tolist() == [True, True, True]
     assert accuracy(oracle) > 0.9
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_best_source_is_the_one_that_is_right_on_the_labels(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy, order: Sequence[int]
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy, order: Sequence[int]
 ) -> None:
     right, misled = make_source("right"), make_source("misled", shift=1)
-    learned = fit_best_source(make_lesson([(right, misled)[place] for place in order]))
-    assert learned.used == (right,)
-    assert learned.network is right.network
-    assert accuracy(learned) > 0.9
+    trained_model = fit_best_source(make_task([(right, misled)[place] for place in order]))
+    assert trained_model.used == (right,)
+    assert trained_model.network is right.network
+    assert accuracy(trained_model) > 0.9
 
 
 def test_fine_tuning_starts_from_the_best_source_and_leaves_it_as_it_was(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     right, misled = make_source("right"), make_source("misled", shift=1)
     before = {name: array.copy() for name, array in parameters_of(right.network).items()}
-    learned = fit_finetuned_source(make_lesson([misled, right]))
-    assert learned.used == (right,)
-    assert accuracy(learned) > 0.9
+    trained_model = fit_finetuned_source(make_task([misled, right]))
+    assert trained_model.used == (right,)
+    assert accuracy(trained_model) > 0.9
     assert all((parameters_of(right.network)[name] == before[name]).all() for name in before)
-    tuned = parameters_of(learned.network)
+    tuned = parameters_of(trained_model.network)
     assert any((tuned[name] != before[name]).any() for name in before)
 
 
 def test_fine_tuning_unlearns_what_misled_the_source(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     misled = make_source("misled", shift=1)
-    assert accuracy(fit_best_source(make_lesson([misled]))) < 0.1
-    assert accuracy(fit_finetuned_source(make_lesson([misled]))) > 1 / 3
+    assert accuracy(fit_best_source(make_task([misled]))) < 0.1
+    assert accuracy(fit_finetuned_source(make_task([misled]))) > 1 / 3
 
 
-def test_fine_tuning_without_a_source_is_learning_from_labels_alone(
-    make_lesson: MakeLesson,
-) -> None:
-    lesson = make_lesson()
-    assert same(fit_finetuned_source(lesson), fit_label_only(lesson))
+def test_fine_tuning_without_a_source_is_learning_from_labels_alone(make_task: MakeTask) -> None:
+    task = make_task()
+    assert same(fit_finetuned_source(task), fit_label_only(task))
 
 
 def test_plain_distillation_teaches_a_class_that_no_label_shows(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
-    lesson = make_lesson([make_source("right"), make_source("other")], labels=TWO_CLASSES)
-    learned = fit_average_kd(lesson)
-    assert learned.mask_C.all()
-    assert learned.used == lesson.sources
+    task = make_task([make_source("right"), make_source("other")], labels=TWO_CLASSES)
+    trained_model = fit_average_kd(task)
+    assert trained_model.mask_C.all()
+    assert trained_model.used == task.sources
     # Whoever never heard of the third class is right on 2/3 at most.
-    assert accuracy(learned) > 2 / 3
+    assert accuracy(trained_model) > 2 / 3
 
 
 def test_the_main_method_takes_a_class_without_a_label_for_absent(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     # A split labels every class that a domain has, so the heads may unlearn the others.
-    lesson = make_lesson([make_source("right"), make_source("other")], labels=TWO_CLASSES)
-    learned = fit_hat(lesson)
-    assert learned.used == lesson.sources
-    assert 0.6 < accuracy(learned) <= 2 / 3
+    task = make_task([make_source("right"), make_source("other")], labels=TWO_CLASSES)
+    trained_model = fit_hat(task)
+    assert trained_model.used == task.sources
+    assert 0.6 < accuracy(trained_model) <= 2 / 3
 
 
 def test_the_mixer_follows_the_labels_where_the_sources_disagree(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     sources = [make_source("right"), make_source("misled", shift=1)]
-    assert accuracy(fit_hat(make_lesson(sources))) > 0.5  # chance is 1/3
+    assert accuracy(fit_hat(make_task(sources))) > 0.5  # chance is 1/3
 
 
 @pytest.mark.parametrize("fit", [fit_hat, fit_average_kd, fit_best_source])
 def test_what_needs_sources_says_so(
-    make_lesson: MakeLesson, fit: Callable[[Lesson], Learned]
+    make_task: MakeTask, fit: Callable[[TrainingTask], TrainedModel]
 ) -> None:
     with pytest.raises(TransportError, match="at least one source"):
-        fit(make_lesson())
+        fit(make_task())
 
 
 def test_the_figures_of_the_main_method_are_shares(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
-    figures = fit_hat(make_lesson([make_source("right")])).figures
+    figures = fit_hat(make_task([make_source("right")])).figures
     for name in ("held_out_accuracy", "knowledge_quality"):
         assert 0 <= figures[name] <= 1
 
 
 @pytest.mark.parametrize("name", ["hat", "graft", "camkd", "decision"])
 def test_the_weights_that_a_method_tells_are_those_of_its_sources(
-    make_lesson: MakeLesson, make_source: MakeSource, name: str
+    make_task: MakeTask, make_source: MakeSource, name: str
 ) -> None:
     sources = [make_source("misled", shift=1), make_source("right"), make_source("other")]
-    trace = find_method(name).fit(make_lesson(sources)).trace
-    assert trace is not None
-    mean_S, quantile_SQ = trace.mixture_SQ[:, 0], trace.mixture_SQ[:, 1:]
-    assert trace.mixture_SQ.shape == (3, 6)
+    diagnostics = find_method(name).fit(make_task(sources)).diagnostics
+    assert diagnostics is not None
+    mean_S, quantile_SQ = diagnostics.mixture_SQ[:, 0], diagnostics.mixture_SQ[:, 1:]
+    assert diagnostics.mixture_SQ.shape == (3, 6)
     assert mean_S.sum() == pytest.approx(1, abs=1e-5)
     assert (np.diff(quantile_SQ, axis=1) >= 0).all()
     # Two agree with each other. CA-MKD asks each source alone on U, where the misled one is sure too.
@@ -152,17 +150,17 @@ def test_the_weights_that_a_method_tells_are_those_of_its_sources(
 
 
 def test_the_dictionary_is_told_epoch_by_epoch(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     # 72 rows are three steps an epoch, so 60 steps are 20 epochs; the untrained start and the end.
-    learned = fit_hat(make_lesson([make_source("right"), make_source("other")]))
-    assert learned.trace is not None
-    table_E4 = learned.trace.dictionary_E4
+    trained_model = fit_hat(make_task([make_source("right"), make_source("other")]))
+    assert trained_model.diagnostics is not None
+    table_E4 = trained_model.diagnostics.dictionary_E4
     assert table_E4 is not None
     assert table_E4[:, 0].tolist() == list(range(21))
     assert table_E4[0, 1:3].tolist() == [0, 0]
     assert (np.diff(table_E4[:, 1]) >= 0).all()
-    figures = learned.figures
+    figures = trained_model.figures
     assert table_E4[-1, 1:].tolist() == pytest.approx(
         [figures["dictionary_share"], figures["knowledge_quality"], figures["held_out_accuracy"]]
     )
@@ -182,16 +180,16 @@ def test_the_spread_of_a_weight_by_hand() -> None:
 
 @pytest.mark.parametrize("name", sorted(methods_by_name()))
 def test_a_method_is_deterministic_reads_no_hidden_label_and_leaves_its_sources_alone(
-    make_lesson: MakeLesson, make_source: MakeSource, name: str
+    make_task: MakeTask, make_source: MakeSource, name: str
 ) -> None:
     sources = [make_source("right"), make_source("small", architecture="cnn-small")]
     before = [parameters_of(source.network) for source in sources]
     before = [{key: array.copy() for key, array in held.items()} for held in before]
-    lesson = make_lesson(sources, max_steps=12)
-    shuffled = replace(lesson, hidden_y_U=(lesson.hidden_y_U + 1) % 3)
+    task = make_task(sources, max_steps=12)
+    shuffled = replace(task, hidden_y_U=(task.hidden_y_U + 1) % 3)
     fit = find_method(name).fit
-    first = fit(lesson)
-    assert same(first, fit(lesson))
+    first = fit(task)
+    assert same(first, fit(task))
     assert same(first, fit(shuffled)) != (name in ORACLES)
     assert not first.network.training
     for source, held in zip(sources, before, strict=True):
@@ -201,13 +199,13 @@ def test_a_method_is_deterministic_reads_no_hidden_label_and_leaves_its_sources_
 
 @pytest.mark.parametrize("name", sorted(methods_by_name()))
 def test_a_method_does_not_touch_the_global_random_stream(
-    make_lesson: MakeLesson, make_source: MakeSource, name: str
+    make_task: MakeTask, make_source: MakeSource, name: str
 ) -> None:
-    lesson = make_lesson([make_source("right")], max_steps=4)
+    task = make_task([make_source("right")], max_steps=4)
     torch.manual_seed(11)
-    first = find_method(name).fit(lesson)
+    first = find_method(name).fit(task)
     torch.manual_seed(12)
-    assert same(first, find_method(name).fit(lesson))
+    assert same(first, find_method(name).fit(task))
 
 
 def test_every_method_of_the_default_configuration_is_registered() -> None:
@@ -224,9 +222,9 @@ def test_an_unknown_method_is_refused_by_name() -> None:
 
 
 def test_a_source_that_knows_fewer_classes_never_predicts_the_others(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     partial = replace(make_source("right"), mask_C=np.array([True, True, False]))
-    lesson = make_lesson([partial], labels=TWO_CLASSES)
-    assert not fit_best_source(lesson).mask_C[2]
-    assert not fit_hat(lesson).mask_C[2]
+    task = make_task([partial], labels=TWO_CLASSES)
+    assert not fit_best_source(task).mask_C[2]
+    assert not fit_hat(task).mask_C[2]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from graft.core.config import GrowthConfig
+from graft.core.config import GraftConfig
 from graft.errors import TransportError
 from graft.methods.graft import (
     Part,
@@ -19,75 +19,81 @@ from graft.methods.graft import (
     train_heads,
 )
 from graft.models.zoo import network_from, parameters_of
-from graft.training import Learned, Lesson, Source, features_in_batches, predict_in_batches
+from graft.training import (
+    Source,
+    TrainedModel,
+    TrainingTask,
+    features_in_batches,
+    predict_in_batches,
+)
 from graft.wire.payload.encoding import encode_payload
 from graft.wire.payload.parts import decode_base, split_payload
 
-MakeLesson = Callable[..., Lesson]
+MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
-Accuracy = Callable[[Learned], float]
+Accuracy = Callable[[TrainedModel], float]
 
 
-def all_rows(lesson: Lesson) -> torch.Tensor:
-    return torch.cat([lesson.x_L, lesson.x_U])
+def all_rows(task: TrainingTask) -> torch.Tensor:
+    return torch.cat([task.x_L, task.x_U])
 
 
 def test_it_learns_what_its_sources_teach_and_starts_from_its_kin(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     kin, other = make_source("right"), make_source("small", architecture="cnn-small")
-    learned = fit_graft(make_lesson([other, kin]))
-    assert accuracy(learned) > 0.9
-    assert learned.used == (other, kin)
-    assert learned.figures["started_from_source"] == 1.0
-    assert fit_graft(make_lesson([other])).figures["started_from_source"] == 0.0
+    trained_model = fit_graft(make_task([other, kin]))
+    assert accuracy(trained_model) > 0.9
+    assert trained_model.used == (other, kin)
+    assert trained_model.figures["started_from_source"] == 1.0
+    assert fit_graft(make_task([other])).figures["started_from_source"] == 0.0
 
 
 def test_a_misled_source_is_set_right_by_the_labels(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
-    lesson = make_lesson([make_source("misled", shift=1)])
-    assert accuracy(fit_graft(lesson)) > 0.9
-    assert accuracy(fit_graft(lesson, without=("heads",))) < 0.6
+    task = make_task([make_source("misled", shift=1)])
+    assert accuracy(fit_graft(task)) > 0.9
+    assert accuracy(fit_graft(task, without=("heads",))) < 0.6
 
 
-def test_it_needs_a_source(make_lesson: MakeLesson) -> None:
+def test_it_needs_a_source(make_task: MakeTask) -> None:
     with pytest.raises(TransportError, match="at least one source"):
-        fit_graft(make_lesson())
+        fit_graft(make_task())
 
 
 def test_without_unlabelled_rows_it_learns_from_the_labels(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
-    lesson = make_lesson([make_source("right")])
-    learned = fit_graft(replace(lesson, x_U=lesson.x_U[:0], hidden_y_U=lesson.hidden_y_U[:0]))
-    assert accuracy(learned) > 0.9
+    task = make_task([make_source("right")])
+    trained_model = fit_graft(replace(task, x_U=task.x_U[:0], hidden_y_U=task.hidden_y_U[:0]))
+    assert accuracy(trained_model) > 0.9
 
 
 def test_every_source_teaches_as_it_came_and_renormalised(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     source = make_source("right")
-    lesson = make_lesson([source])
-    x = all_rows(lesson)
-    teachers = adapt_teachers(lesson, x)
+    task = make_task([source])
+    x = all_rows(task)
+    teachers = adapt_teachers(task, x)
     as_it_came, renormalised = teachers.sources
     torch.testing.assert_close(teachers.features_TNF[0], features_in_batches(source.network, x))
     assert as_it_came.network is source.network
     assert not torch.allclose(teachers.features_TNF[0], teachers.features_TNF[1], atol=1e-3)
     assert renormalised.domain_id == source.domain_id
-    assert len(adapt_teachers(lesson, x, without=("norms",)).sources) == 1
+    assert len(adapt_teachers(task, x, without=("norms",)).sources) == 1
 
 
 def test_the_start_is_the_kin_that_agrees_most_with_its_new_head(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     small, kin = make_source("small", architecture="cnn-small"), make_source("right")
-    lesson = make_lesson([small, kin])
-    x = all_rows(lesson)
-    teachers = adapt_teachers(lesson, x)  # small, kin, small renormalised, kin renormalised
+    task = make_task([small, kin])
+    x = all_rows(task)
+    teachers = adapt_teachers(task, x)  # small, kin, small renormalised, kin renormalised
     for place, agreement in ((1, [0.9, 0.8, 0.9, 0.7]), (3, [0.9, 0.6, 0.9, 0.7])):
-        start = grafted_start(lesson, teachers, torch.tensor(agreement))
+        start = grafted_start(task, teachers, torch.tensor(agreement))
         assert start is not None
         weight_FC = teachers.weight_TFC[place, : start.num_features]
         wanted_NC = start.features(x) @ weight_FC + teachers.bias_TC[place]
@@ -112,30 +118,30 @@ def test_a_source_that_lacks_a_class_has_no_veto() -> None:
 
 
 def test_what_is_agreed_keeps_the_true_labels_before_it_spreads(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
-    lesson = make_lesson([make_source("misled", shift=1)])
-    teachers = adapt_teachers(lesson, all_rows(lesson), without=("heads",))
-    agreed_NC, *_ = agreed_prediction(teachers, lesson, without=("propagation",))
-    assert agreed_NC[: len(lesson.y_L)].argmax(1).tolist() == lesson.y_L.tolist()
-    assert (agreed_NC[len(lesson.y_L) :].argmax(1) == lesson.hidden_y_U).double().mean() < 0.1
+    task = make_task([make_source("misled", shift=1)])
+    teachers = adapt_teachers(task, all_rows(task), without=("heads",))
+    agreed_NC, *_ = agreed_prediction(teachers, task, without=("propagation",))
+    assert agreed_NC[: len(task.y_L)].argmax(1).tolist() == task.y_L.tolist()
+    assert (agreed_NC[len(task.y_L) :].argmax(1) == task.hidden_y_U).double().mean() < 0.1
 
 
-def test_the_odd_one_out_is_not_trusted(make_lesson: MakeLesson, make_source: MakeSource) -> None:
+def test_the_odd_one_out_is_not_trusted(make_task: MakeTask, make_source: MakeSource) -> None:
     right, other, misled = (
         make_source("right"), make_source("other"), make_source("misled", shift=1),
     )  # fmt: skip
-    lesson = make_lesson([right, other, misled])
-    teachers = adapt_teachers(lesson, all_rows(lesson), without=("heads",))
+    task = make_task([right, other, misled])
+    teachers = adapt_teachers(task, all_rows(task), without=("heads",))
 
     def sure(*without: Part) -> float:
         """Mean probability of the true class of U."""
-        agreed_NC, *_ = agreed_prediction(teachers, lesson, without)
-        agreed_UC = agreed_NC[len(lesson.y_L) :]
-        return float(agreed_UC.gather(1, lesson.hidden_y_U[:, None]).mean())
+        agreed_NC, *_ = agreed_prediction(teachers, task, without)
+        agreed_UC = agreed_NC[len(task.y_L) :]
+        return float(agreed_UC.gather(1, task.hidden_y_U[:, None]).mean())
 
     assert sure() > sure("agreement") + 0.01
-    _, agreement_T, _ = agreed_prediction(teachers, lesson)
+    _, agreement_T, _ = agreed_prediction(teachers, task)
     # Each source twice: as it came, then renormalised.
     assert agreement_T.reshape(2, 3).argmin(1).tolist() == [2, 2]
 
@@ -143,7 +149,7 @@ def test_the_odd_one_out_is_not_trusted(make_lesson: MakeLesson, make_source: Ma
 def test_heads_descend_to_the_optimum_of_their_loss() -> None:
     # One source, one feature x = 1, two classes, label 0, weights (0, 0), pull 0.5:
     # with w = w_0 = -w_1 the loss is log(1 + e^-2(w + b)) + 0.5 * 2 w^2; its bias only grows.
-    config = GrowthConfig(head_steps=4000, head_learning_rate=1e-2, head_pull=0.5)
+    config = GraftConfig(head_steps=4000, head_learning_rate=1e-2, head_l2_sp=0.5)
     weight, bias = train_heads(
         torch.ones(1, 1, 1),
         torch.tensor([0]),
@@ -160,25 +166,25 @@ def test_heads_descend_to_the_optimum_of_their_loss() -> None:
 
 
 def test_the_pull_keeps_a_head_near_the_one_that_came(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
-    lesson = make_lesson([make_source("misled", shift=1)])
-    came = adapt_teachers(lesson, all_rows(lesson), without=("heads",)).weight_TFC
+    task = make_task([make_source("misled", shift=1)])
+    came = adapt_teachers(task, all_rows(task), without=("heads",)).weight_TFC
 
     def moved(pull: float) -> float:
-        growth = replace(lesson.config.growth, head_pull=pull)
-        changed = replace(lesson, config=replace(lesson.config, growth=growth))
-        return float((adapt_teachers(changed, all_rows(lesson)).weight_TFC - came).norm())
+        settings = replace(task.config.graft, head_l2_sp=pull)
+        changed = replace(task, config=replace(task.config, graft=settings))
+        return float((adapt_teachers(changed, all_rows(task)).weight_TFC - came).norm())
 
     assert moved(10.0) < 0.2 * moved(0.0)
 
 
 def test_sources_teach_well_from_their_int8_bases(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     exact = make_source("small", architecture="cnn-small")
     payload = encode_payload(exact.architecture, parameters_of(exact.network))
     _, approximate = decode_base(split_payload(payload)[0])
-    task = make_lesson().task
+    task = make_task().task
     base = replace(exact, network=network_from(exact.architecture, task, approximate))
-    assert accuracy(fit_graft(make_lesson([base]))) > 0.9
+    assert accuracy(fit_graft(make_task([base]))) > 0.9

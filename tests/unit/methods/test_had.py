@@ -42,7 +42,7 @@ from graft.lifelong.retention import (
     predict_outputs,
 )
 from graft.methods.baselines import fit_all_labels
-from graft.training import Lesson
+from graft.training import TrainingTask
 
 CLASSES = OutputTask(name="parts", kind="classes", num_outputs=2)
 AMOUNT = OutputTask(name="depth", kind="amount", num_outputs=1)
@@ -88,10 +88,11 @@ def test_the_loss_of_directions_is_one_less_the_mean_dot_product_of_known_pixels
 
 def test_the_loss_map_follows_the_kind() -> None:
     # The teacher's most likely class is 0, then 1; the student gives them 1/4 and 1 - 3/4.
-    taught, student = logits_of([[0.9, 0.2]]), logits_of([[0.25, 0.75]])
+    soft_targets, student = logits_of([[0.9, 0.2]]), logits_of([[0.25, 0.75]])
     expected = [[[2 * math.log(2), 2 * math.log(2)]]]
     torch.testing.assert_close(
-        distillation_map("classes", student, taught), torch.tensor(expected, dtype=torch.float64)
+        distillation_map("classes", student, soft_targets),
+        torch.tensor(expected, dtype=torch.float64),
     )
     amounts = torch.tensor([[[[1.0, 4.0]]]]), torch.tensor([[[[3.0, 3.5]]]])
     torch.testing.assert_close(distillation_map("amount", *amounts), torch.tensor([[[2.0, 0.5]]]))
@@ -180,8 +181,8 @@ def test_the_whole_loss_of_one_old_task() -> None:
     # columns and by 2 on the right two, as in STEP_55: L_sg = 1. All right pixels are one group
     # with the error 2, the left one with 0: L_db = (2 + e + e) / 2.
     error_HW = torch.tensor(STEP_55, dtype=torch.float64)
-    taught = (2 + error_HW)[None, None]
-    loss = had_loss("amount", taught + error_HW, taught, HadConfig())
+    soft_targets = (2 + error_HW)[None, None]
+    loss = had_loss("amount", soft_targets + error_HW, soft_targets, HadConfig())
     assert float(loss) == pytest.approx(1 + (2 + 2 * EPSILON) / 2)
 
 
@@ -197,15 +198,15 @@ def test_the_gradients_are_those_of_finite_differences(
     generator = torch.Generator().manual_seed(3)
     shape = (2, channels, *spatial)
     student = torch.rand(shape, dtype=torch.float64, generator=generator).requires_grad_()
-    taught = torch.rand(shape, dtype=torch.float64, generator=generator)
+    soft_targets = torch.rand(shape, dtype=torch.float64, generator=generator)
     if kind == "direction":
-        taught = nn.functional.normalize(taught, dim=1)
+        soft_targets = nn.functional.normalize(soft_targets, dim=1)
     config = HadConfig(variant=variant)
 
     def loss_of(output: Tensor) -> Tensor:
         if kind == "direction":
             output = nn.functional.normalize(output, dim=1)
-        return had_loss(kind, output, taught, config)
+        return had_loss(kind, output, soft_targets, config)
 
     if (variant, kind) == ("released", "classes"):
         # Its softmax takes no gradient, so differences of the loss are not what autograd gives.
@@ -225,39 +226,39 @@ RELEASED = HadConfig(variant="released")
 def test_the_released_balance_of_classes_favours_what_is_easy() -> None:
     # Two vectors a class: class 0 with losses of ln 2 twice, class 1 with 2 ln 2 and 4 ln 2,
     # geometric mean sqrt(8) ln 2. Weighed by softmax(-l), then divided by the two classes.
-    taught = logits_of([[0.9, 0.9, 0.1, 0.1]])[0, :, 0].T
+    soft_targets = logits_of([[0.9, 0.9, 0.1, 0.1]])[0, :, 0].T
     student = logits_of([[0.5, 0.5, 0.75, 1 - 2**-4]])[0, :, 0].T
     easy, hard = math.log(2), math.sqrt(8) * math.log(2)
     share = math.exp(-easy) / (math.exp(-easy) + math.exp(-hard))
     expected = (share * easy + (1 - share) * hard) / 2
-    assert float(had_loss("classes", student, taught, RELEASED)) == pytest.approx(expected)
+    assert float(had_loss("classes", student, soft_targets, RELEASED)) == pytest.approx(expected)
 
 
 def test_the_released_balance_counts_an_absent_class_as_a_loss_of_zero() -> None:
     # Only class 0 is taught, with the loss ln 2: softmax(-(ln 2, 0)) = (1/3, 2/3).
-    taught, student = logits_of([[0.9]])[0, :, 0].T, logits_of([[0.5]])[0, :, 0].T
+    soft_targets, student = logits_of([[0.9]])[0, :, 0].T, logits_of([[0.5]])[0, :, 0].T
     expected = (math.log(2) / 3 + 0) / 2
-    assert float(had_loss("classes", student, taught, RELEASED)) == pytest.approx(expected)
+    assert float(had_loss("classes", student, soft_targets, RELEASED)) == pytest.approx(expected)
 
 
 def test_the_released_balance_of_amounts_adds_arithmetic_means_by_the_students_own_level() -> None:
     # The student's 0.1 and 0.3 lie below 0.5, errors 1 and 2; its 0.9 above, error 5.
     student = torch.tensor([[0.1], [0.3], [0.9]], dtype=torch.float64)
-    taught = student + torch.tensor([[1.0], [2.0], [5.0]])
-    assert float(had_loss("amount", student, taught, RELEASED)) == pytest.approx(1.5 + 5)
+    soft_targets = student + torch.tensor([[1.0], [2.0], [5.0]])
+    assert float(had_loss("amount", student, soft_targets, RELEASED)) == pytest.approx(1.5 + 5)
 
 
 def test_the_released_salience_of_classes_divides_by_all_pixels() -> None:
     # Student and teacher agree but for one pixel in the middle of 5 x 5; its loss map has edges
     # all round, and the pixels at the salient ones hold no loss or nearly none.
     probability = [[0.9] * 5 for _ in range(5)]
-    taught = logits_of(probability)
+    soft_targets = logits_of(probability)
     probability[2] = [0.9, 0.9, 0.1, 0.9, 0.9]
     student = logits_of(probability)
-    loss = distillation_map("classes", student, taught)
+    loss = distillation_map("classes", student, soft_targets)
     salient = salient_pixels(loss, 0.9, pad_mode="constant")
-    balanced = had_loss("classes", student.flatten(2)[0].T, taught.flatten(2)[0].T, RELEASED)
-    whole = had_loss("classes", student, taught, RELEASED)
+    balanced = had_loss("classes", student.flatten(2)[0].T, soft_targets.flatten(2)[0].T, RELEASED)
+    whole = had_loss("classes", student, soft_targets, RELEASED)
     assert salient.sum() == 4  # above, below, left and right of it, where Sobel gives most
     assert float(whole - balanced) == pytest.approx(4 * -math.log(0.9) / 25)
 
@@ -265,13 +266,17 @@ def test_the_released_salience_of_classes_divides_by_all_pixels() -> None:
 def test_the_released_salience_of_directions_is_negative_where_the_paper_has_no_loss() -> None:
     # The student is right everywhere. The loss map is level, but zero padding makes an edge of
     # the rim's 4 * 47 pixels, and the products of all 48 * 48 are divided by three times those.
-    taught = torch.zeros(1, 3, 48, 48, dtype=torch.float64)
-    taught[:, 2] = 1
+    soft_targets = torch.zeros(1, 3, 48, 48, dtype=torch.float64)
+    soft_targets[:, 2] = 1
     salience = 1 - 48 * 48 / (3 * 4 * 47)
     # Every channel mean, 1/3, is below 0.5: one group with 1 - 1/3, and 1 for the empty one.
-    assert float(had_loss("direction", taught, taught, RELEASED)) == pytest.approx(5 / 3 + salience)
+    assert float(had_loss("direction", soft_targets, soft_targets, RELEASED)) == pytest.approx(
+        5 / 3 + salience
+    )
     assert 5 / 3 + salience < 0
-    assert float(had_loss("direction", taught, taught, HadConfig())) == pytest.approx(EPSILON)
+    assert float(had_loss("direction", soft_targets, soft_targets, HadConfig())) == pytest.approx(
+        EPSILON
+    )
 
 
 def test_an_unknown_variant_is_refused() -> None:
@@ -475,7 +480,7 @@ def test_a_domain_that_grows_for_two_rounds_keeps_its_first_head() -> None:
     # Round 0 has labelled activities; the later rounds have other windows of the same person,
     # labelled with nothing but the new output: where gravity points, how fast the sensor turns.
     first_rows, second_rows, third_rows = (split.train_N[place::3] for place in range(3))
-    lesson = Lesson(
+    task = TrainingTask(
         task=IMU_TASK,
         architecture="cnn-small",
         x_L=x[first_rows],
@@ -486,7 +491,7 @@ def test_a_domain_that_grows_for_two_rounds_keeps_its_first_head() -> None:
         seed=0,
         hidden_y_U=y[:0],
     )
-    round_0 = headed(fit_all_labels(lesson).network, ACTIVITY)
+    round_0 = headed(fit_all_labels(task).network, ACTIVITY)
     gravity = nn.functional.normalize(x[:, :3].mean(2), dim=1)
     turning = x[:, 3:].abs().mean((1, 2))[:, None]
 

@@ -35,12 +35,12 @@ from graft.models.zoo import (
     offered_architectures,
     parameters_of,
 )
-from graft.training import Learned, Lesson, Source
+from graft.training import Source, TrainedModel, TrainingTask
 
 # B samples, C classes, W width of the ensemble feature.
-MakeLesson = Callable[..., Lesson]
+MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
-Accuracy = Callable[[Learned], float]
+Accuracy = Callable[[TrainedModel], float]
 WINDOWS = Task(name="w", modality="imu", sample_shape=(6, 16), classes=tuple("abc"))
 IMAGES = Task(name="i", modality="image", sample_shape=(1, 8, 8), classes=tuple("abc"))
 TRAINING = TrainingConfig(epochs=1_000, max_steps=6, batch_size=8)
@@ -204,10 +204,10 @@ def test_both_learn_unless_the_teacher_is_frozen() -> None:
     assert not teacher.training
     assert not same(teacher.network, untrained)
     assert not same(teacher.network.encoder.lstm_2, untrained.encoder.lstm_2)
-    taught, fixed = pair(frozen)
+    soft_targets, fixed = pair(frozen)
     assert same(fixed.network, untrained)  # its running statistics too
-    assert not same(taught.network, build_network("mlp-500", WINDOWS, seed=0))
-    assert not same(taught.network, student.network)
+    assert not same(soft_targets.network, build_network("mlp-500", WINDOWS, seed=0))
+    assert not same(soft_targets.network, student.network)
 
 
 def test_the_ensemble_of_a_frozen_teacher_stays_and_the_students_moves() -> None:
@@ -226,50 +226,47 @@ def test_dropout_and_batches_come_from_the_seed() -> None:
 
 
 def test_without_an_exchange_the_student_learns_from_labels_alone(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
-    lesson = make_lesson([make_source("right")], max_steps=10)
+    task = make_task([make_source("right")], max_steps=10)
     student, teacher = (
-        Learner(copy.deepcopy(network), "mlp", lesson.x_L, 128, 0)
-        for network in (
-            build_network("mlp", lesson.task, lesson.seed),
-            make_source("right").network,
-        )
+        Learner(copy.deepcopy(network), "mlp", task.x_L, 128, 0)
+        for network in (build_network("mlp", task.task, task.seed), make_source("right").network)
     )
     learn_mutually(
         student,
         teacher,
-        lesson.x_L,
-        lesson.y_L,
-        lesson.config.training,
-        lesson.seed,
+        task.x_L,
+        task.y_L,
+        task.config.training,
+        task.seed,
         MutualConfig(exchange=0.0),
-        num_unlabelled=len(lesson.x_U),
+        num_unlabelled=len(task.x_U),
     )
-    assert same(student.network, fit_label_only(lesson).network)
+    assert same(student.network, fit_label_only(task).network)
 
 
 def test_the_best_source_teaches_and_stays_as_it_was_sent(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     right, misled = make_source("right"), make_source("misled", shift=1)
     before = copy.deepcopy(right.network)
-    learned = fit_hmkd(make_lesson([misled, right]))
-    assert learned.used == (right,)
-    assert accuracy(learned) > 0.9
+    trained_model = fit_hmkd(make_task([misled, right]))
+    assert trained_model.used == (right,)
+    assert accuracy(trained_model) > 0.9
     assert same(right.network, before)
 
 
 def test_the_target_knows_the_classes_that_it_has_labels_of(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
-    lesson = make_lesson([make_source("right")], labels=(0, 1) * 6, max_steps=2)
-    assert fit_hmkd(lesson).mask_C.tolist() == [True, True, False]
+    task = make_task([make_source("right")], labels=(0, 1) * 6, max_steps=2)
+    assert fit_hmkd(task).mask_C.tolist() == [True, True, False]
 
 
-def test_it_needs_a_source(make_lesson: MakeLesson) -> None:
+def test_it_needs_a_source(make_task: MakeTask) -> None:
     with pytest.raises(TransportError, match="at least one source"):
-        fit_hmkd(make_lesson())
+        fit_hmkd(make_task())
 
 
 def dropouts(network: Network) -> list[float]:
@@ -287,10 +284,10 @@ def test_the_dense_student_is_the_one_of_the_paper_and_only_on_request() -> None
     assert offered_architectures(WINDOWS, ("mlp-500",)) == ("mlp-500",)
 
 
-def test_a_network_with_dropout_learns_the_same_from_the_same_seed(make_lesson: MakeLesson) -> None:
-    lesson = replace(make_lesson(max_steps=5), architecture="mlp-500")
+def test_a_network_with_dropout_learns_the_same_from_the_same_seed(make_task: MakeTask) -> None:
+    task = replace(make_task(max_steps=5), architecture="mlp-500")
     made = []
     for stranger in (1, 2):
         torch.manual_seed(stranger)
-        made.append(parameters_of(fit_label_only(lesson).network))
+        made.append(parameters_of(fit_label_only(task).network))
     assert all(np.array_equal(made[0][name], made[1][name]) for name in made[0])

@@ -24,12 +24,12 @@ from graft.methods.kacfl import (
     teach_soft_targets,
 )
 from graft.models.zoo import Network, build_network, parameters_of
-from graft.training import Learned, Lesson, Source
+from graft.training import Source, TrainedModel, TrainingTask
 
 # B samples, C classes, F features, H common features.
-MakeLesson = Callable[..., Lesson]
+MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
-Accuracy = Callable[[Learned], float]
+Accuracy = Callable[[TrainedModel], float]
 SEED = 3
 gradcheck: Callable[..., bool] = torch.autograd.gradcheck
 
@@ -155,54 +155,56 @@ def test_a_space_is_as_wide_as_published() -> None:
 
 @pytest.mark.parametrize("fit", [fit_kacfl, fit_soft_targets])
 def test_disjoint_teachers_make_one_student_of_all_classes_without_a_label(
-    make_lesson: MakeLesson,
+    make_task: MakeTask,
     make_source: MakeSource,
     accuracy: Accuracy,
-    fit: Callable[[Lesson], Learned],
+    fit: Callable[[TrainingTask], TrainedModel],
 ) -> None:
     sources = [
         knowing(make_source("right"), True, True, False),
         knowing(make_source("other"), False, False, True),
     ]
-    lesson = make_lesson(sources)
-    learned = fit(lesson)
-    assert learned.mask_C.all()
-    assert learned.used == lesson.sources
-    assert accuracy(learned) > 0.9  # either teacher alone is right on 2/3 or 1/3
-    mislabelled = replace(lesson, y_L=(lesson.y_L + 1) % 3)
-    assert same(fit(mislabelled).network, learned.network)
+    task = make_task(sources)
+    trained_model = fit(task)
+    assert trained_model.mask_C.all()
+    assert trained_model.used == task.sources
+    assert accuracy(trained_model) > 0.9  # either teacher alone is right on 2/3 or 1/3
+    mislabelled = replace(task, y_L=(task.y_L + 1) % 3)
+    assert same(fit(mislabelled).network, trained_model.network)
 
 
 @pytest.mark.parametrize("fit", [fit_kacfl, fit_soft_targets])
 def test_a_student_knows_what_its_teachers_know_whatever_is_labelled(
-    make_lesson: MakeLesson, make_source: MakeSource, fit: Callable[[Lesson], Learned]
+    make_task: MakeTask, make_source: MakeSource, fit: Callable[[TrainingTask], TrainedModel]
 ) -> None:
-    lesson = make_lesson([knowing(make_source("right"), True, False, True)], max_steps=2)
-    assert fit(lesson).mask_C.tolist() == [True, False, True]
+    task = make_task([knowing(make_source("right"), True, False, True)], max_steps=2)
+    assert fit(task).mask_C.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("fit", [fit_kacfl, fit_soft_targets])
-def test_it_needs_a_teacher(make_lesson: MakeLesson, fit: Callable[[Lesson], Learned]) -> None:
+def test_it_needs_a_teacher(
+    make_task: MakeTask, fit: Callable[[TrainingTask], TrainedModel]
+) -> None:
     with pytest.raises(TransportError, match="at least one source"):
-        fit(make_lesson())
+        fit(make_task())
 
 
 def test_without_the_feature_terms_it_is_soft_target_distillation(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
-    lesson = make_lesson([make_source("right"), make_source("misled", shift=1)])
+    task = make_task([make_source("right"), make_source("misled", shift=1)])
     training = TrainingConfig(max_steps=8, batch_size=16)
-    plain, bare, whole = (build_network("cnn-small", lesson.task, SEED) for _ in range(3))
-    teach_soft_targets(plain, lesson.sources, lesson.x_U, training, SEED)
+    plain, bare, whole = (build_network("cnn-small", task.task, SEED) for _ in range(3))
+    teach_soft_targets(plain, task.sources, task.x_U, training, SEED)
     off = CommonFeatureConfig(feature_weight=0.0)
-    teach_common_features(bare, lesson.sources, lesson.x_U, training, SEED, off)
-    teach_common_features(whole, lesson.sources, lesson.x_U, training, SEED)
+    teach_common_features(bare, task.sources, task.x_U, training, SEED, off)
+    teach_common_features(whole, task.sources, task.x_U, training, SEED)
     assert same(plain, bare)
     assert not same(plain, whole)
 
 
 def test_every_batch_has_one_size(
-    make_lesson: MakeLesson, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+    make_task: MakeTask, make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     common_loss = CommonSpace.common_loss
@@ -212,8 +214,8 @@ def test_every_batch_has_one_size(
         return common_loss(self, student_BF, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(CommonSpace, "common_loss", counted)
-    lesson = make_lesson([make_source("right")])
-    student = build_network("mlp", lesson.task, SEED)
+    task = make_task([make_source("right")])
+    student = build_network("mlp", task.task, SEED)
     training = TrainingConfig(max_steps=9, batch_size=16)
-    teach_common_features(student, lesson.sources, lesson.x_U[:37], training, SEED)
+    teach_common_features(student, task.sources, task.x_U[:37], training, SEED)
     assert sizes == [16] * 9  # 37 is no multiple of 16: what is left begins the next pass

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.core.config import FusionConfig
+from graft.core.config import HatConfig
 from graft.core.records import Task
 from graft.methods.hat.mixer import Mixer, holdout_folds, mixer_loss, stack_features
 from graft.models.zoo import build_network
@@ -33,7 +33,7 @@ def source(place: int, known: Known = (True,) * 4, architecture: str = "mlp") ->
 def fuse(sources: list[Source]) -> tuple[Mixer, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The mixer, the sources' features, and what it made of one random batch."""
     torch.manual_seed(0)
-    mixer = Mixer(sources, TARGET_FEATURES, REPLICAS, FusionConfig(), seed=1)
+    mixer = Mixer(sources, TARGET_FEATURES, REPLICAS, HatConfig(), seed=1)
     sources_SBF = stack_features(sources, torch.randn(BATCH, *TASK.sample_shape))
     fused_RBC, mixture_RBS = mixer(torch.randn(BATCH, TARGET_FEATURES), sources_SBF)
     return mixer, sources_SBF, fused_RBC.detach(), mixture_RBS.detach()
@@ -76,7 +76,7 @@ def test_the_order_of_the_sources_does_not_decide_what_is_stacked() -> None:
 
 def test_the_target_is_not_trained_by_the_mixer_but_the_mixer_is() -> None:
     sources = [source(0), source(1)]
-    mixer = Mixer(sources, TARGET_FEATURES, REPLICAS, FusionConfig(), seed=1)
+    mixer = Mixer(sources, TARGET_FEATURES, REPLICAS, HatConfig(), seed=1)
     target_BF = torch.randn(BATCH, TARGET_FEATURES, requires_grad=True)
     sources_SBF = stack_features(sources, torch.randn(BATCH, *TASK.sample_shape))
     fused_RBC, _ = mixer(target_BF, sources_SBF)
@@ -86,8 +86,8 @@ def test_the_target_is_not_trained_by_the_mixer_but_the_mixer_is() -> None:
     for parameter in [*mixer.own_parameters(), *mixer.head_parameters()]:
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
-    for taught in sources:  # the heads are copies: the source itself stays as it was sent
-        assert taught.network.head.weight.grad is None
+    for soft_targets in sources:  # the heads are copies: the source itself stays as it was sent
+        assert soft_targets.network.head.weight.grad is None
 
 
 def test_equal_seeds_make_equal_mixers() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graft.methods.blocks.weight_cap import cap_shares, cap_teachers
+from graft.methods.blocks.weight_cap import cap_teachers, cap_weights
 
 
 @pytest.mark.parametrize(
@@ -19,14 +19,14 @@ from graft.methods.blocks.weight_cap import cap_shares, cap_teachers
 def test_what_is_cut_goes_to_the_others(
     shares: list[float], cap: float, wanted: list[float]
 ) -> None:
-    capped_S = cap_shares(torch.tensor(shares), cap)
+    capped_S = cap_weights(torch.tensor(shares), cap)
     torch.testing.assert_close(capped_S, torch.tensor(wanted))
 
 
 def test_rows_are_capped_by_themselves_and_gradients_pass() -> None:
     logits = torch.randn(7, 5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     shares = torch.softmax(4 * logits, dim=-1)
-    capped = cap_shares(shares, 0.4)
+    capped = cap_weights(shares, 0.4)
     torch.testing.assert_close(capped.sum(-1), torch.ones(7, 5))
     assert float(capped.detach().max()) <= 0.4 + 1e-6
     within = (shares.detach() <= 0.4).all(-1)

@@ -11,12 +11,12 @@ import torch
 from graft.errors import TransportError
 from graft.methods.baselines import fit_best_source, fit_finetuned_source
 from graft.methods.shot import cluster_labels, fit_shot, information_loss
-from graft.training import Learned, Lesson, Source
+from graft.training import Source, TrainedModel, TrainingTask
 
 # S sources, U unlabelled samples, B a batch, C classes, F features.
-MakeLesson = Callable[..., Lesson]
+MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
-Accuracy = Callable[[Learned], float]
+Accuracy = Callable[[TrainedModel], float]
 LN2, LN3 = math.log(2), math.log(3)
 
 
@@ -75,53 +75,53 @@ def test_spaces_are_weighed_by_their_sources_share(
     assert labels_U.tolist() == wanted
 
 
-def turned(lesson: Lesson, degrees: float) -> Lesson:
-    """The lesson with its two channels turned, as a sensor worn another way round."""
+def turned(task: TrainingTask, degrees: float) -> TrainingTask:
+    """The training task with its two channels turned, as a sensor worn another way round."""
     angle = math.radians(degrees)
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     return replace(
-        lesson,
-        x_L=torch.einsum("ij,njt->nit", turn, lesson.x_L),
-        x_U=torch.einsum("ij,njt->nit", turn, lesson.x_U),
+        task,
+        x_L=torch.einsum("ij,njt->nit", turn, task.x_L),
+        x_U=torch.einsum("ij,njt->nit", turn, task.x_U),
     )
 
 
 def test_unlabelled_samples_keep_a_class_that_no_label_shows(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     # Turned by 55 degrees, and the third class without a label: what is known of it can only
     # come from the source and from U.
-    lesson = turned(make_lesson([make_source("right")], labels=(0, 1) * 6, max_steps=120), 55)
+    task = turned(make_task([make_source("right")], labels=(0, 1) * 6, max_steps=120), 55)
 
-    def right_on_u(learned: Learned) -> float:
+    def right_on_u(trained_model: TrainedModel) -> float:
         with torch.no_grad():
-            predicted_U = learned.network(lesson.x_U).argmax(1)
-        return float((predicted_U == lesson.hidden_y_U).double().mean())
+            predicted_U = trained_model.network(task.x_U).argmax(1)
+        return float((predicted_U == task.hidden_y_U).double().mean())
 
-    moved = right_on_u(fit_shot(lesson))
+    moved = right_on_u(fit_shot(task))
     assert moved > 0.95
-    assert moved > right_on_u(fit_finetuned_source(lesson))
+    assert moved > right_on_u(fit_finetuned_source(task))
 
 
 def test_the_head_moves_only_where_a_label_is_new_to_it(
-    make_lesson: MakeLesson, make_source: MakeSource
+    make_task: MakeTask, make_source: MakeSource
 ) -> None:
     right = make_source("right")
     partial = replace(right, mask_C=np.array([True, True, False]))
     for source, moves in ((right, False), (partial, True)):
-        learned = fit_shot(make_lesson([source], max_steps=5))
-        same = torch.equal(learned.network.head.weight, right.network.head.weight)
+        trained_model = fit_shot(make_task([source], max_steps=5))
+        same = torch.equal(trained_model.network.head.weight, right.network.head.weight)
         assert same != moves
-        assert learned.mask_C.all()
+        assert trained_model.mask_C.all()
 
 
 def test_it_starts_from_the_best_and_needs_one(
-    make_lesson: MakeLesson, make_source: MakeSource, accuracy: Accuracy
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
 ) -> None:
     right, misled = make_source("right"), make_source("misled", shift=1)
-    lesson = make_lesson([misled, right])
-    learned = fit_shot(lesson)
-    assert learned.used == fit_best_source(lesson).used == (right,)
-    assert accuracy(learned) > 0.9
+    task = make_task([misled, right])
+    trained_model = fit_shot(task)
+    assert trained_model.used == fit_best_source(task).used == (right,)
+    assert accuracy(trained_model) > 0.9
     with pytest.raises(TransportError, match="at least one source"):
-        fit_shot(make_lesson())
+        fit_shot(make_task())

@@ -15,8 +15,8 @@ from graft.devices.classes import DeviceClass, Pace
 from graft.methods import find_method
 from graft.methods.cost import read_all
 from graft.models.zoo import build_network, network_cost
-from graft.training import Learned, Lesson, Prototypes, Source, count_steps
-from graft.training.cost import LessonShape, Reading, Training, Work, work_seconds
+from graft.training import Prototypes, Source, TrainedModel, TrainingTask, count_steps
+from graft.training.cost import ComputeCost, Reading, Training, WorkloadShape, compute_seconds
 
 TASK = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
 SOURCES = ("mlp", "cnn-medium", "cnn-small", "cnn-medium")
@@ -48,7 +48,7 @@ def source(place: int, architecture: str) -> Source:
     )
 
 
-def lesson(architecture: str, num_labelled: int, num_unlabelled: int, max_steps: int) -> Lesson:
+def task(architecture: str, num_labelled: int, num_unlabelled: int, max_steps: int) -> TrainingTask:
     config = ExpansionConfig()
     x = torch.randn(
         num_labelled + num_unlabelled, *TASK.sample_shape,
@@ -56,7 +56,7 @@ def lesson(architecture: str, num_labelled: int, num_unlabelled: int, max_steps:
     )  # fmt: skip
     y = torch.arange(len(x)) % TASK.num_classes
     centroids_CF = np.ones((TASK.num_classes, 64), np.float32)
-    return Lesson(
+    return TrainingTask(
         task=TASK,
         architecture=architecture,
         x_L=x[:num_labelled],
@@ -66,7 +66,7 @@ def lesson(architecture: str, num_labelled: int, num_unlabelled: int, max_steps:
         config=replace(config, training=replace(config.training, max_steps=max_steps)),
         seed=1,
         hidden_y_U=y[num_labelled:],
-        group=source(9, architecture),
+        average=source(9, architecture),
         prototypes=tuple(
             Prototypes(model_id="0" * 64, domain_id=f"s{place}", centroids_CF=centroids_CF)
             for place in range(NUM_PROTOTYPES)
@@ -74,15 +74,17 @@ def lesson(architecture: str, num_labelled: int, num_unlabelled: int, max_steps:
     )
 
 
-def shape_of(taken: Lesson, learned: Learned) -> LessonShape:
+def shape_of(taken: TrainingTask, trained_model: TrainedModel) -> WorkloadShape:
     architecture_of = {each.domain_id: each.architecture for each in taken.sources}
-    return LessonShape(
+    return WorkloadShape(
         task=TASK,
         config=taken.config,
         architecture=taken.architecture,
-        learned=learned.architecture,
+        trained_model=trained_model.architecture,
         sources=SOURCES,
-        used=tuple(architecture_of.get(each.domain_id, "cnn-medium") for each in learned.used),
+        used=tuple(
+            architecture_of.get(each.domain_id, "cnn-medium") for each in trained_model.used
+        ),
         prototypes=NUM_PROTOTYPES,
         num_labelled=len(taken.x_L),
         num_unlabelled=len(taken.x_U),
@@ -92,24 +94,24 @@ def shape_of(taken: Lesson, learned: Learned) -> LessonShape:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("architecture", ["cnn-small", "mlp"])
 def test_flops_and_operations_are_those_of_the_fit(name: str, architecture: str) -> None:
-    taken = lesson(architecture, num_labelled=12, num_unlabelled=60, max_steps=30)
+    taken = task(architecture, num_labelled=12, num_unlabelled=60, max_steps=30)
     method = find_method(name)
     with FlopCounterMode(display=False) as flops:
-        learned = method.fit(taken)
+        trained_model = method.fit(taken)
     with OperationCount() as operations:
         method.fit(taken)
-    work = method.work(shape_of(taken, learned))
-    assert work.total_flops(TASK) == pytest.approx(flops.get_total_flops(), rel=0.15)
+    cost = method.cost(shape_of(taken, trained_model))
+    assert cost.total_flops(TASK) == pytest.approx(flops.get_total_flops(), rel=0.15)
     # A step of a network alone, with its loss and Adam, is about 70 operations.
-    told = work.operations + 70 * sum(part.steps for part in work.trained)
-    if learned.architecture == taken.architecture and work.trained:
+    told = cost.operations + 70 * sum(part.steps for part in cost.trained)
+    if trained_model.architecture == taken.architecture and cost.trained:
         assert told == pytest.approx(operations.calls, rel=0.35)
 
 
-def test_a_lesson_counts_steps_as_training_does() -> None:
-    taken = lesson("mlp", num_labelled=12, num_unlabelled=60, max_steps=30)
-    shape = LessonShape(
-        task=TASK, config=taken.config, architecture="mlp", learned="mlp", num_labelled=12,
+def test_a_training_task_counts_steps_as_training_does() -> None:
+    taken = task("mlp", num_labelled=12, num_unlabelled=60, max_steps=30)
+    shape = WorkloadShape(
+        task=TASK, config=taken.config, architecture="mlp", trained_model="mlp", num_labelled=12,
         num_unlabelled=60,
     )  # fmt: skip
     # 72 rows in batches of 32 are 3 steps an epoch; 30 steps are 10 epochs.
@@ -119,32 +121,32 @@ def test_a_lesson_counts_steps_as_training_does() -> None:
 
 
 def test_compute_seconds_are_flops_over_what_the_device_reaches() -> None:
-    cost = network_cost("mlp", TASK)
-    work = Work(
+    mlp = network_cost("mlp", TASK)
+    cost = ComputeCost(
         trained=(Training(architecture="mlp", steps=10, rows=32),),
         read=(Reading(architecture="mlp", rows=100),),
         flops=5e6,
         operations=1_000,
     )
-    total = 320 * cost.training_flops_per_sample + 100 * cost.flops_per_sample + 5e6
-    assert work.total_flops(TASK) == total
+    total = 320 * mlp.training_flops_per_sample + 100 * mlp.flops_per_sample + 5e6
+    assert cost.total_flops(TASK) == total
     plain = DeviceClass(name="d", memory_bytes=1, flops_per_s=1e9, source="test", efficiency=0.25)
-    assert work_seconds(work, TASK, plain) == pytest.approx(total / (1e9 * 0.25))
+    assert compute_seconds(cost, TASK, plain) == pytest.approx(total / (1e9 * 0.25))
     measured = replace(
         plain,
         operation_s=1e-5,
         architectures={"mlp": Pace(training=0.5, inference=0.1, step_s=0.002)},
     )
     wanted = (
-        320 * cost.training_flops_per_sample / (1e9 * 0.5) + 10 * 0.002
-        + 100 * cost.flops_per_sample / (1e9 * 0.1)
+        320 * mlp.training_flops_per_sample / (1e9 * 0.5) + 10 * 0.002
+        + 100 * mlp.flops_per_sample / (1e9 * 0.1)
         + 5e6 / (1e9 * 0.25) + 1_000 * 1e-5
     )  # fmt: skip
-    assert work_seconds(work, TASK, measured) == pytest.approx(wanted)
+    assert compute_seconds(cost, TASK, measured) == pytest.approx(wanted)
 
 
 def test_works_add_up() -> None:
-    one, other = read_all(["mlp"], 10), Work(flops=3.0)
+    one, other = read_all(["mlp"], 10), ComputeCost(flops=3.0)
     assert (one + other).total_flops(TASK) == one.total_flops(TASK) + 3.0
 
 

@@ -1,8 +1,8 @@
 """A run folder made of real records, small enough to work its figures out by hand.
 
-Round 1 holds newcomers a and b, round 2 holds c. Accuracies, per newcomer a, b, c:
-hat 0.8, 0.9, 0.7; label-only 0.7, 0.6, 0.8; ship-all 0.6, 0.7, 0.8. Every hat newcomer is
-charged 250 bytes down and 10 up, every ship-all newcomer 1,000 bytes down.
+Round 1 holds target domains a and b, round 2 holds c. Accuracies, per target domain a, b, c:
+hat 0.8, 0.9, 0.7; label-only 0.7, 0.6, 0.8; ship-all 0.6, 0.7, 0.8. Every hat target domain is
+charged 250 bytes down and 10 up, every ship-all target domain 1,000 bytes down.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ ACCURACIES = {
     "label-only": (0.7, 0.6, 0.8),
     "average-kd-all": (0.6, 0.7, 0.8),
 }
-NEWCOMERS = (("a", 1), ("b", 1), ("c", 2))
+TARGETS = (("a", 1), ("b", 1), ("c", 2))
 
 
 def sent(
@@ -51,7 +51,7 @@ def config() -> ExpansionConfig:
 def rows() -> list[ResultRow]:
     made = [ResultRow(domain_id="f", method="founder", round_index=0, accuracy=0.1, macro_f1=0.1)]
     for method, accuracies in ACCURACIES.items():
-        for (domain_id, round_index), accuracy in zip(NEWCOMERS, accuracies, strict=True):
+        for (domain_id, round_index), accuracy in zip(TARGETS, accuracies, strict=True):
             row = ResultRow(
                 domain_id=domain_id, method=method, round_index=round_index,
                 architecture="cnn", device_class="phone", accuracy=accuracy,
@@ -64,7 +64,7 @@ def rows() -> list[ResultRow]:
 @pytest.fixture
 def entries() -> list[LedgerEntry]:
     made = [sent("f", 0, "hat", 7_000_000)]
-    for domain_id, round_index in NEWCOMERS:
+    for domain_id, round_index in TARGETS:
         made += [
             sent(domain_id, round_index, "", 30, phase="profile", up=True),
             sent(domain_id, round_index, "hat", 50, phase="probe"),
@@ -77,7 +77,7 @@ def entries() -> list[LedgerEntry]:
 
 @pytest.fixture
 def with_failure() -> Callable[[Sequence[ResultRow], str, str], list[ResultRow]]:
-    """The rows with one newcomer's outcome under a method turned into a failure."""
+    """The rows with one target domain's outcome under a method turned into a failure."""
 
     def turned(rows: Sequence[ResultRow], domain_id: str, method: str) -> list[ResultRow]:
         failed = ResultRow(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from graft.bench.rows import EvidenceRow
+from graft.bench.rows import BenchmarkRow
 
 PAIRS = ((0, "p"), (0, "q"), (1, "p"), (1, "r"))
 ACCURACIES = {
@@ -12,7 +12,7 @@ ACCURACIES = {
 }
 
 
-def row(**changes: Any) -> EvidenceRow:
+def row(**changes: Any) -> BenchmarkRow:
     """A finished cell; the person is the domain unless told otherwise."""
     cell: dict[str, Any] = {
         "data": "a", "seed": 0, "gamma": 0.1, "num_sources": 5, "method": "main",
@@ -21,11 +21,11 @@ def row(**changes: Any) -> EvidenceRow:
         "config_digest": "c0", "data_digest": "d0",
     }  # fmt: skip
     cell |= changes
-    return EvidenceRow(**{"person": cell["domain_id"], **cell})
+    return BenchmarkRow(**{"person": cell["domain_id"], **cell})
 
 
-def set_rows(data: str = "a", gamma: float = 0.1) -> list[EvidenceRow]:
-    """Three methods on four pairs of seed and newcomer."""
+def set_rows(data: str = "a", gamma: float = 0.1) -> list[BenchmarkRow]:
+    """Three methods on four pairs of seed and target domain."""
     return [
         row(data=data, gamma=gamma, method=method, seed=seed, domain_id=name, accuracy=accuracy)
         for method, accuracies in ACCURACIES.items()

@@ -11,7 +11,7 @@ from graft.report import class_dicts, class_times, read_run, report_page
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 
 
-def newcomers() -> list[ResultRow]:
+def targets() -> list[ResultRow]:
     """A hundred phones done after 1, 2, ... 100 seconds, of which they compute a tenth; one
     gateway that failed."""
     phones = [
@@ -26,8 +26,8 @@ def newcomers() -> list[ResultRow]:
 
 
 def test_percentiles_are_by_nearest_rank_and_late_ones_are_counted() -> None:
-    (phones,) = class_times(newcomers(), "hat", deadline_s=90.0)
-    assert (phones.device_class, phones.newcomers, phones.late) == ("phone", 100, 10)
+    (phones,) = class_times(targets(), "hat", deadline_s=90.0)
+    assert (phones.device_class, phones.targets, phones.late) == ("phone", 100, 10)
     assert phones.simulated_round_s == (50.0, 95.0, 99.0)
     assert phones.simulated_compute_s == (5.0, 9.5, 9.9)
     assert phones.measured_compute_s == (0.05, 0.095, 0.099)
@@ -35,7 +35,7 @@ def test_percentiles_are_by_nearest_rank_and_late_ones_are_counted() -> None:
 
 
 def test_without_a_deadline_none_is_late() -> None:
-    (phones,) = class_times(newcomers(), "hat")
+    (phones,) = class_times(targets(), "hat")
     assert phones.late is None
 
 

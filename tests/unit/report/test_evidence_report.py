@@ -10,25 +10,25 @@ import pytest
 from evidence_rows import row, set_rows
 
 from graft.bench.report import (
-    Evidence,
-    evidence_figures,
+    Matrix,
+    analyse_matrix,
+    matrix_figures,
     overview_grids,
     overview_page,
     rows_command,
     summary_figures,
-    weigh_evidence,
-    write_evidence_report,
+    write_matrix_report,
 )
-from graft.bench.rows import EvidenceRow, read_evidence, write_evidence
+from graft.bench.rows import BenchmarkRow, read_benchmark_rows, write_benchmark_rows
 from graft.bench.tables import ablation_grid, set_grid
 from graft.report.formatting import MINUS, NONE
 
 
-def weigh(rows: Sequence[EvidenceRow]) -> Evidence:
-    return weigh_evidence(rows, main="main", num_sources=5)
+def weigh(rows: Sequence[BenchmarkRow]) -> Matrix:
+    return analyse_matrix(rows, main="main", num_sources=5)
 
 
-def whole_matrix() -> list[EvidenceRow]:
+def whole_matrix() -> list[BenchmarkRow]:
     """Two sets, two gammas, an ablation and a sweep of N_p."""
     rows = [r for data in ("a", "b") for gamma in (0.1, 0.2) for r in set_rows(data, gamma)]
     for seed, name in ((0, "p"), (0, "q"), (1, "p"), (1, "r")):
@@ -44,8 +44,8 @@ def cells(markdown: str, method: str) -> list[str]:
 
 def test_rows_outlive_the_disk(tmp_path: Path) -> None:
     rows = [*set_rows(), row(domain_id="s", accuracy=None, error="DataError", sources=["x", "y"])]
-    write_evidence(rows, tmp_path / "new" / "rows.parquet")
-    again = read_evidence(tmp_path / "new" / "rows.parquet")
+    write_benchmark_rows(rows, tmp_path / "new" / "rows.parquet")
+    again = read_benchmark_rows(tmp_path / "new" / "rows.parquet")
     assert again == sorted(rows, key=lambda r: r.key)
 
 
@@ -61,23 +61,23 @@ def test_a_sets_table_has_every_figure() -> None:
 
 
 def test_the_overview_has_sets_side_by_side_the_gap_and_the_rank() -> None:
-    evidence = weigh(whole_matrix())
-    grid = overview_grids(evidence)[1]
+    matrix = weigh(whole_matrix())
+    grid = overview_grids(matrix)[1]
     assert grid.title == "gamma 0.2"
     # 0.6 of the way on both sets (see test_evidence_summary). Three methods with all-labels
     # left out are two: no ranks at this gamma.
     assert cells(grid.markdown(), "main") == ["main", "75.0 %", "75.0 %", "75.0 %", "60 %", NONE]
 
 
-def test_a_mean_over_fewer_newcomers_is_not_shown_beside_others() -> None:
-    evidence = weigh([*whole_matrix(), row(method="short", gamma=0.2)])
-    grid = overview_grids(evidence)[1]
+def test_a_mean_over_fewer_targets_is_not_shown_beside_others() -> None:
+    matrix = weigh([*whole_matrix(), row(method="short", gamma=0.2)])
+    grid = overview_grids(matrix)[1]
     assert cells(grid.markdown(), "short") == ["short", NONE, NONE, NONE, NONE, NONE]
 
 
 def test_an_ablation_is_told_as_the_change_it_makes() -> None:
-    evidence = weigh(whole_matrix())
-    grid = ablation_grid(evidence.summaries[0.1], "main", 0.1)
+    matrix = weigh(whole_matrix())
+    grid = ablation_grid(matrix.summaries[0.1], "main", 0.1)
     assert grid is not None
     # 0.65 everywhere against 0.8, 0.7, 0.9, 0.6: changes -0.15, -0.05, -0.25, 0.05, mean -0.10.
     main, variant = grid.rows
@@ -85,12 +85,12 @@ def test_an_ablation_is_told_as_the_change_it_makes() -> None:
     change = variant[1].replace(MINUS, "-")
     assert re.fullmatch(r"-10\.0 \(-\d+\.\d to \+\d+\.\d\)", change)
     assert variant[2] == NONE
-    assert ablation_grid(evidence.summaries[0.2], "main", 0.2) is None
+    assert ablation_grid(matrix.summaries[0.2], "main", 0.2) is None
 
 
 def test_every_figure_is_drawn_and_the_same_each_time() -> None:
-    evidence = weigh(whole_matrix())
-    drawn = evidence_figures(evidence)
+    matrix = weigh(whole_matrix())
+    drawn = matrix_figures(matrix)
     assert set(drawn) == {
         "ablations", "sources-main", *(f"{what}-{data}" for data in ("a", "b")
                                        for what in ("accuracy", "bytes", "domains", "gamma")),
@@ -99,13 +99,13 @@ def test_every_figure_is_drawn_and_the_same_each_time() -> None:
         ElementTree.fromstring(svg)
     for name, svg in drawn.items():
         assert ("main-no-heads" in svg) == (name == "ablations"), name
-    assert drawn == evidence_figures(weigh(reversed(whole_matrix())))
+    assert drawn == matrix_figures(weigh(reversed(whole_matrix())))
 
 
 def test_a_ranking_has_its_diagram() -> None:
     rows = [*set_rows(), *(row(method="other", seed=s, domain_id=d, accuracy=0.3)
                            for s, d in ((0, "p"), (0, "q"), (1, "p"), (1, "r")))]  # fmt: skip
-    svg = evidence_figures(weigh(rows))["ranks-gamma0.1"]
+    svg = matrix_figures(weigh(rows))["ranks-gamma0.1"]
     # Ranks by block: main 1, 1, 1, 1.5; label-only 2, 2, 2, 1.5; other 3. 2.343 sqrt(12 / 24).
     assert "mean ranks over 4 blocks, critical difference 1.66" in svg
     for name in ("main  1.12", "1.88", "3.00  other"):
@@ -114,7 +114,7 @@ def test_a_ranking_has_its_diagram() -> None:
 
 def test_the_worst_domain_is_named_by_its_mean_over_seeds() -> None:
     # Gains over label-only: p (0.1 + 0.3) / 2 = 0.2, q 0.2, r 0.
-    svg = evidence_figures(weigh(set_rows()))["domains-a"]
+    svg = matrix_figures(weigh(set_rows()))["domains-a"]
     assert re.search(r"Lowest: r\s\+0\.0,", svg)
     assert re.search(r"p\s\+20\.0", svg)
 
@@ -128,10 +128,10 @@ def test_failures_are_named() -> None:
 
 def test_the_command_names_what_the_rows_hold_and_no_folder() -> None:
     rows = [*set_rows(), row(data="imu", gamma=0.05)]
-    # Set "a" has two newcomers of each seed.
+    # Set "a" has two target domains of each seed.
     assert rows_command(rows) == (
         "graft bench accuracy --data a=FOLDER --data imu --gamma 0.05 --gamma 0.1 "
-        "--seeds 2 --newcomers 2"
+        "--seeds 2 --targets 2"
     )
 
 
@@ -140,7 +140,7 @@ def test_the_folder_holds_tables_figures_and_summary_and_nothing_stale(tmp_path:
     figures.mkdir()
     (figures / "sources-gone.svg").write_text("old")
     (tmp_path / "summary.json").write_text('{"old": {}}')
-    page = write_evidence_report(weigh(whole_matrix()), tmp_path)
+    page = write_matrix_report(weigh(whole_matrix()), tmp_path)
     named = set(re.findall(r"\((figures/[^)]+|[^()]+\.md)\)", page.read_text("utf-8")))
     present = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert present == named | {"overview.md", "summary.json"}

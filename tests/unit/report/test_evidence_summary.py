@@ -1,6 +1,6 @@
 """The matrix in numbers, each worked out by hand.
 
-Set "a" has two seeds and three persons; p is a newcomer of both seeds. Accuracies by pair:
+Set "a" has two seeds and three persons; p is a target domain of both seeds. Accuracies by pair:
 
               (0, p)  (0, q)  (1, p)  (1, r)
 main            0.8     0.7     0.9     0.6     mean 0.75
@@ -13,7 +13,7 @@ import math
 import pytest
 from evidence_rows import row, set_rows
 
-from graft.bench.summary import clustered_interval, methods_in_order, overviews, summarise_evidence
+from graft.bench.summary import clustered_interval, methods_in_order, overviews, summarise_matrix
 from graft.report.summary import mean_interval
 
 # Student's t at 0.975 with one and with two degrees of freedom.
@@ -22,7 +22,7 @@ T1, T2 = 12.7062047, 4.3026527
 
 def summary_of(method: str, rows, **changes):
     cell = {"data": "a", "gamma": 0.1, "main": "main", "num_sources": 5} | changes
-    return next(item for item in summarise_evidence(rows, **cell) if item.method == method)
+    return next(item for item in summarise_matrix(rows, **cell) if item.method == method)
 
 
 def test_one_value_a_person_gives_students_interval() -> None:
@@ -84,7 +84,7 @@ def test_bytes_are_means_and_the_share_of_ship_all_is_paired() -> None:
     assert summary.ship_all_share == pytest.approx(0.1)  # on p alone, which both served
 
 
-def test_a_failed_newcomer_makes_a_method_incomplete_and_counts_in_no_mean() -> None:
+def test_a_failed_target_makes_a_method_incomplete_and_counts_in_no_mean() -> None:
     rows = [*set_rows(), row(seed=1, domain_id="s", method="label-only", accuracy=0.9)]
     rows.append(row(seed=1, domain_id="s", error="DomainEmptyError", accuracy=None))
     main = summary_of("main", rows)
@@ -109,7 +109,7 @@ def test_overviews_average_sets_and_rank_what_lacks_one_last() -> None:
     rows += [row(data="b", method="main", accuracy=0.95, domain_id=name) for name in ("x", "y")]
     rows += [row(data="b", method="label-only", accuracy=0.5, domain_id=n) for n in ("x", "y")]
     summaries = {
-        data: summarise_evidence(rows, data=data, gamma=0.1, main="main", num_sources=5)
+        data: summarise_matrix(rows, data=data, gamma=0.1, main="main", num_sources=5)
         for data in ("a", "b")
     }
     found = overviews(summaries, "main")

@@ -182,7 +182,7 @@ def test_a_run_with_nothing_finished_still_has_a_page(
             failed = with_failure(failed, row.domain_id, row.method)
     page = report_page(read_run(make_run(failed, [])))
     outline(page)
-    assert "No newcomer finished" in page
+    assert "No target domain finished" in page
     outline(report_page(read_run(make_run([], []))))
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
 from graft.report import read_run, report_page
-from graft.report.figures.transfer_graph import lessons_by_round, teaching_figure, teaching_words
+from graft.report.figures.transfer_graph import transfer_figure, transfer_words, transfers_by_round
 from graft.report.page.data import domain_columns, script_json
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 
 
-def taught(rows: Sequence[ResultRow]) -> list[ResultRow]:
+def soft_targets(rows: Sequence[ResultRow]) -> list[ResultRow]:
     """f taught a, b and c; a taught c as well, all under the main method."""
     sources = {"a": ["f"], "b": ["f"], "c": ["f", "a"]}
     return [
@@ -37,10 +37,10 @@ def columns_of(page: str) -> dict[str, Any]:
 def test_every_domain_is_there_with_its_rows_sources_and_bytes(
     make_run: MakeRun, rows: list[ResultRow], entries: list[LedgerEntry]
 ) -> None:
-    data = columns_of(report_page(read_run(make_run(taught(rows), entries))))
+    data = columns_of(report_page(read_run(make_run(soft_targets(rows), entries))))
     assert data["domains"] == ["a", "b", "c", "f"]
     visits, kept = data["visits"], data["rows"]
-    # Founder f first, then a and b of round 1, then c of round 2; three methods each but f.
+    # Initial domain f first, then a and b of round 1, then c of round 2; three methods each but f.
     assert visits["domain"] == [3, 0, 1, 2]
     assert visits["round"] == [0, 1, 1, 2]
     assert len({len(column) for column in kept.values()}) == 1
@@ -64,7 +64,7 @@ def test_a_fusion_is_told_in_thousandths(make_run: MakeRun, rows: list[ResultRow
         )
         if row.source_domains
         else row
-        for row in taught(rows)
+        for row in soft_targets(rows)
     ]
     kept = domain_columns(read_run(make_run(told, [])))["rows"]
     with_sources = [number for number, sources in enumerate(kept["sources"]) if sources]
@@ -95,7 +95,7 @@ def test_no_name_ends_the_script_or_is_an_address() -> None:
 
 
 def test_a_page_of_5000_domains_is_small() -> None:
-    # 3,000 newcomers with two methods and five sources each, and 2,000 founders.
+    # 3,000 target domains with two methods and five sources each, and 2,000 initial domains.
     from graft.core.config import ExpansionConfig
     from graft.report.run import RunRecord
 
@@ -105,11 +105,11 @@ def test_a_page_of_5000_domains_is_small() -> None:
         num_unlabelled=100, compute_s=1.23456, peak_memory_bytes=1_234_567, model_id="f" * 64,
         simulated_compute_s=3.21, simulated_s=12.3,
     )  # fmt: skip
-    founders = [
+    initial_domains = [
         dataclasses.replace(row, domain_id=f"user-{number:06}", method="founder")
         for number in range(2000)
     ]
-    newcomers = [
+    targets = [
         dataclasses.replace(
             row,
             domain_id=f"user-{number:06}",
@@ -125,23 +125,23 @@ def test_a_page_of_5000_domains_is_small() -> None:
     ]
     config = ExpansionConfig(rounds=4, method="hat", comparisons=("label-only",))
     run = RunRecord(run={"id": "big"}, versions={}, world={}, config=config,
-                    rows=(*founders, *newcomers), entries=())  # fmt: skip
+                    rows=(*initial_domains, *targets), entries=())  # fmt: skip
     page = report_page(run)
     assert len(columns_of(page)["domains"]) == 5000
     assert len(page) < 3_000_000
 
 
-def test_lessons_are_counted_by_the_rounds_of_source_and_learner(rows: list[ResultRow]) -> None:
-    lessons = lessons_by_round(taught(rows), "hat")
+def test_tasks_are_counted_by_the_rounds_of_source_and_learner(rows: list[ResultRow]) -> None:
+    tasks = transfers_by_round(soft_targets(rows), "hat")
     # f to a and b in round 1 and to c in round 2; a, of round 1, to c.
-    assert lessons == {(0, 1): 2, (0, 2): 1, (1, 2): 1}
-    assert "4 times; 25 % of these" in teaching_words(lessons)
-    assert teaching_words({}) == "No source taught a newcomer."
+    assert tasks == {(0, 1): 2, (0, 2): 1, (1, 2): 1}
+    assert "4 times; 25 % of these" in transfer_words(tasks)
+    assert transfer_words({}) == "No source taught a target domain."
 
 
 def test_a_hundred_rounds_stand_in_groups() -> None:
-    lessons = {(source, learner): 1 for learner in range(1, 101) for source in range(learner)}
-    svg = teaching_figure(lessons, dict.fromkeys(range(101), 10))
+    tasks = {(source, learner): 1 for learner in range(1, 101) for source in range(learner)}
+    svg = transfer_figure(tasks, dict.fromkeys(range(101), 10))
     assert "founders" in svg
     assert "rounds 91 to 100" in svg
     assert len(svg) < 120_000

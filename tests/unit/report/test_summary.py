@@ -23,7 +23,7 @@ def by_method(summaries: Sequence[MethodSummary]) -> dict[str, MethodSummary]:
     return {summary.method: summary for summary in summaries}
 
 
-def test_the_mean_and_its_interval_are_students_over_newcomers(
+def test_the_mean_and_its_interval_are_students_over_targets(
     rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
 ) -> None:
     hat = summarise(rows, entries, config)[0]
@@ -36,7 +36,7 @@ def test_the_mean_and_its_interval_are_students_over_newcomers(
     assert (hat.worst_accuracy, hat.worst_domain) == (0.7, "c")
 
 
-def test_the_gain_is_paired_by_newcomer(
+def test_the_gain_is_paired_by_target(
     rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
 ) -> None:
     hat = summarise(rows, entries, config)[0]
@@ -76,7 +76,7 @@ def test_times_and_memory_are_summed_and_topped(
     assert (hat.device_s_total, hat.device_s_mean, hat.peak_memory_bytes) == (6.0, 2.0, 2000)
 
 
-def test_a_failed_newcomer_is_flagged_and_keeps_its_bytes(
+def test_a_failed_target_is_flagged_and_keeps_its_bytes(
     rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig, with_failure: Fail
 ) -> None:
     summaries = summarise(with_failure(rows, "c", "hat"), entries, config)
@@ -92,7 +92,7 @@ def test_a_failed_newcomer_is_flagged_and_keeps_its_bytes(
     assert summary_dict(summaries)["methods"][0]["complete"] is False
 
 
-def test_a_newcomer_without_a_row_is_missing_and_not_forgotten(
+def test_a_target_without_a_row_is_missing_and_not_forgotten(
     rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
 ) -> None:
     kept = [row for row in rows if (row.domain_id, row.method) != ("b", "label-only")]
@@ -111,7 +111,7 @@ def test_a_nan_accuracy_is_no_result(
     assert hat.accuracy_mean == pytest.approx(0.8)
 
 
-def test_one_newcomer_has_a_mean_and_no_interval(
+def test_one_target_has_a_mean_and_no_interval(
     rows: list[ResultRow], config: ExpansionConfig
 ) -> None:
     rounds = {(r.method, r.round_index): r for r in summarise_rounds(rows, config)}
@@ -121,7 +121,7 @@ def test_one_newcomer_has_a_mean_and_no_interval(
     assert (rounds["hat", 1].finished, rounds["hat", 1].wanted) == (2, 2)
 
 
-def test_a_run_without_newcomers_has_summaries_of_nothing(config: ExpansionConfig) -> None:
+def test_a_run_without_targets_has_summaries_of_nothing(config: ExpansionConfig) -> None:
     hat = summarise([], [], config)[0]
     assert (hat.wanted, hat.accuracy_mean, hat.gain_mean, hat.bytes_down) == (0, None, None, 0)
 

@@ -62,7 +62,7 @@ def test_a_running_run_grows_under_the_eye(
     for words in ("running", "round 0 report", "3/26", "1.5 kB", "last news 60 s ago"):
         assert words in text
     write_round(tmp_path, 0, rows, entries)
-    assert "No round of newcomers is over yet" in text_of(watcher.look())
+    assert "No round of target domains is over yet" in text_of(watcher.look())
     write_round(tmp_path, 1, rows, entries)
     text = text_of(watcher.look())
     # Round 1 holds a and b: 0.8 and 0.9 with hat, 0.7 and 0.6 label-only.

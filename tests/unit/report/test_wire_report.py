@@ -11,15 +11,17 @@ from graft.report.wire_model import StageTime, first_exchanges, timed_bytes
 from graft.report.wire_stages import StageTraffic, read_stages, reconcile
 from graft.report.wire_tables import wire_dicts, wire_markdown, wire_rich
 from graft.wire.overhead import spared_share
-from graft.wire.traffic_log import Carried, MeterLine
+from graft.wire.traffic_log import TrafficCounters, TrafficRecord
 
 JOIN = StageTime(round_index=0, stage="join", began_s=100.0, ended_s=110.0)
 LEARN = StageTime(round_index=0, stage="learn", began_s=120.0, ended_s=150.0)
 
 
-def line(since_s: float, until_s: float, up: int, down: int, service: str = "flower") -> MeterLine:
-    carried = Carried(up_bytes=up, down_bytes=down, up_segments=1, down_segments=1)
-    return MeterLine(
+def line(
+    since_s: float, until_s: float, up: int, down: int, service: str = "flower"
+) -> TrafficRecord:
+    carried = TrafficCounters(up_bytes=up, down_bytes=down, up_segments=1, down_segments=1)
+    return TrafficRecord(
         since_s=since_s, until_s=until_s, peer="10.0.0.1", service=service, carried=carried
     )
 

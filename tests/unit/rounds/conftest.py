@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from small_system import ARRIVING, CONFIG, Grown, System, keep
 
-from graft.core.records import Answer, Order, SystemState
+from graft.core.records import Request, Response, SystemState
 from graft.rounds import Round
 
 
@@ -18,19 +18,19 @@ def grown() -> Grown:
 
 
 @pytest.fixture(scope="session")
-def founded(grown: Grown) -> SystemState:
+def trained(grown: Grown) -> SystemState:
     """The state after round 0, and the store that holds its models (``grown.system.store``)."""
     return grown.rounds[0].state
 
 
 @pytest.fixture
-def expand_founded(grown: Grown, founded: SystemState) -> Callable[..., tuple[Round, System]]:
-    """One round after the founders', on a system of the test's own."""
+def expand_trained(grown: Grown, trained: SystemState) -> Callable[..., tuple[Round, System]]:
+    """One round after the initial domains', on a system of the test's own."""
 
     def expand(
-        change: Callable[[Order, Answer], Answer] = keep,
-        newcomers: tuple[str, ...] = ARRIVING[0],
-        state: SystemState = founded,
+        change: Callable[[Request, Response], Response] = keep,
+        targets: tuple[str, ...] = ARRIVING[0],
+        state: SystemState = trained,
         **settings: object,
     ) -> tuple[Round, System]:
         system = System(
@@ -38,6 +38,6 @@ def expand_founded(grown: Grown, founded: SystemState) -> Callable[..., tuple[Ro
             change=change,
             store=grown.system.store,
         )
-        return system.expand(state, newcomers), system
+        return system.expand(state, targets), system
 
     return expand

@@ -14,13 +14,13 @@ from graft.core.config import (
     TrainingConfig,
 )
 from graft.core.ports import Edge
-from graft.core.records import Answer, LedgerEntry, ModelCard, Order, SystemState
+from graft.core.records import LedgerEntry, ModelCard, Request, Response, SystemState
 from graft.core.results import result_row, run_hash
 from graft.data.synthetic.imu import ImuWorld
-from graft.rounds import Round, expand_system, found_system
+from graft.rounds import Round, expand_system, train_initial_domains
 
 WORLD = ImuWorld(8, 40, seed=0)
-FOUNDERS = tuple(WORLD.domain_ids[:3])
+INITIAL_DOMAINS = tuple(WORLD.domain_ids[:3])
 ARRIVING = (tuple(WORLD.domain_ids[3:5]), tuple(WORLD.domain_ids[5:7]))
 CONFIG = ExpansionConfig(
     method="hat",
@@ -32,8 +32,8 @@ CONFIG = ExpansionConfig(
 )
 
 
-def keep(order: Order, answer: Answer) -> Answer:
-    return answer
+def keep(request: Request, response: Response) -> Response:
+    return response
 
 
 @dataclass
@@ -41,35 +41,35 @@ class System:
     """One system in this process; ``change`` spoils answers on their way up."""
 
     config: ExpansionConfig = CONFIG
-    change: Callable[[Order, Answer], Answer] = keep
+    change: Callable[[Request, Response], Response] = keep
     store: MemoryStore = field(default_factory=lambda: world_store(WORLD))
     entries: list[LedgerEntry] = field(default_factory=list)
-    orders: list[Order] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
     def edge(self) -> Edge:
         devices = world_devices(WORLD, self.config, self.store, self.entries.append)
         local = LocalEdge(RUN, WORLD.domain_ids, devices, self.entries.append)
 
-        def heard(order: Order, answer: Answer) -> Answer:
-            self.orders.append(order)
-            return self.change(order, answer)
+        def heard(request: Request, response: Response) -> Response:
+            self.requests.append(request)
+            return self.change(request, response)
 
         return SpoiledEdge(local, heard)
 
     def admit(self, card: ModelCard) -> ModelCard:
         return SIGNER.sign(card)
 
-    def found(self, founders: tuple[str, ...] = FOUNDERS) -> Round:
-        return found_system(founders, self.edge(), self.admit)
+    def found(self, initial_domains: tuple[str, ...] = INITIAL_DOMAINS) -> Round:
+        return train_initial_domains(initial_domains, self.edge(), self.admit)
 
-    def expand(self, state: SystemState, newcomers: tuple[str, ...] = ARRIVING[0]) -> Round:
-        return expand_system(state, newcomers, self.edge(), self.admit, self.config)
+    def expand(self, state: SystemState, targets: tuple[str, ...] = ARRIVING[0]) -> Round:
+        return expand_system(state, targets, self.edge(), self.admit, self.config)
 
     def grow(self) -> tuple[list[Round], str]:
-        """Founders and both rounds, and the run's hash."""
+        """Initial domains and both rounds, and the run's hash."""
         rounds = [self.found()]
-        for newcomers in ARRIVING:
-            rounds.append(self.expand(rounds[-1].state, newcomers))
+        for targets in ARRIVING:
+            rounds.append(self.expand(rounds[-1].state, targets))
         rows = [result_row(report) for each in rounds for report in each.reports]
         return rounds, run_hash(rows, self.entries)
 

@@ -1,4 +1,4 @@
-"""A source that contradicts itself is demoted: by the newcomer at once, by the server in time."""
+"""A source that contradicts itself is rejected: by the target domain at once, by the server in time."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,23 +6,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fakes import SIGNER
-from small_system import ARRIVING, CONFIG, FOUNDERS, Grown, System
+from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, Grown, System
 
 from graft.core.config import SelectionConfig, TrustConfig
 from graft.core.records import (
-    Answer,
-    Demotion,
-    LearnReport,
     ModelCard,
-    Order,
-    ProbeOrder,
+    ProbeRequest,
+    RejectedSource,
+    Request,
+    Response,
     Selection,
     SystemState,
+    TrainResult,
 )
 from graft.rounds import Round
 
 Expand = Callable[..., tuple[Round, System]]
-LIAR = FOUNDERS[0]
+LIAR = INITIAL_DOMAINS[0]
 QUIET = {"comparisons": (), "selection": SelectionConfig(num_sources=2)}
 
 
@@ -36,12 +36,12 @@ def forged(state: SystemState, change: Callable[[ModelCard], ModelCard]) -> Syst
 def shuffled(card: ModelCard) -> ModelCard:
     """Centroids that belong to other classes."""
     assert card.centroids_CF is not None
-    order = np.roll(np.arange(len(card.centroids_CF)), 3)
-    return replace(card, centroids_CF=card.centroids_CF[order].copy())
+    request = np.roll(np.arange(len(card.centroids_CF)), 3)
+    return replace(card, centroids_CF=card.centroids_CF[request].copy())
 
 
-def learnt(done: Round) -> list[LearnReport]:
-    reports = [report for report in done.reports if isinstance(report, LearnReport)]
+def learnt(done: Round) -> list[TrainResult]:
+    reports = [report for report in done.reports if isinstance(report, TrainResult)]
     assert len(reports) == len(ARRIVING[0])
     return reports
 
@@ -50,15 +50,15 @@ def sources(done: Round) -> set[str]:
     return {domain_id for report in learnt(done) for domain_id in report.source_domains}
 
 
-def test_honest_sources_are_demoted_by_nobody(grown: Grown) -> None:
-    assert all(done.state.demotions == () for done in grown.rounds)
+def test_honest_sources_are_rejected_by_nobody(grown: Grown) -> None:
+    assert all(done.state.rejections == () for done in grown.rounds)
 
 
 def test_forged_centroids_are_found_out_named_and_not_learnt_from(
-    expand_founded: Expand, founded: SystemState
+    expand_trained: Expand, trained: SystemState
 ) -> None:
-    lying = forged(founded, shuffled)
-    trusting, _ = expand_founded(
+    lying = forged(trained, shuffled)
+    trusting, _ = expand_trained(
         state=lying,
         **{
             **QUIET,
@@ -67,82 +67,82 @@ def test_forged_centroids_are_found_out_named_and_not_learnt_from(
         },
     )
     assert LIAR in sources(trusting)
-    done, _ = expand_founded(state=lying, **{**QUIET, "selection": SelectionConfig(num_sources=3)})
+    done, _ = expand_trained(state=lying, **{**QUIET, "selection": SelectionConfig(num_sources=3)})
     assert LIAR not in sources(done)
-    assert {(d.by, d.domain_id, d.reason) for d in done.state.demotions} == {
-        (newcomer, LIAR, "centroids") for newcomer in ARRIVING[0]
+    assert {(d.by, d.domain_id, d.reason) for d in done.state.rejections} == {
+        (target, LIAR, "centroids") for target in ARRIVING[0]
     }
 
 
-def test_a_source_that_two_demoted_is_ranked_behind_all_others(
-    expand_founded: Expand, founded: SystemState
+def test_a_source_that_two_rejected_is_ranked_behind_all_others(
+    expand_trained: Expand, trained: SystemState
 ) -> None:
 
     def offered(state: SystemState) -> list[list[str]]:
-        _, system = expand_founded(state=state, **QUIET)
+        _, system = expand_trained(state=state, **QUIET)
         return [
-            [each.domain_id for each in order.candidates]
-            for order in system.orders
-            if isinstance(order, ProbeOrder)
+            [each.domain_id for each in request.candidates]
+            for request in system.requests
+            if isinstance(request, ProbeRequest)
         ]
 
-    nearest = offered(founded)[0][0]
-    card = next(card for card in founded.catalogue if card.domain_id == nearest)
-    demotions = [
-        Demotion(by=by, domain_id=nearest, model_id=card.model_id, reason="scale")
+    nearest = offered(trained)[0][0]
+    card = next(card for card in trained.catalogue if card.domain_id == nearest)
+    rejections = [
+        RejectedSource(by=by, domain_id=nearest, model_id=card.model_id, reason="scale")
         for by in ("ann", "ben")
     ]
-    assert offered(founded.note(demotions[:1]))[0][0] == nearest
-    assert all(order[-1] == nearest for order in offered(founded.note(demotions)))
+    assert offered(trained.note(rejections[:1]))[0][0] == nearest
+    assert all(request[-1] == nearest for request in offered(trained.note(rejections)))
 
 
 @pytest.mark.parametrize("field", ["model_id", "domain_id"])
-def test_a_demotion_of_what_was_never_offered_is_refused(
-    expand_founded: Expand, field: str
+def test_a_rejection_of_what_was_never_offered_is_refused(
+    expand_trained: Expand, field: str
 ) -> None:
     other = {"model_id": "0" * 64, "domain_id": "nobody"}[field]
 
-    def slander(order: Order, answer: Answer) -> Answer:
-        if not isinstance(answer, Selection) or not isinstance(order, ProbeOrder):
-            return answer
-        card = order.candidates[0]
-        told = Demotion(
-            by=answer.domain_id, domain_id=card.domain_id, model_id=card.model_id, reason="scale"
+    def slander(request: Request, response: Response) -> Response:
+        if not isinstance(response, Selection) or not isinstance(request, ProbeRequest):
+            return response
+        card = request.candidates[0]
+        told = RejectedSource(
+            by=response.domain_id, domain_id=card.domain_id, model_id=card.model_id, reason="scale"
         )
-        return replace(answer, demoted=(replace(told, **{field: other}),))
+        return replace(response, rejected=(replace(told, **{field: other}),))
 
-    done, _ = expand_founded(change=slander, **QUIET)
+    done, _ = expand_trained(change=slander, **QUIET)
     assert {failure.error for failure in done.failures} == {"EdgeError"}
-    assert done.state.demotions == ()
+    assert done.state.rejections == ()
 
 
 def test_a_lone_dissenter_is_named_in_the_report(
-    expand_founded: Expand, monkeypatch: pytest.MonkeyPatch
+    expand_trained: Expand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graft.rounds.training.outsiders", lambda *arguments: [1])
-    done, _ = expand_founded(
+    monkeypatch.setattr("graft.rounds.training.disagreeing_sources", lambda *arguments: [1])
+    done, _ = expand_trained(
         **{**QUIET, "selection": SelectionConfig(num_sources=3)},
         trust=TrustConfig(disagreement=True),
     )
-    reports = [report for report in done.reports if isinstance(report, LearnReport)]
+    reports = [report for report in done.reports if isinstance(report, TrainResult)]
     assert all(len(report.source_domains) == 2 for report in reports)
-    assert {d.reason for d in done.state.demotions} == {"disagreement"}
-    assert {d.by for d in done.state.demotions} == set(ARRIVING[0])
+    assert {d.reason for d in done.state.rejections} == {"disagreement"}
+    assert {d.by for d in done.state.rejections} == set(ARRIVING[0])
 
 
 def test_noise_and_budget_of_the_run_hold_for_every_simulated_domain(
-    expand_founded: Expand, founded: SystemState
+    expand_trained: Expand, trained: SystemState
 ) -> None:
     noisy = replace(CONFIG.policy, epsilon=1.0, total_epsilon=2.0)
-    done, _ = expand_founded(policy=noisy, **QUIET)
-    again, _ = expand_founded(policy=noisy, **QUIET)
+    done, _ = expand_trained(policy=noisy, **QUIET)
+    again, _ = expand_trained(policy=noisy, **QUIET)
     assert not done.failures
-    plain, _ = expand_founded(**QUIET)
+    plain, _ = expand_trained(**QUIET)
     for one, two, exact in zip(done.profiles, again.profiles, plain.profiles, strict=True):
         np.testing.assert_array_equal(one.statistics_D, two.statistics_D)
         assert not np.array_equal(one.statistics_D, exact.statistics_D)
-    assert all(report.trace is None for report in learnt(done))
-    assert all(report.trace is not None for report in learnt(plain))
-    spent, _ = expand_founded(policy=replace(noisy, total_epsilon=1.5), **QUIET)
+    assert all(report.diagnostics is None for report in learnt(done))
+    assert all(report.diagnostics is not None for report in learnt(plain))
+    spent, _ = expand_trained(policy=replace(noisy, total_epsilon=1.5), **QUIET)
     assert {failure.error for failure in spent.failures} == {"PolicyError"}
     assert "centroids of" in spent.failures[0].message

@@ -1,4 +1,4 @@
-"""FedAvg among the founders: who trains from what, who is averaged, and who gets the average."""
+"""FedAvg among the initial domains: who trains from what, who is averaged, and who gets the average."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -8,63 +8,65 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import SIGNER
-from graft_server.fedavg import GroupAveraging
+from graft_server.fedavg import FlowerAveraging
 from graft_server.run_folder import RunFolder
-from small_system import ARRIVING, CONFIG, FOUNDERS, WORLD, System
+from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD, System
 
 from graft.core.config import ExpansionConfig
 from graft.core.ledger import total_bytes
 from graft.core.records import (
-    Answer,
-    LearnOrder,
-    LearnReport,
     ModelCard,
-    Order,
-    ProbeOrder,
+    ProbeRequest,
+    Request,
+    Response,
     SystemState,
+    TrainRequest,
+    TrainResult,
     failure_of,
 )
 from graft.core.results import result_row, run_hash
 from graft.methods.fedavg import FEDAVG_LOCAL
-from graft.rounds import Round, expand_system, found_groups
+from graft.rounds import Round, average_by_architecture, expand_system
 from graft.wire.payload.encoding import decode_payload
 
-GROUP_ROUNDS = 2
+FEDAVG_ROUNDS = 2
 SETTINGS = replace(
     CONFIG,
     comparisons=("fedavg", "feddf", "fedproto", "label-only"),
-    training=replace(CONFIG.training, group_rounds=GROUP_ROUNDS),
+    training=replace(CONFIG.training, fedavg_rounds=FEDAVG_ROUNDS),
 )
-Change = Callable[[Order, Answer], Answer]
+Change = Callable[[Request, Response], Response]
 
 
 @dataclass
 class Grouped:
-    """A founded system with groups; ``local`` are the founders' parts, as asked and answered."""
+    """A founded system with groups; ``local`` are the initial domains' parts, as asked and answered."""
 
     system: System
-    founded: Round
+    trained: Round
     done: Round
-    local: list[tuple[LearnOrder, Answer]]
+    local: list[tuple[TrainRequest, Response]]
 
 
-def averaging(system: System) -> GroupAveraging:
-    return GroupAveraging(system.store, system.admit, WORLD.task, system.config.seed)
+def averaging(system: System) -> FlowerAveraging:
+    return FlowerAveraging(system.store, system.admit, WORLD.task, system.config.seed)
 
 
-def grow(config: ExpansionConfig = SETTINGS, change: Change = lambda order, told: told) -> Grouped:
-    local: list[tuple[LearnOrder, Answer]] = []
+def grow(
+    config: ExpansionConfig = SETTINGS, change: Change = lambda request, told: told
+) -> Grouped:
+    local: list[tuple[TrainRequest, Response]] = []
 
-    def heard(order: Order, answer: Answer) -> Answer:
-        answer = change(order, answer)
-        if isinstance(order, LearnOrder) and order.method == FEDAVG_LOCAL:
-            local.append((order, answer))
-        return answer
+    def heard(request: Request, response: Response) -> Response:
+        response = change(request, response)
+        if isinstance(request, TrainRequest) and request.method == FEDAVG_LOCAL:
+            local.append((request, response))
+        return response
 
     system = System(config=config, change=heard)
-    founded = system.found()
-    done = found_groups(founded, system.edge(), system.admit, averaging(system), config)
-    return Grouped(system=system, founded=founded, done=done, local=local)
+    trained = system.found()
+    done = average_by_architecture(trained, system.edge(), system.admit, averaging(system), config)
+    return Grouped(system=system, trained=trained, done=done, local=local)
 
 
 @pytest.fixture(scope="module")
@@ -82,42 +84,47 @@ def parameters(grouped: Grouped, card: ModelCard) -> dict[str, np.ndarray]:  # t
     return decode_payload(grouped.system.store.part(card.model_id, "exact"), None, None)[1]
 
 
-def rounds_of(grouped: Grouped) -> list[list[tuple[LearnOrder, Answer]]]:
-    size = len(FOUNDERS)
-    assert len(grouped.local) == GROUP_ROUNDS * size
+def rounds_of(grouped: Grouped) -> list[list[tuple[TrainRequest, Response]]]:
+    size = len(INITIAL_DOMAINS)
+    assert len(grouped.local) == FEDAVG_ROUNDS * size
     return [grouped.local[start : start + size] for start in range(0, len(grouped.local), size)]
 
 
 def test_without_a_method_that_wants_groups_nothing_happens() -> None:
     system = System()
-    founded = system.found()
-    asked = len(system.orders)
-    assert found_groups(founded, system.edge(), system.admit, averaging(system), CONFIG) is founded
-    assert len(system.orders) == asked
+    trained = system.found()
+    asked = len(system.requests)
+    assert (
+        average_by_architecture(trained, system.edge(), system.admit, averaging(system), CONFIG)
+        is trained
+    )
+    assert len(system.requests) == asked
 
 
 def test_there_is_a_group_an_architecture_beside_an_unchanged_catalogue(grouped: Grouped) -> None:
     assert grouped.done.failures == ()
-    state, before = grouped.done.state, grouped.founded.state
+    state, before = grouped.done.state, grouped.trained.state
     assert (state.round_index, state.catalogue) == (before.round_index, before.catalogue)
     architectures = sorted({card.architecture for card in state.catalogue})
-    assert len(architectures) < len(FOUNDERS)  # at least one group has two members
-    assert [card.domain_id for card in state.groups] == [f"group.{a}" for a in architectures]
-    for card in state.groups:
+    assert len(architectures) < len(INITIAL_DOMAINS)  # at least one group has two members
+    assert [card.domain_id for card in state.architecture_averages] == [
+        f"group.{a}" for a in architectures
+    ]
+    for card in state.architecture_averages:
         assert card.signature == SIGNER.sign(card).signature
 
 
 def test_every_round_starts_from_the_average_of_the_last(grouped: Grouped) -> None:
     starts = [
-        {o.groups[0].domain_id: o.groups[0].model_id for o, _ in each}
+        {o.architecture_averages[0].domain_id: o.architecture_averages[0].model_id for o, _ in each}
         for each in rounds_of(grouped)
     ]
-    for order, _ in grouped.local:
-        assert (order.round_index, order.sources, order.register) == (0, (), True)
-        assert len(order.groups) == 1
+    for request, _ in grouped.local:
+        assert (request.round_index, request.sources, request.register) == (0, (), True)
+        assert len(request.architecture_averages) == 1
     begun = {f"group.{a}": averaging(grouped.system).begin(a).model_id
-             for a in {c.architecture for c in grouped.done.state.groups}}  # fmt: skip
-    ended = {card.domain_id: card.model_id for card in grouped.done.state.groups}
+             for a in {c.architecture for c in grouped.done.state.architecture_averages}}  # fmt: skip
+    ended = {card.domain_id: card.model_id for card in grouped.done.state.architecture_averages}
     assert starts[0] == begun
     assert all(starts[0][name] != starts[1][name] != ended[name] for name in ended)
 
@@ -126,11 +133,11 @@ def test_a_group_is_the_mean_of_its_members_last_models_weighted_by_their_rows(
     grouped: Grouped,
 ) -> None:
     members: dict[str, list[tuple[ModelCard, float]]] = defaultdict(list)
-    for _, answer in rounds_of(grouped)[-1]:
-        assert isinstance(answer, LearnReport)
-        assert answer.card is not None
-        members[answer.architecture].append((answer.card, answer.metrics["num_labelled"]))
-    for group in grouped.done.state.groups:
+    for _, response in rounds_of(grouped)[-1]:
+        assert isinstance(response, TrainResult)
+        assert response.card is not None
+        members[response.architecture].append((response.card, response.metrics["num_labelled"]))
+    for group in grouped.done.state.architecture_averages:
         own = members[group.architecture]
         total = sum(rows for _, rows in own)
         mean = parameters(grouped, group)
@@ -141,14 +148,14 @@ def test_a_group_is_the_mean_of_its_members_last_models_weighted_by_their_rows(
         np.testing.assert_array_equal(group.class_mask_C, known)
 
 
-def test_a_founder_has_one_row_for_all_its_rounds(grouped: Grouped) -> None:
+def test_a_initial_domain_has_one_row_for_all_its_rounds(grouped: Grouped) -> None:
     rows = [r for r in grouped.done.reports if r.method == FEDAVG_LOCAL]
-    assert [r.domain_id for r in rows] == sorted(FOUNDERS)
-    assert grouped.done.reports[: len(grouped.founded.reports)] == grouped.founded.reports
+    assert [r.domain_id for r in rows] == sorted(INITIAL_DOMAINS)
+    assert grouped.done.reports[: len(grouped.trained.reports)] == grouped.trained.reports
     for row in rows:
-        assert isinstance(row, LearnReport)
+        assert isinstance(row, TrainResult)
         times = [a.compute_s for o, a in grouped.local
-                 if o.domain_id == row.domain_id and isinstance(a, LearnReport)]  # fmt: skip
+                 if o.domain_id == row.domain_id and isinstance(a, TrainResult)]  # fmt: skip
         assert row.compute_s == pytest.approx(sum(times))
 
 
@@ -158,39 +165,43 @@ def test_every_model_of_a_group_is_charged_both_ways(grouped: Grouped) -> None:
     def shipped(card: ModelCard) -> int:
         return min(card.shipped_bytes, card.payload_bytes)
 
-    down = sum(shipped(order.groups[0]) for order, _ in grouped.local)
-    up = sum(shipped(a.card) for _, a in grouped.local if isinstance(a, LearnReport) and a.card)
+    down = sum(shipped(request.architecture_averages[0]) for request, _ in grouped.local)
+    up = sum(shipped(a.card) for _, a in grouped.local if isinstance(a, TrainResult) and a.card)
     assert total_bytes(entries, lambda e: e.phase == "ship" and e.sender == "depot") == down
     assert total_bytes(entries, lambda e: e.phase == "register") == up
 
 
 def test_a_member_that_fails_is_named_asked_no_more_and_left_out() -> None:
-    def spilt(order: Order, told: Answer) -> Answer:
-        local = isinstance(order, LearnOrder) and order.method == FEDAVG_LOCAL
-        if not local or order.domain_id != FOUNDERS[1]:
+    def spilt(request: Request, told: Response) -> Response:
+        local = isinstance(request, TrainRequest) and request.method == FEDAVG_LOCAL
+        if not local or request.domain_id != INITIAL_DOMAINS[1]:
             return told
-        return replace(failure_of(order, ValueError("spilt")), method=FEDAVG_LOCAL)
+        return replace(failure_of(request, ValueError("spilt")), method=FEDAVG_LOCAL)
 
     grouped = grow(change=spilt)
     assert [(f.domain_id, f.method, f.message) for f in grouped.done.failures] == [
-        (FOUNDERS[1], FEDAVG_LOCAL, "spilt")
+        (INITIAL_DOMAINS[1], FEDAVG_LOCAL, "spilt")
     ]
-    asked = [order.domain_id for order, _ in grouped.local]
-    assert [asked.count(domain_id) for domain_id in FOUNDERS] == [GROUP_ROUNDS, 1, GROUP_ROUNDS]
-    assert FOUNDERS[1] in [card.domain_id for card in grouped.done.state.catalogue]
-    # Whoever is left decides alone: two founders of two architectures are averaged with nobody.
-    left = [answer for _, answer in grouped.local[-2:]]
-    pushed = {a.card.model_id for a in left if isinstance(a, LearnReport) and a.card}
-    assert {group.model_id for group in grouped.done.state.groups} == pushed
+    asked = [request.domain_id for request, _ in grouped.local]
+    assert [asked.count(domain_id) for domain_id in INITIAL_DOMAINS] == [
+        FEDAVG_ROUNDS,
+        1,
+        FEDAVG_ROUNDS,
+    ]
+    assert INITIAL_DOMAINS[1] in [card.domain_id for card in grouped.done.state.catalogue]
+    # Whoever is left decides alone: two initial domains of two architectures are averaged with nobody.
+    left = [response for _, response in grouped.local[-2:]]
+    pushed = {a.card.model_id for a in left if isinstance(a, TrainResult) and a.card}
+    assert {group.model_id for group in grouped.done.state.architecture_averages} == pushed
 
 
 @pytest.mark.parametrize("case", ["no card", "another's card", "no rows", "another architecture"])
 def test_a_report_that_cannot_be_averaged_is_a_failure_of_its_domain(case: str) -> None:
-    def spoil(order: Order, told: Answer) -> Answer:
-        local = isinstance(order, LearnOrder) and order.method == FEDAVG_LOCAL
-        if not local or order.domain_id != FOUNDERS[0]:
+    def spoil(request: Request, told: Response) -> Response:
+        local = isinstance(request, TrainRequest) and request.method == FEDAVG_LOCAL
+        if not local or request.domain_id != INITIAL_DOMAINS[0]:
             return told
-        assert isinstance(told, LearnReport)
+        assert isinstance(told, TrainResult)
         assert told.card is not None
         if case == "no card":
             return replace(told, card=None)
@@ -200,44 +211,44 @@ def test_a_report_that_cannot_be_averaged_is_a_failure_of_its_domain(case: str) 
         return replace(told, card=replace(told.card, **change))
 
     (failure,) = grow(change=spoil).done.failures
-    assert (failure.domain_id, failure.method) == (FOUNDERS[0], FEDAVG_LOCAL)
+    assert (failure.domain_id, failure.method) == (INITIAL_DOMAINS[0], FEDAVG_LOCAL)
     assert failure.error == "EdgeError"
 
 
 def test_a_group_that_nobody_trained_is_none() -> None:
-    def all_spilt(order: Order, told: Answer) -> Answer:
-        local = isinstance(order, LearnOrder) and order.method == FEDAVG_LOCAL
-        return failure_of(order, ValueError("spilt")) if local else told
+    def all_spilt(request: Request, told: Response) -> Response:
+        local = isinstance(request, TrainRequest) and request.method == FEDAVG_LOCAL
+        return failure_of(request, ValueError("spilt")) if local else told
 
     done = grow(change=all_spilt).done
-    assert done.state.groups == ()
-    assert {f.domain_id for f in done.failures} == set(FOUNDERS)
+    assert done.state.architecture_averages == ()
+    assert {f.domain_id for f in done.failures} == set(INITIAL_DOMAINS)
 
 
-def test_a_newcomer_is_told_of_the_groups_where_its_method_wants_one(
+def test_a_target_is_told_of_the_groups_where_its_method_wants_one(
     grouped: Grouped, expanded: tuple[Round, System]
 ) -> None:
     done, system = expanded
     assert done.failures == ()
-    groups = [card.model_id for card in grouped.done.state.groups]
-    for order in system.orders:
-        if isinstance(order, LearnOrder):
-            wanted = groups if order.method in ("fedavg", "feddf") else []
-            assert [card.model_id for card in order.groups] == wanted
-            assert not set(groups) & {card.model_id for card in order.sources}
-        elif isinstance(order, ProbeOrder):
-            assert not set(groups) & {card.model_id for card in order.candidates}
-    assert done.state.groups == grouped.done.state.groups
+    groups = [card.model_id for card in grouped.done.state.architecture_averages]
+    for request in system.requests:
+        if isinstance(request, TrainRequest):
+            wanted = groups if request.method in ("fedavg", "feddf") else []
+            assert [card.model_id for card in request.architecture_averages] == wanted
+            assert not set(groups) & {card.model_id for card in request.sources}
+        elif isinstance(request, ProbeRequest):
+            assert not set(groups) & {card.model_id for card in request.candidates}
+    assert done.state.architecture_averages == grouped.done.state.architecture_averages
     assert not set(groups) & {card.model_id for card in done.state.catalogue}
 
 
-def test_a_newcomer_fetches_the_model_of_its_own_group_and_pays_for_it(
+def test_a_target_fetches_the_model_of_its_own_group_and_pays_for_it(
     grouped: Grouped, expanded: tuple[Round, System]
 ) -> None:
     done, system = expanded
-    groups = {card.architecture: card for card in grouped.done.state.groups}
+    groups = {card.architecture: card for card in grouped.done.state.architecture_averages}
     for report in done.reports:
-        assert isinstance(report, LearnReport)
+        assert isinstance(report, TrainResult)
         if report.method != "fedavg":
             continue
         own = groups[report.architecture]
@@ -249,28 +260,27 @@ def test_a_newcomer_fetches_the_model_of_its_own_group_and_pays_for_it(
 
 def test_prototypes_come_with_the_order_and_no_model_does(expanded: tuple[Round, System]) -> None:
     done, system = expanded
-    orders = [o for o in system.orders if getattr(o, "method", "") == "fedproto"]
-    assert [o.domain_id for o in orders] == list(ARRIVING[0])
-    for order in orders:
-        assert isinstance(order, LearnOrder)
-        assert {card.domain_id for card in order.sources} == set(FOUNDERS)
-        assert all(c.centroids_CF is not None and c.profile is None for c in order.sources)
+    requests = [o for o in system.requests if getattr(o, "method", "") == "fedproto"]
+    assert [o.domain_id for o in requests] == list(ARRIVING[0])
+    for request in requests:
+        assert isinstance(request, TrainRequest)
+        assert {card.domain_id for card in request.sources} == set(INITIAL_DOMAINS)
+        assert all(c.centroids_CF is not None and c.profile is None for c in request.sources)
     entries = [e for e in system.entries if e.method == "fedproto"]
     assert {e.message for e in entries} == {"train.learn"}
-    taught = [r for r in done.reports if r.method == "fedproto"]
+    soft_targets = [r for r in done.reports if r.method == "fedproto"]
     assert all(
-        isinstance(r, LearnReport) and set(r.source_domains) == set(FOUNDERS) for r in taught
+        isinstance(r, TrainResult) and set(r.source_domains) == set(INITIAL_DOMAINS)
+        for r in soft_targets
     )
 
 
-def test_a_newcomer_whose_architecture_has_no_group_learns_from_its_labels(
-    grouped: Grouped,
-) -> None:
-    state = replace(grouped.done.state, groups=())
+def test_a_target_whose_architecture_has_no_group_learns_from_its_labels(grouped: Grouped) -> None:
+    state = replace(grouped.done.state, architecture_averages=())
     system = System(config=SETTINGS, store=grouped.system.store)
     done = expand_system(state, ARRIVING[0], system.edge(), system.admit, SETTINGS)
     scores = {(r.domain_id, r.method): r.metrics["accuracy"]
-              for r in done.reports if isinstance(r, LearnReport)}  # fmt: skip
+              for r in done.reports if isinstance(r, TrainResult)}  # fmt: skip
     for domain_id in ARRIVING[0]:
         assert scores[domain_id, "fedavg"] == scores[domain_id, "label-only"]
 
@@ -282,18 +292,18 @@ def test_two_foundings_have_one_hash_and_the_same_groups(grouped: Grouped) -> No
         return run_hash([result_row(r) for r in each.done.reports], each.system.entries)
 
     assert digest(again) == digest(grouped)
-    assert [c.model_id for c in again.done.state.groups] == [
-        c.model_id for c in grouped.done.state.groups
+    assert [c.model_id for c in again.done.state.architecture_averages] == [
+        c.model_id for c in grouped.done.state.architecture_averages
     ]
 
 
 def test_groups_outlast_the_rounds(grouped: Grouped) -> None:
     state = grouped.done.state.admit(())
     assert isinstance(state, SystemState)
-    assert state.groups == grouped.done.state.groups
+    assert state.architecture_averages == grouped.done.state.architecture_averages
 
 
-def test_a_run_that_stopped_after_the_founders_goes_on_with_their_groups(
+def test_a_run_that_stopped_after_the_initial_domains_goes_on_with_their_groups(
     grouped: Grouped, expanded: tuple[Round, System], tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path)

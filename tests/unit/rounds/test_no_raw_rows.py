@@ -8,13 +8,13 @@ import graft_simulation.in_process as local
 import numpy as np
 import pytest
 from fakes import RUN, SIGNER, world_devices, world_store
-from small_system import ARRIVING, CONFIG, FOUNDERS, WORLD
+from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD
 
-from graft.core.records import DomainProfile, Order
-from graft.rounds import Device, expand_system, found_system
-from graft.wire.messages.codec import encode_answer, encode_order
+from graft.core.records import DomainProfile, Request
+from graft.rounds import Device, expand_system, train_initial_domains
+from graft.wire.messages.codec import encode_request, encode_response
 
-DOMAINS = (*FOUNDERS, *ARRIVING[0])
+DOMAINS = (*INITIAL_DOMAINS, *ARRIVING[0])
 # A run of values: one could be there by chance, so many in a row cannot.
 RUN_LENGTH = 4
 
@@ -25,8 +25,8 @@ class Wire:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.messages: list[bytes] = []
         self.store = world_store(WORLD)
-        self._patch(monkeypatch, "encode_order", encode_order)
-        self._patch(monkeypatch, "encode_answer", encode_answer)
+        self._patch(monkeypatch, "encode_request", encode_request)
+        self._patch(monkeypatch, "encode_response", encode_response)
 
     def _patch(
         self, monkeypatch: pytest.MonkeyPatch, name: str, encode: Callable[..., bytes]
@@ -39,18 +39,18 @@ class Wire:
         monkeypatch.setattr(local, name, heard)
 
     def run(self, change: Callable[[Device], Device] = lambda device: device) -> list[bytes]:
-        """Founders and one round of newcomers; returns all messages and payloads."""
+        """Initial domains and one round of target domains; returns all messages and payloads."""
         devices = world_devices(WORLD, CONFIG, self.store, lambda entry: None)
 
         @contextmanager
-        def open_device(order: Order) -> Iterator[Device]:
-            with devices(order) as device:
+        def open_device(request: Request) -> Iterator[Device]:
+            with devices(request) as device:
                 yield change(device)
 
         edge = local.LocalEdge(RUN, WORLD.domain_ids, open_device, lambda entry: None)
-        founded = found_system(FOUNDERS, edge, SIGNER.sign)
-        done = expand_system(founded.state, ARRIVING[0], edge, SIGNER.sign, CONFIG)
-        assert not founded.failures
+        trained = train_initial_domains(INITIAL_DOMAINS, edge, SIGNER.sign)
+        done = expand_system(trained.state, ARRIVING[0], edge, SIGNER.sign, CONFIG)
+        assert not trained.failures
         assert not done.failures
         return [*self.messages, *self.store.parts.values()]
 
@@ -88,23 +88,23 @@ def test_no_window_and_no_label_crosses_the_wire(wire: Wire) -> None:
 
 
 def test_a_window_in_a_profile_is_found(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaking(order: Order, device: Device) -> DomainProfile:
+    def leaking(request: Request, device: Device) -> DomainProfile:
         from graft.rounds.requests import profile_domain
 
-        rows = device.rows(order)
+        rows = device.rows(request)
         x, y_N = device.data.x[rows.train_N], device.data.y_N[rows.labelled_N]
-        profile = profile_domain(order.domain_id, device.task, x, y_N, device.policy)
+        profile = profile_domain(request.domain_id, device.task, x, y_N, device.policy)
         leaked_D = profile.statistics_D.copy()
         leaked_D[: 2 * RUN_LENGTH] = device.data.x[0].reshape(-1)[: 2 * RUN_LENGTH]
         return replace(profile, statistics_D=leaked_D)
 
     monkeypatch.setattr("graft.rounds.requests._describe", leaking)
     leaks = found_in(wire.run())
-    assert f"{FOUNDERS[0]} window 0 as <f4" in leaks
+    assert f"{INITIAL_DOMAINS[0]} window 0 as <f4" in leaks
     assert len(leaks) >= len(DOMAINS)
 
 
 def test_labels_as_class_counts_are_found(wire: Wire) -> None:
-    data = WORLD.load(FOUNDERS[0])
+    data = WORLD.load(INITIAL_DOMAINS[0])
     leaked = [*wire.run(), b"any" + data.y_N.astype(np.uint8).tobytes() + b"thing"]
-    assert found_in(leaked) == [f"{FOUNDERS[0]} labels as u1"]
+    assert found_in(leaked) == [f"{INITIAL_DOMAINS[0]} labels as u1"]

@@ -95,7 +95,7 @@ def _speeds(compare, *values: float):
     ]
 
 
-def test_every_founder_trains_on_exactly_256_windows(modules, tmp_path):
+def test_every_initial_domain_trains_on_exactly_256_windows(modules, tmp_path):
     _, graft_side, world_module = modules
     world_module.write_world(tmp_path, 3, seed=0)
     world = FolderWorld(tmp_path)
@@ -105,7 +105,9 @@ def test_every_founder_trains_on_exactly_256_windows(modules, tmp_path):
         assert len(split.train_N) == 256
         assert (np.bincount(data.y_N[split.train_N]) == 32).all()
     command = graft_side.graft_command("block", "mlp", tmp_path, 3, tmp_path / "out", 2)
-    share = next(part for part in command if part.startswith("split.founders_share="))
-    config = with_settings(ExpansionConfig(), {"split.founders_share": float(share.split("=")[1])})
-    founders, newcomers = schedule_rounds(world, config.split, 1, seed=0)
-    assert (len(founders), len(newcomers)) == (3, 1)
+    share = next(part for part in command if part.startswith("split.initial_fraction="))
+    config = with_settings(
+        ExpansionConfig(), {"split.initial_fraction": float(share.split("=")[1])}
+    )
+    initial_domains, targets = schedule_rounds(world, config.split, 1, seed=0)
+    assert (len(initial_domains), len(targets)) == (3, 1)

@@ -46,14 +46,14 @@ def modules():
 
 @pytest.fixture(scope="module")
 def measured(modules):
-    """Three founders offered to the fourth domain: (newcomer, offers, rows)."""
+    """Three initial domains offered to the fourth domain: (target domain, offers, rows)."""
     measure, run, _ = modules
     world = open_world(CONFIG.world, CONFIG.seed)
-    offers = run.found_offers(world, CONFIG, world.domain_ids[:3])
-    newcomer = measure.open_newcomer(world.domain_ids[3], world, CONFIG)
-    rows, probing = measure.measure(newcomer, offers, CONFIG)
+    offers = run.find_offers(world, CONFIG, world.domain_ids[:3])
+    target = measure.open_target(world.domain_ids[3], world, CONFIG)
+    rows, probing = measure.measure(target, offers, CONFIG)
     assert min(probing.values()) > 0
-    return newcomer, offers, rows
+    return target, offers, rows
 
 
 def values(rows, probe: str, score: str) -> list[float]:
@@ -69,38 +69,38 @@ def test_every_score_meets_every_source_in_both_probes(measured) -> None:
 
 
 def test_the_truth_as_is_is_the_accuracy_on_the_test_rows(measured) -> None:
-    newcomer, offers, rows = measured
+    target, offers, rows = measured
     for offer in offers:
-        logits = predict_in_batches(offer.source.network, newcomer.x_T)
+        logits = predict_in_batches(offer.source.network, target.x_T)
         mask = torch.from_numpy(offer.source.mask_C)
         predicted = logits.masked_fill(~mask, float("-inf")).argmax(1)
-        expected = (predicted == newcomer.y_T).double().mean().item()
+        expected = (predicted == target.y_T).double().mean().item()
         found = {row.truth_as_is for row in rows if row.source == offer.card.domain_id}
         assert found == {expected}
 
 
 def test_a_score_is_its_function_of_what_the_source_says_of_the_labelled_rows(measured) -> None:
-    newcomer, offers, rows = measured
-    x_L = newcomer.x_N[: len(newcomer.y_L)]
+    target, offers, rows = measured
+    x_L = target.x_N[: len(target.y_L)]
     for place, offer in enumerate(offers):
         logits = predict_in_batches(offer.source.network, x_L)
         theta = masked_probabilities(logits, torch.from_numpy(offer.source.mask_C))
-        expected = leep_score(theta.numpy(), newcomer.y_L.numpy())
+        expected = leep_score(theta.numpy(), target.y_L.numpy())
         assert values(rows, "as-is", "leep")[place] == pytest.approx(expected, rel=1e-5)
         assert values(rows, "renormalised", "leep")[place] != values(rows, "as-is", "leep")[place]
 
 
 def test_no_score_sees_the_test_rows(measured, modules) -> None:
-    newcomer, offers, rows = measured
-    blind = replace(newcomer, x_T=newcomer.x_T[:1], y_T=(newcomer.y_T[:1] + 1) % 8)
+    target, offers, rows = measured
+    blind = replace(target, x_T=target.x_T[:1], y_T=(target.y_T[:1] + 1) % 8)
     others, _ = modules[0].measure(blind, offers, CONFIG)
     assert [row.value for row in others] == [row.value for row in rows]
     assert [row.truth_taught for row in others] != [row.truth_taught for row in rows]
 
 
 def test_measuring_leaves_the_sources_as_they_were(measured, modules) -> None:
-    newcomer, offers, rows = measured
-    again, _ = modules[0].measure(newcomer, offers, CONFIG)
+    target, offers, rows = measured
+    again, _ = modules[0].measure(target, offers, CONFIG)
     assert [(row.value, row.truth_taught) for row in again] == [
         (row.value, row.truth_taught) for row in rows
     ]
@@ -110,7 +110,7 @@ def test_judged_rows_and_tables(modules) -> None:
     # Two sources of true accuracy 0.5 and 0.9; "good" ranks them rightly, "random" wrongly.
     tables = modules[2]
     scored = [
-        {"set": "s", "seed": 0, "newcomer": "n", "probe": "none", "score": score, "value": value,
+        {"set": "s", "seed": 0, "target": "n", "probe": "none", "score": score, "value": value,
          "seconds": 0.5, "truth_as_is": 0.1, "truth_taught": truth}
         for score, ranked in {"good": (1, 2), "random": (2, 1)}.items()
         for value, truth in zip(ranked, (0.5, 0.9), strict=True)

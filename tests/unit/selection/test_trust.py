@@ -1,4 +1,4 @@
-"""What a newcomer holds against a source, with numbers by hand."""
+"""What a target domain holds against a source, with numbers by hand."""
 
 import itertools
 import math
@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from graft.core.config import TrustConfig
-from graft.core.records import Demotion, SystemState
-from graft.selection import beats_chance, centroid_consistency, find_fault, outsiders, overblown
+from graft.core.records import RejectedSource, SystemState
+from graft.selection import (
+    above_chance,
+    centroid_consistency,
+    disagreeing_sources,
+    logit_outliers,
+    verify_source,
+)
 from graft.selection.source_checks import agrees
 
 RNG = np.random.default_rng(0)
@@ -50,16 +56,16 @@ def test_chance_is_half_of_all_guessers(correct: int, beats: bool) -> None:
     # Of 8 guesses among 8 classes, 1 or more are right with 1 - (7/8)^8 = 0.66, 2 or more 0.26.
     y_L = np.arange(8)
     predicted_L = np.where(y_L < correct, y_L, (y_L + 1) % 8)
-    assert beats_chance(predicted_L, y_L, np.ones(8, np.bool_)) is beats
+    assert above_chance(predicted_L, y_L, np.ones(8, np.bool_)) is beats
 
 
 def test_a_source_is_overblown_beside_the_others() -> None:
-    assert overblown([1.0, 2.0, 3.0, 7.9]) == []
-    assert overblown([1.0, 2.0, 3.0, 13.0]) == [3]
-    assert overblown([1.0, 14.0, 12.0, 2.0, 3.0]) == [1]  # above 4 x 3; 12 is not
+    assert logit_outliers([1.0, 2.0, 3.0, 7.9]) == []
+    assert logit_outliers([1.0, 2.0, 3.0, 13.0]) == [3]
+    assert logit_outliers([1.0, 14.0, 12.0, 2.0, 3.0]) == [1]  # above 4 x 3; 12 is not
     # Two say nothing of each other, and silence is the size of no model.
-    assert overblown([1.0, 100.0]) == []
-    assert overblown([0.0, 0.0, 0.0]) == []
+    assert logit_outliers([1.0, 100.0]) == []
+    assert logit_outliers([0.0, 0.0, 0.0]) == []
 
 
 def fault(
@@ -69,7 +75,7 @@ def fault(
     beats: bool = True,
     near: bool = False,
 ) -> str | None:
-    return find_fault(logits, consistency, beats, near, config)
+    return verify_source(logits, consistency, beats, near, config)
 
 
 def test_each_check_has_its_switch_and_its_word() -> None:
@@ -102,15 +108,17 @@ def sources(*predicted: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
     return log
 
 
-def test_who_disagrees_is_out_unless_the_newcomers_own_labels_say_otherwise() -> None:
+def test_who_disagrees_is_out_unless_the_targets_own_labels_say_otherwise() -> None:
     truth, noise = np.arange(80) % 4, np.repeat(np.arange(4), 20)
     labelled_N = np.arange(80) < 12
     mask_SC = np.ones((4, 4), np.bool_)
     log_SNC = sources(truth, truth, truth, noise)
-    assert outsiders(log_SNC, labelled_N, truth[:12], mask_SC) == [3]
-    # The same four before a newcomer whose labels the fourth alone has right: the labels decide.
-    assert outsiders(log_SNC, labelled_N, noise[:12], mask_SC) == [0, 1, 2]
-    assert outsiders(log_SNC[2:], labelled_N, truth[:12], mask_SC[2:]) == []  # two cannot tell
+    assert disagreeing_sources(log_SNC, labelled_N, truth[:12], mask_SC) == [3]
+    # The same four before a target domain whose labels the fourth alone has right: the labels decide.
+    assert disagreeing_sources(log_SNC, labelled_N, noise[:12], mask_SC) == [0, 1, 2]
+    assert (
+        disagreeing_sources(log_SNC[2:], labelled_N, truth[:12], mask_SC[2:]) == []
+    )  # two cannot tell
 
 
 def test_many_who_know_nothing_are_no_majority() -> None:
@@ -119,22 +127,22 @@ def test_many_who_know_nothing_are_no_majority() -> None:
     # Two of eight are right on three quarters of the rows; each of the others knows nothing.
     able = [np.where(rng.random(80) < 0.75, truth, rng.integers(4, size=80)) for _ in range(2)]
     noise = [rng.integers(4, size=80) for _ in range(6)]
-    found = outsiders(
+    found = disagreeing_sources(
         sources(*able, *noise), np.arange(80) < 12, truth[:12], np.ones((8, 4), np.bool_)
     )
     assert not {0, 1} & set(found)
     assert len(found) >= 5
 
 
-def told(by: str, domain_id: str, model_id: str = "a" * 64) -> Demotion:
-    return Demotion(by=by, domain_id=domain_id, model_id=model_id, reason="scale")
+def told(by: str, domain_id: str, model_id: str = "a" * 64) -> RejectedSource:
+    return RejectedSource(by=by, domain_id=domain_id, model_id=model_id, reason="scale")
 
 
-def test_a_source_is_suspect_once_several_newcomers_demoted_it() -> None:
+def test_a_source_is_suspect_once_several_targets_rejected_it() -> None:
     state = SystemState().note([told("ann", "x"), told("ann", "x", "b" * 64), told("ben", "y")])
-    assert state.suspects(2) == frozenset()  # ann twice is one accuser
+    assert state.reported_sources(2) == frozenset()  # ann twice is one accuser
     state = state.note([told("ben", "x"), told("ann", "x")])
-    assert state.suspects(2) == {"x"}
-    assert state.suspects(1) == {"x", "y"}
-    assert len(state.demotions) == 4
-    assert state.note(reversed(state.demotions)) == state
+    assert state.reported_sources(2) == {"x"}
+    assert state.reported_sources(1) == {"x", "y"}
+    assert len(state.rejections) == 4
+    assert state.note(reversed(state.rejections)) == state

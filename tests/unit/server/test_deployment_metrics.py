@@ -40,12 +40,12 @@ def test_who_is_online_is_what_flower_says(server: Path) -> None:
 
 
 def test_a_superlink_that_stops_answering_has_no_devices(server: Path) -> None:
-    answers = [{"ann": "online"}]
+    responses = [{"ann": "online"}]
 
     def nodes() -> dict[str, str]:
-        if not answers:
+        if not responses:
             raise EdgeError("gone")
-        return answers.pop()
+        return responses.pop()
 
     metrics = DeploymentMetrics(server, nodes)
     metrics.look()
@@ -72,8 +72,8 @@ def test_metrics_are_served_while_the_block_lasts(server: Path) -> None:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}/metrics"
     with serve_metrics("127.0.0.1", port, registry, pytest.fail):
-        with urllib.request.urlopen(address) as answer:
-            assert b"graft_devices_enrolled 3.0" in answer.read()
+        with urllib.request.urlopen(address) as response:
+            assert b"graft_devices_enrolled 3.0" in response.read()
         told: list[str] = []
         with serve_metrics("127.0.0.1", port, registry, told.append):
             assert told[0].startswith(f"no metrics: 127.0.0.1:{port}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from graft_server.deployment.authority import create_authority
-from graft_server.deployment.reverse_proxy import Gateway
+from graft_server.deployment.reverse_proxy import ReverseProxy
 
 
 class Upstream(BaseHTTPRequestHandler):
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def test_the_devices_interface_passes_whole_and_nothing_else_does(upstream_port: int) -> None:
-    with Gateway(upstream_port, None) as gateway:
+    with ReverseProxy(upstream_port, None) as gateway:
         base = f"http://127.0.0.1:{gateway.port}"
         done = httpx.post(
             f"{base}/v1/fleet/pull-messages", content=b"\x00body", headers={"x-signature": "s1"}
@@ -60,7 +60,7 @@ def test_the_devices_interface_passes_whole_and_nothing_else_does(upstream_port:
 
 
 def test_a_body_beyond_the_limit_is_refused(upstream_port: int) -> None:
-    with Gateway(upstream_port, None) as gateway:
+    with ReverseProxy(upstream_port, None) as gateway:
         done = httpx.post(
             f"http://127.0.0.1:{gateway.port}/v1/fleet/push-object", content=bytes(33 * 1024 * 1024)
         )
@@ -68,7 +68,7 @@ def test_a_body_beyond_the_limit_is_refused(upstream_port: int) -> None:
 
 
 def test_a_superlink_that_is_not_there_is_said_so(upstream_port: int) -> None:
-    with Gateway(free_port(), None) as gateway:
+    with ReverseProxy(free_port(), None) as gateway:
         done = httpx.post(f"http://127.0.0.1:{gateway.port}/v1/fleet/register-node", content=b"x")
     assert (done.status_code, done.text) == (503, "no SuperLink: ConnectError")
 
@@ -76,7 +76,7 @@ def test_a_superlink_that_is_not_there_is_said_so(upstream_port: int) -> None:
 def test_tls_is_the_deployments_own(tmp_path: Path) -> None:
     authority = create_authority(tmp_path)
     authority.server_identity(["127.0.0.1"]).write(tmp_path)
-    with Gateway(free_port(), tmp_path) as gateway:
+    with ReverseProxy(free_port(), tmp_path) as gateway:
         address = f"https://127.0.0.1:{gateway.port}/v1/control/start-run"
         trusting = httpx.post(address, content=b"", verify=str(tmp_path / "ca.pem"))
         assert trusting.status_code == 404

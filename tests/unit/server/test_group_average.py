@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graft_server.fedavg import GroupAveraging, average_parameters
+from graft_server.fedavg import FlowerAveraging, average_parameters
 from graft_server.model_store import DirectoryStore, open_store
 
 from graft.core.records import BoolArray, ModelCard, Parameters, Task
@@ -26,12 +26,12 @@ def store(tmp_path: Path) -> DirectoryStore:
 
 
 @pytest.fixture
-def averaging(store: DirectoryStore) -> GroupAveraging:
-    return GroupAveraging(store, admit, TASK, seed=3)
+def averaging(store: DirectoryStore) -> FlowerAveraging:
+    return FlowerAveraging(store, admit, TASK, seed=3)
 
 
 def pushed(store: DirectoryStore, seed: int, known: tuple[bool, bool, bool]) -> ModelCard:
-    """What a founder has pushed: a network of that seed with other batch-norm statistics."""
+    """What an initial domain has pushed: a network of that seed with other batch-norm statistics."""
     parameters = dict(parameters_of(build_network("cnn-small", TASK, seed)))
     for name, array in parameters.items():
         if "running" in name:
@@ -70,7 +70,7 @@ def test_the_mean_of_one_is_itself() -> None:
 
 
 def test_all_of_a_payload_is_averaged_batch_norm_too(
-    averaging: GroupAveraging, store: DirectoryStore
+    averaging: FlowerAveraging, store: DirectoryStore
 ) -> None:
     members = [(pushed(store, 1, (True, False, False)), 30),
                (pushed(store, 2, (False, True, False)), 10)]  # fmt: skip
@@ -85,7 +85,7 @@ def test_all_of_a_payload_is_averaged_batch_norm_too(
 
 
 def test_a_groups_card_says_what_its_payload_is_and_is_admitted(
-    averaging: GroupAveraging, store: DirectoryStore
+    averaging: FlowerAveraging, store: DirectoryStore
 ) -> None:
     for card in (
         averaging.begin("mlp"),
@@ -102,18 +102,18 @@ def test_a_groups_card_says_what_its_payload_is_and_is_admitted(
 
 
 def test_a_group_starts_from_one_initialisation_that_the_seed_decides(
-    averaging: GroupAveraging, store: DirectoryStore
+    averaging: FlowerAveraging, store: DirectoryStore
 ) -> None:
     start = averaging.begin("cnn-small")
     assert start.model_id == averaging.begin("cnn-small").model_id
-    assert start.model_id != GroupAveraging(store, admit, TASK, seed=4).begin("cnn-small").model_id
+    assert start.model_id != FlowerAveraging(store, admit, TASK, seed=4).begin("cnn-small").model_id
     wanted = parameters_of(build_network("cnn-small", TASK, derive_seed("group", 3, "cnn-small")))
     assert all((held(store, start)[name] == wanted[name]).all() for name in wanted)
     assert not start.class_mask_C.any()  # it has seen no class
 
 
 def test_a_member_whose_model_is_not_there_is_named(
-    averaging: GroupAveraging, store: DirectoryStore
+    averaging: FlowerAveraging, store: DirectoryStore
 ) -> None:
     card = pushed(store, 1, (True, True, True))
     store.path(card.model_id, "exact").unlink()

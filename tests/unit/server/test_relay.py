@@ -1,4 +1,4 @@
-"""The relay passes bytes on as they are, counts them, and lets go of whoever is gone."""
+"""The TCP proxy passes bytes on as they are, counts them, and lets go of whoever is gone."""
 
 import socket
 import threading
@@ -10,13 +10,19 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from graft_server.metering.tcp_proxy import MeteredRelay
+from graft_server.metering.tcp_proxy import TcpProxy
 
-from graft.errors import RelayError, RunError
-from graft.wire.traffic_log import Carried, MeterFile, MeterLine, read_meter, total_carried
+from graft.errors import ProxyError, RunError
+from graft.wire.traffic_log import (
+    TrafficCounters,
+    TrafficLog,
+    TrafficRecord,
+    read_traffic_log,
+    total_traffic,
+)
 
 HOST = "127.0.0.1"
-Lines = list[MeterLine]
+Lines = list[TrafficRecord]
 
 
 @contextmanager
@@ -37,18 +43,18 @@ def served(serve: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def echo_all(connection: socket.socket) -> None:
-    """Answer with all that came, once the client has said all."""
+    """Response with all that came, once the client has said all."""
     said = b""
     while data := connection.recv(65536):
         said += data
     connection.sendall(said)
 
 
-def relay_to(upstream: str, lines: Lines, **settings: object) -> MeteredRelay:
-    return MeteredRelay(f"{HOST}:0", upstream, service="depot", record=lines.append, **settings)
+def relay_to(upstream: str, lines: Lines, **settings: object) -> TcpProxy:
+    return TcpProxy(f"{HOST}:0", upstream, service="depot", record=lines.append, **settings)
 
 
-def connected(relay: MeteredRelay) -> socket.socket:
+def connected(relay: TcpProxy) -> socket.socket:
     return socket.create_connection((HOST, relay.port), timeout=10)
 
 
@@ -74,7 +80,7 @@ def test_a_half_closed_client_still_hears_the_answer_and_both_ways_are_counted()
         client.sendall(said)
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == said
-    carried = total_carried(lines)
+    carried = total_traffic(lines)
     assert {(line.peer, line.service) for line in lines} == {(HOST, "depot")}
     # 66 bytes of headers a segment; a SYN's own options and a FIN's place in the order of bytes.
     assert carried.up_bytes == len(said) + 66 * carried.up_segments + 8 + 1
@@ -100,7 +106,7 @@ def test_lines_tell_of_intervals_that_follow_each_other() -> None:
 
 
 def test_a_slow_reader_holds_up_the_writer_and_not_the_relays_memory() -> None:
-    """300 MB through a relay of Python objects that never grow by a hundredth of it."""
+    """300 MB through a TCP proxy of Python objects that never grow by a hundredth of it."""
     size, chunk = 300_000_000, bytes(1_000_000)
     lines: Lines = []
 
@@ -119,7 +125,7 @@ def test_a_slow_reader_holds_up_the_writer_and_not_the_relays_memory() -> None:
         tracemalloc.stop()
     assert got == size
     assert peak < 3_000_000
-    assert total_carried(lines).down_bytes > size
+    assert total_traffic(lines).down_bytes > size
 
 
 def test_without_its_upstream_a_client_is_closed_cleanly() -> None:
@@ -131,7 +137,7 @@ def test_without_its_upstream_a_client_is_closed_cleanly() -> None:
             client.sendall(b"anyone?")
             assert client.recv(1) == b""  # an end, and no reset
         assert relay.unreached == 1
-    assert total_carried(lines).up_bytes > 0
+    assert total_traffic(lines).up_bytes > 0
 
 
 def test_an_upstream_that_breaks_off_resets_the_client() -> None:
@@ -172,25 +178,25 @@ def test_closing_cuts_what_is_connected_and_counts_it() -> None:
             relay.close()
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
-    assert total_carried(lines).up_bytes > 1000
+    assert total_traffic(lines).up_bytes > 1000
 
 
 def test_a_port_in_use_and_an_address_that_is_none_are_typed_errors() -> None:
     with socket.create_server((HOST, 0)) as taken:
         address = f"{HOST}:{taken.getsockname()[1]}"
-        with pytest.raises(RelayError, match="cannot listen"):
-            MeteredRelay(address, f"{HOST}:1", service="depot", record=print)
+        with pytest.raises(ProxyError, match="cannot listen"):
+            TcpProxy(address, f"{HOST}:1", service="depot", record=print)
     for wrong in ("nonsense", "127.0.0.1:", "no.such.host.invalid:1"):
-        with pytest.raises(RelayError, match="address"):
-            MeteredRelay(wrong, f"{HOST}:1", service="depot", record=print)
+        with pytest.raises(ProxyError, match="address"):
+            TcpProxy(wrong, f"{HOST}:1", service="depot", record=print)
 
 
 def test_a_meter_that_fails_does_not_cut_devices_off_and_is_told_on_closing() -> None:
-    def full(line: MeterLine) -> None:
+    def full(line: TrafficRecord) -> None:
         raise RunError("disk full")
 
     with served(echo_all) as upstream:
-        relay = MeteredRelay(f"{HOST}:0", upstream, service="depot", record=full, interval_s=0.02)
+        relay = TcpProxy(f"{HOST}:0", upstream, service="depot", record=full, interval_s=0.02)
         relay.start()
         for _ in range(2):
             with connected(relay) as client:
@@ -198,27 +204,27 @@ def test_a_meter_that_fails_does_not_cut_devices_off_and_is_told_on_closing() ->
                 client.shutdown(socket.SHUT_WR)
                 assert read_all(client) == b"x"
             time.sleep(0.05)
-        with pytest.raises(RelayError, match="disk full"):
+        with pytest.raises(ProxyError, match="disk full"):
             relay.close()
 
 
 def test_lines_come_back_from_a_file_whose_last_one_was_torn(tmp_path: Path) -> None:
     path = tmp_path / "wire.jsonl"
-    line = MeterLine(
+    line = TrafficRecord(
         since_s=1.0,
         until_s=1.5,
         peer="10.0.0.1",
         service="flower",
-        carried=Carried(up_bytes=1, down_bytes=2, up_segments=3, down_segments=4),
+        carried=TrafficCounters(up_bytes=1, down_bytes=2, up_segments=3, down_segments=4),
     )
-    meter = MeterFile(path)
+    meter = TrafficLog(path)
     meter.write(line)
     meter.close()
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:20])
-    assert read_meter(path) == [line]
-    MeterFile(path).write(line)
-    assert read_meter(path) == [line, line]
+    assert read_traffic_log(path) == [line]
+    TrafficLog(path).write(line)
+    assert read_traffic_log(path) == [line, line]
     path.write_bytes(b'{"since_s": 1}\n')
     with pytest.raises(RunError, match="line 1"):
-        read_meter(path)
+        read_traffic_log(path)

@@ -128,11 +128,11 @@ def test_the_last_round_comes_back_to_the_bit(folder: RunFolder) -> None:
 
 def test_the_groups_models_come_back_apart_from_the_catalogue(folder: RunFolder) -> None:
     group = replace(card("group.mlp"), profile=None, centroids_CF=None)
-    state = replace(SystemState().admit((card("ann"),)), groups=(group,))
+    state = replace(SystemState().admit((card("ann"),)), architecture_averages=(group,))
     folder.save_round(state, [], [])
     again = RunFolder(folder.path).load_state()
     assert encoded(again) == encoded(state)
-    assert [encode_card(each) for each in again.groups] == [encode_card(group)]
+    assert [encode_card(each) for each in again.architecture_averages] == [encode_card(group)]
 
 
 def test_a_round_that_was_cut_off_is_not_there(folder: RunFolder) -> None:

@@ -38,9 +38,11 @@ def sent(index: int, method: str, num_bytes: int) -> LedgerEntry:
     )  # fmt: skip
 
 
-FOUNDERS = [ResultRow(domain_id="f", method="founder", round_index=0, accuracy=0.5, macro_f1=0.5)]
+INITIAL_DOMAINS = [
+    ResultRow(domain_id="f", method="founder", round_index=0, accuracy=0.5, macro_f1=0.5)
+]
 ROUNDS = (
-    (0, FOUNDERS, [sent(0, "", 10)]),
+    (0, INITIAL_DOMAINS, [sent(0, "", 10)]),
     (1, rows_of(1, 0.8, 0.6), [sent(1, "hat", 100)]),
     (2, rows_of(2, 0.9, 0.5), [sent(2, "hat", 200)]),
 )
@@ -54,7 +56,7 @@ def tell(kind: str, place: Path | str, run: str = "first", rounds: int = 3) -> N
 
 def test_figures_of_a_round_are_its_own() -> None:
     assert round_figures(*ROUNDS[0][1:], CONFIG) == {
-        "run/payload_bytes": 10, "run/failed": 0, "founder/accuracy": 0.5,
+        "run/payload_bytes": 10, "run/failed": 0, "initial domain/accuracy": 0.5,
     }  # fmt: skip
     figures = round_figures(*ROUNDS[1][1:], CONFIG)
     assert figures["hat/accuracy"] == 0.8

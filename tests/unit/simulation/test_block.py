@@ -1,4 +1,4 @@
-"""The block engine in one process: which orders make a block, and that each is a durable step."""
+"""The block engine in one process: which requests make a block, and that each is a durable step."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,18 +7,18 @@ import pytest
 from graft_server.signing import Signer, open_signer
 from graft_simulation.block import (
     Block,
+    BlockCheckpoints,
     BlockEdge,
     BlockResult,
     Domains,
-    StepFolder,
-    Workplace,
-    carry_here,
+    WorkerContext,
+    run_inline,
 )
 
 from graft.core.config import ExpansionConfig, with_settings
-from graft.core.records import Answer, Failure, LearnOrder, LedgerEntry, Order, ProfileOrder
+from graft.core.records import Failure, LedgerEntry, ProfileRequest, Request, Response, TrainRequest
 from graft.data.synthetic.imu import ImuWorld
-from graft.wire.messages.codec import decode_order, encode_answer
+from graft.wire.messages.codec import decode_request, encode_response
 
 WORLD = ImuWorld(70, 40, seed=0)
 CONFIG = with_settings(
@@ -36,18 +36,18 @@ class Carrier:
     """Carries blocks out here and remembers them; breaks down before the block ``breaks_at``."""
 
     def __init__(self, path: Path, signer: Signer, breaks_at: int | None = None) -> None:
-        place = Workplace(
+        place = WorkerContext(
             config=CONFIG, run="run", models=path / "models", public_key=signer.public_key
         )
-        self._carry = carry_here(place)
+        self._carry = run_inline(place)
         self._breaks_at = breaks_at
-        self.blocks: list[list[Order]] = []
+        self.blocks: list[list[Request]] = []
 
     def __call__(self, blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
         for number, block in enumerate(blocks):
             if number == self._breaks_at:
                 raise KeyboardInterrupt
-            self.blocks.append([decode_order(body) for body in block.orders])
+            self.blocks.append([decode_request(body) for body in block.requests])
             ((_, result),) = self._carry([block])
             yield number, result
 
@@ -56,60 +56,60 @@ def edge_of(
     path: Path, carrier: Carrier, entries: list[LedgerEntry], architecture: str = "cnn-small"
 ) -> BlockEdge:
     domains = Domains(ids=WORLD.domain_ids, architecture_of=lambda domain_id: architecture)
-    steps = StepFolder(path / "steps")
+    steps = BlockCheckpoints(path / "steps")
     return BlockEdge("run", domains, carrier, steps, entries.append, lambda *news: None)
 
 
-def founders(count: int) -> list[Order]:
+def initial_domains(count: int) -> list[Request]:
     return [
-        LearnOrder(domain_id=d, round_index=0, method="founder", sources=(), register=True)
+        TrainRequest(domain_id=d, round_index=0, method="founder", sources=(), register=True)
         for d in list(WORLD.domain_ids)[:count]
     ]
 
 
-def bytes_of(answers: Sequence[Answer]) -> list[bytes]:
+def bytes_of(responses: Sequence[Response]) -> list[bytes]:
     """The answers' bytes; none of them may be a failure."""
-    assert not [answer for answer in answers if isinstance(answer, Failure)]
-    return [encode_answer(answer) for answer in answers]
+    assert not [response for response in responses if isinstance(response, Failure)]
+    return [encode_response(response) for response in responses]
 
 
 def test_profiles_travel_in_blocks_of_one_kind(tmp_path: Path, signer: Signer) -> None:
     carrier = Carrier(tmp_path, signer)
     entries: list[LedgerEntry] = []
-    orders: list[Order] = [ProfileOrder(domain_id=d, round_index=0) for d in WORLD.domain_ids]
-    answers = edge_of(tmp_path, carrier, entries).ask(orders)
+    requests: list[Request] = [ProfileRequest(domain_id=d, round_index=0) for d in WORLD.domain_ids]
+    responses = edge_of(tmp_path, carrier, entries).ask(requests)
     assert [len(block) for block in carrier.blocks] == [32, 32, 6]
-    assert [answer.domain_id for answer in answers] == list(WORLD.domain_ids)
+    assert [response.domain_id for response in responses] == list(WORLD.domain_ids)
     assert len(entries) == 2 * 70
 
 
 def test_a_finished_block_is_not_carried_out_again(tmp_path: Path, signer: Signer) -> None:
-    orders = [ProfileOrder(domain_id=d, round_index=0) for d in WORLD.domain_ids]
+    requests = [ProfileRequest(domain_id=d, round_index=0) for d in WORLD.domain_ids]
     with pytest.raises(KeyboardInterrupt):
-        edge_of(tmp_path, Carrier(tmp_path, signer, breaks_at=2), []).ask(orders)
+        edge_of(tmp_path, Carrier(tmp_path, signer, breaks_at=2), []).ask(requests)
     again = Carrier(tmp_path, signer)
     entries: list[LedgerEntry] = []
-    answers = edge_of(tmp_path, again, entries).ask(orders)
+    responses = edge_of(tmp_path, again, entries).ask(requests)
     assert [len(block) for block in again.blocks] == [6]
     fresh: list[LedgerEntry] = []
     untouched = tmp_path / "untouched"
-    wanted = edge_of(untouched, Carrier(untouched, signer), fresh).ask(orders)
-    assert bytes_of(answers) == bytes_of(wanted)
+    wanted = edge_of(untouched, Carrier(untouched, signer), fresh).ask(requests)
+    assert bytes_of(responses) == bytes_of(wanted)
     assert sorted(map(repr, entries)) == sorted(map(repr, fresh))
 
 
 def test_a_step_keeps_answers_held_parts_and_transfers(tmp_path: Path, signer: Signer) -> None:
     carrier = Carrier(tmp_path, signer)
     entries: list[LedgerEntry] = []
-    edge_of(tmp_path, carrier, entries).ask(founders(2))
+    edge_of(tmp_path, carrier, entries).ask(initial_domains(2))
     (path,) = (tmp_path / "steps").iterdir()
     assert {entry.phase for entry in entries} == {"ship", "report", "register", "acknowledge"}
-    steps = StepFolder(tmp_path / "steps")
+    steps = BlockCheckpoints(tmp_path / "steps")
     steps.clear()
     assert not path.exists()
-    block = Block(orders=(b"one", b"two"), held=((), ("a.base",)))
+    block = Block(requests=(b"one", b"two"), held=((), ("a.base",)))
     result = BlockResult(
-        answers=(b"x", b""), held=(("a.base", "b.base"), ()), entries=tuple(entries)
+        responses=(b"x", b""), held=(("a.base", "b.base"), ()), entries=tuple(entries)
     )
     assert steps.load(block) is None
     steps.save(block, result)
@@ -117,11 +117,11 @@ def test_a_step_keeps_answers_held_parts_and_transfers(tmp_path: Path, signer: S
 
 
 def test_what_decides_a_result_decides_its_digest() -> None:
-    block = Block(orders=(b"one", b"two"), held=((), ("a.base",)))
+    block = Block(requests=(b"one", b"two"), held=((), ("a.base",)))
     others = [
-        Block(orders=(b"onet", b"wo"), held=((), ("a.base",))),
-        Block(orders=(b"one", b"two"), held=(("a.base",), ())),
-        Block(orders=(b"one", b"two"), held=((), ("a.base", "b.base"))),
-        Block(orders=(b"one", b"two"), held=((), ("a.base",)), together=True),
+        Block(requests=(b"onet", b"wo"), held=((), ("a.base",))),
+        Block(requests=(b"one", b"two"), held=(("a.base",), ())),
+        Block(requests=(b"one", b"two"), held=((), ("a.base", "b.base"))),
+        Block(requests=(b"one", b"two"), held=((), ("a.base",)), together=True),
     ]
     assert len({block.digest, *(other.digest for other in others)}) == 5

@@ -1,6 +1,6 @@
 """The matrix keeps what it has, computes what it lacks, and never mixes configurations.
 
-Six people of the embedded world: round(0.4 x 6) = 2 founders, 4 newcomers. Jobs run in this
+Six people of the embedded world: round(0.4 x 6) = 2 initial domains, 4 target domains. Jobs run in this
 process but for the test that says otherwise.
 """
 
@@ -15,14 +15,14 @@ import pytest
 import graft.bench.matrix as matrix
 from graft.bench import (
     ROWS,
-    EvidencePlan,
-    EvidenceSettings,
-    compute_evidence,
+    MatrixPlan,
+    MatrixSettings,
+    compute_matrix,
     default_methods,
     name_world,
 )
 from graft.bench.plan import Expansion
-from graft.bench.rows import EvidenceRow, read_evidence
+from graft.bench.rows import BenchmarkRow, read_benchmark_rows
 from graft.core.config import (
     DeviceConfig,
     ExpansionConfig,
@@ -31,28 +31,28 @@ from graft.core.config import (
     TrainingConfig,
     WorldConfig,
 )
-from graft.core.records import LearnOrder
+from graft.core.records import TrainRequest
 from graft.data import ImuWorld, write_dataset, write_domain
 from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 from graft.errors import ConfigError, RunError
-from graft.wire.messages.codec import encode_order
+from graft.wire.messages.codec import encode_request
 from graft.wire.transfer.link import StoredModel, acknowledgement_bytes
 
 CONFIG = ExpansionConfig(
     world=WorldConfig(domains=6, windows_per_domain=40),
     selection=SelectionConfig(num_sources=1),
-    training=TrainingConfig(epochs=1, max_steps=2, batch_size=16, group_rounds=1),
+    training=TrainingConfig(epochs=1, max_steps=2, batch_size=16, fedavg_rounds=1),
     devices=DeviceConfig(architectures=("mlp",)),
     policy=PolicyConfig(min_class_count=1),
 )
 
 
-def plan(work: Path, **changes: Any) -> EvidencePlan:
+def plan(work: Path, **changes: Any) -> MatrixPlan:
     axes: dict[str, Any] = {
         "worlds": {"imu": CONFIG.world}, "config": CONFIG, "methods": ("label-only",),
-        "gammas": (0.1,), "seeds": (0,), "newcomers": 2, "work": work,
+        "gammas": (0.1,), "seeds": (0,), "targets": 2, "work": work,
     }  # fmt: skip
-    return EvidencePlan(**(axes | changes))
+    return MatrixPlan(**(axes | changes))
 
 
 def compute(
@@ -62,12 +62,12 @@ def compute(
     redo: tuple[str, ...] = (),
     progress: Callable[[str, int, int], None] = lambda *_: None,
     **changes: Any,
-) -> list[EvidenceRow]:
-    settings = EvidenceSettings(out=folder / "out", workers=workers, redo=redo, progress=progress)
-    return compute_evidence(plan(folder / "work", **changes), settings)
+) -> list[BenchmarkRow]:
+    settings = MatrixSettings(out=folder / "out", workers=workers, redo=redo, progress=progress)
+    return compute_matrix(plan(folder / "work", **changes), settings)
 
 
-def numbers(rows: Iterable[EvidenceRow]) -> list[dict[str, Any]]:
+def numbers(rows: Iterable[BenchmarkRow]) -> list[dict[str, Any]]:
     """The rows without what a clock measured."""
     return [asdict(replace(row, device_s=None)) for row in rows]
 
@@ -78,7 +78,7 @@ def carried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     done: list[str] = []
     really = matrix.carry_out
 
-    def carry_out(job: Any) -> list[EvidenceRow]:
+    def carry_out(job: Any) -> list[BenchmarkRow]:
         done.append(job.title)
         return really(job)
 
@@ -88,10 +88,10 @@ def carried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_there_is_a_row_a_cell(tmp_path: Path) -> None:
     rows = compute(tmp_path, methods=("label-only", "average-kd-all"), gammas=(0.1, 0.3))
-    assert len(rows) == 2 * 2 * 2  # methods, gammas, newcomers
+    assert len(rows) == 2 * 2 * 2  # methods, gammas, target domains
     assert {row.error for row in rows} == {None}
     assert len({row.domain_id for row in rows}) == 2
-    assert rows == read_evidence(tmp_path / "out" / ROWS)
+    assert rows == read_benchmark_rows(tmp_path / "out" / ROWS)
     # 40 windows of which about 30 % test; a larger gamma labels more of the rest.
     few, many = (next(r for r in rows if r.gamma == gamma) for gamma in (0.1, 0.3))
     assert few.num_labelled < many.num_labelled
@@ -99,8 +99,8 @@ def test_there_is_a_row_a_cell(tmp_path: Path) -> None:
 
 
 def test_a_method_without_sources_is_charged_its_order_and_its_own_model(tmp_path: Path) -> None:
-    row = compute(tmp_path, newcomers=1)[0]
-    order = LearnOrder(
+    row = compute(tmp_path, targets=1)[0]
+    request = TrainRequest(
         domain_id=row.domain_id, round_index=1, method="label-only", sources=(), register=True
     )
     # What comes down: the order, and the store's word that it has the model (an id and three
@@ -108,39 +108,37 @@ def test_a_method_without_sources_is_charged_its_order_and_its_own_model(tmp_pat
     stored = StoredModel(
         model_id="0" * 64, payload_bytes=100_000, base_bytes=30_000, residual_bytes=70_000
     )
-    assert row.bytes_down == len(encode_order(order)) + acknowledgement_bytes(stored)
+    assert row.bytes_down == len(encode_request(request)) + acknowledgement_bytes(stored)
     assert row.bytes_up > 50_000
 
 
-def test_methods_and_newcomers_come_later_and_old_rows_stay(
+def test_methods_and_targets_come_later_and_old_rows_stay(
     tmp_path: Path, carried: list[str]
 ) -> None:
-    first = compute(tmp_path, newcomers=1)
+    first = compute(tmp_path, targets=1)
     carried.clear()
-    rows = compute(tmp_path, newcomers=2, methods=("average-kd-selected", "label-only"))
+    rows = compute(tmp_path, targets=2, methods=("average-kd-selected", "label-only"))
     assert [row for row in rows if row.key in {r.key for r in first}] == first
     assert [title.split(": ")[-1] for title in carried] == [
-        "founders",  # there already: nothing is trained
+        "initial domains",  # there already: nothing is trained
         "average-kd-selected",
         "label-only",
     ]
-    at_once = compute(
-        tmp_path / "other", newcomers=2, methods=("label-only", "average-kd-selected")
-    )
+    at_once = compute(tmp_path / "other", targets=2, methods=("label-only", "average-kd-selected"))
     assert numbers(rows) == numbers(at_once)
 
 
-def test_founders_are_trained_once(tmp_path: Path) -> None:
+def test_initial_domains_are_trained_once(tmp_path: Path) -> None:
     compute(tmp_path)
     (models,) = (tmp_path / "work" / "founders").glob("*/models")
     before = {path: path.stat().st_mtime_ns for path in models.iterdir()}
     compute(tmp_path, gammas=(0.1, 0.2), methods=("label-only", "finetuned-same"))
     assert {path: path.stat().st_mtime_ns for path in models.iterdir()} == before
-    assert len(before) == 2 * 3  # two founders, three forms of each
+    assert len(before) == 2 * 3  # two initial domains, three forms of each
     assert not any((tmp_path / "work" / "scratch").iterdir())
 
 
-def test_methods_of_an_average_have_founders_who_make_it(tmp_path: Path) -> None:
+def test_methods_of_an_average_have_initial_domains_who_make_it(tmp_path: Path) -> None:
     rows = compute(tmp_path, methods=("label-only", "fedavg"))
     assert {row.error for row in rows} == {None}
     assert len(list((tmp_path / "work" / "founders").iterdir())) == 2
@@ -157,11 +155,11 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path, carried: lis
 
     with pytest.raises(KeyboardInterrupt):
         compute(tmp_path, progress=killed, **axes)
-    kept = read_evidence(tmp_path / "out" / ROWS)
+    kept = read_benchmark_rows(tmp_path / "out" / ROWS)
     assert len(kept) == 4
     carried.clear()
     rows = compute(tmp_path, **axes)
-    assert len(carried) == 1 + 2  # founders, and the two jobs that were missing
+    assert len(carried) == 1 + 2  # initial domains, and the two jobs that were missing
     assert [row for row in rows if row.key in {r.key for r in kept}] == kept
     assert numbers(rows) == numbers(compute(tmp_path / "other", **axes))
 
@@ -175,7 +173,7 @@ def test_progress_counts_the_rows_asked_for(tmp_path: Path) -> None:
         gammas=(0.1, 0.3),
         progress=lambda what, done, wanted: news.append((done, wanted)),
     )
-    # Two of the eight cells are there; then the founders, and three jobs of two rows.
+    # Two of the eight cells are there; then the initial domains, and three jobs of two rows.
     assert news == [(2, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
 
 
@@ -184,7 +182,7 @@ def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path: Path) ->
     other = replace(CONFIG, training=replace(CONFIG.training, max_steps=1))
     with pytest.raises(RunError, match="another configuration"):
         compute(tmp_path, config=other, methods=("best-source",))
-    assert read_evidence(tmp_path / "out" / ROWS) == before
+    assert read_benchmark_rows(tmp_path / "out" / ROWS) == before
     again = compute(tmp_path, config=other, redo=("all",))
     assert {row.config_digest for row in again}.isdisjoint({row.config_digest for row in before})
     assert [row.key for row in again] == [row.key for row in before]
@@ -204,9 +202,9 @@ def test_what_is_an_axis_is_no_other_configuration(tmp_path: Path) -> None:
     )
     assert plan(tmp_path, config=axes).config_digest("hat") == first.config_digest("hat")
     for section, change in (
-        ("split", {"test_share": 0.2}),
+        ("split", {"test_fraction": 0.2}),
         ("selection", {"score_mix": 0.1}),
-        ("fusion", {"max_injection": 1.0}),
+        ("hat", {"max_injection": 1.0}),
         ("policy", {"min_class_count": 2}),
     ):
         other = replace(CONFIG, **{section: replace(getattr(CONFIG, section), **change)})
@@ -216,8 +214,8 @@ def test_what_is_an_axis_is_no_other_configuration(tmp_path: Path) -> None:
 def test_a_section_that_one_method_reads_is_no_other_configuration_for_the_rest(
     tmp_path: Path,
 ) -> None:
-    growth = replace(CONFIG.growth, rotation_degrees=1.0)
-    first, other = plan(tmp_path), plan(tmp_path, config=replace(CONFIG, growth=growth))
+    settings = replace(CONFIG.graft, rotation_degrees=1.0)
+    first, other = plan(tmp_path), plan(tmp_path, config=replace(CONFIG, graft=settings))
     assert other.config_digest("graft") != first.config_digest("graft")
     for method in ("hat", "label-only", "average-kd-all"):
         assert other.config_digest(method) == first.config_digest(method)
@@ -274,17 +272,17 @@ def test_a_cell_that_fails_names_its_error_and_is_tried_again(
     assert good.error is None
     carried.clear()
     compute(tmp_path, worlds=worlds)
-    assert len(carried) == 2  # the founders are looked for, the failed cell is tried
+    assert len(carried) == 2  # the initial domains are looked for, the failed cell is tried
 
 
-def test_a_founder_that_fails_fails_every_cell_by_name(tmp_path: Path, people: Path) -> None:
+def test_a_initial_domain_that_fails_fails_every_cell_by_name(tmp_path: Path, people: Path) -> None:
     worlds = dict([name_world(f"people={people}", CONFIG.world)])
     expansion = next(plan(tmp_path / "look", worlds=worlds).expansions([]))
-    founder = expansion.founding.founders[0]
-    spoil(people, founder)
+    initial_domain = expansion.initial_training.initial_domains[0]
+    spoil(people, initial_domain)
     rows = compute(tmp_path, worlds=worlds)
     assert {row.error for row in rows} == {"ExpansionFailedError"}
-    assert all(founder in (row.error_message or "") for row in rows)
+    assert all(initial_domain in (row.error_message or "") for row in rows)
 
 
 def test_one_run_at_a_time_writes_a_folder(tmp_path: Path) -> None:
@@ -296,12 +294,12 @@ def test_one_run_at_a_time_writes_a_folder(tmp_path: Path) -> None:
         refused.append(str(error.value))
 
     compute(tmp_path, progress=second)
-    assert len(refused) == 3  # at the start, after the founders, after the one job
+    assert len(refused) == 3  # at the start, after the initial domains, after the one job
 
 
 def test_numbers_of_sources_are_swept_for_methods_that_select(tmp_path: Path) -> None:
     rows = compute(
-        tmp_path, methods=("label-only", "average-kd-selected"), sources=(1, 2), newcomers=1
+        tmp_path, methods=("label-only", "average-kd-selected"), sources=(1, 2), targets=1
     )
     assert [(row.method, row.num_sources, len(row.sources)) for row in rows] == [
         ("average-kd-selected", 1, 1),
@@ -313,7 +311,7 @@ def test_numbers_of_sources_are_swept_for_methods_that_select(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "axes",
     [{"methods": ()}, {"methods": ("magic",)}, {"methods": ("founder",)}, {"gammas": ()},
-     {"newcomers": 0}],
+     {"targets": 0}],
 )  # fmt: skip
 def test_an_impossible_matrix_is_refused(tmp_path: Path, axes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

@@ -1,4 +1,4 @@
-"""A round's ledger becomes simulated seconds: by hand, by method, whatever its order."""
+"""A round's ledger becomes simulated seconds: by hand, by method, whatever its request."""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import SIGNER, world_devices, world_store
-from graft_simulation.clock.simulated_clock import SimulatedClock, _Works, simulate_round
+from graft_simulation.clock.simulated_clock import SimulatedClock, _Costs, simulate_round
 from graft_simulation.clock.timelines import ComputeTimes
 from graft_simulation.in_process import LocalEdge
 from hypothesis import given, settings
@@ -29,13 +29,13 @@ from graft.core.records import (
     ModelCard,
     Outcome,
     Phase,
-    ProbeOrder,
-    ProfileOrder,
+    ProbeRequest,
+    ProfileRequest,
     Selection,
 )
 from graft.core.results import ResultRow, result_row
 from graft.data.synthetic.imu import ImuWorld
-from graft.rounds import expand_system, found_system
+from graft.rounds import expand_system, train_initial_domains
 
 # Everyone has the one link: 1 MB/s down, half up, a tenth of a second of latency.
 LINK = """
@@ -77,8 +77,8 @@ def sent(
     )  # fmt: skip
 
 
-def lesson(domain_id: str, method: str = "hat") -> list[LedgerEntry]:
-    """A whole round: 1 kB orders and answers, two bases of 100 kB probed, one held, one residual
+def task(domain_id: str, method: str = "hat") -> list[LedgerEntry]:
+    """A whole round: 1 kB requests and answers, two bases of 100 kB probed, one held, one residual
     of 300 kB shipped, a model of 200 kB registered."""
     return [
         sent(domain_id, "profile", 1, method=""),
@@ -103,7 +103,7 @@ WAY_S = [DOWN_S, UP_S, DOWN_S, 0.2, 0.2, UP_S, DOWN_S, 0.0, 0.4, 0.5, 0.101, UP_
 
 def test_a_round_of_one_device_is_the_sum_of_its_steps(config: ExpansionConfig) -> None:
     seconds = {("ann", "hat"): ComputeTimes(probe_s=2.0, learn_s=(30.0,))}
-    times = simulate_round(lesson("ann"), seconds, config)
+    times = simulate_round(task("ann"), seconds, config)
     assert times.entry_s == pytest.approx(WAY_S)
     assert times.compute_s == {("ann", "hat"): 30.0}
     assert times.finish_s["ann", "hat"] == pytest.approx(sum(WAY_S) + 32.0)
@@ -115,7 +115,7 @@ def test_a_quick_device_waits_for_the_slow_one_between_phases(config: ExpansionC
         ("ann", "hat"): ComputeTimes(probe_s=1.0, learn_s=(1.0,)),
         ("ben", "hat"): ComputeTimes(probe_s=9.0, learn_s=(1.0,)),
     }
-    times = simulate_round([*lesson("ann"), *lesson("ben")], seconds, config)
+    times = simulate_round([*task("ann"), *task("ben")], seconds, config)
     # ann's own probe would have ended 8 s before; messages take no longer for that.
     assert times.finish_s["ann", "hat"] == pytest.approx(sum(WAY_S) + 10.0)
     assert times.entry_s == pytest.approx([*WAY_S, *WAY_S])
@@ -124,17 +124,17 @@ def test_a_quick_device_waits_for_the_slow_one_between_phases(config: ExpansionC
 def test_no_method_slows_another_down(config: ExpansionConfig) -> None:
     narrow = replace(config, network=replace(config.network, server_up_bits_per_s=8e6))
     seconds = {("ann", name): ComputeTimes(learn_s=(1.0,)) for name in ("hat", "label-only")}
-    alone = simulate_round(lesson("ann"), seconds, narrow)
-    others = [e for e in lesson("ann", "label-only") if e.method]
-    beside = simulate_round([*lesson("ann"), *others], seconds, narrow)
+    alone = simulate_round(task("ann"), seconds, narrow)
+    others = [e for e in task("ann", "label-only") if e.method]
+    beside = simulate_round([*task("ann"), *others], seconds, narrow)
     assert beside.finish_s["ann", "hat"] == alone.finish_s["ann", "hat"]
     assert beside.entry_s[: len(alone.entry_s)] == alone.entry_s
 
 
 def test_devices_of_one_method_share_the_server(config: ExpansionConfig) -> None:
     narrow = replace(config, network=replace(config.network, server_up_bits_per_s=8e6))
-    alone = simulate_round(lesson("ann"), {}, narrow)
-    beside = simulate_round([*lesson("ann"), *lesson("ben")], {}, narrow)
+    alone = simulate_round(task("ann"), {}, narrow)
+    beside = simulate_round([*task("ann"), *task("ben")], {}, narrow)
     # Both fetch at once at half the pace: each of the two bases takes 0.1 s more.
     assert alone.entry_s[3] == pytest.approx(0.2)
     assert beside.entry_s[3] == pytest.approx(0.3)
@@ -142,7 +142,7 @@ def test_devices_of_one_method_share_the_server(config: ExpansionConfig) -> None
 
 def test_what_is_lost_has_no_time_and_is_waited_for(config: ExpansionConfig) -> None:
     entries = [
-        *lesson("ann"),
+        *task("ann"),
         sent("ben", "profile", 1, method=""),
         sent("ben", "profile", 0, method="", up=True, outcome="lost"),
     ]
@@ -153,8 +153,8 @@ def test_what_is_lost_has_no_time_and_is_waited_for(config: ExpansionConfig) -> 
     assert times.finish_s["ben", "hat"] == pytest.approx(DOWN_S)
 
 
-def test_several_lessons_of_a_round_follow_each_other(config: ExpansionConfig) -> None:
-    """As FedAvg's: three times an order down, a model up, a report."""
+def test_several_tasks_of_a_round_follow_each_other(config: ExpansionConfig) -> None:
+    """As FedAvg's: three times a request down, a model up, a report."""
     one = [
         sent("ann", "ship", 1),
         sent("ann", "register", 200, up=True, depot=True),
@@ -167,9 +167,9 @@ def test_several_lessons_of_a_round_follow_each_other(config: ExpansionConfig) -
 
 
 def test_stragglers_compute_slower_and_transfer_alike(config: ExpansionConfig) -> None:
-    network = replace(config.network, straggler_share=1.0, straggler_slowdown=3.0)
+    network = replace(config.network, straggler_fraction=1.0, straggler_slowdown=3.0)
     seconds = {("ann", "hat"): ComputeTimes(probe_s=2.0, learn_s=(30.0,))}
-    times = simulate_round(lesson("ann"), seconds, replace(config, network=network))
+    times = simulate_round(task("ann"), seconds, replace(config, network=network))
     assert times.compute_s["ann", "hat"] == 90.0
     assert times.finish_s["ann", "hat"] == pytest.approx(sum(WAY_S) + 96.0)
     assert times.entry_s == pytest.approx(WAY_S)
@@ -178,10 +178,10 @@ def test_stragglers_compute_slower_and_transfer_alike(config: ExpansionConfig) -
 def test_devices_that_come_and_go_take_longer(config: ExpansionConfig) -> None:
     network = replace(config.network, mean_on_s=1.0, mean_off_s=5.0)
     seconds = {("ann", "hat"): ComputeTimes(learn_s=(30.0,))}
-    always = simulate_round(lesson("ann"), seconds, config)
-    away = simulate_round(lesson("ann"), seconds, replace(config, network=network))
+    always = simulate_round(task("ann"), seconds, config)
+    away = simulate_round(task("ann"), seconds, replace(config, network=network))
     assert away.makespan_s["hat"] > always.makespan_s["hat"] + 30.0
-    assert simulate_round(lesson("ann"), seconds, replace(config, network=network)) == away
+    assert simulate_round(task("ann"), seconds, replace(config, network=network)) == away
 
 
 @settings(max_examples=20, deadline=None)
@@ -191,12 +191,12 @@ def test_the_order_of_the_entries_does_not_matter(
 ) -> None:
     network = replace(config.network, mean_off_s=2.0, mean_on_s=3.0, server_up_bits_per_s=9e6)
     changed = replace(config, network=network)
-    entries = [e for d in ("ann", "ben", "cid") for e in lesson(d)]
+    entries = [e for d in ("ann", "ben", "cid") for e in task(d)]
     seconds = {(d, "hat"): ComputeTimes(learn_s=(1.0,)) for d in ("ann", "ben", "cid")}
 
-    def told(order: Sequence[LedgerEntry]) -> list[object]:
-        times = simulate_round(order, seconds, changed)
-        pairs = zip(map(canonical_key, order), times.entry_s, strict=True)
+    def told(request: Sequence[LedgerEntry]) -> list[object]:
+        times = simulate_round(request, seconds, changed)
+        pairs = zip(map(canonical_key, request), times.entry_s, strict=True)
         return [sorted(pairs, key=repr), times.finish_s, times.makespan_s]
 
     before = told(entries)
@@ -205,12 +205,12 @@ def test_the_order_of_the_entries_does_not_matter(
 
 
 def test_a_real_round_is_timed_from_its_orders_answers_and_ledger() -> None:
-    """Two methods, two founders, two newcomers, over the edge in this process."""
+    """Two methods, two initial domains, two target domains, over the edge in this process."""
     config = ExpansionConfig(
         method="graft",
         comparisons=("label-only",),
         world=WorldConfig(domains=4, windows_per_domain=40),
-        split=SplitConfig(founders_share=0.5),
+        split=SplitConfig(initial_fraction=0.5),
         devices=DeviceConfig(architectures=("cnn-small",)),
         training=TrainingConfig(max_steps=2),
     )
@@ -221,13 +221,13 @@ def test_a_real_round_is_timed_from_its_orders_answers_and_ledger() -> None:
     edge = clock.watch(
         LocalEdge("run", world.domain_ids, devices, entries.append), "run", entries.append
     )
-    founded = found_system(world.domain_ids[:2], edge, SIGNER.sign)
-    rows, timed = clock.time_round([result_row(r) for r in founded.reports], entries)
+    trained = train_initial_domains(world.domain_ids[:2], edge, SIGNER.sign)
+    rows, timed = clock.time_round([result_row(r) for r in trained.reports], entries)
     assert len(timed) == len(entries)
     assert all(entry.simulated_s is not None for entry in timed)
     _check_rows(rows)
     entries.clear()
-    expanded = expand_system(founded.state, world.domain_ids[2:], edge, SIGNER.sign, config)
+    expanded = expand_system(trained.state, world.domain_ids[2:], edge, SIGNER.sign, config)
     rows, timed = clock.time_round([result_row(r) for r in expanded.reports], entries)
     _check_rows(rows)
     # graft probes, fetches and registers; label-only does none of it.
@@ -245,7 +245,7 @@ def test_a_real_round_is_timed_from_its_orders_answers_and_ledger() -> None:
 def test_a_second_probe_is_computed_as_well() -> None:
     config = ExpansionConfig(method="hat", comparisons=())
     task = ImuWorld(2, 40, seed=0).task
-    order = ProbeOrder(
+    request = ProbeRequest(
         domain_id="ann", round_index=1, method="hat", candidates=(), coarse_distances=()
     )
     profile = DomainProfile(
@@ -259,12 +259,12 @@ def test_a_second_probe_is_computed_as_well() -> None:
     chosen = Selection(domain_id="ann", candidates=(), chosen=())
 
     def probe_seconds(*offered: int) -> float:
-        works = _Works(config, task)
-        works.note(ProfileOrder(domain_id="ann", round_index=1), profile)
+        costs = _Costs(config, task)
+        costs.note(ProfileRequest(domain_id="ann", round_index=1), profile)
         for count in offered:
-            probe = replace(order, candidates=(card,) * count, coarse_distances=(0.0,) * count)
-            works.note(probe, chosen)
-        return works.take_seconds()["ann", "hat"].probe_s
+            probe = replace(request, candidates=(card,) * count, coarse_distances=(0.0,) * count)
+            costs.note(probe, chosen)
+        return costs.take_seconds()["ann", "hat"].probe_s
 
     assert probe_seconds(2, 1) == pytest.approx(probe_seconds(3))
     assert probe_seconds(2, 1) > probe_seconds(2) > 0

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from graft.core.config import ExpansionConfig
 from graft.core.records import Task
 from graft.models.zoo import build_network
-from graft.training import Lesson, features_in_batches, masked_probabilities, predict_in_batches
+from graft.training import (
+    TrainingTask,
+    features_in_batches,
+    masked_probabilities,
+    predict_in_batches,
+)
 
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c"))
 MASKS = st.lists(st.booleans(), min_size=3, max_size=3).filter(any)
@@ -45,8 +50,8 @@ def test_the_size_of_a_batch_does_not_change_a_prediction(batch_size: int) -> No
     torch.testing.assert_close(network.head(features_NF).detach(), logits_NC)
 
 
-def test_a_lesson_knows_the_classes_of_its_labels() -> None:
-    lesson = Lesson(
+def test_a_training_task_knows_the_classes_of_its_labels() -> None:
+    task = TrainingTask(
         task=TASK,
         architecture="mlp",
         x_L=torch.zeros(2, 2, 16),
@@ -57,5 +62,5 @@ def test_a_lesson_knows_the_classes_of_its_labels() -> None:
         seed=0,
         hidden_y_U=torch.tensor([1]),
     )
-    assert lesson.label_mask.tolist() == [True, False, True]
-    assert "hidden" not in repr(lesson)
+    assert task.label_mask.tolist() == [True, False, True]
+    assert "hidden" not in repr(task)

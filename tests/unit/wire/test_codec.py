@@ -14,25 +14,25 @@ from graft.core.records import (
     Candidate,
     DomainProfile,
     Failure,
-    FusionTrace,
-    LearnOrder,
-    LearnReport,
+    FusionDiagnostics,
     ModelCard,
-    ProbeOrder,
-    ProfileOrder,
+    ProbeRequest,
+    ProfileRequest,
     Selection,
+    TrainRequest,
+    TrainResult,
 )
 from graft.errors import MessageError
 from graft.wire.messages.codec import (
     MAX_MESSAGE_BYTES,
-    decode_answer,
     decode_card,
     decode_join,
-    decode_order,
-    encode_answer,
+    decode_request,
+    decode_response,
     encode_card,
     encode_join,
-    encode_order,
+    encode_request,
+    encode_response,
 )
 from graft.wire.messages.protobuf import report_message
 from graft.wire.stubs import messages_pb2 as pb
@@ -83,9 +83,9 @@ def cards(draw: st.DrawFn) -> ModelCard:
 
 
 @st.composite
-def probe_orders(draw: st.DrawFn) -> ProbeOrder:
+def probe_requests(draw: st.DrawFn) -> ProbeRequest:
     candidates = tuple(draw(st.lists(cards(), max_size=3)))
-    return ProbeOrder(
+    return ProbeRequest(
         domain_id=draw(domain_ids),
         round_index=draw(rounds),
         method=draw(names),
@@ -94,27 +94,27 @@ def probe_orders(draw: st.DrawFn) -> ProbeOrder:
     )
 
 
-orders = st.one_of(
-    st.builds(ProfileOrder, domain_id=domain_ids, round_index=rounds),
-    probe_orders(),
+requests = st.one_of(
+    st.builds(ProfileRequest, domain_id=domain_ids, round_index=rounds),
+    probe_requests(),
     st.builds(
-        LearnOrder,
+        TrainRequest,
         domain_id=domain_ids,
         round_index=rounds,
         method=names,
         sources=st.lists(cards(), max_size=3).map(tuple),
         register=st.booleans(),
-        groups=st.lists(cards(), max_size=2).map(tuple),
+        architecture_averages=st.lists(cards(), max_size=2).map(tuple),
     ),
 )
 
 
 @st.composite
-def traced_reports(draw: st.DrawFn) -> LearnReport:
+def traced_reports(draw: st.DrawFn) -> TrainResult:
     sources = tuple(draw(st.lists(domain_ids, min_size=1, max_size=3)))
     shares = st.floats(0, 1, width=32)
     epochs = (draw(st.integers(1, 32)), 4)
-    return LearnReport(
+    return TrainResult(
         domain_id=draw(domain_ids),
         round_index=draw(rounds),
         method=draw(names),
@@ -124,7 +124,7 @@ def traced_reports(draw: st.DrawFn) -> LearnReport:
         metrics={},
         compute_s=draw(finite),
         peak_memory_bytes=draw(sizes),
-        trace=FusionTrace(
+        diagnostics=FusionDiagnostics(
             mixture_SQ=draw(hnp.arrays(np.float32, (len(sources), 6), elements=shares)),
             dictionary_E4=draw(st.none() | hnp.arrays(np.float32, epochs, elements=shares)),
         ),
@@ -134,7 +134,7 @@ def traced_reports(draw: st.DrawFn) -> LearnReport:
 candidates = st.builds(
     Candidate, model_id=model_ids, coarse_distance=finite, joint_score=st.none() | finite
 )
-answers = st.one_of(
+responses = st.one_of(
     profiles,
     st.builds(
         Selection,
@@ -143,7 +143,7 @@ answers = st.one_of(
         chosen=st.lists(model_ids, max_size=3).map(tuple),
     ),
     st.builds(
-        LearnReport,
+        TrainResult,
         domain_id=domain_ids,
         round_index=rounds,
         method=names,
@@ -186,22 +186,22 @@ def assert_same(left: Any, right: Any) -> None:
 
 
 @QUICK
-@given(orders)
-def test_an_order_comes_back_as_it_went(order: Any) -> None:
-    assert_same(decode_order(encode_order(order)), order)
+@given(requests)
+def test_an_order_comes_back_as_it_went(request: Any) -> None:
+    assert_same(decode_request(encode_request(request)), request)
 
 
 @QUICK
-@given(answers)
-def test_an_answer_comes_back_as_it_went(answer: Any) -> None:
-    assert_same(decode_answer(encode_answer(answer)), answer)
+@given(responses)
+def test_an_answer_comes_back_as_it_went(response: Any) -> None:
+    assert_same(decode_response(encode_response(response)), response)
 
 
 @QUICK
-@given(answers)
-def test_encoding_a_decoded_answer_gives_the_same_bytes(answer: Any) -> None:
-    data = encode_answer(answer)
-    assert encode_answer(decode_answer(data)) == data
+@given(responses)
+def test_encoding_a_decoded_answer_gives_the_same_bytes(response: Any) -> None:
+    data = encode_response(response)
+    assert encode_response(decode_response(data)) == data
 
 
 @QUICK
@@ -221,14 +221,14 @@ def test_a_kept_card_is_held_to_the_same_rules() -> None:
 def test_metrics_encode_alike_in_any_order() -> None:
     report = a_report()
     turned = replace(report, metrics=dict(reversed(report.metrics.items())))
-    assert encode_answer(turned) == encode_answer(report)
+    assert encode_response(turned) == encode_response(report)
 
 
 def test_a_join_names_its_domain() -> None:
     assert decode_join(encode_join("ward-7@clinic")) == "ward-7@clinic"
 
 
-@pytest.mark.parametrize("decode", [decode_order, decode_answer, decode_join])
+@pytest.mark.parametrize("decode", [decode_request, decode_response, decode_join])
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\xff" * 40, b"\x08\x01", b"\x08\x02"])
 def test_bytes_that_hold_no_message_are_refused(decode: Any, data: bytes) -> None:
     with pytest.raises(MessageError):
@@ -237,44 +237,44 @@ def test_bytes_that_hold_no_message_are_refused(decode: Any, data: bytes) -> Non
 
 def test_one_kind_is_not_taken_for_another() -> None:
     with pytest.raises(MessageError, match="wanted an answer"):
-        decode_answer(encode_order(ProfileOrder(domain_id="d", round_index=0)))
-    with pytest.raises(MessageError, match="wanted an order"):
-        decode_order(encode_join("d"))
+        decode_response(encode_request(ProfileRequest(domain_id="d", round_index=0)))
+    with pytest.raises(MessageError, match="wanted a request"):
+        decode_request(encode_join("d"))
 
 
 def test_a_message_over_the_limit_is_not_parsed() -> None:
     with pytest.raises(MessageError, match="limit"):
-        decode_order(bytes(MAX_MESSAGE_BYTES + 1))
+        decode_request(bytes(MAX_MESSAGE_BYTES + 1))
 
 
 def test_a_message_over_the_limit_is_not_encoded() -> None:
     statistics_D = np.zeros(MAX_MESSAGE_BYTES // 4, np.float32)  # full by itself, before any tag
     with pytest.raises(MessageError, match="limit"):
-        encode_answer(replace(a_profile(), statistics_D=statistics_D))
+        encode_response(replace(a_profile(), statistics_D=statistics_D))
 
 
 @pytest.mark.parametrize("domain_id", ["", "a b", "../etc", "x" * 129, "ä", "d\n"])
 def test_a_domain_id_outside_its_alphabet_is_refused(domain_id: str) -> None:
     with pytest.raises(MessageError):
-        encode_order(ProfileOrder(domain_id=domain_id, round_index=0))
-    envelope = pb.Envelope(version=1, profile_order=pb.ProfileOrder(domain_id=domain_id))
+        encode_request(ProfileRequest(domain_id=domain_id, round_index=0))
+    envelope = pb.Envelope(version=1, profile_request=pb.ProfileRequest(domain_id=domain_id))
     with pytest.raises(MessageError):
-        decode_order(envelope.SerializeToString())
+        decode_request(envelope.SerializeToString())
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_floats_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(MessageError):
-        encode_answer(replace(a_report(), metrics={"accuracy": bad}))
+        encode_response(replace(a_report(), metrics={"accuracy": bad}))
     with pytest.raises(MessageError):
-        encode_answer(replace(a_report(), compute_s=bad))
+        encode_response(replace(a_report(), compute_s=bad))
     with pytest.raises(MessageError):
-        encode_answer(replace(a_profile(), statistics_D=np.array([bad], np.float32)))
+        encode_response(replace(a_profile(), statistics_D=np.array([bad], np.float32)))
     selection = pb.Selection(
         domain_id="d", candidates=[pb.Candidate(model_id=bytes(32), coarse_distance=bad)]
     )
     with pytest.raises(MessageError):
-        decode_answer(pb.Envelope(version=1, selection=selection).SerializeToString())
+        decode_response(pb.Envelope(version=1, selection=selection).SerializeToString())
 
 
 @pytest.mark.parametrize(
@@ -307,37 +307,37 @@ def test_a_card_with_one_impossible_field_is_refused(change: dict[str, Any]) -> 
         "architecture": "cnn",
         "class_mask": pb.BitSet(size=3, data=b"\x07"),
     }
-    learn = pb.LearnOrder(domain_id="d", sources=[pb.ModelCard(**whole)])
-    decode_order(pb.Envelope(version=1, learn_order=learn).SerializeToString())
-    learn = pb.LearnOrder(domain_id="d", sources=[pb.ModelCard(**{**whole, **change})])
+    learn = pb.TrainRequest(domain_id="d", sources=[pb.ModelCard(**whole)])
+    decode_request(pb.Envelope(version=1, train_request=learn).SerializeToString())
+    learn = pb.TrainRequest(domain_id="d", sources=[pb.ModelCard(**{**whole, **change})])
     with pytest.raises(MessageError):
-        decode_order(pb.Envelope(version=1, learn_order=learn).SerializeToString())
+        decode_request(pb.Envelope(version=1, train_request=learn).SerializeToString())
 
 
 def test_every_candidate_has_its_distance() -> None:
-    order = ProbeOrder(
+    request = ProbeRequest(
         domain_id="d", round_index=0, method="hat", candidates=(a_card(),), coarse_distances=()
     )
     with pytest.raises(MessageError, match="wanted 1"):
-        encode_order(order)
+        encode_request(request)
 
 
 def test_a_failure_is_reported_however_long_its_message() -> None:
     failure = Failure(
         domain_id="d", round_index=0, method="", error="OSError", message="\udcff" + "x" * 99_999
     )
-    answer = decode_answer(encode_answer(failure))
-    assert isinstance(answer, Failure)
-    assert answer.message == "?" + "x" * 16_383
+    response = decode_response(encode_response(failure))
+    assert isinstance(response, Failure)
+    assert response.message == "?" + "x" * 16_383
 
 
 def test_a_card_for_fusion_costs_at_most_90_bytes() -> None:
     # 34 id, 8 domain id, 6 architecture, 3 x 4 lengths, 6 mask, 2 round, 2 nesting,
     # 5 for the order itself: about 75, nothing a field that is not there.
-    order = LearnOrder(
+    request = TrainRequest(
         domain_id="d", round_index=1, method="", sources=(a_card().for_fusion(),), register=False
     )
-    assert len(encode_order(order)) <= 90
+    assert len(encode_request(request)) <= 90
 
 
 def a_profile() -> DomainProfile:
@@ -378,28 +378,32 @@ def a_card() -> ModelCard:
     ],
 )
 def test_a_trace_that_no_fusion_leaves_is_refused(change: dict[str, Any]) -> None:
-    trace = FusionTrace(
+    diagnostics = FusionDiagnostics(
         mixture_SQ=np.full((1, 6), 0.5, np.float32),
         dictionary_E4=np.array([[7, 0, 1, 0]], np.float32),
     )
-    encode_answer(replace(a_report(), trace=trace))
+    encode_response(replace(a_report(), diagnostics=diagnostics))
     with pytest.raises(MessageError):
-        encode_answer(replace(a_report(), trace=replace(trace, **change)))
-    report = report_message(replace(a_report(), trace=replace(trace, **change)))
+        encode_response(replace(a_report(), diagnostics=replace(diagnostics, **change)))
+    report = report_message(replace(a_report(), diagnostics=replace(diagnostics, **change)))
     with pytest.raises(MessageError):
-        decode_answer(pb.Envelope(version=1, learn_report=report).SerializeToString())
+        decode_response(pb.Envelope(version=1, train_result=report).SerializeToString())
 
 
 def test_a_report_is_as_long_whatever_a_trace_says() -> None:
     lengths = {
-        len(encode_answer(replace(a_report(), trace=FusionTrace(mixture_SQ=spread_SQ))))
+        len(
+            encode_response(
+                replace(a_report(), diagnostics=FusionDiagnostics(mixture_SQ=spread_SQ))
+            )
+        )
         for spread_SQ in (np.zeros((1, 6), np.float32), np.full((1, 6), 1 / 3, np.float32))
     }
     assert len(lengths) == 1
 
 
-def a_report() -> LearnReport:
-    return LearnReport(
+def a_report() -> TrainResult:
+    return TrainResult(
         domain_id="d",
         round_index=1,
         method="hat",

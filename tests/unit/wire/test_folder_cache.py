@@ -67,9 +67,9 @@ def test_a_part_larger_than_the_quota_is_used_and_not_kept(tmp_path: Path) -> No
     large = b"x" * (2 * SIZE + DIGEST_BYTES + 1)
     cache.put(B, "base", large)
     assert held(cache) == [A]
-    arrival = cache.arrival(B, "base", len(large))
-    arrival.append(large)
-    with arrival.keep().file as file:
+    partial = cache.partial(B, "base", len(large))
+    partial.append(large)
+    with partial.keep().file as file:
         assert file.read() == large
     assert held(cache) == [A]
 
@@ -77,17 +77,17 @@ def test_a_part_larger_than_the_quota_is_used_and_not_kept(tmp_path: Path) -> No
 def test_a_part_that_begins_to_arrive_has_its_room_at_once(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, 2 * HELD)
     fill(cache, A, B)
-    arrival = cache.arrival(C, "base", SIZE)
+    partial = cache.partial(C, "base", SIZE)
     assert held(cache) == [B]
-    arrival.append(part(C))
-    arrival.keep().file.close()
+    partial.append(part(C))
+    partial.keep().file.close()
     assert held(cache) == [B, C]
     assert folder_bytes(cache) == 2 * HELD
 
 
 def test_what_a_killed_process_left_is_counted_and_goes_when_its_turn_comes(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, 3 * HELD)
-    cache.arrival(A, "residual", SIZE).append(part(A))  # killed: neither kept nor closed
+    cache.partial(A, "residual", SIZE).append(part(A))  # killed: neither kept nor closed
     (tmp_path / ".partial-xyz").write_bytes(bytes(SIZE))  # killed inside a put
     for number, path in enumerate(sorted(tmp_path.iterdir())):
         os.utime(path, (number + 1, number + 1))
@@ -96,14 +96,14 @@ def test_what_a_killed_process_left_is_counted_and_goes_when_its_turn_comes(tmp_
     assert held(again) == [B, C]
     counted = [path for path in tmp_path.iterdir() if path.suffix != ".log"]
     assert sum(path.stat().st_size for path in counted) <= 3 * HELD
-    assert again.arrival(A, "residual", SIZE).num_bytes in (0, SIZE)
+    assert again.partial(A, "residual", SIZE).num_bytes in (0, SIZE)
 
 
 def test_a_half_received_part_goes_on_after_its_log_was_left_alone(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, 3 * HELD)
-    cache.arrival(A, "base", SIZE).append(part(A)[:400])
+    cache.partial(A, "base", SIZE).append(part(A)[:400])
     (tmp_path / f"{A}.base.partial").unlink()  # as making room does
-    assert cache.arrival(A, "base", SIZE).num_bytes == 0
+    assert cache.partial(A, "base", SIZE).num_bytes == 0
 
 
 def test_a_push_that_never_ended_is_remembered_until_it_has(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from random import Random
 
 import pytest
 from fakes import RUN, SIGNER
-from graft_server.request_log import answer_to
+from graft_server.request_log import response_to
 from spoiled import BASE, CARD, PAYLOAD, RESIDUAL, decoders, spoiled
 
-from graft.core.records import Failure, LearnOrder, LearnReport
+from graft.core.records import Failure, TrainRequest, TrainResult
 from graft.errors import GraftError, MessageError, PayloadChangedError, PayloadError
 from graft.wire.messages.card_signature import verify_card
-from graft.wire.messages.codec import decode_answer, decode_card, encode_answer, encode_card
+from graft.wire.messages.codec import decode_card, decode_response, encode_card, encode_response
 from graft.wire.payload.encoding import decode_payload, model_id
 from graft.wire.payload.parts import join_parts
 from graft.wire.stubs import messages_pb2 as pb
@@ -122,16 +122,16 @@ def test_no_replayed_manifest_is_taken() -> None:
 def test_no_replayed_report_answers_another_order() -> None:
     rng = Random(8)
     for number in range(NUM_REPLAYS):
-        order = LearnOrder(
+        request = TrainRequest(
             domain_id=f"site-{rng.randrange(50)}",
             round_index=rng.randrange(1, 50),
             method="graft",
             sources=(),
             register=True,
         )
-        report = LearnReport(
-            domain_id=order.domain_id if number % 3 else order.domain_id + "x",
-            round_index=order.round_index - (number % 3 == 1),
+        report = TrainResult(
+            domain_id=request.domain_id if number % 3 else request.domain_id + "x",
+            round_index=request.round_index - (number % 3 == 1),
             method="graft" if number % 3 < 2 else "hat",
             architecture="cnn1",
             device_class="board",
@@ -140,7 +140,7 @@ def test_no_replayed_report_answers_another_order() -> None:
             compute_s=0.0,
             peak_memory_bytes=0,
         )
-        assert isinstance(answer_to(order, encode_answer(report)), Failure)
+        assert isinstance(response_to(request, encode_response(report)), Failure)
 
 
 def test_a_stack_of_empty_records_is_refused() -> None:
@@ -148,4 +148,4 @@ def test_a_stack_of_empty_records_is_refused() -> None:
     selection = pb.Selection(domain_id="d", candidates=[pb.Candidate()] * 1_000_000)
     flood = pb.Envelope(version=1, selection=selection).SerializeToString()
     with pytest.raises(MessageError):
-        decode_answer(flood)
+        decode_response(flood)

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graft.core.ledger import DEPOT
-from graft.core.records import LedgerEntry, ProbeOrder
+from graft.core.records import LedgerEntry, ProbeRequest
 from graft.errors import MessageError
 from graft.wire.messages.replies import Reply, ReplyFolder, decode_transfers, encode_transfers
 from graft.wire.stubs import messages_pb2 as pb
 
-ORDER = ProbeOrder(domain_id="ann", round_index=3, method="hat", candidates=(), coarse_distances=())
+REQUEST = ProbeRequest(
+    domain_id="ann", round_index=3, method="hat", candidates=(), coarse_distances=()
+)
 
 
 def entry(**changes: object) -> LedgerEntry:
@@ -41,13 +43,13 @@ entries = st.lists(
 
 @given(entries)
 def test_transfers_come_back_as_the_rows_they_were(rows: list[LedgerEntry]) -> None:
-    assert decode_transfers(encode_transfers(rows), ORDER, "run-1") == rows
+    assert decode_transfers(encode_transfers(rows), REQUEST, "run-1") == rows
 
 
 @given(st.binary(max_size=200))
 def test_other_bytes_are_rows_or_a_message_error(data: bytes) -> None:
     try:
-        rows = decode_transfers(data, ORDER, "run-1")
+        rows = decode_transfers(data, REQUEST, "run-1")
     except MessageError:
         return
     assert all(row.domain_id == "ann" and row.round_index == 3 for row in rows)
@@ -68,18 +70,18 @@ def test_other_bytes_are_rows_or_a_message_error(data: bytes) -> None:
 def test_an_impossible_row_is_refused(row: pb.Transfer) -> None:
     data = pb.Transfers(rows=[row]).SerializeToString()
     with pytest.raises(MessageError, match="transfers of ann"):
-        decode_transfers(data, ORDER, "run-1")
+        decode_transfers(data, REQUEST, "run-1")
 
 
 def test_more_than_any_order_moves_is_refused_before_parsing() -> None:
     with pytest.raises(MessageError, match="limit"):
-        decode_transfers(bytes(8 * 1024 * 1024 + 1), ORDER, "run-1")
+        decode_transfers(bytes(8 * 1024 * 1024 + 1), REQUEST, "run-1")
 
 
 def test_a_kept_reply_is_found_by_its_order_alone(tmp_path: Path) -> None:
     folder = ReplyFolder(tmp_path / "replies")
     assert folder.load(b"order") is None
-    reply = Reply(answer=b"answer", transfers=encode_transfers([entry()]))
+    reply = Reply(response=b"answer", transfers=encode_transfers([entry()]))
     folder.save(b"order", reply)
     assert ReplyFolder(tmp_path / "replies").load(b"order") == reply
     assert folder.load(b"another") is None
@@ -87,7 +89,7 @@ def test_a_kept_reply_is_found_by_its_order_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_reply_counts_as_none(tmp_path: Path) -> None:
     folder = ReplyFolder(tmp_path)
-    folder.save(b"order", Reply(answer=b"answer"))
+    folder.save(b"order", Reply(response=b"answer"))
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"\xff\xff\xff")
     assert folder.load(b"order") is None
