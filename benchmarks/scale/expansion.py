@@ -25,7 +25,7 @@ _FEW = (20, 3)  # sources, target domains
 
 
 def main(
-    sources: Annotated[int, typer.Option(help="Founders.")] = 2000,
+    sources: Annotated[int, typer.Option(help="Initial domains.")] = 2000,
     targets: Annotated[int, typer.Option(help="Target domains, over three rounds.")] = 200,
     flat: Annotated[
         str, typer.Option(help="Instead: numbers of domains, one in eleven a target domain.")

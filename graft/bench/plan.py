@@ -157,7 +157,7 @@ class MatrixPlan:
     @property
     def initial_domains(self) -> Path:
         """A run folder each data set, seed and configuration of initial domains."""
-        return self.work / "founders"
+        return self.work / "initial domains"
 
     def expansions(self, rows: Iterable[BenchmarkRow]) -> Iterator[Expansion]:
         """The jobs for every cell without a finished row: seed by seed, so that few seeds of

@@ -117,5 +117,5 @@ def read_benchmark_rows(path: Path) -> list[BenchmarkRow]:
 
 
 def is_ablation(method: str, main: str) -> bool:
-    """Whether a method is the main one without a part: "hat-founders" after "hat"."""
+    """Whether a method is the main one without a part: "hat-initial" after "hat"."""
     return method.startswith(main + "-")

@@ -352,7 +352,7 @@ class ExpansionConfig:
     rounds: int = 3
     method: str = "graft"
     comparisons: tuple[str, ...] = (
-        "graft-founders",
+        "graft-initial",
         "hat",
         "label-only",
         "all-labels",

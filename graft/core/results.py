@@ -42,6 +42,7 @@ RESULTS_SCHEMA = pa.schema(
 _SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
 # Runs from before the traces, and from before the simulated clock too, lack the last columns.
 _FORMER_WIDTHS = (len(RESULTS_SCHEMA) - 2, len(RESULTS_SCHEMA) - 2 - len(_SIMULATED))
+_RENAMED = {"founder": "initial", "graft-founders": "graft-initial", "hat-founders": "hat-initial"}
 # What a clock or the host decides stays out of the run's hash.
 _UNHASHED = {"compute_s", "peak_memory_bytes"}
 
@@ -138,7 +139,11 @@ def read_results(path: AnyPath) -> list[ResultRow]:
     names = RESULTS_SCHEMA.names
     if table.schema.names not in (names, *(names[:width] for width in _FORMER_WIDTHS)):
         raise RunError(f"results columns: got {table.schema.names}, wanted {names}")
-    return [ResultRow(**row) for row in table.to_pylist()]
+    # Runs from before version 0.2 call the training of initial domains "founder".
+    rows = table.to_pylist()
+    return [
+        ResultRow(**row | {"method": _RENAMED.get(row["method"], row["method"])}) for row in rows
+    ]
 
 
 def run_hash(rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]) -> str:

@@ -12,7 +12,7 @@ from graft.training.cost import ComputeCost, WorkloadShape
 SourcesNeeded = Literal["none", "selected", "same-architecture", "all", "centroids"]
 # TrainingTasks of many devices at once, and the torch device to train them on.
 FitMany = Callable[[Sequence[TrainingTask], str], list[TrainedModel]]
-INITIAL = "founder"
+INITIAL = "initial"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

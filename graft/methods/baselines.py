@@ -74,7 +74,11 @@ fit_finetuned_source = partial(fit_course, plan_finetuned_source)
 
 METHODS = (
     supervised(
-        plan_all_labels, name=INITIAL, title="Founders", sources_needed="none", cost=all_labels_cost
+        plan_all_labels,
+        name=INITIAL,
+        title="Initial domains",
+        sources_needed="none",
+        cost=all_labels_cost,
     ),
     supervised(plan_label_only, name="label-only", title="Label only", sources_needed="none"),
     supervised(

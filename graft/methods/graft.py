@@ -254,7 +254,7 @@ _grown = partial(
 )
 METHODS = (
     _grown(name="graft", title="graft"),
-    _grown(name="graft-founders", title="graft, initial domains only", initial_only=True),
+    _grown(name="graft-initial", title="graft, initial domains only", initial_only=True),
     *(
         _grown(
             name=f"graft-no-{part}",

@@ -221,7 +221,7 @@ def test_the_hash_sees_every_result(change: dict[str, object]) -> None:
         {"cached": True},
         {"attempt": 1},
         {"phase": "probe"},
-        {"method": "hat-founders"},
+        {"method": "hat-initial"},
     ],
 )
 def test_the_hash_sees_every_payload(change: dict[str, object]) -> None:

@@ -154,7 +154,7 @@ METHODS = (
         reads=("hat",),
     ),
     Method(
-        name="hat-founders",
+        name="hat-initial",
         title="HaT-style, initial domains only",
         fit=fit_hat,
         sources_needed="selected",

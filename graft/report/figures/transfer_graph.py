@@ -89,7 +89,7 @@ def _groups(rounds: Sequence[int], most: int) -> list[list[int]]:
 
 def _group_name(group: Sequence[int], canvas: Canvas) -> str:
     if group[0] == 0:
-        return "founders"
+        return "initial domains"
     span = str(group[0]) if len(group) == 1 else f"{group[0]} to {group[-1]}"
     return span if canvas.is_narrow else f"round{'s' * (len(group) > 1)} {span}"
 

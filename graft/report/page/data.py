@@ -42,7 +42,7 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
         "methods": [display_name(method) for method in methods],
         "main": _index(methods, run.config.method),
         "labelOnly": _index(methods, LABEL_ONLY),
-        "founder": _index(methods, INITIAL),
+        "initial": _index(methods, INITIAL),
         "phases": list(PHASES),
         "domains": names,
         "visits": {

@@ -16,18 +16,18 @@
   visits.domain.forEach((domain, visit) => visitsOfDomain[domain].push(visit));
   rows.visit.forEach((visit, row) => rowsOfVisit[visit].push(row));
   const rowOf = (visit, method) => rowsOfVisit[visit].find((row) => rows.method[row] === method);
-  const isFounder = (visit) => visits.round[visit] === 0;
+  const isInitial = (visit) => visits.round[visit] === 0;
   const own = visits.domain.map((_, visit) =>
-    rowOf(visit, isFounder(visit) ? data.founder : data.main));
+    rowOf(visit, isInitial(visit) ? data.initial : data.main));
   own.forEach((row, visit) => {
-    if (row === undefined || isFounder(visit)) return;
+    if (row === undefined || isInitial(visit)) return;
     rows.sources[row].forEach((domain) => taughtBy[domain].push(visit));
   });
   const column = (name) => (visit) => (own[visit] === undefined ? null : rows[name][own[visit]]);
   const accuracy = column("accuracy");
   const gain = (visit) => {
     const reference = rowOf(visit, data.labelOnly);
-    if (isFounder(visit) || reference === undefined || accuracy(visit) === null) return null;
+    if (isInitial(visit) || reference === undefined || accuracy(visit) === null) return null;
     const before = rows.accuracy[reference];
     return before === null ? null : accuracy(visit) - before;
   };
@@ -65,7 +65,7 @@
     return minutes < 60 ? `${minutes} min ${two(rest)} s`
       : `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
   };
-  const roundName = (visit) => (isFounder(visit) ? "founder" : `round ${visits.round[visit]}`);
+  const roundName = (visit) => (isInitial(visit) ? "initial" : `round ${visits.round[visit]}`);
 
   // ---- elements ----------------------------------------------------------------------------
   const set = (node, attributes, children) => {
@@ -106,8 +106,8 @@
   const WORDS = new Set(["domain", "round", "device", "model"]);
   const FILTERS = [
     ["every domain", () => true],
-    ["newcomers", (visit) => !isFounder(visit)],
-    ["founders", isFounder],
+    ["newcomers", (visit) => !isInitial(visit)],
+    ["initial domains", isInitial],
     ["failed", failed],
     ["worse than label-only", (visit) => gain(visit) !== null && gain(visit) < 0],
   ];
@@ -239,7 +239,7 @@
     const line = (row) => {
       const share = rows.accuracy[row];
       const cells = [percent(share),
-        row === reference || share === null || before === null || isFounder(visit)
+        row === reference || share === null || before === null || isInitial(visit)
           ? NONE : points(share - before),
         percent(rows.f1[row]), size(bytes(rows.traffic[row], 1)), size(bytes(rows.traffic[row], 2)),
         time(rows.measured[row]), time(rows.simulated[row]),
@@ -348,8 +348,8 @@
       visitTable(host, joined, { by: "accuracy", down: true, length: 12, label: "Its sources",
         columns: ["domain", "round", "device", "model", "accuracy", "taught"] });
     } else {
-      host.append(el("p", { class: "soft" }, isFounder(visit)
-        ? "A founder learns from its own labels alone." : "It learnt from no source."));
+      host.append(el("p", { class: "soft" }, isInitial(visit)
+        ? "An initial domain learns from its own labels alone." : "It learnt from no source."));
     }
     const taught = taughtBy[domain];
     const pupils = card(`Newcomers it taught (${taught.length.toLocaleString("en")})`);
@@ -365,7 +365,7 @@
       ...(sources.length + taught.length
         ? [card("Who taught whom", neighbours(domain, sources, taught))] : []),
       host,
-      ...(isFounder(visit) ? [] : [card("How the sources were weighed", ...(fused.length
+      ...(isInitial(visit) ? [] : [card("How the sources were weighed", ...(fused.length
         ? fused.flatMap((each) => weights(each, fused.length > 1))
         : [el("p", { class: "soft" }, "No method of this visit tells how.")]))]),
       ...rowsOfVisit[visit].filter((each) => rows.dictionary[each].length).map((each) =>

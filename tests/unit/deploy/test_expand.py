@@ -38,8 +38,8 @@ def finish_round(server: Path, error: str | None = None) -> None:
     folder = run_folder(server)
     folder.begin(ExpansionConfig(), WORLD)
     rows = [
-        ResultRow(domain_id="ann", method="founder", round_index=0, accuracy=0.5),
-        ResultRow(domain_id="ben", method="founder", round_index=0, error=error),
+        ResultRow(domain_id="ann", method="initial", round_index=0, accuracy=0.5),
+        ResultRow(domain_id="ben", method="initial", round_index=0, error=error),
     ]
     folder.save_round(state.admit(()), rows, [])
 

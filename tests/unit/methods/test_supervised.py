@@ -14,7 +14,7 @@ MANY = sorted(name for name, method in methods_by_name().items() if method.fit_m
 
 
 def test_the_plain_ways_to_train_can_all_be_stacked() -> None:
-    wanted = {"founder", "label-only", "all-labels", "finetuned-any", "finetuned-same"}
+    wanted = {"initial", "label-only", "all-labels", "finetuned-any", "finetuned-same"}
     assert wanted | {"fedavg", "fedavg-local"} <= set(MANY)
 
 

@@ -22,7 +22,7 @@ TASK = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcde
 SOURCES = ("mlp", "cnn-medium", "cnn-small", "cnn-medium")
 NUM_PROTOTYPES = 3
 METHODS = (
-    "founder", "label-only", "all-labels", "best-source", "finetuned-any", "finetuned-same",
+    "initial", "label-only", "all-labels", "best-source", "finetuned-any", "finetuned-same",
     "average-kd-selected", "average-kd-all", "camkd", "aekd", "feddf", "fedavg", "fedavg-local",
     "fedproto", "soft-kd", "kacfl", "hmkd", "shot", "decision", "hat", "graft",
 )  # fmt: skip

@@ -49,7 +49,7 @@ def config() -> ExpansionConfig:
 
 @pytest.fixture
 def rows() -> list[ResultRow]:
-    made = [ResultRow(domain_id="f", method="founder", round_index=0, accuracy=0.1, macro_f1=0.1)]
+    made = [ResultRow(domain_id="f", method="initial", round_index=0, accuracy=0.1, macro_f1=0.1)]
     for method, accuracies in ACCURACIES.items():
         for (domain_id, round_index), accuracy in zip(TARGETS, accuracies, strict=True):
             row = ResultRow(

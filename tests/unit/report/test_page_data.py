@@ -106,7 +106,7 @@ def test_a_page_of_5000_domains_is_small() -> None:
         simulated_compute_s=3.21, simulated_s=12.3,
     )  # fmt: skip
     initial_domains = [
-        dataclasses.replace(row, domain_id=f"user-{number:06}", method="founder")
+        dataclasses.replace(row, domain_id=f"user-{number:06}", method="initial")
         for number in range(2000)
     ]
     targets = [
@@ -142,6 +142,6 @@ def test_tasks_are_counted_by_the_rounds_of_source_and_learner(rows: list[Result
 def test_a_hundred_rounds_stand_in_groups() -> None:
     tasks = {(source, learner): 1 for learner in range(1, 101) for source in range(learner)}
     svg = transfer_figure(tasks, dict.fromkeys(range(101), 10))
-    assert "founders" in svg
+    assert "initial domains" in svg
     assert "rounds 91 to 100" in svg
     assert len(svg) < 120_000

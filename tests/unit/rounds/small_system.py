@@ -24,7 +24,7 @@ INITIAL_DOMAINS = tuple(WORLD.domain_ids[:3])
 ARRIVING = (tuple(WORLD.domain_ids[3:5]), tuple(WORLD.domain_ids[5:7]))
 CONFIG = ExpansionConfig(
     method="hat",
-    comparisons=("hat-founders", "label-only", "finetuned-same"),
+    comparisons=("hat-initial", "label-only", "finetuned-same"),
     selection=SelectionConfig(num_sources=2),
     training=TrainingConfig(epochs=2, max_steps=6, batch_size=16),
     devices=DeviceConfig(architectures=("cnn-small", "mlp")),

@@ -114,12 +114,12 @@ def test_parents_are_models_of_the_catalogue_that_the_report_names(grown: Grown)
 def test_initial_domains_only_never_sees_a_later_model_and_the_main_method_does(
     grown: Grown,
 ) -> None:
-    offered: dict[str, set[int]] = {"hat": set(), "hat-founders": set()}
+    offered: dict[str, set[int]] = {"hat": set(), "hat-initial": set()}
     for request in grown.system.requests:
         if isinstance(request, ProbeRequest):
             assert request.method in offered
             offered[request.method] |= {card.round_index for card in request.candidates}
-    assert offered == {"hat": {0, 1}, "hat-founders": {0}}
+    assert offered == {"hat": {0, 1}, "hat-initial": {0}}
 
 
 def test_label_only_is_sent_no_source_and_pays_for_none(grown: Grown) -> None:
@@ -198,7 +198,7 @@ def test_without_a_catalogue_what_needs_sources_fails_by_name(expand_trained: Ex
     done, _ = expand_trained(state=SystemState(round_index=1), targets=(FIRST,))
     assert outcomes(done) == {
         (FIRST, "hat", "TransportError"),
-        (FIRST, "hat-founders", "TransportError"),
+        (FIRST, "hat-initial", "TransportError"),
         (FIRST, "label-only", ""),
         (FIRST, "finetuned-same", ""),
     }
@@ -257,7 +257,7 @@ def selection_of(request: Request, _: Response) -> Selection:
     ("kind", "response", "methods"),
     [
         (ProfileRequest, selection_of, CONFIG.methods),
-        (ProbeRequest, profile_of, ("hat", "hat-founders")),
+        (ProbeRequest, profile_of, ("hat", "hat-initial")),
         (TrainRequest, profile_of, CONFIG.methods),
         (TrainRequest, selection_of, CONFIG.methods),
     ],
@@ -313,7 +313,7 @@ def test_a_profile_of_another_length_harms_its_own_domain_only(expand_trained: E
     done, _ = expand_trained(change=to(FIRST, ProfileRequest, cut))
     assert {o for o in outcomes(done) if o[2]} == {
         (FIRST, "hat", "TransportError"),
-        (FIRST, "hat-founders", "TransportError"),
+        (FIRST, "hat-initial", "TransportError"),
     }
     assert domains(done.state.catalogue) == [*INITIAL_DOMAINS, SECOND]
 

@@ -39,7 +39,7 @@ def sent(index: int, method: str, num_bytes: int) -> LedgerEntry:
 
 
 INITIAL_DOMAINS = [
-    ResultRow(domain_id="f", method="founder", round_index=0, accuracy=0.5, macro_f1=0.5)
+    ResultRow(domain_id="f", method="initial", round_index=0, accuracy=0.5, macro_f1=0.5)
 ]
 ROUNDS = (
     (0, INITIAL_DOMAINS, [sent(0, "", 10)]),

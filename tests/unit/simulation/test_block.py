@@ -62,7 +62,7 @@ def edge_of(
 
 def initial_domains(count: int) -> list[Request]:
     return [
-        TrainRequest(domain_id=d, round_index=0, method="founder", sources=(), register=True)
+        TrainRequest(domain_id=d, round_index=0, method="initial", sources=(), register=True)
         for d in list(WORLD.domain_ids)[:count]
     ]
 

@@ -130,7 +130,7 @@ def test_methods_and_targets_come_later_and_old_rows_stay(
 
 def test_initial_domains_are_trained_once(tmp_path: Path) -> None:
     compute(tmp_path)
-    (models,) = (tmp_path / "work" / "founders").glob("*/models")
+    (models,) = (tmp_path / "work" / "initial domains").glob("*/models")
     before = {path: path.stat().st_mtime_ns for path in models.iterdir()}
     compute(tmp_path, gammas=(0.1, 0.2), methods=("label-only", "finetuned-same"))
     assert {path: path.stat().st_mtime_ns for path in models.iterdir()} == before
@@ -141,7 +141,7 @@ def test_initial_domains_are_trained_once(tmp_path: Path) -> None:
 def test_methods_of_an_average_have_initial_domains_who_make_it(tmp_path: Path) -> None:
     rows = compute(tmp_path, methods=("label-only", "fedavg"))
     assert {row.error for row in rows} == {None}
-    assert len(list((tmp_path / "work" / "founders").iterdir())) == 2
+    assert len(list((tmp_path / "work" / "initial domains").iterdir())) == 2
     fedavg, label_only = (next(r for r in rows if r.method == m) for m in ("fedavg", "label-only"))
     assert fedavg.bytes_down > 10 * label_only.bytes_down
 
@@ -310,7 +310,7 @@ def test_numbers_of_sources_are_swept_for_methods_that_select(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "axes",
-    [{"methods": ()}, {"methods": ("magic",)}, {"methods": ("founder",)}, {"gammas": ()},
+    [{"methods": ()}, {"methods": ("magic",)}, {"methods": ("initial",)}, {"gammas": ()},
      {"targets": 0}],
 )  # fmt: skip
 def test_an_impossible_matrix_is_refused(tmp_path: Path, axes: dict[str, Any]) -> None:
@@ -334,7 +334,7 @@ def test_the_digits_are_dealt_to_few_domains() -> None:
 
 def test_the_default_methods_are_the_main_one_its_ablations_and_what_stands_beside() -> None:
     assert default_methods("hat")[:2] == ("hat", "label-only")
-    assert "hat-founders" not in default_methods("hat")  # the same as hat, in this matrix
+    assert "hat-initial" not in default_methods("hat")  # the same as hat, in this matrix
     assert len(set(default_methods("hat"))) == len(default_methods("hat"))
 
 
