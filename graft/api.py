@@ -51,7 +51,7 @@ class Run:
         """The report's table: a record a method, the main one first."""
         record = read_run(self.folder)
         methods: list[dict[str, Any]] = summary_dict(
-            summarise(record.rows, record.entries, record.config)
+            summarise(record.rows, record.ledger, record.config)
         )["methods"]
         return methods
 

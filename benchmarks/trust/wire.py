@@ -38,7 +38,7 @@ from graft.data.dataset_table import read_dataset
 from graft.data.domain import World
 from graft.data.folder import FolderWorld
 from graft.data.synthetic.imu import ImuWorld
-from graft.report import read_stages, reconcile, wire_dicts, wire_markdown
+from graft.report import read_stages, reconcile, traffic_dicts, traffic_markdown
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.traffic_log import TrafficLog, read_traffic_log
 
@@ -90,11 +90,11 @@ def main(
         read_traffic_log(work / "counted.jsonl"), own_entries, reported_bytes(field.server),
     )  # fmt: skip
     (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "wire.md").write_text(wire_markdown(table), "utf-8")
-    print(wire_markdown(table))
+    (HERE / "results" / "wire.md").write_text(traffic_markdown(table), "utf-8")
+    print(traffic_markdown(table))
     text = f"python benchmarks/trust/wire.py{'' if data is None else f' --data {data.name}'}"
     figures = _same(rows, own_rows, entries, own_entries, text)
-    for row in wire_dicts(table):
+    for row in traffic_dicts(table):
         name = f"wire/{row['stage']}-{'up' if row['up'] else 'down'}"
         for what, share, target in (
             ("counted", row["count_difference"], "within 2"),

@@ -277,7 +277,7 @@ def _show_run(path: AnyPath, output: Format) -> None:
     )
 
     run = read_run(path)
-    summaries = summarise(run.rows, run.entries, run.config)
+    summaries = summarise(run.rows, run.ledger, run.config)
     page = write_report(path)
     if output is Format.JSON:
         times = class_times(run.rows, run.config.method, run.config.network.deadline_s)

@@ -14,7 +14,7 @@ from graft.core.files import AnyPath, open_path
 from graft.errors import RunError
 
 if TYPE_CHECKING:
-    from graft.report.snapshot import RunWatcher
+    from graft.report.watch import RunWatcher
 
 
 def watch(
@@ -27,8 +27,7 @@ def watch(
 
     Only reads; --format json shows it once.
     """
-    from graft.report.snapshot import snapshot_dict
-    from graft.report.watch_view import watch_view
+    from graft.report.watch import snapshot_dict, watch_view
 
     watcher = open_watcher(open_path(run))
     now = watcher.look()
@@ -51,7 +50,7 @@ def watch(
 
 def open_watcher(folder: AnyPath) -> "RunWatcher":
     """A watcher of a run folder, or of the run that a deployment's server folder holds."""
-    from graft.report.snapshot import RunWatcher
+    from graft.report.watch import RunWatcher
 
     if not (folder / "server.toml").exists():
         return RunWatcher(folder, folder / "progress.json")

@@ -1,23 +1,29 @@
-"""Tables, figures and the one-file HTML report, all from a run folder's own records.
+"""Tables, figures and the one-file HTML report, read from a run folder's own records.
 
-Reads what a run left behind and counts nothing anew; opens no socket.
+Opens no socket. Figures and pages need the extra ``graft-fl[report]``.
 """
 
-from graft.report.class_times import class_dicts, class_times
 from graft.report.page.comparison import comparison_page
-from graft.report.page.html import report_page, write_report
+from graft.report.page.report import report_page, write_report
 from graft.report.run import RunRecord, read_run
 from graft.report.summary import (
     MethodSummary,
     RoundSummary,
+    class_times,
     domain_gains,
     summarise,
     summarise_rounds,
 )
-from graft.report.tables import markdown_table, rich_table, summary_dict
-from graft.report.wire_model import StageTime
-from graft.report.wire_stages import StageTraffic, read_stages, reconcile
-from graft.report.wire_tables import wire_dicts, wire_markdown, wire_rich
+from graft.report.tables import class_dicts, markdown_table, rich_table, summary_dict
+from graft.report.traffic import (
+    StageTraffic,
+    read_stages,
+    reconcile,
+    traffic_dicts,
+    traffic_markdown,
+    traffic_rich,
+)
+from graft.report.traffic_model import StageTime
 
 __all__ = [
     "MethodSummary",
@@ -38,8 +44,8 @@ __all__ = [
     "summarise",
     "summarise_rounds",
     "summary_dict",
-    "wire_dicts",
-    "wire_markdown",
-    "wire_rich",
+    "traffic_dicts",
+    "traffic_markdown",
+    "traffic_rich",
     "write_report",
 ]

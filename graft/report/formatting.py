@@ -1,10 +1,14 @@
-"""How the report words what it shows: display names of methods, and numbers with their units."""
+"""Text of what the report shows: display names of methods, and numbers with their units."""
 
+import typing
+
+from graft.core.records import Phase
 from graft.methods import methods_by_name
 
+PHASES: tuple[str, ...] = typing.get_args(Phase)
 LABEL_ONLY = "label-only"
 SHIP_ALL = "average-kd-all"
-ALL_LABELS = "all-labels"  # trains on labels that a target domain does not have: no rival
+ALL_LABELS = "all-labels"  # trains on labels that no target domain has: a reference
 NOT_RUN = "not run"
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

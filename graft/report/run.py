@@ -1,28 +1,64 @@
-"""A run folder read whole: run.toml, ledger.parquet and results.parquet."""
+"""A run folder as a record, and the sums over its ledger that the report shows."""
 
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from graft.core.config import ExpansionConfig, config_from_dict
-from graft.core.files import AnyPath
-from graft.core.ledger import read_ledger
-from graft.core.records import LedgerEntry
+from graft.core.files import AnyPath, read_table
+from graft.core.ledger import LEDGER_SCHEMA
 from graft.core.results import ResultRow, read_results
 from graft.errors import ConfigError, RunError
+
+DOWN: Final = False
+UP: Final = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What a run left behind. ``run``, ``versions`` and ``world`` are run.toml's tables."""
+    """A run folder, read whole.
+
+    Parameters
+    ----------
+    run, versions, world
+        The tables of ``run.toml``.
+    config
+        The configuration that the run was started with.
+    rows
+        A row per domain, method and round.
+    ledger
+        A row per message and attempt, in the columns of ``LEDGER_SCHEMA``.
+    """
 
     run: Mapping[str, Any]
     versions: Mapping[str, Any]
     world: Mapping[str, Any]
     config: ExpansionConfig
     rows: tuple[ResultRow, ...]
-    entries: tuple[LedgerEntry, ...]
+    ledger: pa.Table
+
+
+def read_run(run_folder: AnyPath) -> RunRecord:
+    """Read a run folder.
+
+    Raises
+    ------
+    RunError
+        Where a part is missing or cannot be read.
+    """
+    tables, config = read_tables(run_folder)
+    return RunRecord(
+        run=tables["run"],
+        versions=tables.get("versions", {}),
+        world=tables.get("world", {}),
+        config=config,
+        rows=tuple(read_results(run_folder / "results.parquet")),
+        ledger=read_ledger_table(run_folder / "ledger.parquet"),
+    )
 
 
 def read_tables(run_folder: AnyPath) -> tuple[Mapping[str, Any], ExpansionConfig]:
@@ -44,14 +80,24 @@ def read_tables(run_folder: AnyPath) -> tuple[Mapping[str, Any], ExpansionConfig
         raise RunError(f"{path}: its configuration is of another version: {error}") from error
 
 
-def read_run(run_folder: AnyPath) -> RunRecord:
-    """Read a run folder; raises RunError where a part is missing or cannot be read."""
-    tables, config = read_tables(run_folder)
-    return RunRecord(
-        run=tables["run"],
-        versions=tables.get("versions", {}),
-        world=tables.get("world", {}),
-        config=config,
-        rows=tuple(read_results(run_folder / "results.parquet")),
-        entries=tuple(read_ledger(run_folder / "ledger.parquet")),
-    )
+def read_ledger_table(path: AnyPath) -> pa.Table:
+    """Read a ledger without making a record of each message; raises RunError as ``read_run``."""
+    try:
+        table = read_table(path)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        raise RunError(f"ledger {path}: {error}") from error
+    if table.schema.names != LEDGER_SCHEMA.names:
+        raise RunError(f"ledger {path}: got {table.schema.names}, wanted {LEDGER_SCHEMA.names}")
+    return table
+
+
+def payload_by(ledger: pa.Table, *columns: str) -> dict[tuple[Any, ...], int]:
+    """Payload bytes of a ledger, summed by the values of ``columns``.
+
+    Beside the ledger's own columns there is "up": whether the message travelled from the domain
+    towards the cloud.
+    """
+    ledger = ledger.append_column("up", pc.equal(ledger["sender"], ledger["domain_id"]))
+    sums = ledger.group_by(columns).aggregate([("payload_bytes", "sum")])
+    keys = zip(*(sums[column].to_pylist() for column in columns), strict=True)
+    return dict(zip(keys, sums["payload_bytes_sum"].to_pylist(), strict=True))

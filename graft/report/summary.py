@@ -1,38 +1,48 @@
-"""A run in numbers: what each method reached, what it cost, and on how many targets that rests.
+"""A run in numbers: accuracy, gain, bytes and time by method, by round and by device class.
 
-A target domain is a (round, domain) pair of rounds 1 and later. Accuracies, macro-F1 and gains are
-shares of 1. Bytes are payload bytes; seconds are measured on the device.
+A target is a (round, domain) pair of rounds 1 and later. Accuracies, macro-F1 and gains are
+shares of 1. Bytes are payload bytes; seconds are measured on the device unless named simulated.
 """
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy.special import stdtrit
 
 from graft.core.config import ExpansionConfig
-from graft.core.ledger import is_upload, total_bytes
-from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
 from graft.methods import INITIAL
 from graft.report.formatting import LABEL_ONLY, SHIP_ALL
+from graft.report.run import DOWN, UP, payload_by
 
 Interval = tuple[float, float]
 Target = tuple[int, str]
+Percentiles = tuple[float, float, float]
+PERCENTILES = (0.5, 0.95, 0.99)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodSummary:
-    """One method over all target domains.
+    """One method over all targets of a run.
 
-    ``wanted`` is every target domain of the run, whatever came of it under this method;
-    ``failed`` names those with an error, ``missing`` those without any row. Means, ``worst_*``
-    and intervals are over the ``finished`` ones alone, and None where there are none (an
-    interval needs two). ``gain_*`` pairs each target domain with itself under label-only, over the
-    ``gain_pairs`` that finished both. ``bytes_*`` and ``device_s_total`` include what failed
-    target domains spent. ``ship_all_share`` is this method's bytes down over ship-all's, without
-    the target domains that either did not finish; None where ship-all was not run.
+    Parameters
+    ----------
+    wanted, finished, failed, missing
+        Targets of the run, those that finished the method, and the names of those with an error
+        and of those without a row. Means, ``worst_*`` and intervals are over the finished ones;
+        they are None where there are none (an interval needs two).
+    gain_mean, gain_interval, gain_pairs
+        Accuracy minus label-only's on the same target, over those that finished both.
+    bytes_up, bytes_down, device_s_total
+        Totals that include what failed targets spent.
+    ship_all_share
+        Bytes down over ship-all's, without targets that either did not finish; None where
+        ship-all was not run.
     """
 
     method: str
@@ -57,17 +67,18 @@ class MethodSummary:
 
     @property
     def complete(self) -> bool:
+        """Whether every target finished the method."""
         return self.finished == self.wanted
 
     @property
     def count_label(self) -> str:
-        """What every figure of an incomplete method must carry, e.g. "58 of 60"."""
+        """The share of targets that finished, e.g. "58 of 60"."""
         return f"{self.finished} of {self.wanted}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundSummary:
-    """One method in one round (1 and later): accuracy over the target domains that finished."""
+    """One method in one round (1 and later): accuracy over the targets that finished."""
 
     method: str
     round_index: int
@@ -79,11 +90,27 @@ class RoundSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DomainGain:
-    """One target domain's accuracy under a method minus its own under label-only."""
+    """One target's accuracy under a method minus its own under label-only."""
 
     domain_id: str
     round_index: int
     gain: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassTimes:
+    """Seconds of one device class under one method, as nearest-rank p50, p95 and p99.
+
+    A triple is None where nothing was timed. ``late`` counts the targets whose simulated round
+    ended after the deadline; None without one.
+    """
+
+    device_class: str
+    targets: int
+    measured_compute_s: Percentiles | None
+    simulated_compute_s: Percentiles | None
+    simulated_round_s: Percentiles | None
+    late: int | None
 
 
 def mean_or_none(values: Sequence[float]) -> float | None:
@@ -114,7 +141,7 @@ def is_finished(row: ResultRow) -> bool:
 
 
 def finished_accuracies(rows: Iterable[ResultRow], method: str) -> dict[Target, float]:
-    """Accuracy of each target domain that finished ``method``."""
+    """Accuracy of each target that finished ``method``."""
     return {
         (row.round_index, row.domain_id): row.accuracy
         for row in rows
@@ -126,51 +153,144 @@ def finished_accuracies(rows: Iterable[ResultRow], method: str) -> dict[Target, 
 
 
 def domain_gains(rows: Sequence[ResultRow], method: str) -> tuple[DomainGain, ...]:
-    """Gains over label-only, lowest first, of the target domains that finished both."""
+    """Gains over label-only, lowest first, of the targets that finished both."""
     return _gains(finished_accuracies(rows, method), finished_accuracies(rows, LABEL_ONLY))
 
 
 def summarise(
-    rows: Sequence[ResultRow], entries: Sequence[LedgerEntry], config: ExpansionConfig
+    rows: Sequence[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> tuple[MethodSummary, ...]:
-    """A summary per method, the main method first, over rounds 1 and later."""
-    methods = methods_of(rows, config)
-    rows_of: dict[str, dict[Target, ResultRow]] = {method: {} for method in methods}
-    charged: dict[str, list[LedgerEntry]] = {method: [] for method in methods}
+    """Summarise each method over rounds 1 and later.
+
+    Parameters
+    ----------
+    rows
+        Results of any rounds; round 0 is left out.
+    ledger
+        Messages in the columns of ``LEDGER_SCHEMA``; round 0 is left out.
+    config
+        Names the main method and the comparisons.
+
+    Returns
+    -------
+    tuple of MethodSummary
+        The main method first, then the comparisons, then other methods of the rows.
+    """
+    outcomes: dict[str, dict[Target, ResultRow]] = {
+        method: {} for method in methods_of(rows, config)
+    }
     for row in rows:
-        if row.round_index >= 1 and row.method in rows_of:
-            rows_of[row.method][row.round_index, row.domain_id] = row
-    for entry in entries:
-        if entry.round_index >= 1 and entry.method in charged:
-            charged[entry.method].append(entry)
-    targets = sorted({target for known in rows_of.values() for target in known})
+        if row.round_index >= 1 and row.method in outcomes:
+            outcomes[row.method][row.round_index, row.domain_id] = row
+    later = ledger.filter(pc.field("round_index") >= 1)
+    spent = payload_by(later, "method", "up")
+    down: dict[str, dict[Target, int]] = defaultdict(dict)
+    sums = payload_by(later, "method", "round_index", "domain_id", "up")
+    for (method, round_index, domain_id, up), num_bytes in sums.items():
+        if not up:
+            down[method][round_index, domain_id] = num_bytes
+    targets = sorted({target for known in outcomes.values() for target in known})
     reference = finished_accuracies(rows, LABEL_ONLY)
-    return tuple(
-        _summarise_method(method, targets, rows_of, charged, reference) for method in methods
-    )
+    summaries = []
+    for method, results in outcomes.items():
+        finished = [results[key] for key in targets if key in results and is_finished(results[key])]
+        f1 = [row.macro_f1 for row in finished if row.macro_f1 is not None]
+        accuracies = finished_accuracies(finished, method)
+        values = list(accuracies.values())
+        worst = min(accuracies, key=lambda key: (accuracies[key], key[1]), default=None)
+        gains = [] if method == LABEL_ONLY else [g.gain for g in _gains(accuracies, reference)]
+        seconds = [row.compute_s for row in results.values() if row.compute_s is not None]
+        memory = [
+            row.peak_memory_bytes for row in results.values() if row.peak_memory_bytes is not None
+        ]
+        summaries.append(
+            MethodSummary(
+                method=method,
+                wanted=len(targets),
+                finished=len(finished),
+                failed=tuple(
+                    key[1] for key in targets if key in results and not is_finished(results[key])
+                ),
+                missing=tuple(key[1] for key in targets if key not in results),
+                accuracy_mean=mean_or_none(values),
+                accuracy_interval=mean_interval(values),
+                worst_accuracy=accuracies[worst] if worst is not None else None,
+                worst_domain=worst[1] if worst is not None else None,
+                gain_mean=mean_or_none(gains),
+                gain_interval=mean_interval(gains),
+                gain_pairs=len(gains),
+                macro_f1_mean=mean_or_none(f1),
+                bytes_up=spent.get((method, UP), 0),
+                bytes_down=spent.get((method, DOWN), 0),
+                ship_all_share=_ship_all_share(method, targets, outcomes, down),
+                device_s_total=math.fsum(seconds),
+                device_s_mean=mean_or_none(seconds),
+                peak_memory_bytes=max(memory, default=None),
+            )
+        )
+    return tuple(summaries)
 
 
 def summarise_rounds(
     rows: Sequence[ResultRow], config: ExpansionConfig
 ) -> tuple[RoundSummary, ...]:
-    """A summary per method and round, methods in their order, rounds rising."""
-    targets = {(row.round_index, row.domain_id) for row in rows if row.round_index >= 1}
+    """Summarise each method by round: methods in their order, rounds rising."""
+    targets: dict[int, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.round_index >= 1:
+            targets[row.round_index].add(row.domain_id)
     summaries = []
     for method in methods_of(rows, config):
         accuracies = finished_accuracies(rows, method)
-        for round_index in sorted({round_index for round_index, _ in targets}):
-            here = [value for target, value in accuracies.items() if target[0] == round_index]
+        for round_index in sorted(targets):
+            values = [value for target, value in accuracies.items() if target[0] == round_index]
             summaries.append(
                 RoundSummary(
                     method=method,
                     round_index=round_index,
-                    wanted=sum(target[0] == round_index for target in targets),
-                    finished=len(here),
-                    accuracy_mean=mean_or_none(here),
-                    accuracy_interval=mean_interval(here),
+                    wanted=len(targets[round_index]),
+                    finished=len(values),
+                    accuracy_mean=mean_or_none(values),
+                    accuracy_interval=mean_interval(values),
                 )
             )
     return tuple(summaries)
+
+
+def class_times(
+    rows: Iterable[ResultRow], method: str, deadline_s: float | None = None
+) -> tuple[ClassTimes, ...]:
+    """Times by device class, in order of its name; empty where no target was simulated."""
+    groups: dict[str, list[ResultRow]] = defaultdict(list)
+    for row in rows:
+        if row.round_index >= 1 and row.method == method and row.simulated_s is not None:
+            groups[row.device_class or "unknown"].append(row)
+    return tuple(
+        ClassTimes(
+            device_class=name,
+            targets=len(group),
+            measured_compute_s=_percentiles(row.compute_s for row in group),
+            simulated_compute_s=_percentiles(row.simulated_compute_s for row in group),
+            simulated_round_s=_percentiles(row.simulated_s for row in group),
+            late=None
+            if deadline_s is None
+            else sum((row.simulated_s or 0.0) > deadline_s for row in group),
+        )
+        for name, group in sorted(groups.items())
+    )
+
+
+def percentile(ranked: Sequence[float], share: float) -> float:
+    """Nearest-rank percentile of rising values: one of them, never a value between two."""
+    return ranked[max(0, math.ceil(share * len(ranked)) - 1)]
+
+
+def _percentiles(values: Iterable[float | None]) -> Percentiles | None:
+    ranked = sorted(value for value in values if value is not None)
+    if not ranked:
+        return None
+    half, most, nearly_all = (percentile(ranked, share) for share in PERCENTILES)
+    return half, most, nearly_all
 
 
 def _gains(
@@ -184,64 +304,23 @@ def _gains(
     return tuple(sorted(paired, key=lambda item: (item.gain, item.domain_id, item.round_index)))
 
 
-def _summarise_method(
-    method: str,
-    targets: Sequence[Target],
-    rows_of: Mapping[str, Mapping[Target, ResultRow]],
-    charged: Mapping[str, Sequence[LedgerEntry]],
-    reference: Mapping[Target, float],
-) -> MethodSummary:
-    rows = rows_of[method]
-    finished = [rows[key] for key in targets if key in rows and is_finished(rows[key])]
-    accuracies = finished_accuracies(finished, method)
-    values = list(accuracies.values())
-    worst = min(accuracies, key=lambda key: (accuracies[key], key[1]), default=None)
-    gains = [item.gain for item in _gains(accuracies, reference)] if method != LABEL_ONLY else []
-    seconds = [row.compute_s for row in rows.values() if row.compute_s is not None]
-    return MethodSummary(
-        method=method,
-        wanted=len(targets),
-        finished=len(finished),
-        failed=tuple(key[1] for key in targets if key in rows and not is_finished(rows[key])),
-        missing=tuple(key[1] for key in targets if key not in rows),
-        accuracy_mean=mean_or_none(values),
-        accuracy_interval=mean_interval(values),
-        worst_accuracy=accuracies[worst] if worst is not None else None,
-        worst_domain=worst[1] if worst is not None else None,
-        gain_mean=mean_or_none(gains),
-        gain_interval=mean_interval(gains),
-        gain_pairs=len(gains),
-        macro_f1_mean=mean_or_none([row.macro_f1 for row in finished if row.macro_f1 is not None]),
-        bytes_up=total_bytes(charged[method], is_upload),
-        bytes_down=total_bytes(charged[method], lambda entry: not is_upload(entry)),
-        ship_all_share=_ship_all_share(method, targets, rows_of, charged),
-        device_s_total=math.fsum(seconds),
-        device_s_mean=mean_or_none(seconds),
-        peak_memory_bytes=max(
-            (row.peak_memory_bytes for row in rows.values() if row.peak_memory_bytes is not None),
-            default=None,
-        ),
-    )
-
-
 def _ship_all_share(
     method: str,
     targets: Sequence[Target],
-    rows_of: Mapping[str, Mapping[Target, ResultRow]],
-    charged: Mapping[str, Sequence[LedgerEntry]],
+    outcomes: Mapping[str, Mapping[Target, ResultRow]],
+    down: Mapping[str, Mapping[Target, int]],
 ) -> float | None:
-    if not rows_of.get(SHIP_ALL):
+    if not outcomes.get(SHIP_ALL):
         return None
-    # A target domain that broke off half way would make its method look cheap.
+    # A target that failed half way would make its method look cheap.
     broken = {
         key
         for key in targets
         for compared in (method, SHIP_ALL)
-        if key not in rows_of[compared] or not is_finished(rows_of[compared][key])
+        if key not in outcomes[compared] or not is_finished(outcomes[compared][key])
     }
-
-    def counted(entry: LedgerEntry) -> bool:
-        return not is_upload(entry) and (entry.round_index, entry.domain_id) not in broken
-
-    whole = total_bytes(charged[SHIP_ALL], counted)
-    return total_bytes(charged[method], counted) / whole if whole else None
+    whole, own = (
+        sum(num_bytes for key, num_bytes in down.get(name, {}).items() if key not in broken)
+        for name in (SHIP_ALL, method)
+    )
+    return own / whole if whole else None

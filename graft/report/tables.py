@@ -1,4 +1,4 @@
-"""The summary as a table: for the terminal, as Markdown, and as plain values for JSON."""
+"""Summaries as tables: for the terminal, as Markdown, and as plain values for JSON."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,28 +17,30 @@ from graft.report.formatting import (
     points_text,
     seconds_text,
 )
-from graft.report.summary import MethodSummary
+from graft.report.summary import ClassTimes, MethodSummary, Percentiles
 
 HEADINGS = (
-    "Method",
-    "Finished",
-    "Accuracy",
-    "95 % interval",
-    "Worst domain",
-    "Gain, points",
-    "Macro-F1",
-    "Payload down",
-    "Payload up",
-    "Of ship-all",
-    "Measured time",
-)
+    "Method", "Finished", "Accuracy", "95 % interval", "Worst domain", "Gain, points", "Macro-F1",
+    "Payload down", "Payload up", "Of ship-all", "Measured time",
+)  # fmt: skip
 NOTES = (
     "Accuracy, macro-F1 and gain over label-only are means over the target domains that finished; "
-    "the interval is Student's t over domains. Bytes are payload and include what failed "
-    "targets spent; the share of ship-all's bytes down leaves out targets that either did "
+    "the interval is Student's t over domains. Bytes are payload and include what failed target "
+    "domains spent; the share of ship-all's bytes down leaves out target domains that either did "
     "not finish. Device time is measured, summed over target domains."
 )
-INCOMPLETE_NOTE = "* incomplete: some target domains failed, so its figures rest on fewer domains."
+INCOMPLETE_NOTE = (
+    "* incomplete: some target domains failed, so the method's figures cover fewer domains."
+)
+CLASS_HEADINGS = (
+    "Device class", "Target domains", "Measured compute, p50 / p95 / p99",
+    "Simulated compute, p50 / p95 / p99", "Simulated round, p50 / p95 / p99", "Late (simulated)",
+)  # fmt: skip
+CLASS_CAPTION = (
+    "Measured: CPU seconds of the machine that ran the target domain's device. Simulated: the same "
+    "work on its device class, and its whole round with transfers over its link class, probes and "
+    "waiting, from the start of the round to the report."
+)
 
 
 def table_cells(summary: MethodSummary) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def table_cells(summary: MethodSummary) -> tuple[str, ...]:
 
 
 def notes(summaries: Sequence[MethodSummary]) -> str:
-    """What must stand under the table for its figures to be read rightly."""
+    """The text under the table: what the figures are means and sums of."""
     complete = all(summary.complete for summary in summaries)
     return NOTES if complete else f"{NOTES} {INCOMPLETE_NOTE}"
 
@@ -107,10 +109,31 @@ def summary_dict(summaries: Sequence[MethodSummary]) -> dict[str, Any]:
     }
 
 
+def class_cells(times: ClassTimes) -> tuple[str, ...]:
+    """One row under ``CLASS_HEADINGS``."""
+
+    def cell(seconds: Percentiles | None) -> str:
+        return NONE if seconds is None else " / ".join(map(seconds_text, seconds))
+
+    return (
+        times.device_class,
+        str(times.targets),
+        cell(times.measured_compute_s),
+        cell(times.simulated_compute_s),
+        cell(times.simulated_round_s),
+        NONE if times.late is None else f"{times.late} of {times.targets}",
+    )
+
+
+def class_dicts(times: Sequence[ClassTimes]) -> list[dict[str, Any]]:
+    """Plain values for JSON; a percentile triple is p50, p95, p99 in seconds."""
+    return [dataclasses.asdict(each) for each in times]
+
+
 def markdown_grid(
     headings: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = (0,)
 ) -> str:
-    """Cells as a Markdown table; columns other than ``words`` are figures and stand right."""
+    """Cells as a Markdown table; columns other than ``words`` hold figures, right-aligned."""
     marks = [":--" if number in words else "--:" for number in range(len(headings))]
     lines = [headings, marks, *([_markdown_text(cell) for cell in row] for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -1,9 +1,10 @@
-"""The summary in words: what was gained, what it cost, and what failed."""
+"""The summary in sentences: what was gained, what it cost, and what failed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graft.core.ledger import is_upload, total_bytes
+import pyarrow.compute as pc
+
 from graft.methods import INITIAL
 from graft.report.formatting import (
     SHIP_ALL,
@@ -15,13 +16,13 @@ from graft.report.formatting import (
     points_text,
     seconds_text,
 )
-from graft.report.run import RunRecord
+from graft.report.run import DOWN, UP, RunRecord, payload_by
 from graft.report.summary import DomainGain, MethodSummary, domain_gains
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailureLine:
-    """One failed domain under one method, in the words of the results."""
+    """One failed domain under one method, as the results state it."""
 
     round_index: int
     domain_id: str
@@ -31,9 +32,10 @@ class FailureLine:
 
 
 def gained_words(main: MethodSummary, gains: Sequence[DomainGain]) -> list[str]:
-    """Sentences on accuracy and on the gain over label-only, lost target domains included."""
+    """Sentences on accuracy and on the gain over label-only, losses included."""
     name = display_name(main.method)
-    words = [f"{count_text(main.wanted, 'target')} joined; {name} finished on {main.finished}."]
+    joined = count_text(main.wanted, "target domain")
+    words = [f"{joined} joined; {name} finished on {main.finished}."]
     if main.accuracy_mean is None:
         return [*words, "No target domain finished, so there is no accuracy to report."]
     over = "" if main.complete else f" over the {main.count_label} that finished"
@@ -45,7 +47,7 @@ def gained_words(main: MethodSummary, gains: Sequence[DomainGain]) -> list[str]:
     if main.gain_mean is None:
         return [*words, "Label-only was not run beside it, so no gain can be stated."]
     sentence = (
-        f"Against label-only on the same {count_text(main.gain_pairs, 'target')} that is "
+        f"Against label-only on the same {count_text(main.gain_pairs, 'target domain')} that is "
         f"{points_text(main.gain_mean)} points"
     )
     if main.gain_interval is not None:
@@ -75,12 +77,13 @@ def cost_words(main: MethodSummary, run: RunRecord) -> list[str]:
                      "that ship-all was charged in this run.")  # fmt: skip
     elif main.method != SHIP_ALL:
         words.append("Ship-all was not run, so no share of its bytes can be stated.")
-    own = [e for e in run.entries if e.method == "" and e.round_index >= 1]
-    if own:
+    own = run.ledger.filter((pc.field("method") == "") & (pc.field("round_index") >= 1))
+    if len(own):
+        spent = payload_by(own, "up")
         words.append(
             f"The system's own messages, charged to no method, added "
-            f"{bytes_text(total_bytes(own, lambda e: not is_upload(e)))} of payload down and "
-            f"{bytes_text(total_bytes(own, is_upload))} up."
+            f"{bytes_text(spent.get((DOWN,), 0))} of payload down and "
+            f"{bytes_text(spent.get((UP,), 0))} up."
         )
     if main.device_s_mean is not None:
         words.append(f"Measured device time is {seconds_text(main.device_s_total)} in all, "

@@ -25,7 +25,7 @@ def traffic(
     from graft_server.flower.deployed_app import run_folder
 
     from graft.core.ledger import read_ledger
-    from graft.report import read_stages, reconcile, wire_dicts, wire_rich
+    from graft.report import read_stages, reconcile, traffic_dicts, traffic_rich
     from graft.wire.traffic_log import read_traffic_log
 
     server = server.absolute()
@@ -40,6 +40,6 @@ def traffic(
         app_bytes=reported_bytes(server),
     )
     if output is Format.JSON:
-        print(json.dumps(wire_dicts(rows), indent=2))
+        print(json.dumps(traffic_dicts(rows), indent=2))
     else:
-        Console(width=None if Console().is_terminal else 160).print(wire_rich(rows))
+        Console(width=None if Console().is_terminal else 160).print(traffic_rich(rows))

@@ -51,7 +51,7 @@ def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) ->
     def draw(figure: Figure) -> None:
         names = [_marked(m, [r for r in rounds if r.method == m]) for m in lines]
         room = max((text_width_px(figure, name, bold=True) for name in names), default=0)
-        right = 44 if canvas.is_narrow else room * 0.92 + 26
+        right = 44 if canvas.is_narrow else room + 26
         axes = axes_px(figure, left=PERCENT_PX, right=right, top=14, bottom=44 + list_px)
         numbers = sorted({item.round_index for item in rounds}) or [1]
         axes.set_xlim(numbers[0] - 0.4, numbers[-1] + 0.4)

@@ -64,7 +64,8 @@ def accuracy_against_bytes(
         axes = axes_px(figure, left=PERCENT_PX, right=14, top=18, bottom=48)
         axes.grid(axis="x", color=RULE, linewidth=0.8)
         percent_axis(axes)
-        axes.set_xlabel(f"payload bytes down, {whose} (log scale)")
+        unit = "bytes down" if canvas.is_narrow else "payload bytes down"
+        axes.set_xlabel(f"{unit}, {whose} (log scale)")
         if not shown:
             return
         _byte_ticks(axes, places, has_zero=any(item.bytes_down == 0 for item in shown), gap_px=64)

@@ -1,16 +1,15 @@
 """Figures of what it cost: payload bytes by phase, and measured time by device class."""
 
-import math
-import typing
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from graft.core.ledger import is_upload
-from graft.core.records import LedgerEntry, Phase
 from graft.core.results import ResultRow
 from graft.report.figures.canvas import (
     INK,
@@ -23,35 +22,35 @@ from graft.report.figures.canvas import (
     draw_svg,
     text_width_px,
 )
-from graft.report.formatting import SHIP_ALL, bytes_text, display_name, seconds_text
+from graft.report.formatting import PHASES, SHIP_ALL, bytes_text, display_name, seconds_text
+from graft.report.run import DOWN, UP, payload_by
+from graft.report.summary import PERCENTILES, percentile
 
-PHASES: tuple[str, ...] = typing.get_args(Phase)
 ROW_PX = 46
 MOST_ROUNDS = 16
 # More dots of a class would hide one another and make the page large.
 _MOST_DOTS = 400
 
 
-def bytes_by_phase(entries: Iterable[LedgerEntry], main_method: str, canvas: Canvas = WIDE) -> str:
+def bytes_by_phase(ledger: pa.Table, main_method: str, canvas: Canvas = WIDE) -> str:
     """Payload bytes of rounds 1 and later, down and up, stacked by phase.
 
     For the main method, ship-all where it was run, and the system's own messages.
     """
-    return _phase_figure(
-        phase_bars(entries, main_method), canvas, "Payload bytes down and up by phase"
-    )
+    bars = phase_bars(ledger, main_method)
+    return _phase_figure(bars, canvas, "Payload bytes down and up by phase")
 
 
-def bytes_by_round(entries: Iterable[LedgerEntry], main_method: str, canvas: Canvas = WIDE) -> str:
+def bytes_by_round(ledger: pa.Table, main_method: str, canvas: Canvas = WIDE) -> str:
     """Payload bytes of the main method and the system's own messages, both ways, a bar a round.
 
     Beyond ``MOST_ROUNDS`` the last ones are shown.
     """
-    sums: dict[int, dict[str, int]] = {}
-    for entry in entries:
-        if entry.round_index >= 1 and entry.method in (main_method, ""):
-            parts = sums.setdefault(entry.round_index, {})
-            parts[entry.phase] = parts.get(entry.phase, 0) + entry.payload_bytes
+    own = (pc.field("round_index") >= 1) & pc.field("method").isin([main_method, ""])
+    sums: dict[int, dict[str, int]] = defaultdict(dict)
+    by_part = payload_by(ledger.filter(own), "round_index", "phase")
+    for (round_index, phase), num_bytes in by_part.items():
+        sums[round_index][phase] = num_bytes
     bars = [(f"round {index}", sums[index]) for index in sorted(sums)[-MOST_ROUNDS:]]
     return _phase_figure(bars, canvas, "Payload bytes per round by phase")
 
@@ -76,30 +75,24 @@ def _phase_figure(bars: Sequence[tuple[str, dict[str, int]]], canvas: Canvas, ti
     return draw_svg(draw, canvas=canvas, height_px=height, title=title)
 
 
-def phase_bars(
-    entries: Iterable[LedgerEntry], main_method: str
-) -> list[tuple[str, dict[str, int]]]:
+def phase_bars(ledger: pa.Table, main_method: str) -> list[tuple[str, dict[str, int]]]:
     """Named bars, each the payload bytes of its phases; ship-all's only where it was charged."""
-    sums: dict[tuple[str, bool], dict[str, int]] = {}
-    for entry in entries:
-        if entry.round_index >= 1 and entry.method in (main_method, SHIP_ALL, ""):
-            parts = sums.setdefault((entry.method, is_upload(entry)), {})
-            parts[entry.phase] = parts.get(entry.phase, 0) + entry.payload_bytes
+    sums = payload_by(ledger.filter(pc.field("round_index") >= 1), "method", "up", "phase")
     bars = []
     for method in dict.fromkeys((main_method, SHIP_ALL, "")):
         if any(key[0] == method for key in sums):
-            for up in (False, True):
-                name = f"{display_name(method)}, {'up' if up else 'down'}"
-                bars.append((name, sums.get((method, up), {})))
+            for up in (DOWN, UP):
+                parts = {key[2]: sums[key] for key in sums if key[:2] == (method, up)}
+                bars.append((f"{display_name(method)}, {'up' if up else 'down'}", parts))
     return bars
 
 
 def time_by_device_class(rows: Iterable[ResultRow], main_method: str, canvas: Canvas = WIDE) -> str:
     """Measured seconds of the main method's target domains by device class, with percentiles."""
-    groups: dict[str, list[float]] = {}
+    groups: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row.round_index >= 1 and row.method == main_method and row.compute_s is not None:
-            groups.setdefault(row.device_class or "unknown", []).append(row.compute_s)
+            groups[row.device_class or "unknown"].append(row.compute_s)
 
     def draw(figure: Figure) -> None:
         axes = axes_px(figure, left=16, right=24, top=2, bottom=44)
@@ -121,11 +114,6 @@ def time_by_device_class(rows: Iterable[ResultRow], main_method: str, canvas: Ca
     )
 
 
-def percentile(ranked: Sequence[float], share: float) -> float:
-    """Nearest-rank percentile of rising values: one of them, never a value between two."""
-    return ranked[max(0, math.ceil(share * len(ranked)) - 1)]
-
-
 def evenly(ranked: Sequence[float], most: int) -> Sequence[float]:
     """At most ``most`` of rising values, evenly by rank, the lowest and the highest among them."""
     if len(ranked) <= most:
@@ -134,7 +122,7 @@ def evenly(ranked: Sequence[float], most: int) -> Sequence[float]:
 
 
 def _legend(figure: Figure, phases: Sequence[str], canvas: Canvas) -> int:
-    """Draw the phases' keys along the top; gives the number of lines that took."""
+    """Draw the phases' keys along the top; returns the number of lines used."""
     height = figure.get_size_inches()[1] * 72
     x, line = 16.0, 0
     for phase in phases:
@@ -181,7 +169,7 @@ def _time_row(
     shown = evenly(ranked, _MOST_DOTS)
     places = [middle + (rank * 7) % 11 - 5 for rank in range(len(shown))]
     axes.scatter(shown, places, s=34, color=MAIN, alpha=0.45, linewidths=0, zorder=3)
-    marks = {share: percentile(ranked, share) for share in (0.5, 0.95, 0.99)}
+    marks = {share: percentile(ranked, share) for share in PERCENTILES}
     for share, value in marks.items():
         axes.plot([value, value], [middle - 10, middle + 10], color=INK, zorder=4,
                   linewidth=2.6 if share == 0.5 else 1.3)  # fmt: skip

@@ -1,8 +1,7 @@
-"""Several runs on one page: what each reached and cost, and which settings they differ in."""
+"""Several runs on one page: accuracy and cost of each, and the settings that differ."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from graft.core.config import config_to_dict
@@ -20,51 +19,53 @@ from graft.report.formatting import (
     points_text,
     seconds_text,
 )
-from graft.report.page.html import figure_html, page_of
-from graft.report.page.sections import flat_rows, plain_table
+from graft.report.page.render import PageTable, flat_rows, page_figure, render
 from graft.report.run import RunRecord
 from graft.report.summary import MethodSummary, RoundSummary, summarise, summarise_rounds
 
-# More names would cover the figure that they stand in.
+# More names would cover the figure.
 _MOST_NAMED = 16
 _ABSENT = "not set"
 
 
 def comparison_page(runs: Sequence[RunRecord]) -> str:
-    """The page of two runs and more, in their order; the first is what the others stand beside.
+    """The page of several runs in their order, each with its own method.
 
-    Raises RunError for fewer than two.
+    Raises
+    ------
+    RunError
+        For fewer than two runs.
     """
     if len(runs) < 2:
         raise RunError(f"comparison: got {len(runs)} runs, wanted at least 2")
     names = run_names(runs)
-    summaries = [summarise(run.rows, run.entries, run.config) for run in runs]
-    body = [
-        f"<h1>{len(runs)} runs compared</h1>",
-        _card("What each gained, cost and lost", _overview(runs, names, summaries)),
-        _card("Mean accuracy by method", _matrix(names, summaries)),
-        _card(
+    summaries = [summarise(run.rows, run.ledger, run.config) for run in runs]
+    figures = [
+        page_figure(
             "Accuracy per round",
-            figure_html(
-                lambda canvas: accuracy_per_round(_rounds(runs, names), canvas),
-                "Each run's own method: mean over the target domains of each round, with the 95 % "
-                "interval of the mean. Runs of other worlds, seeds or rounds hold other targets.",
-            ),
+            "Each run's own method: mean over the target domains of each round, with the 95 % "
+            "interval of the mean. Runs of other worlds, seeds or rounds hold other target "
+            "domains.",
+            lambda canvas: accuracy_per_round(_rounds(runs, names), canvas),
         ),
-        _card(
+        page_figure(
             "Accuracy against bytes",
-            figure_html(
-                lambda canvas: accuracy_against_bytes(
-                    _costed(names, summaries), canvas, whose="a target domain"
-                ),
-                "Payload bytes down a target that each method was charged. Ringed: the Pareto "
-                "front of these runs together.",
+            "Payload bytes down a target domain that each method was charged. Ringed: the Pareto "
+            "front of these runs together.",
+            lambda canvas: accuracy_against_bytes(
+                _costed(names, summaries), canvas, whose="a target domain"
             ),
         ),
-        _card("Settings that differ", _differences(runs, names)),
     ]
-    title = "graft: " + ", ".join(names)
-    return page_of(title, f"<main>{chr(10).join(body)}</main>")
+    return render(
+        "comparison.html.j2",
+        "graft: " + ", ".join(names),
+        count=len(runs),
+        overview=_overview(runs, names, summaries),
+        accuracies=_accuracies(names, summaries),
+        figures=figures,
+        settings=_differences(runs, names),
+    )
 
 
 def run_names(runs: Sequence[RunRecord]) -> list[str]:
@@ -76,13 +77,9 @@ def run_names(runs: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _card(heading: str, content: str) -> str:
-    return f'<section class="card"><h2>{escape(heading)}</h2>{content}</section>'
-
-
 def _overview(
     runs: Sequence[RunRecord], names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]
-) -> str:
+) -> PageTable:
     columns = []
     for run, (main, *others) in zip(runs, summaries, strict=True):
         failed = [each for each in (main, *others) if not each.complete]
@@ -112,10 +109,10 @@ def _overview(
         "Payload up", "Of ship-all's bytes", "Measured device time", "Incomplete", "Hash",
     )  # fmt: skip
     rows = [[head, *cells] for head, *cells in zip(heads, *columns, strict=True)]
-    return plain_table(("", *names), rows, text_columns=())
+    return PageTable(headings=("", *names), rows=rows)
 
 
-def _matrix(names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]) -> str:
+def _accuracies(names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]) -> PageTable:
     methods = list(dict.fromkeys(each.method for run in summaries for each in run))
     rows = []
     for method in methods:
@@ -128,7 +125,7 @@ def _matrix(names: Sequence[str], summaries: Sequence[Sequence[MethodSummary]]) 
             share = "" if found.complete else f" ({found.count_label})"
             cells.append(percent_text(found.accuracy_mean) + share)
         rows.append(cells)
-    return plain_table(("Method", *names), rows, text_columns=())
+    return PageTable(headings=("Method", *names), rows=rows)
 
 
 def _rounds(runs: Sequence[RunRecord], names: Sequence[str]) -> list[RoundSummary]:
@@ -158,7 +155,7 @@ def _costed(
     ]
 
 
-def _differences(runs: Sequence[RunRecord], names: Sequence[str]) -> str:
+def _differences(runs: Sequence[RunRecord], names: Sequence[str]) -> PageTable:
     tables = [_settings(run) for run in runs]
     keys = sorted({key for table in tables for key in table})
     rows = [
@@ -166,9 +163,7 @@ def _differences(runs: Sequence[RunRecord], names: Sequence[str]) -> str:
         for key in keys
         if len({table.get(key, _ABSENT) for table in tables}) > 1
     ]
-    if not rows:
-        return "<p>None: the same configuration and the same versions.</p>"
-    return plain_table(("Setting", *names), rows, text_columns=())
+    return PageTable(headings=("Setting", *names), rows=rows)
 
 
 def _settings(run: RunRecord) -> Mapping[str, str]:

@@ -1,27 +1,24 @@
-"""What the page holds of every domain: columns of small numbers, as JSON that a script reads.
+"""Every domain of a run as columns of small numbers, as JSON that the page's script reads.
 
 A *visit* is one domain in one round. Accuracies are in ten-thousandths, times in milliseconds,
-memory in kilobytes, a fusion's weights and shares in thousandths; -1 points at nothing, null is
-not measured.
+memory in kilobytes, mixture coefficients and fractions in thousandths; -1 refers to nothing, null
+is not measured.
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from graft.core.ledger import is_upload
-from graft.core.records import LedgerEntry
+import pyarrow as pa
+
 from graft.core.results import ResultRow
 from graft.methods import INITIAL
-from graft.report.figures.traffic import PHASES
-from graft.report.formatting import LABEL_ONLY, display_name
-from graft.report.run import RunRecord
+from graft.report.formatting import LABEL_ONLY, PHASES, display_name
+from graft.report.run import DOWN, UP, RunRecord, payload_by
 from graft.report.summary import Target, is_finished
 
 _MODEL_ID_DIGITS = 12
-# Phase, bytes down, bytes up, and so on: one flat list a message's owner.
-Traffic = list[int]
 
 
 def domain_columns(run: RunRecord) -> dict[str, Any]:
@@ -29,15 +26,15 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
     rows = sorted(run.rows, key=lambda r: (r.round_index, r.domain_id, r.method))
     visits = sorted({(row.round_index, row.domain_id) for row in rows})
     names = sorted({name for row in rows for name in (row.domain_id, *row.source_domains)})
-    methods = sorted({row.method for row in rows}, key=_method_request(run))
+    methods = sorted({row.method for row in rows}, key=_method_order(run))
     domain_of = {name: number for number, name in enumerate(names)}
     visit_of = {visit: number for number, visit in enumerate(visits)}
     any_row = {(row.round_index, row.domain_id): row for row in reversed(rows)}
     seen: dict[Target, ResultRow] = any_row | {
         (row.round_index, row.domain_id): row for row in rows if row.device_class
     }
-    architectures, classes, links, errors = _Words(), _Words(), _Words(), _Words()
-    traffic = _traffic(run.entries)
+    architectures, classes, links, errors = _Texts(), _Texts(), _Texts(), _Texts()
+    traffic = _traffic(run.ledger)
     return {
         "methods": [display_name(method) for method in methods],
         "main": _index(methods, run.config.method),
@@ -80,7 +77,7 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
 
 
 def script_json(columns: dict[str, Any]) -> str:
-    """The columns as JSON that may stand in a script element: no text in it can end that."""
+    """The columns as JSON for a script element: no text in it can end the element."""
     text = json.dumps(columns, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -88,15 +85,15 @@ def script_json(columns: dict[str, Any]) -> str:
     return text.replace("://", ":\\/\\/")
 
 
-class _Words:
-    """Texts that recur, each kept once."""
+class _Texts:
+    """Recurring texts, each listed once."""
 
     def __init__(self) -> None:
         self.known: list[str] = []
         self._number_of: dict[str, int] = {}
 
     def of(self, text: str | None) -> int:
-        """The text's number; -1 of none."""
+        """The text's number; -1 for none."""
         if not text:
             return -1
         if text not in self._number_of:
@@ -105,9 +102,9 @@ class _Words:
         return self._number_of[text]
 
 
-def _method_request(run: RunRecord) -> Callable[[str], tuple[int, str]]:
-    places = {method: number for number, method in enumerate(run.config.methods)}
-    return lambda method: (places.get(method, len(places)), method)
+def _method_order(run: RunRecord) -> Callable[[str], tuple[int, str]]:
+    order = {method: number for number, method in enumerate(run.config.methods)}
+    return lambda method: (order.get(method, len(order)), method)
 
 
 def _index(methods: Sequence[str], method: str) -> int:
@@ -133,17 +130,13 @@ def _error(row: ResultRow) -> str | None:
     return f"{row.error}: {row.error_message or ''}" if row.error else None
 
 
-def _traffic(entries: Iterable[LedgerEntry]) -> dict[tuple[int, str, str], Traffic]:
-    """Payload bytes by (round, domain, method)."""
-    sums: dict[tuple[int, str, str], dict[int, list[int]]] = defaultdict(dict)
-    number_of = {phase: number for number, phase in enumerate(PHASES)}
-    for entry in entries:
-        # An initial domain's messages are charged to no method, its row is the method "initial
-        # domain"'s.
-        key = (entry.round_index, entry.domain_id, entry.method)
-        pair = sums[key].setdefault(number_of[entry.phase], [0, 0])
-        pair[is_upload(entry)] += entry.payload_bytes
-    return {
-        key: [part for phase in sorted(parts) for part in (phase, *parts[phase])]
-        for key, parts in sums.items()
-    }
+def _traffic(ledger: pa.Table) -> dict[tuple[int, str, str], list[int]]:
+    """By (round, domain, method): phase, bytes down, bytes up, next phase, and so on."""
+    sums = payload_by(ledger, "round_index", "domain_id", "method", "phase", "up")
+    traffic: dict[tuple[int, str, str], list[int]] = defaultdict(list)
+    for number, phase in enumerate(PHASES):
+        # An initial domain's messages are charged to no method; its row's method is "initial".
+        for key in dict.fromkeys(each[:3] for each in sums if each[3] == phase):
+            down, up = (sums.get((*key, phase, way), 0) for way in (DOWN, UP))
+            traffic[key] += [number, down, up]
+    return traffic

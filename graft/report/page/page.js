@@ -9,10 +9,10 @@
   const title = document.title;
   const NONE = "–";
 
-  // ---- what the columns say together -------------------------------------------------------
+  // ---- derived from the columns -------------------------------------------------------
   const rowsOfVisit = visits.domain.map(() => []);
   const visitsOfDomain = data.domains.map(() => []);
-  const taughtBy = data.domains.map(() => []); // visits that a domain's model taught
+  const usedBy = data.domains.map(() => []); // visits that learned from a domain's model
   visits.domain.forEach((domain, visit) => visitsOfDomain[domain].push(visit));
   rows.visit.forEach((visit, row) => rowsOfVisit[visit].push(row));
   const rowOf = (visit, method) => rowsOfVisit[visit].find((row) => rows.method[row] === method);
@@ -21,7 +21,7 @@
     rowOf(visit, isInitial(visit) ? data.initial : data.main));
   own.forEach((row, visit) => {
     if (row === undefined || isInitial(visit)) return;
-    rows.sources[row].forEach((domain) => taughtBy[domain].push(visit));
+    rows.sources[row].forEach((domain) => usedBy[domain].push(visit));
   });
   const column = (name) => (visit) => (own[visit] === undefined ? null : rows[name][own[visit]]);
   const accuracy = column("accuracy");
@@ -47,7 +47,7 @@
   const word = (words, number) => (number >= 0 ? words[number] : NONE);
   const name = (visit) => data.domains[visits.domain[visit]];
 
-  // ---- figures in words --------------------------------------------------------------------
+  // ---- numbers as text --------------------------------------------------------------------
   const percent = (share) => (share === null ? NONE : `${(share / 100).toFixed(1)} %`);
   const points = (share) => (share === null ? NONE
     : `${share < 0 ? "−" : "+"}${(Math.abs(share) / 100).toFixed(1)}`);
@@ -98,7 +98,7 @@
     { key: "gain", head: "Gain", of: gain, text: (visit) => points(gain(visit)) },
     { key: "sources", head: "Sources", extra: true,
       of: (visit) => (column("sources")(visit) || []).length },
-    { key: "taught", head: "Taught", of: (visit) => taughtBy[visits.domain[visit]].length },
+    { key: "used", head: "Used by", of: (visit) => usedBy[visits.domain[visit]].length },
     { key: "bytes", head: "Down", of: (visit) => spent(visit, 1), extra: true,
       text: (visit) => size(spent(visit, 1)) },
     { key: "time", head: "Time", of: seconds, extra: true, text: (visit) => time(seconds(visit)) },
@@ -106,7 +106,7 @@
   const WORDS = new Set(["domain", "round", "device", "model"]);
   const FILTERS = [
     ["every domain", () => true],
-    ["newcomers", (visit) => !isInitial(visit)],
+    ["target domains", (visit) => !isInitial(visit)],
     ["initial domains", isInitial],
     ["failed", failed],
     ["worse than label-only", (visit) => gain(visit) !== null && gain(visit) < 0],
@@ -150,7 +150,7 @@
       kept.sort((one, other) => {
         const [a, b] = [value.get(one), value.get(other)];
         if (a === b) return one - other;
-        if (a === null || b === null) return a === null ? 1 : -1; // nothing measured stands last
+        if (a === null || b === null) return a === null ? 1 : -1; // what was not measured is last
         return (a < b ? -1 : 1) * (state.down ? -1 : 1);
       });
       const pages = Math.max(1, Math.ceil(kept.length / options.length));
@@ -185,10 +185,10 @@
   }
 
   // ---- one domain ---------------------------------------------------------------------------
-  function neighbours(domain, sources, taught) {
+  function neighbours(domain, sources, learners) {
     const most = 10;
     const width = Math.min(1020, Math.max(320, detail.clientWidth - 50));
-    const best = [...taught].sort((a, b) => (gain(b) ?? -1e9) - (gain(a) ?? -1e9));
+    const best = [...learners].sort((a, b) => (gain(b) ?? -1e9) - (gain(a) ?? -1e9));
     const left = sources.slice(0, most);
     const right = best.slice(0, most);
     const height = 46 + 30 * Math.max(left.length, right.length, 2);
@@ -223,12 +223,12 @@
     const head = (x, anchor, text) => svg("text", { x, y: 14, "text-anchor": anchor,
       class: "quiet" }, text);
     return el("figure", {}, svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group",
-      "aria-label": `Sources of ${data.domains[domain]} and what it taught`, class: "graph",
+      "aria-label": `Sources of ${data.domains[domain]} and the target domains that learned from it`, class: "graph",
       style: `max-width:${width}px` },
       ...edges, svg("circle", { cx: width / 2, cy: middle, r: 10, class: "self" }),
-      ...(left.length ? [head(from, "end", `learnt from${more(sources.length, "")}`)] : []),
+      ...(left.length ? [head(from, "end", `sources${more(sources.length, "")}`)] : []),
       ...(right.length ? [head(width > 600 ? to : width, width > 600 ? "start" : "end",
-        `taught${more(taught.length, ", by gain")}`)] : []), ...nodes));
+        `target domains${more(learners.length, ", by gain")}`)] : []), ...nodes));
   }
 
   function methodTable(visit) {
@@ -271,8 +271,8 @@
         `${size(down)} down, ${size(up)} up`)]));
   }
 
-  // Figures of a source's weight: its mean, then 5, 25, 50, 75 and 95 % of the samples lie below.
-  function weights(row, named) {
+  // A source's mixture coefficient: its mean, then its 5, 25, 50, 75 and 95 % quantiles.
+  function mixtures(row, named) {
     const share = (thousandths) => `${(thousandths / 10).toFixed(1)} %`;
     const lines = rows.sources[row].map((source, at) =>
       [source, ...rows.mixture[row].slice(6 * at, 6 * at + 6)]);
@@ -285,7 +285,7 @@
         svg("rect", { x: 10 + p25 / 5, y: 4, width: Math.max(1, (p75 - p25) / 5), height: 10 }),
         svg("path", { class: "median", d: `M${10 + p50 / 5} 3V15` })]),
       svg("circle", { cx: 10 + mean / 5, cy: 9, r: 4 }));
-    const heads = [["Source"], ["Mean weight"], ...(same ? [] : [["90 % of samples", "extra"]]),
+    const heads = [["Source"], ["Mean coefficient"], ...(same ? [] : [["90 % of samples", "extra"]]),
       ["0 to 100 %", "text"]];
     const table = el("div", { class: "scroll", tabindex: "0" }, el("table", {},
       el("thead", {}, el("tr", {}, ...heads.map(([text, kind]) =>
@@ -296,12 +296,12 @@
           `${(line[2] / 10).toFixed(0)} to ${(line[6] / 10).toFixed(0)} %`)]),
         el("td", { class: "text" }, picture(line)))))));
     return [...(named ? [el("h3", {}, data.methods[rows.method[row]])] : []), table,
-      el("p", { class: "soft" }, same ? "A source weighs the same on every sample."
-        : "Dot: mean over the domain's samples. Box: middle half of them, with the median. Line: "
-          + "all but 5 % at either end.")];
+      el("p", { class: "soft" }, same ? "The mixture is the same for every sample."
+        : "Dot: mean over the domain's samples. Box: middle half of the samples, with the median. "
+          + "Line: all but 5 % at either end.")];
   }
 
-  function growth(row) {
+  function dictionary(row) {
     const parts = rows.dictionary[row];
     const epochs = [];
     for (let at = 0; at < parts.length; at += 4) epochs.push(parts.slice(at, at + 4));
@@ -310,8 +310,8 @@
     const [left, right, top, bottom] = [48, width - 12, 10, 170];
     const x = (epoch) => left + (right - left) * epoch / (last[0] || 1);
     const y = (thousandths) => bottom - (bottom - top) * thousandths / 1000;
-    const kinds = [["share of unlabelled samples held", "ship"],
-      ["mean quality of those", "register"], ["fused sources right on held-out rows", "report"]];
+    const kinds = [["unlabelled samples in the dictionary", "ship"],
+      ["their mean quality", "register"], ["fused accuracy on held-out rows", "report"]];
     const axis = [0, 250, 500, 750, 1000].flatMap((at) => [
       svg("path", { class: "axis", d: `M${left} ${y(at)}H${right}` }),
       svg("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end", class: "quiet" },
@@ -343,34 +343,35 @@
     const fused = rowsOfVisit[visit].filter((each) => rows.mixture[each].length);
     const sources = row === undefined ? [] : rows.sources[row];
     const joined = sources.flatMap((source) => visitsOfDomain[source].slice(0, 1));
-    const host = card("Its sources");
+    const host = card("Sources");
     if (joined.length) {
-      visitTable(host, joined, { by: "accuracy", down: true, length: 12, label: "Its sources",
-        columns: ["domain", "round", "device", "model", "accuracy", "taught"] });
+      visitTable(host, joined, { by: "accuracy", down: true, length: 12, label: "Sources",
+        columns: ["domain", "round", "device", "model", "accuracy", "used"] });
     } else {
       host.append(el("p", { class: "soft" }, isInitial(visit)
-        ? "An initial domain learns from its own labels alone." : "It learnt from no source."));
+        ? "An initial domain learns from its own labels alone." : "It learned from no source."));
     }
-    const taught = taughtBy[domain];
-    const pupils = card(`Newcomers it taught (${taught.length.toLocaleString("en")})`);
-    if (taught.length) {
-      visitTable(pupils, taught, { by: "gain", down: true, length: 12, search: taught.length > 24,
-        label: "Newcomers it taught",
+    const learners = usedBy[domain];
+    const served = card(
+      `Target domains that learned from it (${learners.length.toLocaleString("en")})`);
+    if (learners.length) {
+      visitTable(served, learners, { by: "gain", down: true, length: 12,
+        search: learners.length > 24, label: "Target domains that learned from it",
         columns: ["domain", "round", "device", "model", "accuracy", "gain"] });
-    } else pupils.append(el("p", { class: "soft" }, "None in this run."));
+    } else served.append(el("p", { class: "soft" }, "None in this run."));
     return [
       el("div", { class: "card" }, el("dl", { class: "facts" },
         ...facts.flatMap(([key, value]) => [el("dt", {}, key), el("dd", {}, value)]))),
       card("Methods on this domain", methodTable(visit)),
-      ...(sources.length + taught.length
-        ? [card("Who taught whom", neighbours(domain, sources, taught))] : []),
+      ...(sources.length + learners.length
+        ? [card("Knowledge transfers", neighbours(domain, sources, learners))] : []),
       host,
-      ...(isInitial(visit) ? [] : [card("How the sources were weighed", ...(fused.length
-        ? fused.flatMap((each) => weights(each, fused.length > 1))
-        : [el("p", { class: "soft" }, "No method of this visit tells how.")]))]),
+      ...(isInitial(visit) ? [] : [card("Mixture of the sources", ...(fused.length
+        ? fused.flatMap((each) => mixtures(each, fused.length > 1))
+        : [el("p", { class: "soft" }, "No method recorded its mixture on this domain.")]))]),
       ...rowsOfVisit[visit].filter((each) => rows.dictionary[each].length).map((each) =>
-        card(`Dictionary of ${data.methods[rows.method[each]]} over the epochs`, growth(each))),
-      pupils, card("Bytes by phase", trafficBars(visit)),
+        card(`Knowledge dictionary of ${data.methods[rows.method[each]]} by epoch`, dictionary(each))),
+      served, card("Bytes by phase", trafficBars(visit)),
     ];
   }
 
@@ -382,13 +383,13 @@
     detail.replaceChildren(el("p", {}, el("a", { href: "#domains" }, "← All domains")), heading);
     detail.append(...(known.length ? known.flatMap((visit) => [
       ...(known.length > 1 ? [el("h2", { class: "visit" }, roundName(visit))] : []),
-      ...visitCards(visit)]) : [el("p", {}, "It has no row in this run.")]));
+      ...visitCards(visit)]) : [el("p", {}, "This run has no result of it.")]));
     document.title = `${data.domains[domain]} – ${title}`;
     window.scrollTo(0, 0);
     heading.focus({ preventScroll: true });
   }
 
-  let left = 0; // where the reader was on the overview
+  let left = 0; // scroll position of the overview
   function route() {
     const wanted = /^#domain=(.*)$/.exec(location.hash);
     let domain = -1;
@@ -414,13 +415,13 @@
   const everyone = visits.domain.map((_, visit) => visit);
   visitTable(document.getElementById("domain-table"), everyone,
     { by: "domain", down: false, length: 25, search: true, label: "Every domain" });
-  const teachers = everyone.filter((visit) => taughtBy[visits.domain[visit]].length
+  const sources = everyone.filter((visit) => usedBy[visits.domain[visit]].length
     && visitsOfDomain[visits.domain[visit]][0] === visit);
-  if (teachers.length) {
-    const host = document.getElementById("teachers");
-    host.append(el("h3", {}, "Sources by how many they taught"));
-    visitTable(host, teachers, { by: "taught", down: true, length: 8, label: "Sources",
-      columns: ["domain", "round", "device", "model", "accuracy", "taught"] });
+  if (sources.length) {
+    const host = document.getElementById("sources");
+    host.append(el("h3", {}, "Sources by number of target domains"));
+    visitTable(host, sources, { by: "used", down: true, length: 8, label: "Sources",
+      columns: ["domain", "round", "device", "model", "accuracy", "used"] });
   }
   window.addEventListener("hashchange", route);
   route();

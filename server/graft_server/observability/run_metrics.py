@@ -6,7 +6,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from graft.errors import RunError
-from graft.report.snapshot import RunWatcher
+from graft.report.watch import RunWatcher
 
 
 class RunMetrics(Collector):

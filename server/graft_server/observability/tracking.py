@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from graft.core.config import ExpansionConfig, config_to_dict
-from graft.core.ledger import total_bytes
+from graft.core.ledger import ledger_entries, ledger_table, total_bytes
 from graft.core.ports import Tracker
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
@@ -37,7 +37,7 @@ def round_figures(
         [row.accuracy or 0.0 for row in initial_domains]
     )
     targets = [row for row in rows if row.round_index >= 1]
-    for each in summarise(targets, entries, config) if targets else ():
+    for each in summarise(targets, ledger_table(entries), config) if targets else ():
         figures |= {
             f"{each.method}/accuracy": each.accuracy_mean,
             f"{each.method}/macro_f1": each.macro_f1_mean,
@@ -84,7 +84,7 @@ def track_record(record: RunRecord, trackers: Sequence[Tracker]) -> None:
             on_round(
                 index,
                 [row for row in record.rows if row.round_index == index],
-                [entry for entry in record.entries if entry.round_index == index],
+                [entry for entry in ledger_entries(record.ledger) if entry.round_index == index],
             )
 
 

@@ -9,11 +9,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import tomli_w
 
 from graft.core.config import ExpansionConfig, config_to_dict
-from graft.core.ledger import DEPOT, SERVER, write_ledger
+from graft.core.ledger import DEPOT, SERVER, ledger_table, write_ledger
 from graft.core.records import LedgerEntry, Phase
 from graft.core.results import ResultRow, write_results
 
@@ -73,6 +74,11 @@ def entries() -> list[LedgerEntry]:
             sent(domain_id, round_index, "average-kd-all", 1000),
         ]
     return made
+
+
+@pytest.fixture
+def ledger(entries: list[LedgerEntry]) -> pa.Table:
+    return ledger_table(entries)
 
 
 @pytest.fixture

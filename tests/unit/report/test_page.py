@@ -4,12 +4,14 @@ import dataclasses
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +19,7 @@ from rich.table import Table
 from graft.core.config import ExpansionConfig
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
-from graft.errors import RunError
+from graft.errors import ExtraMissingError, RunError
 from graft.report import (
     markdown_table,
     read_run,
@@ -186,6 +188,19 @@ def test_a_run_with_nothing_finished_still_has_a_page(
     outline(report_page(read_run(make_run([], []))))
 
 
+def test_without_jinja_the_error_names_the_extra(
+    make_run: MakeRun,
+    rows: list[ResultRow],
+    entries: list[LedgerEntry],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = make_run(rows, entries)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ExtraMissingError, match=r"jinja2.*graft-fl\[report\]"):
+        write_report(folder)
+    assert not (folder / "report.html").exists()
+
+
 def test_drawing_leaves_matplotlibs_settings_as_they_were() -> None:
     before = dict(matplotlib.rcParams)
     domain_gains_figure([DomainGain(domain_id="a", round_index=1, gain=0.1)], NARROW)
@@ -210,9 +225,9 @@ def test_every_colour_of_a_figure_follows_the_page() -> None:
 
 
 def test_terminal_markdown_and_json_tell_the_same_story(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> None:
-    summaries = summarise(rows, entries, config)
+    summaries = summarise(rows, ledger, config)
     terminal, markdown = printed(rich_table(summaries)), markdown_table(summaries)
     for words in ("HaT-style", "80.0 %", "750 B", "25.0 %", "70.0 % (c)"):
         assert words in terminal
@@ -223,13 +238,13 @@ def test_terminal_markdown_and_json_tell_the_same_story(
 
 
 def test_markup_in_an_id_is_text_in_every_table(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> None:
     renamed = [
         dataclasses.replace(row, domain_id="[red]|x") if row.domain_id == "c" else row
         for row in rows
     ]
-    summaries = summarise(renamed, entries, config)
+    summaries = summarise(renamed, ledger, config)
     assert "[red]|x" in printed(rich_table(summaries))
     assert "\\[red\\]\\|x" in markdown_table(summaries)
 

@@ -17,7 +17,7 @@ MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 
 
 def soft_targets(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """f taught a, b and c; a taught c as well, all under the main method."""
+    """a, b and c learned from f, and c from a as well, all under the main method."""
     sources = {"a": ["f"], "b": ["f"], "c": ["f", "a"]}
     return [
         dataclasses.replace(row, source_domains=sources.get(row.domain_id, []))
@@ -97,6 +97,7 @@ def test_no_name_ends_the_script_or_is_an_address() -> None:
 def test_a_page_of_5000_domains_is_small() -> None:
     # 3,000 target domains with two methods and five sources each, and 2,000 initial domains.
     from graft.core.config import ExpansionConfig
+    from graft.core.ledger import ledger_table
     from graft.report.run import RunRecord
 
     row = ResultRow(
@@ -125,7 +126,7 @@ def test_a_page_of_5000_domains_is_small() -> None:
     ]
     config = ExpansionConfig(rounds=4, method="hat", comparisons=("label-only",))
     run = RunRecord(run={"id": "big"}, versions={}, world={}, config=config,
-                    rows=(*initial_domains, *targets), entries=())  # fmt: skip
+                    rows=(*initial_domains, *targets), ledger=ledger_table(()))  # fmt: skip
     page = report_page(run)
     assert len(columns_of(page)["domains"]) == 5000
     assert len(page) < 3_000_000
@@ -135,8 +136,8 @@ def test_tasks_are_counted_by_the_rounds_of_source_and_learner(rows: list[Result
     tasks = transfers_by_round(soft_targets(rows), "hat")
     # f to a and b in round 1 and to c in round 2; a, of round 1, to c.
     assert tasks == {(0, 1): 2, (0, 2): 1, (1, 2): 1}
-    assert "4 times; 25 % of these" in transfer_words(tasks)
-    assert transfer_words({}) == "No source taught a target domain."
+    assert "4 transfers from a source to a target domain; in 25 % of them" in transfer_words(tasks)
+    assert transfer_words({}) == "No target domain learned from a source."
 
 
 def test_a_hundred_rounds_stand_in_groups() -> None:

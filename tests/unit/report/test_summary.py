@@ -3,16 +3,23 @@
 import math
 from collections.abc import Callable, Sequence
 
+import pyarrow as pa
 import pytest
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import LedgerEntry
+from graft.core.ledger import ledger_table
 from graft.core.results import ResultRow
 from graft.report.figures.labels import label_places, spread
 from graft.report.figures.pareto import pareto_front
-from graft.report.figures.traffic import percentile, phase_bars
+from graft.report.figures.traffic import phase_bars
 from graft.report.formatting import bytes_text, percent_text, seconds_text, shortened
-from graft.report.summary import MethodSummary, domain_gains, summarise, summarise_rounds
+from graft.report.summary import (
+    MethodSummary,
+    domain_gains,
+    percentile,
+    summarise,
+    summarise_rounds,
+)
 from graft.report.tables import markdown_table, summary_dict, table_cells
 
 Fail = Callable[[Sequence[ResultRow], str, str], list[ResultRow]]
@@ -24,9 +31,9 @@ def by_method(summaries: Sequence[MethodSummary]) -> dict[str, MethodSummary]:
 
 
 def test_the_mean_and_its_interval_are_students_over_targets(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> None:
-    hat = summarise(rows, entries, config)[0]
+    hat = summarise(rows, ledger, config)[0]
     # 0.8, 0.9, 0.7: mean 0.8, deviations 0, 0.1, -0.1, so s = sqrt(0.02 / 2) = 0.1
     half = T_975_2 * 0.1 / math.sqrt(3)
     assert hat.method == "hat"
@@ -37,9 +44,9 @@ def test_the_mean_and_its_interval_are_students_over_targets(
 
 
 def test_the_gain_is_paired_by_target(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> None:
-    hat = summarise(rows, entries, config)[0]
+    hat = summarise(rows, ledger, config)[0]
     # Gains 0.1, 0.3, -0.1: mean 0.1, s = sqrt((0 + 0.04 + 0.04) / 2) = 0.2
     half = T_975_2 * 0.2 / math.sqrt(3)
     assert hat.gain_mean == pytest.approx(0.1)
@@ -49,9 +56,9 @@ def test_the_gain_is_paired_by_target(
 
 
 def test_bytes_are_payload_of_later_rounds_charged_to_the_method(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> None:
-    found = by_method(summarise(rows, entries, config))
+    found = by_method(summarise(rows, ledger, config))
     # 3 x (50 + 200) down and 3 x 10 up; neither round 0's 7 MB nor the system's profiles.
     assert (found["hat"].bytes_down, found["hat"].bytes_up) == (750, 30)
     assert found["hat"].ship_all_share == pytest.approx(750 / 3000)
@@ -59,27 +66,25 @@ def test_bytes_are_payload_of_later_rounds_charged_to_the_method(
     assert found["label-only"].ship_all_share == 0.0
 
 
-def test_without_ship_all_its_share_is_not_run(
-    rows: list[ResultRow], entries: list[LedgerEntry]
-) -> None:
+def test_without_ship_all_its_share_is_not_run(rows: list[ResultRow], ledger: pa.Table) -> None:
     config = ExpansionConfig(rounds=2, method="hat", comparisons=("label-only",))
     kept = [row for row in rows if row.method != "average-kd-all"]
-    hat = summarise(kept, entries, config)[0]
+    hat = summarise(kept, ledger, config)[0]
     assert hat.ship_all_share is None
     assert "not run" in table_cells(hat)
 
 
 def test_times_and_memory_are_summed_and_topped(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> None:
-    hat = summarise(rows, entries, config)[0]
+    hat = summarise(rows, ledger, config)[0]
     assert (hat.device_s_total, hat.device_s_mean, hat.peak_memory_bytes) == (6.0, 2.0, 2000)
 
 
 def test_a_failed_target_is_flagged_and_keeps_its_bytes(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig, with_failure: Fail
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig, with_failure: Fail
 ) -> None:
-    summaries = summarise(with_failure(rows, "c", "hat"), entries, config)
+    summaries = summarise(with_failure(rows, "c", "hat"), ledger, config)
     hat = summaries[0]
     assert not hat.complete
     assert (hat.failed, hat.missing, hat.count_label) == (("c",), (), "2 of 3")
@@ -93,20 +98,20 @@ def test_a_failed_target_is_flagged_and_keeps_its_bytes(
 
 
 def test_a_target_without_a_row_is_missing_and_not_forgotten(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> None:
     kept = [row for row in rows if (row.domain_id, row.method) != ("b", "label-only")]
-    found = by_method(summarise(kept, entries, config))
+    found = by_method(summarise(kept, ledger, config))
     assert found["label-only"].missing == ("b",)
     assert found["label-only"].count_label == "2 of 3"
     assert found["hat"].gain_pairs == 2
 
 
 def test_a_nan_accuracy_is_no_result(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> None:
     rows.append(ResultRow(domain_id="d", method="hat", round_index=2, accuracy=math.nan))
-    hat = summarise(rows, entries, config)[0]
+    hat = summarise(rows, ledger, config)[0]
     assert hat.failed == ("d",)
     assert hat.accuracy_mean == pytest.approx(0.8)
 
@@ -122,22 +127,22 @@ def test_one_target_has_a_mean_and_no_interval(
 
 
 def test_a_run_without_targets_has_summaries_of_nothing(config: ExpansionConfig) -> None:
-    hat = summarise([], [], config)[0]
+    hat = summarise([], ledger_table([]), config)[0]
     assert (hat.wanted, hat.accuracy_mean, hat.gain_mean, hat.bytes_down) == (0, None, None, 0)
 
 
 def test_the_front_holds_complete_methods_that_none_beats(
-    rows: list[ResultRow], entries: list[LedgerEntry], config: ExpansionConfig, with_failure: Fail
+    rows: list[ResultRow], ledger: pa.Table, config: ExpansionConfig, with_failure: Fail
 ) -> None:
     # label-only: 0.7 for 0 bytes; hat: 0.8 for 750; ship-all: 0.7 for 3,000, beaten twice.
-    front = pareto_front(summarise(rows, entries, config))
+    front = pareto_front(summarise(rows, ledger, config))
     assert [item.method for item in front] == ["label-only", "hat"]
-    front = pareto_front(summarise(with_failure(rows, "a", "hat"), entries, config))
+    front = pareto_front(summarise(with_failure(rows, "a", "hat"), ledger, config))
     assert [item.method for item in front] == ["label-only"]
 
 
-def test_bars_stack_phases_down_and_up(entries: list[LedgerEntry]) -> None:
-    bars = dict(phase_bars(entries, "hat"))
+def test_bars_stack_phases_down_and_up(ledger: pa.Table) -> None:
+    bars = dict(phase_bars(ledger, "hat"))
     assert bars["HaT-style, down"] == {"probe": 150, "ship": 600}
     assert bars["HaT-style, up"] == {"report": 30}
     assert bars["Ship-all (averaged), down"] == {"ship": 3000}

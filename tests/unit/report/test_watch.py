@@ -21,8 +21,7 @@ from graft.core.ledger import write_ledger
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow, write_results
 from graft.errors import RunError
-from graft.report.snapshot import RunWatcher, Snapshot, snapshot_dict
-from graft.report.watch_view import watch_view
+from graft.report.watch import RunWatcher, Snapshot, snapshot_dict, watch_view
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -55,18 +54,25 @@ def test_a_running_run_grows_under_the_eye(
 ) -> None:
     write_run(tmp_path, config)
     watcher = RunWatcher(tmp_path, tmp_path / "progress.json")
-    assert "0 of 3 rounds over" in text_of(watcher.look())
+    assert "0 of 3 rounds finished" in text_of(watcher.look())
     tell = ProgressFile(tmp_path / "progress.json", clock_s=START.timestamp)
     tell(0, "report", 3, 26, 1500)
     text = text_of(watcher.look())
-    for words in ("running", "round 0 report", "3/26", "1.5 kB", "last news 60 s ago"):
+    for words in ("running", "round 0 report", "3/26", "1.5 kB", "last update 60 s ago"):
         assert words in text
     write_round(tmp_path, 0, rows, entries)
-    assert "No round of target domains is over yet" in text_of(watcher.look())
+    assert "No round of target domains has finished yet" in text_of(watcher.look())
     write_round(tmp_path, 1, rows, entries)
     text = text_of(watcher.look())
     # Round 1 holds a and b: 0.8 and 0.9 with hat, 0.7 and 0.6 label-only.
-    for words in ("2 of 3 rounds over", "2 of 2", "85.0 %", "65.0 %", "+20.0", "Nothing failed"):
+    for words in (
+        "2 of 3 rounds finished",
+        "2 of 2",
+        "85.0 %",
+        "65.0 %",
+        "+20.0",
+        "Nothing failed",
+    ):
         assert words in text
     assert watcher.look().bytes_by_phase["probe"] == (100, 0)
 

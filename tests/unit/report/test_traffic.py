@@ -7,9 +7,15 @@ import pytest
 from graft.core.files import LineFile
 from graft.core.records import LedgerEntry, Phase
 from graft.errors import RunError
-from graft.report.wire_model import StageTime, first_exchanges, timed_bytes
-from graft.report.wire_stages import StageTraffic, read_stages, reconcile
-from graft.report.wire_tables import wire_dicts, wire_markdown, wire_rich
+from graft.report.traffic import (
+    StageTraffic,
+    read_stages,
+    reconcile,
+    traffic_dicts,
+    traffic_markdown,
+    traffic_rich,
+)
+from graft.report.traffic_model import StageTime, first_exchanges, timed_bytes
 from graft.wire.overhead import spared_share
 from graft.wire.traffic_log import TrafficCounters, TrafficRecord
 
@@ -140,9 +146,9 @@ def test_each_node_gets_the_bundle_as_it_joins() -> None:
 
 def test_every_row_stands_in_every_table(tmp_path: Path) -> None:
     rows = reconcile([JOIN], [], [line(101.0, 102.0, up=990, down=500)], [], [])
-    assert len(rows) == 2 * (4 + 3) == len(wire_dicts(rows)) == wire_rich(rows).row_count
-    assert wire_markdown(rows).count("| join |") == 2
-    assert wire_dicts(rows)[0]["stage"] == "join"
+    assert len(rows) == 2 * (4 + 3) == len(traffic_dicts(rows)) == traffic_rich(rows).row_count
+    assert traffic_markdown(rows).count("| join |") == 2
+    assert traffic_dicts(rows)[0]["stage"] == "join"
 
 
 def test_stages_come_back_from_their_file(tmp_path: Path) -> None:

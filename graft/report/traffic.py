@@ -1,19 +1,23 @@
-"""What a deployment's link carried, from three sides: measured, counted, and as modelled.
+"""Traffic of a deployment by stage and direction: measured, counted, modelled, and the payload.
 
 Measured by the TCP proxy before the server, counted independently on the link, modelled by a
-simulation of the same run; by stage of a round and direction, beside the ledger's payload.
+simulation of the same run.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from rich.table import Table
 
 from graft.core.files import read_lines
 from graft.core.ledger import is_upload
 from graft.core.records import LedgerEntry
-from graft.report.wire_model import (
+from graft.report.formatting import MINUS, NONE, bytes_text
+from graft.report.tables import markdown_grid
+from graft.report.traffic_model import (
     Key,
     Stage,
     StageTime,
@@ -29,6 +33,16 @@ STAGES: Final[tuple[Stage, ...]] = ("join", "profile", "probe", "learn")
 BETWEEN: Final = "between"
 STAGED: Final = "stages"
 ALL: Final = "all"
+HEADINGS: Final = (
+    "Stage", "Direction", "Ledger payload", "Measured wire", "Counted on the link",
+    "Measured to counted", "Modelled wire", "Of that by time", "Modelled to measured",
+)  # fmt: skip
+NOTE: Final = (
+    "Wire bytes are Ethernet frames with all headers. Measured: the kernel's counts of the "
+    "TCP proxy's connections. Counted: interfaces of the link. Modelled: the simulation's ledger, "
+    "with the calls and acknowledgements that go against its messages, the application's bundle, "
+    "and, by time, what nodes sent while they waited and worked, for as long as each stage took."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +50,8 @@ class StageTraffic:
     """One stage's bytes one way, all rounds together.
 
     ``stage`` "stages" is their sum, "between" what no stage's time covers, "all" both.
-    ``counted_bytes`` and ``modelled_bytes`` are None where nobody counted or nothing models;
-    ``timed_bytes``, in the modelled ones, depend on how long nodes waited and worked.
+    ``counted_bytes`` and ``modelled_bytes`` are None where there is no count or no model.
+    ``timed_bytes``, part of the modelled ones, depend on how long nodes waited and worked.
     """
 
     stage: str
@@ -62,9 +76,9 @@ class StageTraffic:
 
 
 def read_stages(path: Path) -> list[StageTime]:
-    """The stages that a ServerApp wrote, a JSON line each with the fields of ``StageTime``.
+    """Read the stages that a ServerApp wrote, a JSON line each with the fields of ``StageTime``.
 
-    Raises RunError for a missing file or another form.
+    Raises RunError for a missing or malformed file.
     """
     return read_lines(path, lambda row: StageTime(**row))
 
@@ -77,15 +91,27 @@ def reconcile(
     simulated: Sequence[LedgerEntry] | None = None,
     app_bytes: int = 0,
 ) -> tuple[StageTraffic, ...]:
-    """Stage by stage, down and up: what the ledger says of a run and what its link carried.
+    """Set the ledger's payload beside the wire bytes, by stage and direction.
 
-    ``entries`` are the deployment's ledger, ``simulated`` that of a simulation of the same run.
-    A meter line's bytes are shared out over the stages that its interval touches, evenly in
-    time. ``app_bytes``: of the bundle and the configuration that a node gets with the first
-    exchange of a Flower run: as it joins or, where nobody is asked to join, with each round's
-    question for its profile, for each round is a run then.
+    Parameters
+    ----------
+    stages
+        When each stage of each round began and ended.
+    entries, simulated
+        The ledgers of the deployment and of a simulation of the same run.
+    measured, counted
+        Lines of the TCP proxy's log and of an independent count. A line's bytes are divided over
+        the stages that its interval overlaps, evenly in time.
+    app_bytes
+        Bytes of the bundle and configuration that a node gets with its first exchange of a Flower
+        run: the join or, without a join phase, the profile of each round, as each is a run then.
+
+    Returns
+    -------
+    tuple of StageTraffic
+        The stages down and up, their sum, the traffic between stages, and everything.
     """
-    carried = _by_stage(stages, measured)
+    wire = _by_stage(stages, measured)
     link = None if counted is None else _by_stage(stages, counted)
     payload: dict[Key, int] = defaultdict(int)
     for entry in entries:
@@ -97,15 +123,15 @@ def reconcile(
         model = modelled_bytes(simulated)
         for first, count in first_exchanges(entries).items():
             beside = (0, 0) if first == "join" else (JOIN_DOWN_BYTES, JOIN_UP_BYTES)
-            told = stream_bytes(app_bytes) if app_bytes else 0
-            model[first, False] += count * (beside[0] + told)
+            bundle = stream_bytes(app_bytes) if app_bytes else 0
+            model[first, False] += count * (beside[0] + bundle)
             model[first, True] += count * (beside[1] + returned_bytes(app_bytes))
     rows = [
         StageTraffic(
             stage=stage,
             up=up,
             payload_bytes=payload[stage, up],
-            measured_bytes=round(carried[stage, up]),
+            measured_bytes=round(wire[stage, up]),
             counted_bytes=None if link is None else round(link[stage, up]),
             modelled_bytes=None
             if model is None or timed is None or stage == BETWEEN
@@ -120,8 +146,51 @@ def reconcile(
     return (*staged, *totals, down, up_row, *_totals(ALL, rows))
 
 
+def traffic_cells(row: StageTraffic) -> tuple[str, ...]:
+    """One row under ``HEADINGS``."""
+    return (
+        row.stage,
+        "up" if row.up else "down",
+        bytes_text(row.payload_bytes),
+        bytes_text(row.measured_bytes),
+        bytes_text(row.counted_bytes),
+        _share_text(row.count_difference),
+        bytes_text(row.modelled_bytes),
+        NONE if row.modelled_bytes is None else bytes_text(row.timed_bytes),
+        _share_text(row.model_difference),
+    )
+
+
+def traffic_rich(rows: Sequence[StageTraffic]) -> Table:
+    """The table for the terminal."""
+    table = Table(caption=NOTE, caption_justify="left")
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*traffic_cells(row), style="bold" if row.stage in (STAGED, ALL) else "")
+    return table
+
+
+def traffic_markdown(rows: Sequence[StageTraffic]) -> str:
+    """The same table as Markdown, with its note below."""
+    cells = [traffic_cells(row) for row in rows]
+    return markdown_grid(HEADINGS, cells, words=(0, 1)) + f"\n{NOTE}\n"
+
+
+def traffic_dicts(rows: Sequence[StageTraffic]) -> list[dict[str, Any]]:
+    """Plain values for JSON; differences are shares of 1."""
+    return [
+        {
+            **asdict(row),
+            "count_difference": row.count_difference,
+            "model_difference": row.model_difference,
+        }
+        for row in rows
+    ]
+
+
 def _by_stage(stages: Sequence[StageTime], lines: Iterable[TrafficRecord]) -> dict[Key, float]:
-    """TrafficCounters bytes by stage and direction."""
+    """Bytes of traffic lines by stage and direction."""
     shares: dict[Key, float] = defaultdict(float)
     for line in lines:
         span_s = line.until_s - line.since_s
@@ -162,5 +231,9 @@ def _sum(numbers: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(numbers) else None
 
 
-def _difference(told: int, wanted: int | None) -> float | None:
-    return told / wanted - 1 if wanted else None
+def _difference(one: int, other: int | None) -> float | None:
+    return one / other - 1 if other else None
+
+
+def _share_text(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:+.1f} %".replace("-", MINUS)

@@ -1,4 +1,4 @@
-"""What a link should have carried, by stage: a simulated ledger as it would look from outside."""
+"""Modelled wire bytes by stage: a simulated ledger as a count on the link would show it."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -47,7 +47,7 @@ def stage_of(entry: LedgerEntry) -> Stage:
 
 
 def modelled_bytes(entries: Iterable[LedgerEntry]) -> dict[Key, float]:
-    """The ledger's modelled wire bytes, and what goes against the messages' direction."""
+    """The ledger's modelled wire bytes, with the traffic against the messages' direction."""
     modelled: dict[Key, float] = defaultdict(float)
     fetches: dict[tuple[int, str, str, str], bool] = defaultdict(bool)
     for entry in entries:
@@ -68,16 +68,19 @@ def modelled_bytes(entries: Iterable[LedgerEntry]) -> dict[Key, float]:
 
 def first_exchanges(entries: Iterable[LedgerEntry]) -> dict[Stage, int]:
     """How many exchanges were a node's first of a Flower run, by stage."""
-    told = [stage_of(entry) for entry in entries if is_upload(entry)]
-    first: Stage = "join" if "join" in told else "profile"
-    return {first: told.count(first)}
+    stages = [stage_of(entry) for entry in entries if is_upload(entry)]
+    first: Stage = "join" if "join" in stages else "profile"
+    return {first: stages.count(first)}
 
 
 def timed_bytes(
     stages: Sequence[StageTime], entries: Iterable[LedgerEntry], nodes: int
 ) -> dict[Key, float]:
-    """What depends on a deployment's times: nodes that wait for an order, work longer than an
-    exchange's usual time, or are so quick that they spare a connection."""
+    """Bytes that depend on a deployment's times.
+
+    Nodes that wait for a request poll; those that work longer than an exchange's usual time send
+    keep-alives; those that answer quickly spare a connection.
+    """
     exchanges: dict[tuple[int, Stage], list[float | None]] = defaultdict(list)
     for entry in entries:
         if is_upload(entry) and entry.receiver != DEPOT:

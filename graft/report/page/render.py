@@ -1,0 +1,94 @@
+"""Rendering of the one-file pages: Jinja2 templates, the style sheet, and figures as inline SVG.
+
+Autoescaping is on: every text from data is escaped. Only what is drawn or written here (SVG, the
+style sheet, the script, its JSON) is marked as safe.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from graft.errors import missing_extra
+from graft.report.figures.canvas import NARROW, WIDE, Canvas
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageTable:
+    """A table of texts; the first cell names its row, ``text_columns`` are left-aligned."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: Sequence[int] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageFigure:
+    """A figure drawn for wide and for narrow windows."""
+
+    heading: str
+    caption: str
+    wide: "Markup"
+    narrow: "Markup"
+
+
+def page_figure(heading: str, caption: str, draw: Callable[[Canvas], str]) -> PageFigure:
+    """Draw a figure on both canvases."""
+    wide, narrow = (_inlined(draw(canvas)) for canvas in (WIDE, NARROW))
+    return PageFigure(heading=heading, caption=caption, wide=wide, narrow=narrow)
+
+
+def render(template: str, title: str, **values: Any) -> str:
+    """Render a whole page.
+
+    Raises
+    ------
+    ExtraMissingError
+        Where Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise missing_extra("jinja2", "report") from error
+    environment = Environment(
+        loader=PackageLoader("graft.report.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = environment.get_template(template)
+    return page.render(title=title, style=safe(page_file("style.css")), **values)
+
+
+def safe(text: str) -> "Markup":
+    """Text that a template must not escape; never one that holds a name from data as it is."""
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704 - written by this package
+
+
+def page_file(name: str) -> str:
+    """The text of a file beside this module."""
+    return resources.files("graft.report.page").joinpath(name).read_text("utf-8")
+
+
+def flat_rows(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Dotted keys and values as text."""
+    rows: list[tuple[str, str]] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            rows.extend(flat_rows(value, f"{prefix}{key}."))
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append((prefix + key, shown))
+    return rows
+
+
+def _inlined(svg: str) -> "Markup":
+    # Inside HTML the namespaces are known; without them the page holds no address at all.
+    return safe(re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg, count=2))
