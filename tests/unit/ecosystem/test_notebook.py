@@ -19,7 +19,7 @@ def test_every_cell_of_the_notebook_runs(tmp_path: Path) -> None:
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert len(code[0].outputs[-1].data["text/plain"].strip("'")) == 64
     assert "label-only" in code[2].outputs[-1].data["text/html"]
-    assert "taught by user-" in code[4].outputs[0].text
+    assert "sources: user-" in code[4].outputs[0].text
     assert (tmp_path / "runs" / "notebook" / "run.toml").is_file()
 
 
