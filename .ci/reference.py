@@ -1,4 +1,4 @@
-"""Writes docs/commands.md and docs/configuration.md: every command, every key, from the code.
+"""Generates docs/commands.md and docs/configuration.md from the commands and the settings.
 
 Run it in an environment that holds graft: ``python .ci/reference.py``.
 """
@@ -19,30 +19,32 @@ sys.path.insert(0, str(ROOT))
 
 import click  # noqa: E402
 import typer  # noqa: E402
+from pydantic.fields import FieldInfo  # noqa: E402
 
 from graft.cli.main import app  # noqa: E402
-from graft.core.config import ExpansionConfig, with_settings  # noqa: E402
-from graft.errors import ConfigError  # noqa: E402
+from graft.core.config import ExpansionConfig  # noqa: E402
 
+BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 COMMANDS_HEAD = """# Commands
 
-Every command of `graft`, as `graft COMMAND --help` tells it. `make reference` writes this page anew
-from the commands themselves.
+Every command of `graft`, as `graft COMMAND --help` shows it. `make reference` generates this page
+from the commands.
 
-A command ends with 0 where all went well, 1 where it did not (the last line names the
-[error](errors.md)), 2 where it was called with words it does not know. What it found goes to the
-standard output, as a table or with `--format json`; progress and news go to the error stream.
+The exit code is 0 for success, 1 for a failure (the last line names the [error](errors.md)) and 2
+for an unknown option or argument. Results go to the standard output, as a table or with
+`--format json`; progress goes to the error stream.
 """
 CONFIGURATION_HEAD = """# Configuration
 
-Every key of `ExpansionConfig`, the record that alone decides what comes of a run; workers, folders
-and addresses are options of the commands. `make reference` writes this page anew from
+Every key of `ExpansionConfig`, which alone decides the results of a run; workers, folders and
+addresses are options of the commands. `make reference` generates this page from
 `graft/core/config.py`.
 
-A key is given as `--set key=value` (a list as JSON: `--set 'comparisons=["hat"]'`), or in a TOML
-file with `--config`; an option of its own (`--rounds`, `--seed`) wins over `--set`, and that over
-the file. An unknown key, a wrong type and a value out of bounds are refused before anything runs.
-The file may hold any part of this:
+A key is set with `--set key=value` (a list as JSON: `--set 'comparisons=["hat"]'`) or in a TOML
+file with `--config`. An option of its own (`--rounds`, `--seed`) takes precedence over `--set`,
+and that over the file. An unknown key, a wrong type and a value outside its bounds raise a
+`ConfigError` before anything runs; the error for a key's former name gives the present one. All
+numbers are finite. The file may hold any part of this:
 
 ```toml
 rounds = 2
@@ -55,7 +57,7 @@ num_sources = 3
 max_steps = 150
 ```
 
-`run.toml` of every run folder holds the whole configuration that it ran with.
+`run.toml` of every run folder holds the whole configuration of its run.
 """
 
 
@@ -91,7 +93,7 @@ def _command(path: str, command: click.Command) -> str:
     rows = "".join(_parameter(each, command) for each in command.params)
     return (
         f"\n## {path}\n\n`{path}{words} [OPTIONS]`\n\n{text}\n\n"
-        f"| argument or option | by default | what |\n| --- | --- | --- |\n{rows}\n"
+        f"| argument or option | default | meaning |\n| --- | --- | --- |\n{rows}\n"
         f"Example: `{example}`\n"
     )
 
@@ -110,10 +112,10 @@ def _parameter(each: click.Parameter, command: click.Command) -> str:
         default = "on" if default else "off"
     shown = f"`{getattr(default, 'value', default)}`" if default != "" else ""
     shown = "required" if each.required else shown
-    return _row(f"`{name}`", shown, _told(each, command))
+    return _row(f"`{name}`", shown, _help(each, command))
 
 
-def _told(each: click.Parameter, command: click.Command) -> str:
+def _help(each: click.Parameter, command: click.Command) -> str:
     """The help of a parameter, as the command's own signature has it: newer click drops that of
     arguments."""
     signature = typing.get_type_hints(inspect.unwrap(command.callback), include_extras=True)
@@ -123,32 +125,29 @@ def _told(each: click.Parameter, command: click.Command) -> str:
 
 
 def configuration_page() -> str:
-    sections = [_section("", ExpansionConfig())]
-    for item in dataclasses.fields(ExpansionConfig):
-        value = getattr(ExpansionConfig(), item.name)
-        if dataclasses.is_dataclass(value):
-            sections.append(_section(f"{item.name}.", value))
+    sections = [_section("", ExpansionConfig)]
+    for name, field in fields_of(ExpansionConfig).items():
+        if dataclasses.is_dataclass(field.annotation):
+            sections.append(_section(f"{name}.", field.annotation))
     return CONFIGURATION_HEAD + "".join(sections)
 
 
-def _section(prefix: str, config: Any) -> str:
-    hints = typing.get_type_hints(type(config))
-    plain = [
-        item.name
-        for item in dataclasses.fields(config)
-        if not dataclasses.is_dataclass(getattr(config, item.name))
-    ]
+def fields_of(cls: Any) -> dict[str, FieldInfo]:
+    """The keys of a settings class as pydantic knows them: types, bounds and descriptions."""
+    fields: dict[str, FieldInfo] = cls.__pydantic_fields__
+    return fields
+
+
+def _section(prefix: str, cls: Any) -> str:
     rows = "".join(
-        _row(
-            f"`{prefix}{name}`",
-            _default(getattr(config, name)),
-            ", ".join(filter(None, (_type(hints[name]), _bounds(prefix + name, hints[name])))),
-        )
-        for name in plain
+        _row(f"`{prefix}{name}`", _default(field.default), _constraint(field), field.description)
+        for name, field in fields_of(cls).items()
+        if not dataclasses.is_dataclass(field.annotation)
     )
     title = prefix.rstrip(".") or "The run itself"
-    text = inspect.cleandoc(type(config).__doc__ or "").replace("``", "`")
-    return f"\n## {title}\n\n{text}\n\n| key | by default | wanted |\n| --- | --- | --- |\n{rows}"
+    text = inspect.cleandoc(cls.__doc__ or "")
+    head = "| key | default | constraint | meaning |\n| --- | --- | --- | --- |\n"
+    return f"\n## {title}\n\n{text}\n\n{head}{rows}"
 
 
 def _default(value: Any) -> str:
@@ -159,6 +158,16 @@ def _default(value: Any) -> str:
     return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
 
 
+def _constraint(field: FieldInfo) -> str:
+    bounds = [
+        f"{words} {getattr(bound, name):g}"
+        for bound in field.metadata
+        for name, words in BOUNDS.items()
+        if hasattr(bound, name)
+    ]
+    return ", ".join([_type(field.annotation), *bounds])
+
+
 def _type(hint: Any) -> str:
     origin = typing.get_origin(hint)
     if origin is types.UnionType:
@@ -166,21 +175,8 @@ def _type(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(f"`{option}`" for option in typing.get_args(hint))
     if origin is tuple:
-        return "a list of names"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-
-
-def _bounds(key: str, hint: Any) -> str:
-    """What the configuration itself says it wants, when it is asked for something absurd."""
-    kinds = typing.get_args(hint) or (hint,)
-    absurd: Any = -1 if int in kinds else -1.0 if float in kinds else None
-    if absurd is None:
-        return ""
-    try:
-        with_settings(ExpansionConfig(), {key: absurd})
-    except ConfigError as error:
-        return str(error).rpartition("wanted ")[2]
-    return ""
+        return "list of strings"
+    return {int: "integer", float: "number", bool: "true or false", str: "string"}[hint]
 
 
 def _row(*cells: str) -> str:

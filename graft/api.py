@@ -16,9 +16,8 @@ from graft_server.run_folder import RunFolder
 from graft_simulation.clock.simulated_clock import SimulatedClock
 from graft_simulation.engines import Engine, EngineSettings, run_engine
 
-from graft.core.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig, configure, with_settings
 from graft.core.files import AnyPath, open_path, read_table
-from graft.core.options import configure
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
 from graft.data.folder import write_domain

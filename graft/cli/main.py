@@ -29,9 +29,8 @@ from graft.cli.shared import (
 )
 from graft.cli.watch import open_watcher, watch
 from graft.cli.world import world_app
-from graft.core.config import ExpansionConfig, read_config
+from graft.core.config import ExpansionConfig, configure, read_config
 from graft.core.files import AnyPath, open_path, replace_file
-from graft.core.options import configure
 from graft.errors import GraftError
 
 if TYPE_CHECKING:

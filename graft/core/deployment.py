@@ -6,22 +6,22 @@ device/   device.toml, dataset.toml, policy.toml, tls.{key,pem}, ca.pem, node.{k
 """
 
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 import tomli_w
 
-from graft.core.config import build_settings
 from graft.core.files import replace_file
 from graft.core.records import DOMAIN_ID
+from graft.core.settings import Kind, build_settings, settings
 from graft.errors import ConfigError
 
 # Where the SuperLink's process tells the ServerApp that it starts of its server folder.
 SERVER_FOLDER: Final = "GRAFT_SERVER_FOLDER"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings()
 class ServerSettings:
     """What a server is: its run, the address that devices call, and its public ports.
 
@@ -39,7 +39,7 @@ class ServerSettings:
     depot_host: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings()
 class DeviceSettings:
     """What a device must know: its domain, its server, and the one app bundle that it runs.
 
@@ -63,30 +63,30 @@ class DeviceSettings:
 
 def read_server(folder: Path) -> ServerSettings:
     """The settings in a server's folder; raises ConfigError for anything else."""
-    return cast(ServerSettings, _read(ServerSettings, folder / "server.toml"))
+    return _read(ServerSettings, folder / "server.toml")
 
 
 def read_device(folder: Path) -> DeviceSettings:
     """The settings in a device's folder; raises ConfigError for anything else."""
-    return cast(DeviceSettings, _read(DeviceSettings, folder / "device.toml"))
+    return _read(DeviceSettings, folder / "device.toml")
 
 
-def write_server(folder: Path, settings: ServerSettings) -> None:
+def write_server(folder: Path, values: ServerSettings) -> None:
     """Write ``server.toml``."""
-    replace_file(folder / "server.toml", tomli_w.dumps(asdict(settings)).encode())
+    replace_file(folder / "server.toml", tomli_w.dumps(asdict(values)).encode())
 
 
-def write_device(folder: Path, settings: DeviceSettings) -> None:
+def write_device(folder: Path, values: DeviceSettings) -> None:
     """Write ``device.toml``."""
-    replace_file(folder / "device.toml", tomli_w.dumps(asdict(settings)).encode())
+    replace_file(folder / "device.toml", tomli_w.dumps(asdict(values)).encode())
 
 
-def _read(cls: type, path: Path) -> Any:
+def _read(cls: type[Kind], path: Path) -> Kind:
     try:
         return build_settings(cls, tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise ConfigError(f"{path}: got no such file, wanted what graft deploy wrote") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: got {error}, wanted TOML") from error
-    except (ConfigError, TypeError) as error:  # a missing key is a TypeError
+    except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -10,6 +10,7 @@ import pyarrow as pa
 from graft.core.files import AnyPath, read_table, write_table
 from graft.core.ledger import ordered
 from graft.core.records import Failure, LedgerEntry, TrainResult
+from graft.core.settings import RENAMED_METHODS
 from graft.errors import RunError
 
 RESULTS_SCHEMA = pa.schema(
@@ -42,7 +43,7 @@ RESULTS_SCHEMA = pa.schema(
 _SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
 # Runs from before the traces, and from before the simulated clock too, lack the last columns.
 _FORMER_WIDTHS = (len(RESULTS_SCHEMA) - 2, len(RESULTS_SCHEMA) - 2 - len(_SIMULATED))
-_RENAMED = {"founder": "initial", "graft-founders": "graft-initial", "hat-founders": "hat-initial"}
+
 # What a clock or the host decides stays out of the run's hash.
 _UNHASHED = {"compute_s", "peak_memory_bytes"}
 
@@ -142,7 +143,8 @@ def read_results(path: AnyPath) -> list[ResultRow]:
     # Runs from before version 0.2 call the training of initial domains "founder".
     rows = table.to_pylist()
     return [
-        ResultRow(**row | {"method": _RENAMED.get(row["method"], row["method"])}) for row in rows
+        ResultRow(**row | {"method": RENAMED_METHODS.get(row["method"], row["method"])})
+        for row in rows
     ]
 
 

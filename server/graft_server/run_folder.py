@@ -124,12 +124,13 @@ class RunFolder:
     def resume(self) -> ExpansionConfig:
         """The configuration of the run that the folder holds; marks it as running again.
 
-        Raises RunError where there is none.
+        Raises RunError where there is none, ConfigError where it has keys of another version.
         """
         tables = self._read_run()
+        config = config_from_dict(tables["config"])
         tables["run"] |= {"status": "running", "reason": ""}
         self._write_run(tables)
-        return config_from_dict(tables["config"])
+        return config
 
     def read_engine(self) -> Mapping[str, str | bool]:
         """What ``begin`` was told of the engine; raises RunError where there is no run."""

@@ -1,6 +1,7 @@
 """A configuration is what its TOML says, or an error that names the key."""
 
 import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from graft.core.config import (
     read_run_settings,
     with_settings,
 )
+from graft.core.settings import RENAMED_KEYS
 from graft.errors import ConfigError
 
 SHARE = st.floats(0.01, 0.99)
@@ -226,3 +228,64 @@ def test_an_unknown_or_unusable_run_setting_is_refused(table: dict[str, Any], na
 
 def test_what_is_unset_is_left_out_of_the_table() -> None:
     assert "max_domains" not in config_to_dict(ExpansionConfig())["world"]
+
+
+OLD_KEYS = [
+    ("growth.trust", "graft.agreement_weight"),
+    ("growth.num_neighbours", "graft.num_neighbours"),
+    ("fusion.holdout_share", "hat.holdout_fraction"),
+    ("fusion.mixer_width", "hat.mixer_width"),
+    ("split.founders_share", "split.initial_fraction"),
+    ("devices.phone_share", "devices.phone_fraction"),
+    ("network.lte_m_share", "network.lte_m_fraction"),
+    ("training.group_rounds", "training.fedavg_rounds"),
+    ("trust.demoted_by", "trust.min_reports"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_KEYS)
+def test_a_former_key_is_refused_with_its_present_name(old: str, new: str, tmp_path: Path) -> None:
+    told = f"^{old}: got the former name of a key, wanted {new}$".replace(".", r"\.")
+    section, leaf = old.split(".")
+    path = tmp_path / "old.toml"
+    path.write_text(f"[{section}]\n{leaf} = 1\n", "utf-8")
+    with pytest.raises(ConfigError, match=told):
+        with_settings(ExpansionConfig(), {old: 1})
+    with pytest.raises(ConfigError, match=told):
+        read_config(path)
+    with pytest.raises(ConfigError, match=told):
+        read_run_settings({old: 1}, "x")
+    with pytest.raises(ConfigError, match=told):
+        read_run_settings({"config-file": str(path)}, "x")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("graft-founders", "graft-initial"), ("hat-founders", "hat-initial")]
+)
+def test_a_former_method_is_refused_with_its_present_name(old: str, new: str) -> None:
+    for table in ({"method": old}, {"comparisons": [old]}):
+        with pytest.raises(ConfigError, match=f"former name '{old}', wanted '{new}'"):
+            config_from_dict(table)
+
+
+def test_every_former_name_leads_to_a_key_that_there_is() -> None:
+    table = config_to_dict(ExpansionConfig())
+    for new in RENAMED_KEYS.values():
+        section, _, leaf = new.partition(".")
+        assert not leaf or leaf in table[section], new
+
+
+def test_a_section_made_in_python_is_checked_and_names_its_key() -> None:
+    with pytest.raises(ConfigError, match=r"^split\.gamma: got 1\.5, wanted below 1$"):
+        SplitConfig(gamma=1.5)
+    with pytest.raises(ConfigError, match=r"^training\.epochs: got '3', wanted int$"):
+        dataclasses.replace(TrainingConfig(), epochs="3")  # type: ignore[arg-type]
+    assert type(TrainingConfig(learning_rate=1).learning_rate) is float
+
+
+def test_a_configuration_travels_and_serves_as_a_key() -> None:
+    config = ExpansionConfig(seed=3)
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert len({config, ExpansionConfig(seed=3), ExpansionConfig(seed=4)}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 4  # type: ignore[misc]

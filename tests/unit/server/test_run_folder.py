@@ -14,7 +14,7 @@ from graft.core.ledger import read_ledger
 from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState
 from graft.core.results import ResultRow, read_results, run_hash
 from graft.data.synthetic.imu import ImuWorld
-from graft.errors import RunError
+from graft.errors import ConfigError, RunError
 from graft.wire.messages.codec import encode_card
 from graft.wire.transfer.journal import JournalMeter
 
@@ -104,6 +104,17 @@ def test_a_second_run_does_not_overwrite_the_first(folder: RunFolder) -> None:
     with pytest.raises(RunError, match="holds a run already"):
         RunFolder(folder.path).begin(ExpansionConfig(), WORLD)
     assert (folder.path / "run.toml").read_bytes() == before
+
+
+def test_a_run_of_former_keys_is_not_resumed_and_the_error_names_the_new_key(
+    folder: RunFolder,
+) -> None:
+    path = folder.path / "run.toml"
+    path.write_text(path.read_text("utf-8").replace("config.hat]", "config.fusion]"), "utf-8")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"fusion\.mixer_width: .* wanted hat\.mixer_width"):
+        folder.resume()
+    assert path.read_bytes() == before
 
 
 def test_what_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
