@@ -15,9 +15,11 @@ from graft_server.round_loop import RunSettings
 from graft_server.run_folder import RunFolder
 from graft_simulation.clock.simulated_clock import SimulatedClock
 from graft_simulation.engines import Engine, EngineSettings, run_engine
+from graft_simulation.environment import caller_restored
 
 from graft.core.config import ExpansionConfig, configure, with_settings
 from graft.core.files import AnyPath, open_path, read_table
+from graft.core.ports import Tracker
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
 from graft.data.folder import write_domain
@@ -99,8 +101,8 @@ def simulate(
     )
     if isinstance(world, str) and world in EMBEDDED:
         config = with_settings(config, {"world.kind": world})
-    carrier = EngineSettings(engine=Engine(engine), workers=workers)
-    digest = carry_out(folder, config, carrier, is_new=True, track=track)
+    chosen = EngineSettings(engine=Engine(engine), workers=workers)
+    digest = complete_run(folder, config, chosen, is_new=True, track=track)
     return Run(folder=folder.path, hash=digest)
 
 
@@ -110,29 +112,42 @@ def open_run(folder: str | Path) -> Run:
     return Run(folder=path, hash=str(read_run(path).run["hash"]))
 
 
-def carry_out(
+def complete_run(
     folder: RunFolder,
     config: ExpansionConfig,
-    carrier: EngineSettings,
+    engine: EngineSettings,
     *,
     is_new: bool,
     track: Sequence[str] = (),
     progress: Callable[[int, str, int, int, int], None] = lambda *_: None,
     begun: Callable[[World], None] = lambda world: None,
 ) -> str:
-    """Run what is left of a run; returns its hash. ``begun`` is told the world once it starts.
+    """Run what is left of a run; returns its hash. ``begun`` gets the world once it starts.
 
     Raises GraftError, after it is written to the folder as the run's end.
     """
-    trackers = [open_tracker(text) for text in track]
+    with caller_restored():
+        trackers = [open_tracker(text) for text in track]
+        return _complete(folder, config, engine, is_new, trackers, progress, begun)
+
+
+def _complete(
+    folder: RunFolder,
+    config: ExpansionConfig,
+    engine: EngineSettings,
+    is_new: bool,
+    trackers: Sequence[Tracker],
+    progress: Callable[[int, str, int, int, int], None],
+    begun: Callable[[World], None],
+) -> str:
     world = open_world(config.world, config.seed)
-    told = [progress]
+    watchers = [progress]
     if isinstance(folder.path, Path):  # elsewhere each write is a request, and nobody watches
-        told.append(ProgressFile(folder.path / "progress.json"))
+        watchers.append(ProgressFile(folder.path / "progress.json"))
 
     def notify_all(index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
-        for each in told:
-            each(index, phase, done, wanted, num_bytes)
+        for watcher in watchers:
+            watcher(index, phase, done, wanted, num_bytes)
 
     settings = RunSettings(
         config=config,
@@ -142,11 +157,11 @@ def carry_out(
         timekeeper=SimulatedClock(config, world.task),
     )
     if is_new:
-        folder.begin(config, world, carrier.kept())
+        folder.begin(config, world, engine.recorded())
     begun(world)
     try:
         with tracked(trackers, folder.run_id, config) as on_round:
-            return run_engine(replace(settings, on_round=on_round), carrier)
+            return run_engine(replace(settings, on_round=on_round), engine)
     except GraftError as error:
         folder.fail(f"{type(error).__name__}: {error}")
         raise

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import count
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from graft_client.device_factory import make_device
+from graft_client.device_factory import DeviceFactory
 from graft_server.signing import Signer
-from graft_simulation.in_process import OpenDevice
+from graft_simulation.simulated_devices import OpenDevice
 
 from graft.core.config import ExpansionConfig, PolicyConfig
 from graft.core.ports import Edge, ModelStore
@@ -18,7 +17,6 @@ from graft.errors import ModelMissingError, TransportError
 from graft.models.zoo import parameter_shapes
 from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy
 from graft.rounds import Device
-from graft.wire.messages.card_signature import verify_card
 from graft.wire.payload.encoding import Shapes, decode_payload, model_id
 from graft.wire.payload.parts import split_payload
 from graft.wire.transfer.cache import MemoryCache
@@ -72,20 +70,19 @@ def world_devices(
     """
     caches: dict[tuple[str, str], MemoryCache] = {}
     ticks = count()
+    factory = DeviceFactory(
+        config=config,
+        world=world,
+        run=RUN,
+        public_key=SIGNER.public_key,
+        link=DirectoryLink(store),
+        clock=lambda: float(next(ticks)),
+    )
 
     @contextmanager
     def open_device(request: Request) -> Iterator[Device]:
-        yield make_device(
-            request,
-            config=config,
-            world=world,
-            run=RUN,
-            link=DirectoryLink(store),
-            cache=caches.setdefault((request.domain_id, request.method), MemoryCache()),
-            verify=partial(verify_card, RUN, public_key=SIGNER.public_key),
-            record=record,
-            clock=lambda: float(next(ticks)),
-        )
+        cache = caches.setdefault((request.domain_id, request.method), MemoryCache())
+        yield factory.device(request, cache, record)
 
     return open_device
 

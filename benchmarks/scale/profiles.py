@@ -3,7 +3,6 @@
 python benchmarks/scale/profiles.py --domains 100000 --targets 100
 """
 
-import os
 import shutil
 import sys
 import time
@@ -18,8 +17,8 @@ from rich.progress import Progress
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from graft_server.catalogue import read_profiles, write_profiles
 from graft_server.signing import open_signer
-from graft_simulation.block import BlockCheckpoints, BlockEdge, Domains, WorkerContext, ray_pool
-from graft_simulation.environment import QUIET
+from graft_simulation.block import BlockCheckpoints, BlockEdge, Domains, WorkerContext, run_on_ray
+from graft_simulation.environment import ray_started
 from graft_simulation.memory import MemoryMeter
 from summary import figure, write_summary
 
@@ -38,7 +37,6 @@ def main(
     runs: Annotated[Path, typer.Option(help="Where steps and profiles go.")] = Path("runs/scale"),
 ) -> None:
     """Join, profile, store and rank, as a round of the block engine does it."""
-    os.environ.update(QUIET)
     folder = (runs / f"profiles-{domains}").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     config = with_settings(ExpansionConfig(), {"world.domains": domains})
@@ -46,9 +44,9 @@ def main(
     entries: list[LedgerEntry] = []
     stored = folder / "profiles.parquet"
     started_s = time.monotonic()
-    with MemoryMeter() as memory, ray_pool(workers) as pool, Progress() as bars:
+    with MemoryMeter() as memory, ray_started(workers), Progress() as bars:
         bar = bars.add_task("profile", total=domains)
-        place = WorkerContext(
+        context = WorkerContext(
             config=config,
             run="profiles",
             models=folder / "models",
@@ -57,7 +55,7 @@ def main(
         edge = BlockEdge(
             "profiles",
             Domains(ids=world.domain_ids, architecture_of=lambda domain_id: ""),
-            pool(place),
+            run_on_ray(context, workers),
             BlockCheckpoints(folder / "steps"),
             entries.append,
             lambda phase, done, wanted: bars.update(bar, completed=done),

@@ -30,7 +30,7 @@ from by_seed import name_folders
 from graft_server.model_store import open_store
 from graft_server.signing import open_signer
 from graft_simulation.in_process import LocalEdge
-from graft_simulation.simulated_device import open_simulated_device
+from graft_simulation.simulated_devices import devices_in_memory, simulated_factory
 from measure import AS_IS, RENORMALISED, Offer, measure, open_offer, open_target
 from summary import figure, write_summary
 from tables import METRICS, figure_svg, judge_rows, judged_table, markdown, mean_of, select
@@ -44,7 +44,6 @@ from graft.data.splits import schedule_rounds
 from graft.data.worlds import open_world
 from graft.errors import RunError
 from graft.rounds import train_initial_domains
-from graft.wire.messages.card_signature import verify_card
 
 IMU_DOMAINS = 30
 console = Console(stderr=True)
@@ -123,15 +122,9 @@ def find_offers(
         folder = Path(temporary)
         store = open_store(folder / "models", world.task)
         signer = open_signer(folder / "keys", folder.name)
-        open_device = partial(
-            open_simulated_device,
-            config=config,
-            world=world,
-            folder=folder,
-            store=store,
-            verify=partial(verify_card, folder.name, public_key=signer.public_key),
-        )
-        edge = LocalEdge(folder.name, initial_domains, open_device, lambda entry: None)
+        factory = simulated_factory(config, world, folder.name, signer.public_key, store)
+        devices = devices_in_memory(factory, store, lambda entry: None)
+        edge = LocalEdge(folder.name, initial_domains, devices, lambda entry: None)
         initial_training = train_initial_domains(initial_domains, edge, signer.sign)
         failed = [report for report in initial_training.reports if isinstance(report, Failure)]
         if failed:

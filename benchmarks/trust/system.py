@@ -1,10 +1,7 @@
 """One small system in this process: sources, liars among them, targets who learn from both."""
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +16,21 @@ from attackers import (
     spoil_parameters,
     with_trigger,
 )
-from graft_client.device_factory import make_device
 from graft_server.model_store import open_store
 from graft_server.signing import open_signer
 from graft_simulation.in_process import LocalEdge
+from graft_simulation.simulated_devices import devices_in_memory, simulated_factory
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import (
-    DomainProfile,
-    LedgerEntry,
-    ModelCard,
-    Request,
-    SystemState,
-    TrainResult,
-)
+from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState, TrainResult
 from graft.core.seeding import stream
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.data.synthetic.imu import ImuWorld
 from graft.models.zoo import Network, network_from
-from graft.rounds import Device, expand_system, train_initial_domains
+from graft.rounds import expand_system, train_initial_domains
 from graft.training import predict_in_batches
-from graft.wire.messages.card_signature import verify_card
 from graft.wire.payload.encoding import decode_payload
-from graft.wire.transfer.cache import MemoryCache
-from graft.wire.transfer.link import DirectoryLink
 
 RUN = "poison"
 _VISITS = 4
@@ -193,21 +180,7 @@ class Village:
         return float((logits_NC.argmax(1) == TRIGGER_CLASS).double().mean())
 
     def _edge(self, world: World, config: ExpansionConfig) -> LocalEdge:
-        caches: dict[tuple[str, str], MemoryCache] = {}
         entries: list[LedgerEntry] = []
-
-        @contextmanager
-        def open_device(request: Request) -> Iterator[Device]:
-            yield make_device(
-                request,
-                config=config,
-                world=world,
-                run=RUN,
-                link=DirectoryLink(self.store),
-                cache=caches.setdefault((request.domain_id, request.method), MemoryCache()),
-                verify=partial(verify_card, RUN, public_key=self.signer.public_key),
-                record=entries.append,
-                clock=time.thread_time,
-            )
-
-        return LocalEdge(RUN, world.domain_ids, open_device, entries.append)
+        factory = simulated_factory(config, world, RUN, self.signer.public_key, self.store)
+        devices = devices_in_memory(factory, self.store, entries.append)
+        return LocalEdge(RUN, world.domain_ids, devices, entries.append)

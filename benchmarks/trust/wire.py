@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,24 +21,20 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from field import Field, write_world
 from graft_server.deployment.enrolment import reported_bytes
-from graft_server.model_store import open_store
 from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.run_folder import RunFolder
-from graft_simulation.in_process import LocalEdge
-from graft_simulation.simulated_device import open_simulated_device
+from graft_simulation.in_process import connect_in_process
 from lab import InterfaceCounter, Lab, unavailable
 from summary import figure, write_summary
 
 from graft.core.config import read_config
 from graft.core.ledger import LedgerEntry, delivered, read_ledger
-from graft.core.records import Request
 from graft.core.results import ResultRow, read_results
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import World
 from graft.data.folder import FolderWorld
 from graft.data.synthetic.imu import ImuWorld
 from graft.report import read_stages, reconcile, traffic_dicts, traffic_markdown
-from graft.wire.messages.card_signature import verify_card
 from graft.wire.traffic_log import TrafficLog, read_traffic_log
 
 ROUNDS = (2, 1, 2)  # arrivals: initial domains, one target domain, two
@@ -126,21 +121,8 @@ def in_process(server: Path, out: Path, world: World, rounds: tuple[tuple[str, .
     config = read_config(server / "expansion.toml")
     folder = RunFolder(out)
     folder.begin(config, world)
-    store = open_store(folder.models, world.task)
-
-    def verify_key() -> bytes:
-        return (folder.path / "keys" / "server.pub").read_bytes()
-
-    def open_device(request: Request):  # type: ignore[no-untyped-def]
-        return open_simulated_device(
-            request, config=config, world=world, folder=out, store=store,
-            verify=partial(verify_card, folder.run_id, public_key=verify_key()),
-        )  # fmt: skip
-
-    def connect(record, progress):  # type: ignore[no-untyped-def]
-        return LocalEdge(folder.run_id, world.domain_ids, open_device, record)
-
-    run_rounds(connect, RunSettings(config=config, world=world, folder=folder, planned=rounds))
+    settings = RunSettings(config=config, world=world, folder=folder, planned=rounds)
+    run_rounds(connect_in_process(settings), settings)
     return out
 
 

@@ -24,7 +24,6 @@ from graft.core.records import Failure, Request, failure_of
 from graft.data.folder import FolderWorld
 from graft.errors import ConfigError, EdgeError, GraftError, RequestForgedError
 from graft.rounds import Device
-from graft.wire.messages.card_signature import verify_card
 from graft.wire.messages.codec import MESSAGE_BODY, decode_request, encode_response
 from graft.wire.messages.replies import (
     MESSAGE_TRANSFERS,
@@ -38,7 +37,7 @@ from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.journal import JournalMeter, read_journal
 from graft_client.app import attach, request_bytes, respond_with
 from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel
-from graft_client.device_factory import make_device
+from graft_client.device_factory import DeviceFactory
 from graft_client.policy import load_policy
 
 # With waits that grow to eight seconds this is a quarter of an hour: a depot that was moved, or a
@@ -125,21 +124,20 @@ def field_device(context: Context, request: Request, site: Site, journal: Path) 
         closing(JournalMeter(journal)) as meter,
         open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
     ):
-        yield make_device(
-            request,
+        factory = DeviceFactory(
             config=_expansion(context),
             world=FolderWorld(site.data),
             run=settings.run,
+            public_key=site.public_key,
             link=GrpcLink(channel),
-            cache=FolderCache(folder / "state" / "cache", settings.cache_bytes),
-            verify=partial(verify_card, settings.run, public_key=site.public_key),
-            record=meter.record,
             clock=time.perf_counter,
+            policy=load_policy(folder / "policy.toml"),
             wait_before_retry=growing_wait(time.sleep),
             wait_out=time.sleep,
             max_attempts=_MAX_ATTEMPTS,
-            policy=load_policy(folder / "policy.toml"),
         )
+        cache = FolderCache(folder / "state" / "cache", settings.cache_bytes)
+        yield factory.device(request, cache, meter.record)
 
 
 def _expansion(context: Context) -> ExpansionConfig:

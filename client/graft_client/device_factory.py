@@ -1,12 +1,13 @@
-"""A device's own side of a conversation: its data, its way to the models, its clock.
+"""The one factory of devices, and the devices of a node that ``flwr run`` started.
 
-``make_device`` makes the library's Device from what a machine has; the simulator calls it with
-other parts, a SuperNode's ClientApp with those of its node and run.
+A simulator and a SuperNode build their devices alike and differ in what they put in: the link to
+the models, the cache, the clock.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from flwr.app import Context
 
 from graft.core.config import ExpansionConfig, RunSource, read_run_settings
 from graft.core.ports import Clock
-from graft.core.records import LedgerEntry, ModelCard, Request
+from graft.core.records import LedgerEntry, Request
 from graft.data.domain import World
 from graft.data.worlds import open_world
 from graft.devices.classes import equip_domain
@@ -31,60 +32,99 @@ from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 from graft_client.depot_client import GrpcLink, growing_wait, open_channel
 
 
-def make_device(
-    request: Request,
-    *,
-    config: ExpansionConfig,
-    world: World,
-    run: str,
-    link: Link,
-    cache: PartCache,
-    verify: Callable[[ModelCard], None],
-    record: Callable[[LedgerEntry], None],
-    clock: Clock,
-    wait_before_retry: Callable[[int], None] = lambda attempts: None,
-    wait_out: Callable[[float], None] = lambda seconds: None,
-    max_attempts: int = DEFAULT_ATTEMPTS,
-    policy: SitePolicy | None = None,
-) -> Device:
-    """The device that a request is for; ``record`` gets its transfers.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DeviceFactory:
+    """What the devices of one run have in common.
 
-    ``verify`` refuses a card that the run's server did not sign (``verify_card`` with its
-    public key). ``policy`` is the site's own (``graft_client.policy.load_policy``); without one the
-    run's configuration says what leaves, as for a simulated domain.
+    Parameters
+    ----------
+    config : ExpansionConfig
+        The run's configuration.
+    world : World
+        The domains' data; ``world.load`` is called once a request.
+    run : str
+        The run's name, which card signatures and ledger entries bear.
+    public_key : bytes
+        The server's, as PEM: a device refuses a model card without its signature.
+    link : Link
+        The way to the model store.
+    clock : Clock
+        Times computing and transfers, in seconds.
+    policy : SitePolicy, optional
+        The site's own (``graft_client.policy.load_policy``). Without one the run's configuration
+        decides what a domain releases, as for a simulated domain.
+    wait_before_retry, wait_out, max_attempts
+        See ``DeviceTransport``.
     """
-    domain_id, task = request.domain_id, world.task
-    device_class, architecture = equip_domain(domain_id, config.seed, task, config.devices)
-    return Device(
-        task=task,
-        data=world.load(domain_id),
-        device_class=device_class,
-        architecture=architecture,
-        config=config,
-        transport=DeviceTransport(
-            link=link,
+
+    config: ExpansionConfig
+    world: World
+    run: str
+    public_key: bytes
+    link: Link
+    clock: Clock
+    policy: SitePolicy | None = None
+    wait_before_retry: Callable[[int], None] = lambda attempts: None
+    wait_out: Callable[[float], None] = lambda seconds: None
+    max_attempts: int = DEFAULT_ATTEMPTS
+
+    def device(
+        self, request: Request, cache: PartCache, record: Callable[[LedgerEntry], None]
+    ) -> Device:
+        """The device that a request is for.
+
+        Parameters
+        ----------
+        request : Request
+            Names the domain, the round and the method.
+        cache : PartCache
+            What the device already has of models.
+        record : callable
+            Gets a ledger entry for each of the device's transfers.
+
+        Raises
+        ------
+        GraftError
+            Where the domain's data cannot be loaded, or no architecture fits its device.
+        """
+        domain_id, task = request.domain_id, self.world.task
+        device_class, architecture = equip_domain(
+            domain_id, self.config.seed, task, self.config.devices
+        )
+        transport = DeviceTransport(
+            link=self.link,
             cache=cache,
-            verify=verify,
+            verify=partial(verify_card, self.run, public_key=self.public_key),
             shapes_of=lambda architecture: parameter_shapes(architecture, task),
             label=TransferLabel(
-                run=run, round_index=request.round_index, method=request.method, domain_id=domain_id
+                run=self.run,
+                round_index=request.round_index,
+                method=request.method,
+                domain_id=domain_id,
             ),
             record=record,
-            clock=clock,
-            wait_before_retry=wait_before_retry,
-            wait_out=wait_out,
-            max_attempts=max_attempts,
-        ),
-        clock=clock,
-        policy=policy or configured_policy(request, config),
-    )
+            clock=self.clock,
+            wait_before_retry=self.wait_before_retry,
+            wait_out=self.wait_out,
+            max_attempts=self.max_attempts,
+        )
+        return Device(
+            task=task,
+            data=self.world.load(domain_id),
+            device_class=device_class,
+            architecture=architecture,
+            config=self.config,
+            transport=transport,
+            clock=self.clock,
+            policy=self.policy or configured_policy(request, self.config),
+        )
 
 
 @contextmanager
 def open_journal(run_folder: Path, request: Request) -> Iterator[JournalMeter]:
-    """Where a device's transfers are kept at once.
+    """The journal of a device's transfers: each is on the disk before the next begins.
 
-    One journal a domain and method: the methods of a domain may run side by side.
+    One file a domain and method, because the methods of a domain may run side by side.
     """
     name = f"{request.domain_id}.{request.method or 'profile'}.jsonl"
     journal = JournalMeter(run_folder / "journal" / name)
@@ -95,7 +135,7 @@ def open_journal(run_folder: Path, request: Request) -> Iterator[JournalMeter]:
 
 
 def domain_of_partition(world: World, context: Context) -> str:
-    """Which domain a node speaks for, by its partition id; raises ConfigError without one."""
+    """The domain of a node, by its partition id; raises ConfigError without one."""
     partition = context.node_config.get("partition-id")
     if not isinstance(partition, int) or not 0 <= partition < len(world.domain_ids):
         raise ConfigError(
@@ -103,13 +143,6 @@ def domain_of_partition(world: World, context: Context) -> str:
             f"wanted 0 to {len(world.domain_ids) - 1}"
         )
     return world.domain_ids[partition]
-
-
-# --- what ``flwr run`` brings: one machine, the depot on loopback ---------------------------
-
-
-def _run_source(context: Context) -> RunSource:
-    return read_run_settings(context.run_config, f"{context.run_id:x}")
 
 
 def domain_of_node(context: Context) -> str:
@@ -120,25 +153,27 @@ def domain_of_node(context: Context) -> str:
 
 @contextmanager
 def node_device(context: Context, request: Request) -> Iterator[Device]:
-    """The device of a node that ``flwr run`` started: models come from the depot over gRPC."""
+    """The device of a node that ``flwr run`` started: models come from the depot on loopback."""
     source = _run_source(context)
     config, run_folder = source.config, source.folder
     address = (run_folder / "depot.address").read_text("utf-8")
-    public_key = (run_folder / "keys" / "server.pub").read_bytes()
     with (
         open_channel(address, insecure=True) as channel,
         open_journal(run_folder, request) as journal,
     ):
-        yield make_device(
-            request,
+        factory = DeviceFactory(
             config=config,
             world=open_world(config.world, config.seed),
             run=run_folder.name,
+            public_key=(run_folder / "keys" / "server.pub").read_bytes(),
             link=GrpcLink(channel),
-            cache=FolderCache(run_folder / "devices" / request.domain_id / request.method),
-            verify=partial(verify_card, run_folder.name, public_key=public_key),
-            record=journal.record,
             clock=time.perf_counter,
             wait_before_retry=growing_wait(time.sleep),
             wait_out=time.sleep,
         )
+        cache = FolderCache(run_folder / "devices" / request.domain_id / request.method)
+        yield factory.device(request, cache, journal.record)
+
+
+def _run_source(context: Context) -> RunSource:
+    return read_run_settings(context.run_config, f"{context.run_id:x}")

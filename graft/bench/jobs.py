@@ -4,35 +4,29 @@ Both run in a process that has done others before: what they read again and agai
 """
 
 import tempfile
-import time
-from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 
-from graft_client.device_factory import make_device
 from graft_server.fedavg import FlowerAveraging
 from graft_server.model_store import open_store
 from graft_server.round_loop import check_card
 from graft_server.run_folder import RunFolder
 from graft_server.signing import open_signer
 from graft_simulation.in_process import LocalEdge
-from graft_simulation.store_backed_cache import StoreBackedCache
+from graft_simulation.simulated_devices import devices_in_memory, simulated_factory
 
 from graft.bench.plan import Expansion, InitialTraining, Job
 from graft.bench.rows import BenchmarkRow
 from graft.core.config import ExpansionConfig, WorldConfig
 from graft.core.ledger import is_upload, total_bytes
 from graft.core.ports import ModelStore
-from graft.core.records import Failure, LedgerEntry, ModelCard, Request, Task, TrainResult
+from graft.core.records import Failure, LedgerEntry, ModelCard, Task, TrainResult
 from graft.core.results import result_row
 from graft.data.domain import DomainData, World
 from graft.data.worlds import open_world
 from graft.errors import ExpansionFailedError
-from graft.rounds import Device, average_by_architecture, expand_system, train_initial_domains
-from graft.wire.messages.card_signature import verify_card
-from graft.wire.transfer.link import DirectoryLink
+from graft.rounds import average_by_architecture, expand_system, train_initial_domains
 
 
 class RememberedWorld:
@@ -179,25 +173,9 @@ def _edge(
 ) -> LocalEdge:
     """The way to simulated devices that trust the initial domains' server."""
     public_key = (initial_domains.keys / "server.pub").read_bytes()
-    held: defaultdict[tuple[str, str], StoreBackedCache] = defaultdict(
-        lambda: StoreBackedCache((), store)
-    )
-
-    def device_for(request: Request) -> AbstractContextManager[Device]:
-        device = make_device(
-            request,
-            config=config,
-            world=world,
-            run=initial_domains.run_id,
-            link=DirectoryLink(store),
-            cache=held[request.domain_id, request.method],
-            verify=partial(verify_card, initial_domains.run_id, public_key=public_key),
-            record=entries.append,
-            clock=time.thread_time,
-        )
-        return nullcontext(device)
-
-    return LocalEdge(initial_domains.run_id, world.domain_ids, device_for, entries.append)
+    factory = simulated_factory(config, world, initial_domains.run_id, public_key, store)
+    devices = devices_in_memory(factory, store, entries.append)
+    return LocalEdge(initial_domains.run_id, world.domain_ids, devices, entries.append)
 
 
 def _row(

@@ -149,9 +149,9 @@ def simulate(
     from graft_server.run_folder import RunFolder
     from graft_simulation.engines import Engine, EngineSettings
 
-    from graft.api import carry_out
+    from graft.api import complete_run
 
-    carrier = EngineSettings(
+    engine_settings = EngineSettings(
         engine=Engine(engine),
         accelerator=accelerator,
         stacked=stacked,
@@ -165,7 +165,7 @@ def simulate(
     else:
         folder = RunFolder(open_path(resume))
         config = folder.resume()
-        carrier = carrier.as_kept(folder.read_engine())
+        engine_settings = engine_settings.as_recorded(folder.read_engine())
 
     is_begun = False
 
@@ -182,10 +182,10 @@ def simulate(
     failure: GraftError | None = None
     with _round_progress(config.rounds) as progress, _served_metrics(folder.path, metrics_port):
         try:
-            digest = carry_out(
+            digest = complete_run(
                 folder,
                 config,
-                carrier,
+                engine_settings,
                 is_new=resume is None,
                 track=track or (),
                 progress=progress,

@@ -50,6 +50,7 @@ class RunSettings:
     ``progress`` gets (round, phase, answers so far, answers wanted, payload bytes so far).
     Without a ``timekeeper`` nothing is simulated, and no time is called so. ``planned``: who
     arrives in which round, where somebody decided it; else it is drawn from the configuration.
+    ``store`` None: the run folder's own models.
     """
 
     config: ExpansionConfig
@@ -59,6 +60,7 @@ class RunSettings:
     progress: Progress = lambda *_: None
     timekeeper: Timekeeper | None = None
     planned: tuple[tuple[str, ...], ...] | None = None
+    store: ModelStore | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot run before anything starts.
@@ -69,6 +71,10 @@ class RunSettings:
             find_method(name)
         offered_architectures(self.world.task, self.config.devices.architectures)
         self.schedule()
+
+    def open_store(self) -> ModelStore:
+        """Where models are kept: ``store``, else the run folder's own."""
+        return self.store or open_store(self.folder.models, self.world.task)
 
     def schedule(self) -> tuple[tuple[str, ...], ...]:
         """Domain ids by round."""
@@ -87,7 +93,7 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
     config, folder, world = settings.config, settings.folder, settings.world
     schedule = settings.schedule()
     state = folder.load_state()
-    store = open_store(folder.models, world.task)
+    store = settings.open_store()
     signer = open_signer(folder.keys, folder.run_id)
     # A signature names its run, and a folder may have been renamed since it stopped.
     state = replace(

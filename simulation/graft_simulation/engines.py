@@ -1,4 +1,4 @@
-"""The two engines by name, and what of their settings a run must keep."""
+"""The two engines by name, and which of their settings a run's folder records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from enum import StrEnum
 from graft_server.round_loop import RunSettings
 
 from graft.errors import ConfigError
-from graft_simulation.block import BlockSettings, run_blocks
+from graft_simulation.block import BlockSettings, run_block_engine
 
 
 class Engine(StrEnum):
@@ -19,8 +19,11 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSettings:
-    """How a run is carried out. ``engine``, ``accelerator`` and ``stacked`` touch its result
-    within rounding; the others never do."""
+    """How a run is simulated.
+
+    ``engine``, ``accelerator`` and ``stacked`` touch its result within rounding; the others never
+    do.
+    """
 
     engine: Engine = Engine.FLOWER
     accelerator: str = "cpu"
@@ -30,19 +33,19 @@ class EngineSettings:
     join_timeout_s: float = 120.0
     stall_timeout_s: float = 900.0
 
-    def kept(self) -> Mapping[str, str | bool]:
-        """What ``RunFolder.begin`` keeps."""
+    def recorded(self) -> Mapping[str, str | bool]:
+        """What ``RunFolder.begin`` records of them: a resumed run needs the same."""
         if self.engine is Engine.FLOWER:
             return {"name": "flower"}
         return {"name": "block", "accelerator": self.accelerator, "stacked": self.stacked}
 
-    def as_kept(self, kept: Mapping[str, str | bool]) -> "EngineSettings":
-        """These settings with what a run kept in their place."""
+    def as_recorded(self, recorded: Mapping[str, str | bool]) -> "EngineSettings":
+        """These settings with what a run's folder records in their place."""
         return replace(
             self,
-            engine=Engine(str(kept["name"])),
-            accelerator=str(kept.get("accelerator", "cpu")),
-            stacked=bool(kept.get("stacked", True)),
+            engine=Engine(str(recorded["name"])),
+            accelerator=str(recorded.get("accelerator", "cpu")),
+            stacked=bool(recorded.get("stacked", True)),
         )
 
 
@@ -58,10 +61,12 @@ def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
             accelerator=engine.accelerator,
             stacked=engine.stacked,
         )
-        return run_blocks(settings, blocks)
+        return run_block_engine(settings, blocks)
     if engine.ray_address is not None:
         raise ConfigError(f"--ray-address: got {engine.ray_address}, wanted the block engine")
     # Flower's simulation is 200 MB of imports that the other engine has no use for.
-    from graft_simulation.flower import run_flower
+    from graft_simulation.flower import run_flower_engine
 
-    return run_flower(settings, engine.workers, engine.join_timeout_s, engine.stall_timeout_s)
+    return run_flower_engine(
+        settings, engine.workers, engine.join_timeout_s, engine.stall_timeout_s
+    )

@@ -5,10 +5,8 @@ store's folder, with the depot's framing as the modelled wire.
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from graft_client.app import attach, carry_on
-from graft_client.device_factory import domain_of_partition
+from graft_client.device_factory import domain_of_partition, open_journal
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.model_store import open_store
 from graft_server.round_loop import RunSettings, run_rounds
@@ -27,24 +25,36 @@ from graft.core.records import Request
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
-from graft.wire.messages.card_signature import verify_card
-from graft_simulation.environment import QUIET, empty_directory
+from graft_simulation.environment import ray_started
 from graft_simulation.memory import MemoryMeter
-from graft_simulation.simulated_device import open_simulated_device
+from graft_simulation.simulated_devices import ListedCache, simulated_factory
 
 
-def run_flower(
+def run_flower_engine(
     settings: RunSettings,
     workers: int,
     join_timeout_s: float = 120.0,
     stall_timeout_s: float = 900.0,
 ) -> str:
-    """Run on Flower's simulation with ``workers`` Ray actors; returns the run's hash.
+    """Run what is left of the rounds on Flower's simulation; returns the run's hash.
 
-    The timeouts bound the wait for all nodes, and the wait without any answer.
+    Parameters
+    ----------
+    settings : RunSettings
+        The run; its folder has to be on this machine.
+    workers : int
+        Ray actors, 1 or more.
+    join_timeout_s, stall_timeout_s : float
+        Seconds to wait for all nodes, and without any response.
 
-    Raises what ``run_rounds`` raises; ConfigError for a run folder on another machine, EdgeError
-    where Flower's engine itself broke.
+    Raises
+    ------
+    ConfigError
+        For a run folder on another machine.
+    EdgeError
+        Where Flower's simulation itself breaks.
+    GraftError
+        What ``run_rounds`` raises.
     """
     config, folder = settings.config, settings.folder.path
     if not isinstance(folder, Path):
@@ -59,18 +69,10 @@ def run_flower(
     def main(grid: Grid, context: Context) -> None:
         hashes.append(run_rounds(connect_flower(grid, edge, settings.world.domain_ids), settings))
 
-    backend = {
-        # Not a cluster that somebody else runs, or ran, on this machine.
-        "init_args": {
-            "address": "local",
-            "num_cpus": workers,
-            "log_to_driver": False,
-            "logging_level": "ERROR",
-        },
-        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-    }
-    os.environ.update(QUIET)
-    with empty_directory(), _log_file(folder / "flower.log"), MemoryMeter() as memory:
+    # Flower uses the Ray that is there: one that it started itself would import from the working
+    # directory, see ``ray_started``.
+    backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    with ray_started(workers), _log_file(folder / "flower.log"), MemoryMeter() as memory:
         try:
             run_simulation(
                 server_app=server_app,
@@ -98,19 +100,14 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
 
     @contextmanager
     def simulated_device(context: Context, request: Request) -> Iterator[Device]:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # in a Ray actor, whose process is the run's own
         world = open_world(config.world, config.seed)
         store = open_store(folder / "models", world.task)
         public_key = (folder / "keys" / "server.pub").read_bytes()
-        with open_simulated_device(
-            request,
-            config=config,
-            world=world,
-            folder=folder,
-            store=store,
-            verify=partial(verify_card, folder.name, public_key=public_key),
-        ) as device:
-            yield device
+        factory = simulated_factory(config, world, folder.name, public_key, store)
+        listed = folder / "devices" / f"{request.domain_id}.{request.method}.held"
+        with open_journal(folder, request) as journal:
+            yield factory.device(request, ListedCache(listed, store), journal.record)
 
     attach(app, domain_of, carry_on(simulated_device))
     return app

@@ -2,24 +2,37 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
 
-from graft_server.request_log import record_exchange
+from graft_server.request_log import Progress, record_exchange
+from graft_server.round_loop import Connect, RunSettings
 
+from graft.core.ports import Edge
 from graft.core.records import LedgerEntry, Request, Response, failure_of
 from graft.errors import NodesMissingError
-from graft.rounds import Device, handle_request
+from graft.rounds import handle_request
 from graft.wire.messages.codec import decode_request, encode_request, encode_response
+from graft_simulation.simulated_devices import OpenDevice, devices_in_memory, simulated_factory
 
-OpenDevice = Callable[[Request], AbstractContextManager[Device]]
+
+def connect_in_process(settings: RunSettings) -> Connect:
+    """The way to simulated devices of this process, for ``run_rounds`` with the same settings."""
+
+    def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> Edge:
+        folder, world, store = settings.folder, settings.world, settings.open_store()
+        public_key = (folder.keys / "server.pub").read_bytes()
+        factory = simulated_factory(settings.config, world, folder.run_id, public_key, store)
+        devices = devices_in_memory(factory, store, record)
+        return LocalEdge(folder.run_id, world.domain_ids, devices, record)
+
+    return connect
 
 
 class LocalEdge:
     """``Edge`` to devices that ``open_device`` makes in this very thread, one after another.
 
-    Every order and every answer passes through its own encoding; ``record`` gets a ledger
+    Every request and every response passes through its own encoding; ``record`` gets a ledger
     entry for each. Wire bytes are modelled as one gRPC message each, as the devices' own
-    transfers are. Nobody joins: the domains of ``domain_ids`` are there from the start.
+    transfers are. No node joins: the domains of ``domain_ids`` are there from the start.
     """
 
     def __init__(
@@ -35,10 +48,10 @@ class LocalEdge:
         self._record = record
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
-        """See ``Edge.ask``: one answer a request, in order; what fails is a ``Failure``."""
-        return [self._carry(request) for request in requests]
+        """See ``Edge.ask``: one response a request, in order; what fails is a ``Failure``."""
+        return [self._exchange(request) for request in requests]
 
-    def _carry(self, request: Request) -> Response:
+    def _exchange(self, request: Request) -> Response:
         if request.domain_id not in self._domain_ids:
             error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
             return failure_of(request, error)
@@ -46,10 +59,8 @@ class LocalEdge:
         down = encode_request(request)
         up = self._response(decode_request(down))
         measured_s = time.monotonic() - started_s
-        response, messages = record_exchange(
-            request, down, up, run=self._run, measured_s=measured_s
-        )
-        for entry in messages:
+        response, entries = record_exchange(request, down, up, run=self._run, measured_s=measured_s)
+        for entry in entries:
             self._record(entry)
         return response
 
@@ -57,5 +68,5 @@ class LocalEdge:
         try:
             with self._open_device(request) as device:
                 return encode_response(handle_request(request, device))
-        except Exception as error:  # whatever goes wrong on a device has a name at the server
+        except Exception as error:  # the server gets a named failure, whatever went wrong
             return encode_response(failure_of(request, error))

@@ -17,7 +17,8 @@ from graft_client.app import attach, carry_on
 from graft_server.flower.edge import EdgeSettings, FlowerEdge
 from graft_simulation.block import Block, BlockCheckpoints, BlockEdge, BlockResult, Domains
 from graft_simulation.dropout import DropoutEdge, lost_from
-from graft_simulation.in_process import LocalEdge, OpenDevice
+from graft_simulation.in_process import LocalEdge
+from graft_simulation.simulated_devices import OpenDevice
 
 from graft.core.config import ExpansionConfig, NetworkConfig
 from graft.core.ledger import SERVER, delivered
@@ -194,7 +195,7 @@ def block_edge(open_device: OpenDevice, entries: list[LedgerEntry], path: Path) 
                 number,
                 BlockResult(
                     responses=tuple(map(encode_response, responses)),
-                    held=((),) * len(responses),
+                    cached=((),) * len(responses),
                     entries=(),
                 ),
             )

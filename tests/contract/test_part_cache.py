@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from fakes import MemoryStore
-from graft_simulation.store_backed_cache import ListedParts, StoreBackedCache
+from graft_simulation.simulated_devices import ListedCache, StoreBackedCache
 
 from graft.core.records import Task
 from graft.models.zoo import build_network, parameter_shapes, parameters_of
@@ -43,7 +43,7 @@ def open_cache(request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStor
     if request.param == "quota":
         return lambda: FolderCache(tmp_path / "device", quota_bytes=10_000_000)
     if request.param == "listed":
-        return lambda: ListedParts(tmp_path / "devices" / "ann.held", store)
+        return lambda: ListedCache(tmp_path / "devices" / "ann.held", store)
     named = StoreBackedCache((), store)
     return lambda: named
 

@@ -11,7 +11,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import grpc
@@ -19,23 +18,16 @@ import pytest
 from commands import GRAFT, free_port, quiet_environment
 from compose import local_words
 from graft_client.depot_client import open_deployed_channel
-from graft_client.device_factory import make_device
-from graft_server.model_store import open_store
 from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.round_schedule import read_rounds
 from graft_server.run_folder import RunFolder
-from graft_simulation.in_process import LocalEdge
+from graft_simulation.in_process import connect_in_process
 
 from graft.core.config import read_config
 from graft.core.deployment import read_device, read_server
-from graft.core.records import Request
 from graft.core.results import ResultRow, read_results
 from graft.data.folder import FolderWorld, write_domain
-from graft.rounds import Device
-from graft.wire.messages.card_signature import verify_card
 from graft.wire.stubs import depot_pb2, depot_pb2_grpc
-from graft.wire.transfer.cache import MemoryCache
-from graft.wire.transfer.link import DirectoryLink
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 1500.0
@@ -156,28 +148,8 @@ def _in_process(server: Path, data: Path, out: Path) -> list[ResultRow]:
     world = FolderWorld(out / "data")
     folder = RunFolder(out / read_server(server).run)
     folder.begin(config, world)
-    link = DirectoryLink(open_store(folder.models, world.task))
-    caches: dict[tuple[str, str], MemoryCache] = {}
-
-    @contextmanager
-    def open_device(request: Request) -> Iterator[Device]:
-        public_key = (folder.keys / "server.pub").read_bytes()
-        yield make_device(
-            request,
-            config=config,
-            world=world,
-            run=folder.run_id,
-            link=link,
-            cache=caches.setdefault((request.domain_id, request.method), MemoryCache()),
-            verify=partial(verify_card, folder.run_id, public_key=public_key),
-            record=lambda entry: None,
-            clock=time.perf_counter,
-        )
-
-    run_rounds(
-        lambda record, progress: LocalEdge(folder.run_id, world.domain_ids, open_device, record),
-        RunSettings(config=config, world=world, folder=folder, planned=read_rounds(server)),
-    )
+    settings = RunSettings(config=config, world=world, folder=folder, planned=read_rounds(server))
+    run_rounds(connect_in_process(settings), settings)
     return list(read_results(folder.path / "results.parquet"))
 
 

@@ -6,8 +6,6 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +13,15 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from commands import SMALL, run_facts, wait_until
-from graft_server.model_store import open_store
-from graft_server.round_loop import check_card
+from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.run_folder import RunFolder
-from graft_server.signing import open_signer
-from graft_simulation.in_process import LocalEdge
-from graft_simulation.simulated_device import open_simulated_device
+from graft_simulation.in_process import connect_in_process
 
 from graft.core.ledger import is_upload, read_ledger
-from graft.core.records import LedgerEntry, ModelCard, Request
-from graft.core.results import read_results, result_row, run_hash
+from graft.core.results import read_results, run_hash
 from graft.data import ImuWorld, write_dataset, write_domain
-from graft.data.splits import schedule_rounds
 from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 from graft.data.worlds import open_world
-from graft.rounds import Device, expand_system, train_initial_domains
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.messages.codec import decode_card
 
@@ -53,25 +45,11 @@ def test_the_edge_inside_one_process_gives_the_same_rows_and_bytes(
     folder = RunFolder(tmp_path / "run")
     config = RunFolder(shutil.copytree(reference, tmp_path / "held")).resume()
     world = open_world(config.world, config.seed)
-    store, signer = open_store(folder.models, world.task), open_signer(folder.keys, folder.run_id)
-
-    def admit(card: ModelCard) -> ModelCard:
-        return signer.sign(check_card(card, store=store, task=world.task))
-
-    def open_device(request: Request) -> AbstractContextManager[Device]:
-        verify = partial(verify_card, folder.run_id, public_key=signer.public_key)
-        return open_simulated_device(
-            request, config=config, world=world, folder=folder.path, store=store, verify=verify
-        )
-
-    entries: list[LedgerEntry] = []
-    edge = LocalEdge(folder.run_id, world.domain_ids, open_device, entries.append)
-    initial_domains, *arriving = schedule_rounds(world, config.split, config.rounds, config.seed)
-    rounds = [train_initial_domains(initial_domains, edge, admit)]
-    for targets in arriving:
-        rounds.append(expand_system(rounds[-1].state, targets, edge, admit, config))
-    rows = [result_row(report) for each in rounds for report in each.reports]
-    entries += folder.journal_entries()
+    folder.begin(config, world)
+    settings = RunSettings(config=config, world=world, folder=folder)
+    run_rounds(connect_in_process(settings), settings)
+    rows = read_results(folder.path / "results.parquet")
+    entries = read_ledger(folder.path / "ledger.parquet")
     # Over Flower the domains join first; nobody joins inside one process.
     spoken = [e for e in read_ledger(reference / "ledger.parquet") if e.phase != "join"]
     assert len(entries) == len(spoken)

@@ -5,8 +5,7 @@ The ports and ``graft.rounds`` are the Flower engine's own; what is simulated is
 
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 from graft_simulation.block.edge import BlockEdge, Domains
-from graft_simulation.block.engine import BlockSettings, run_blocks
-from graft_simulation.block.pool import ray_pool, run_inline
+from graft_simulation.block.engine import BlockSettings, run_block_engine, run_inline, run_on_ray
 from graft_simulation.block.worker import WorkerContext
 
 __all__ = [
@@ -17,7 +16,7 @@ __all__ = [
     "BlockSettings",
     "Domains",
     "WorkerContext",
-    "ray_pool",
-    "run_blocks",
+    "run_block_engine",
     "run_inline",
+    "run_on_ray",
 ]

@@ -1,4 +1,4 @@
-"""A block of requests, what it gave, and the folder that makes each one a durable step."""
+"""Blocks of requests, their results, and the folder in which each result is durable."""
 
 import hashlib
 import io
@@ -15,38 +15,39 @@ _RESPONSES = pa.schema([("answer", pa.binary()), ("held", pa.list_(pa.string()))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """Encoded requests that one task carries out, and what each one's device holds already.
+    """Encoded requests that one task handles, and the parts that each one's device has cached.
 
-    ``together``: they are one method's to learn, and their models train as stacks.
+    ``stacked``: training requests of one method, whose models train as one stack.
     """
 
     requests: tuple[bytes, ...]
-    held: tuple[tuple[str, ...], ...]
-    together: bool = False
+    cached: tuple[tuple[str, ...], ...]
+    stacked: bool = False
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of all that decides the result, beside the run's configuration."""
-        digest = hashlib.sha256(b"together" if self.together else b"alone")
-        for order, held in zip(self.requests, self.held, strict=True):
-            for part in (order, "\n".join(held).encode()):
+        digest = hashlib.sha256(b"together" if self.stacked else b"alone")
+        for request, names in zip(self.requests, self.cached, strict=True):
+            for part in (request, "\n".join(names).encode()):
                 digest.update(len(part).to_bytes(8, "big") + part)
         return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockResult:
-    """Encoded answers in the order of the requests, what each device holds now, its transfers."""
+    """Encoded responses in the order of the requests, the parts that each device has cached now,
+    and the devices' transfers."""
 
     responses: tuple[bytes, ...]
-    held: tuple[tuple[str, ...], ...]
+    cached: tuple[tuple[str, ...], ...]
     entries: tuple[LedgerEntry, ...]
 
 
 class BlockCheckpoints:
-    """Finished blocks of the round that is running, each a file named by its block's digest.
+    """Results of the running round's finished blocks, each in a file named by the block's digest.
 
-    A process that was killed finds here what it had finished; ``clear`` when the round is kept.
+    A run that was killed goes on from them; ``clear`` them when the round is written.
     """
 
     def __init__(self, path: AnyPath) -> None:
@@ -62,15 +63,15 @@ class BlockCheckpoints:
         entries = pa.ipc.open_stream(file).read_all()
         return BlockResult(
             responses=tuple(responses["answer"].to_pylist()),
-            held=tuple(map(tuple, responses["held"].to_pylist())),
+            cached=tuple(map(tuple, responses["held"].to_pylist())),
             entries=tuple(ledger_entries(entries)),
         )
 
     def save(self, block: Block, result: BlockResult) -> None:
-        """Keep a finished block, whole or not at all."""
+        """Write the result of a finished block, atomically."""
         sink = io.BytesIO()
         responses = pa.table(
-            [list(result.responses), list(map(list, result.held))], schema=_RESPONSES
+            [list(result.responses), list(map(list, result.cached))], schema=_RESPONSES
         )
         with pa.ipc.new_stream(sink, _RESPONSES) as stream:
             stream.write_table(responses)
@@ -79,5 +80,5 @@ class BlockCheckpoints:
         replace_file(self._path / block.digest, sink.getvalue())
 
     def clear(self) -> None:
-        """Forget every step."""
+        """Remove every result."""
         remove_tree(self._path)

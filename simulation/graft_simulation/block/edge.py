@@ -1,4 +1,4 @@
-"""The block engine's edge: requests in fixed blocks, each block a durable step."""
+"""The block engine's edge: requests in fixed blocks, each block's result durable."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -24,22 +24,23 @@ from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockRes
 STACKED_REQUESTS = 32
 LONE_REQUESTS = 4
 
-Carry = Callable[[Sequence[Block]], Iterator[tuple[int, BlockResult]]]
+# Runs blocks in any order and gives each result with the block's index.
+RunBlocks = Callable[[Sequence[Block]], Iterator[tuple[int, BlockResult]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Domains:
-    """Who takes part: the domains' ids, and which architecture each one's device runs."""
+    """The ids of a run's domains, and the architecture of each one's device."""
 
     ids: Sequence[str]
     architecture_of: Callable[[str], str]
 
 
 class BlockEdge:
-    """``Edge`` whose requests are carried out by ``carry``, block by block, in any order.
+    """``Edge`` whose requests ``run_blocks`` handles, block by block, in any order.
 
-    What one block gave is in ``steps`` before it counts. Which requests make a block is decided
-    by the requests alone: one kind, method and architecture, in the order asked. ``record`` gets
+    A block's result is in ``checkpoints`` before it counts. The requests alone decide which of
+    them make a block: one kind, method and architecture, in the order asked. ``record`` gets
     every ledger entry, those of the devices' own transfers too; wire bytes are modelled.
     ``stacked`` False: every model is trained by itself.
     """
@@ -48,8 +49,8 @@ class BlockEdge:
         self,
         run: str,
         domains: Domains,
-        carry: Carry,
-        steps: BlockCheckpoints,
+        run_blocks: RunBlocks,
+        checkpoints: BlockCheckpoints,
         record: Callable[[LedgerEntry], None],
         progress: Progress,
         *,
@@ -58,24 +59,24 @@ class BlockEdge:
         self._run = run
         self._domains = domains
         self._known = frozenset(domains.ids)
-        self._carry = carry
-        self._steps = steps
+        self._run_blocks = run_blocks
+        self._checkpoints = checkpoints
         self._record = record
         self._progress = progress
         self._stacked = stacked
-        # What each device holds after its probe, by (domain, method).
-        self._held: dict[tuple[str, str], tuple[str, ...]] = {}
+        # The parts that each device has cached after its probe, by (domain, method).
+        self._cached: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def join(self) -> None:
-        """Every domain says its name, as a node does; nobody has to be waited for."""
+        """Record the join of every domain, as of a node that answers with its name."""
         for domain_id in self._domains.ids:
-            told = len(encode_join(domain_id))
-            for entry in join_entries(domain_id, self._run, told):
+            num_bytes = len(encode_join(domain_id))
+            for entry in join_entries(domain_id, self._run, num_bytes):
                 self._record(entry)
         self._progress("join", len(self._domains.ids), len(self._domains.ids))
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
-        """See ``Edge.ask``: one answer a request, in order; what fails is a ``Failure``."""
+        """See ``Edge.ask``: one response a request, in order; what fails is a ``Failure``."""
         responses: dict[int, Response] = {}
         bodies: dict[int, bytes] = {}
         for number, request in enumerate(requests):
@@ -88,16 +89,16 @@ class BlockEdge:
         blocks = [self._block(numbers, requests, bodies) for numbers in groups]
         if requests:
             self._progress(response_phase(requests[0]), len(responses), len(requests))
-        for place, result in self._results(blocks):
-            for number, body, held in zip(
-                groups[place], result.responses, result.held, strict=True
+        for index, result in self._results(blocks):
+            for number, body, cached in zip(
+                groups[index], result.responses, result.cached, strict=True
             ):
                 request = requests[number]
-                responses[number], messages = record_exchange(
+                responses[number], entries = record_exchange(
                     request, bodies[number], body, run=self._run
                 )
-                self._held[request.domain_id, request.method] = held
-                for entry in messages:
+                self._cached[request.domain_id, request.method] = cached
+                for entry in entries:
                     self._record(entry)
             for entry in result.entries:
                 self._record(entry)
@@ -120,10 +121,10 @@ class BlockEdge:
                 yield numbers[start : start + sizes[key]]
 
     def _stacks(self, request: Request) -> bool:
-        """Whether the order is one to learn, by a method that can train many models at once."""
+        """Whether it is a training request of a method that can train many models at once."""
         method = methods_by_name().get(request.method)
-        learns = self._stacked and isinstance(request, TrainRequest)
-        return learns and method is not None and method.fit_many is not None
+        trains = self._stacked and isinstance(request, TrainRequest)
+        return trains and method is not None and method.fit_many is not None
 
     def _block(
         self, numbers: Sequence[int], requests: Sequence[Request], bodies: dict[int, bytes]
@@ -131,20 +132,20 @@ class BlockEdge:
         chosen = [requests[number] for number in numbers]
         return Block(
             requests=tuple(bodies[number] for number in numbers),
-            held=tuple(self._held.get((o.domain_id, o.method), ()) for o in chosen),
-            together=self._stacks(chosen[0]),
+            cached=tuple(self._cached.get((r.domain_id, r.method), ()) for r in chosen),
+            stacked=self._stacks(chosen[0]),
         )
 
     def _results(self, blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
-        """Every block's result, those that an earlier process finished first."""
+        """Every block's index and result; those that an earlier process finished come first."""
         missing: list[int] = []
-        for place, block in enumerate(blocks):
-            known = self._steps.load(block)
+        for index, block in enumerate(blocks):
+            known = self._checkpoints.load(block)
             if known is None:
-                missing.append(place)
+                missing.append(index)
             else:
-                yield place, known
-        for number, result in self._carry([blocks[place] for place in missing]):
-            place = missing[number]
-            self._steps.save(blocks[place], result)
-            yield place, result
+                yield index, known
+        for number, result in self._run_blocks([blocks[index] for index in missing]):
+            index = missing[number]
+            self._checkpoints.save(blocks[index], result)
+            yield index, result

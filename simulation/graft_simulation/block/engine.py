@@ -1,29 +1,32 @@
-"""One run through the block engine."""
+"""One run through the block engine, its blocks run by Ray or in this process."""
 
-import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 
+import torch
 from graft_server.request_log import Progress
 from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.signing import open_signer
 
 from graft.core.records import LedgerEntry
 from graft.devices.classes import equip_domain
-from graft_simulation.block.checkpoints import BlockCheckpoints
-from graft_simulation.block.edge import BlockEdge, Domains
-from graft_simulation.block.pool import ray_pool, run_inline
-from graft_simulation.block.worker import WorkerContext
-from graft_simulation.environment import QUIET, empty_directory
+from graft.errors import EdgeError
+from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
+from graft_simulation.block.edge import BlockEdge, Domains, RunBlocks
+from graft_simulation.block.worker import WorkerContext, run_block
+from graft_simulation.environment import ray_started
 from graft_simulation.memory import MemoryMeter
+
+# Tasks waiting for each worker; more would only fill the object store with their requests.
+_WAITING_PER_WORKER = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockSettings:
-    """How the blocks are carried out; only ``stacked`` and ``accelerator`` touch the result,
-    and those within rounding.
+    """How the blocks are run; only ``stacked`` and ``accelerator`` touch the result, within
+    rounding.
 
     ``workers`` 0: in this process, without Ray. ``ray_address``: a cluster to join.
     """
@@ -34,11 +37,10 @@ class BlockSettings:
     stacked: bool = True
 
 
-def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
+def run_block_engine(settings: RunSettings, blocks: BlockSettings) -> str:
     """Run what is left of the rounds; returns the run's hash. Raises what ``run_rounds`` raises."""
     config, folder, world = settings.config, settings.folder, settings.world
-    os.environ.update(QUIET)
-    place = WorkerContext(
+    context = WorkerContext(
         config=config,
         run=folder.run_id,
         models=folder.models,
@@ -50,25 +52,67 @@ def run_blocks(settings: RunSettings, blocks: BlockSettings) -> str:
     def architecture_of(domain_id: str) -> str:
         return equip_domain(domain_id, config.seed, world.task, config.devices)[1]
 
-    steps = BlockCheckpoints(folder.steps)
-    with ExitStack() as stack:
-        stack.enter_context(empty_directory())
-        memory = stack.enter_context(MemoryMeter())
-        if blocks.workers:
-            pool = stack.enter_context(ray_pool(blocks.workers, blocks.ray_address))
-            carry = pool(place)
-        else:
-            carry = run_inline(place)
+    def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> BlockEdge:
+        edge = BlockEdge(
+            folder.run_id,
+            Domains(ids=world.domain_ids, architecture_of=architecture_of),
+            run_on_ray(context, blocks.workers) if blocks.workers else run_inline(context),
+            BlockCheckpoints(folder.steps),
+            record,
+            progress,
+            stacked=blocks.stacked,
+        )
+        edge.join()
+        return edge
 
-        def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> BlockEdge:
-            domains = Domains(ids=world.domain_ids, architecture_of=architecture_of)
-            edge = BlockEdge(
-                folder.run_id, domains, carry, steps, record, progress, stacked=blocks.stacked
-            )
-            edge.join()
-            return edge
-
+    started = ray_started(blocks.workers, blocks.ray_address) if blocks.workers else nullcontext()
+    with started, MemoryMeter() as memory:
         try:
             return run_rounds(connect, settings)
         finally:
             folder.note(peak_memory_bytes=memory.peak_bytes, workers=blocks.workers)
+
+
+def run_inline(context: WorkerContext) -> RunBlocks:
+    """Blocks one after another, in this process, whose torch threads are as before after each."""
+
+    def run(blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
+        for number, block in enumerate(blocks):
+            threads = torch.get_num_threads()
+            try:
+                result = run_block(block, context)
+            finally:
+                torch.set_num_threads(threads)
+            yield number, result
+
+    return run
+
+
+def run_on_ray(context: WorkerContext, workers: int) -> RunBlocks:
+    """Blocks as tasks of Ray, which has to be running (``ray_started``).
+
+    A block whose worker dies is run again by another; EdgeError where it is lost for good.
+    """
+    import ray  # a run in this process does without
+
+    task = ray.remote(num_cpus=1, max_retries=3)(run_block)
+
+    def run(blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
+        waiting = iter(enumerate(blocks))
+        running: dict[ray.ObjectRef[BlockResult], int] = {}
+        while True:
+            while len(running) < _WAITING_PER_WORKER * workers:
+                following = next(waiting, None)
+                if following is None:
+                    break
+                running[task.remote(following[1], context)] = following[0]
+            if not running:
+                return
+            (done, *_), _ = ray.wait(list(running))
+            number = running.pop(done)
+            try:
+                yield number, ray.get(done)
+            except ray.exceptions.RayError as error:
+                raise EdgeError(f"a block of domains was lost: {error}") from error
+
+    return run

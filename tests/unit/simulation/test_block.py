@@ -107,9 +107,9 @@ def test_a_step_keeps_answers_held_parts_and_transfers(tmp_path: Path, signer: S
     steps = BlockCheckpoints(tmp_path / "steps")
     steps.clear()
     assert not path.exists()
-    block = Block(requests=(b"one", b"two"), held=((), ("a.base",)))
+    block = Block(requests=(b"one", b"two"), cached=((), ("a.base",)))
     result = BlockResult(
-        responses=(b"x", b""), held=(("a.base", "b.base"), ()), entries=tuple(entries)
+        responses=(b"x", b""), cached=(("a.base", "b.base"), ()), entries=tuple(entries)
     )
     assert steps.load(block) is None
     steps.save(block, result)
@@ -117,11 +117,11 @@ def test_a_step_keeps_answers_held_parts_and_transfers(tmp_path: Path, signer: S
 
 
 def test_what_decides_a_result_decides_its_digest() -> None:
-    block = Block(requests=(b"one", b"two"), held=((), ("a.base",)))
+    block = Block(requests=(b"one", b"two"), cached=((), ("a.base",)))
     others = [
-        Block(requests=(b"onet", b"wo"), held=((), ("a.base",))),
-        Block(requests=(b"one", b"two"), held=(("a.base",), ())),
-        Block(requests=(b"one", b"two"), held=((), ("a.base", "b.base"))),
-        Block(requests=(b"one", b"two"), held=((), ("a.base",)), together=True),
+        Block(requests=(b"onet", b"wo"), cached=((), ("a.base",))),
+        Block(requests=(b"one", b"two"), cached=(("a.base",), ())),
+        Block(requests=(b"one", b"two"), cached=((), ("a.base", "b.base"))),
+        Block(requests=(b"one", b"two"), cached=((), ("a.base",)), stacked=True),
     ]
     assert len({block.digest, *(other.digest for other in others)}) == 5
