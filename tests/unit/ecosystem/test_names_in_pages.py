@@ -9,6 +9,7 @@ import pytest
 from pages import PAGES, ROOT
 
 from graft.core.config import config_from_dict, config_to_dict
+from graft.core.settings import RENAMED_KEYS, RENAMED_METHODS
 
 SOURCES = ("graft", "server", "client", "simulation", "proto", "tests", "benchmarks")
 WRITTEN = (
@@ -85,6 +86,22 @@ def test_identifiers_of_a_page_occur_in_the_sources(page: Path) -> None:
         and part.removesuffix("_total") not in known
     }
     assert not unknown - FOREIGN
+
+
+def test_the_migration_tables_lead_to_names_that_exist() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    for old, new in (RENAMED_KEYS | RENAMED_METHODS).items():
+        assert re.search(rf"^\| .*`{re.escape(old)}` \| .*`{re.escape(new)}` \|$", changes, re.M), (
+            old
+        )
+    new_names = [
+        name
+        for cell in re.findall(r"^\| .* \| (.*) \|$", changes, re.M)
+        for span in re.findall(r"`([^`]+)`", cell)
+        for name in DOTTED.findall(span)
+    ]
+    assert len(new_names) > len(RENAMED_KEYS)
+    assert not [name for name in new_names if not is_there(name)]
 
 
 def test_the_import_order_is_pyprojects() -> None:
