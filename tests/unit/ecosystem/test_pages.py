@@ -26,11 +26,11 @@ SMALL_RUN = (
     "--set world.windows_per_domain=40 --set comparisons=[]"
 )
 BLOCKS = {page: read_blocks(page) for page in PAGES}
-NOT_RUN = 23  # more, and a page is no longer tried out
+NOT_RUN = 23  # with more, a page is no longer tested
 ENTRY_POINTS = {"graft.methods", "graft.architectures"}
 
 
-def words_behind_graft(words: list[str]) -> list[str]:
+def graft_arguments(words: list[str]) -> list[str]:
     """The arguments of a ``graft`` that is called by its path, with sudo or in a container."""
     for at, word in enumerate(words):
         if (word == "graft" or word.endswith("/bin/graft")) and at + 1 < len(words):
@@ -38,24 +38,24 @@ def words_behind_graft(words: list[str]) -> list[str]:
     return []
 
 
-def hold_against_the_project(words: list[str]) -> None:
-    """What can be said of a command without running it: its options, targets and files exist."""
+def check_without_running(words: list[str]) -> None:
+    """A command's options, make targets and files exist."""
     if words[0] == "make":
         made = subprocess.run(
             ["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert made.returncode == 0, made.stderr
         for line in made.stdout.replace("\\\n", " ").splitlines():
-            if arguments := words_behind_graft(shlex.split(line)):
+            if arguments := graft_arguments(shlex.split(line)):
                 parse(arguments)
     elif words[0] == "python":
         assert (ROOT / words[1]).is_file(), words
-    elif arguments := words_behind_graft(words):
+    elif arguments := graft_arguments(words):
         parse(arguments)
 
 
 def run_small(words: list[str]) -> None:
-    """Run one ``graft`` command; what it writes may lie there from the fixture."""
+    """Run one ``graft`` command; its output replaces the fixture's."""
     name = next(each for each in (" ".join(words[1:3]), words[1]) if each in COMMANDS)
     extra = []
     if name == "simulate":
@@ -72,13 +72,13 @@ def run_shell(block: Block) -> None:
         if words[0] == "graft" and block.reason is None:
             run_small(words)
         else:
-            # `. .venv/bin/activate` is the shell's; whatever else cannot run here says why.
+            # `. .venv/bin/activate` is the shell's; any other block that cannot run has a reason.
             assert block.reason or words[0] in ("make", "."), f"{block.name}: {words[0]}"
-            hold_against_the_project(words)
+            check_without_running(words)
 
 
 def read_table(block: Block, place: Path) -> None:
-    """A TOML block is what graft reads: a configuration, a data set's table, or entry points."""
+    """A TOML block is a configuration, a data set's table, or entry points."""
     table = tomllib.loads(block.text)
     if "project" in table:
         assert set(table["project"]["entry-points"]) <= ENTRY_POINTS
@@ -92,7 +92,7 @@ def read_table(block: Block, place: Path) -> None:
 
 @pytest.fixture
 def around(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The examples' folder; Python's runs are made small, downloads keep their own name."""
+    """The examples' folder, with small runs in Python and with the download's own name."""
     shutil.copy(place / "my-folder/domains/user-000000.npz", place / "my-folder/domains/alice.npz")
     download = replace(fetch.find_download("hapt"), file_name="hapt.zip")
     monkeypatch.setattr("graft.data.public.download.find_download", lambda name: download)
@@ -117,11 +117,11 @@ def test_every_block_of_a_page_runs(page: Path, around: Path) -> None:
 
 
 def test_blocks_that_do_not_run_are_counted_and_say_why() -> None:
-    kept_back = [block for blocks in BLOCKS.values() for block in blocks if block.reason]
-    told = "\n".join(f"{block.name}: {block.reason}" for block in kept_back)
-    print(told)
-    assert len(kept_back) == NOT_RUN, told
-    assert all(block.language == "sh" for block in kept_back), told
+    not_run = [block for blocks in BLOCKS.values() for block in blocks if block.reason]
+    listing = "\n".join(f"{block.name}: {block.reason}" for block in not_run)
+    print(listing)
+    assert len(not_run) == NOT_RUN, listing
+    assert all(block.language == "sh" for block in not_run), listing
 
 
 def test_all_code_is_fenced_so_that_none_escapes_these_tests() -> None:
