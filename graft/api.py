@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 from graft_server.export import FinishedModel, LoadedModel, find_model, load_model
-from graft_server.observability.progress import ProgressFile
+from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.observability.trackers import open_tracker
 from graft_server.observability.tracking import tracked
-from graft_server.round_loop import RunSettings
+from graft_server.round_loop import OnProgress, RunSettings
 from graft_server.run_folder import RunFolder
 from graft_simulation.clock.simulated_clock import SimulatedClock
 from graft_simulation.engines import Engine, EngineSettings, run_engine
@@ -119,7 +119,7 @@ def complete_run(
     *,
     is_new: bool,
     track: Sequence[str] = (),
-    progress: Callable[[int, str, int, int, int], None] = lambda *_: None,
+    on_progress: OnProgress = lambda _: None,
     begun: Callable[[World], None] = lambda world: None,
 ) -> str:
     """Run what is left of a run; returns its hash. ``begun`` gets the world once it starts.
@@ -128,7 +128,7 @@ def complete_run(
     """
     with caller_restored():
         trackers = [open_tracker(text) for text in track]
-        return _complete(folder, config, engine, is_new, trackers, progress, begun)
+        return _complete(folder, config, engine, is_new, trackers, on_progress, begun)
 
 
 def _complete(
@@ -137,24 +137,24 @@ def _complete(
     engine: EngineSettings,
     is_new: bool,
     trackers: Sequence[Tracker],
-    progress: Callable[[int, str, int, int, int], None],
+    on_progress: OnProgress,
     begun: Callable[[World], None],
 ) -> str:
     world = open_world(config.world, config.seed)
-    watchers = [progress]
+    watchers = [on_progress]
     if isinstance(folder.path, Path):  # elsewhere each write is a request, and nobody watches
         watchers.append(ProgressFile(folder.path / "progress.json"))
 
-    def notify_all(index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
+    def notify_all(now: RoundProgress) -> None:
         for watcher in watchers:
-            watcher(index, phase, done, wanted, num_bytes)
+            watcher(now)
 
     settings = RunSettings(
         config=config,
         world=world,
         folder=folder,
-        progress=notify_all,
-        timekeeper=SimulatedClock(config, world.task),
+        on_progress=notify_all,
+        clock=SimulatedClock(config, world.task),
     )
     if is_new:
         folder.begin(config, world, engine.recorded())

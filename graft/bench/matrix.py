@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from graft.bench.jobs import carry_out, failed_rows
+from graft.bench.jobs import failed_rows, run_job
 from graft.bench.plan import Expansion, InitialTraining, Job, MatrixPlan
 from graft.bench.rows import BenchmarkRow, read_benchmark_rows, write_benchmark_rows
 from graft.errors import RunError
@@ -108,7 +108,7 @@ def _computed(
         while running or ready or initial_trainings:
             while len(running) < max(1, workers) and (ready or initial_trainings):
                 job = ready.popleft() if ready else initial_trainings.popleft()
-                running[pool.submit(carry_out, job)] = job
+                running[pool.submit(run_job, job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 error = future.exception()

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib import metadata
@@ -34,6 +34,9 @@ from graft.core.files import AnyPath, open_path, replace_file
 from graft.errors import GraftError
 
 if TYPE_CHECKING:
+    from graft_server.observability.progress import RoundProgress
+    from graft_server.round_loop import OnProgress
+
     from graft.data.domain import World
 
 app = typer.Typer(
@@ -188,7 +191,7 @@ def simulate(
                 engine_settings,
                 is_new=resume is None,
                 track=track or (),
-                progress=progress,
+                on_progress=progress,
                 begun=tell,
             )
         except GraftError as error:
@@ -308,7 +311,7 @@ def _served_metrics(folder: AnyPath, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def _round_progress(rounds: int) -> Iterator[Callable[[int, str, int, int, int], None]]:
+def _round_progress(rounds: int) -> "Iterator[OnProgress]":
     """A line a phase while it runs: round, phase, answers, payload bytes so far."""
     columns = (
         TextColumn("round {task.fields[round]}/" + str(rounds)),
@@ -324,21 +327,21 @@ def _round_progress(rounds: int) -> Iterator[Callable[[int, str, int, int, int],
         bar = bars.add_task("start", total=None, round=0, traffic="")
         latest = ""
 
-        def show(index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
+        def show(now: "RoundProgress") -> None:
             nonlocal latest
-            name = f"{index} {phase}"
+            name = f"{now.round_index} {now.phase}"
             if name != latest:
                 latest = name
                 bars.reset(bar)
                 if not console.is_terminal:
-                    console.print(f"round {index} {phase}: {wanted} asked", highlight=False)
+                    console.print(f"round {name}: {now.wanted} asked", highlight=False)
             bars.update(
                 bar,
-                description=phase,
-                completed=done,
-                total=wanted,
-                round=index,
-                traffic=bytes_text(num_bytes),
+                description=now.phase,
+                completed=now.done,
+                total=now.wanted,
+                round=now.round_index,
+                traffic=bytes_text(now.payload_bytes),
             )
 
         yield show

@@ -70,6 +70,12 @@ class Tracker(Protocol):
         ...
 
 
+class Progress(Protocol):
+    """Gets how far a task is: ``done`` of ``wanted`` in the stage of that name."""
+
+    def __call__(self, stage: str, done: int, wanted: int, /) -> None: ...
+
+
 class Clock(Protocol):
     """Monotonic time in seconds, brought in from outside."""
 

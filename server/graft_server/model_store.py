@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from graft.core.files import AnyPath, place_file, replace_file, working_file
-from graft.core.records import Task
-from graft.errors import ModelMissingError, PayloadLimitError, TransportError
+from graft.core.ports import ModelStore
+from graft.core.records import ModelCard, Task
+from graft.errors import ModelMissingError, PayloadChangedError, PayloadLimitError, TransportError
 from graft.models.zoo import parameter_shapes
 from graft.wire.messages.checks import is_model_id
-from graft.wire.payload.encoding import Shapes, decode_payload, model_id
+from graft.wire.payload.encoding import Shapes, decode_payload, model_id, read_header
 from graft.wire.payload.parts import split_parameters
 from graft.wire.payload.parts_file import split_file
 from graft.wire.payload.payload_file import PayloadFacts, check_payload
@@ -119,3 +120,37 @@ class DirectoryStore:
 def open_store(folder: AnyPath, task: Task) -> DirectoryStore:
     """The store in ``folder`` for models of the zoo that do ``task``."""
     return DirectoryStore(folder, shapes_of=lambda name: parameter_shapes(name, task))
+
+
+def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:
+    """The card, if it describes what the store holds and fits the task.
+
+    Raises PayloadChangedError where sizes or architecture differ from the stored payload,
+    PayloadLimitError where mask or centroids have another shape than the model.
+    """
+    exact = store.part(card.model_id, "exact")
+    architecture, shapes, _ = read_header(exact)
+    stored = (
+        architecture,
+        len(exact),
+        store.num_bytes(card.model_id, "base"),
+        store.num_bytes(card.model_id, "residual"),
+    )
+    announced = (card.architecture, card.payload_bytes, card.base_bytes, card.residual_bytes)
+    if stored != announced:
+        raise PayloadChangedError(
+            f"card of {card.domain_id}: announces {announced}, the store holds {stored}"
+        )
+    num_classes, num_features = shapes["head.weight"]
+    centroids_CF = card.centroids_CF
+    if card.class_mask_C.shape != (num_classes,) or num_classes != task.num_classes:
+        raise PayloadLimitError(
+            f"card of {card.domain_id}: got a mask of {card.class_mask_C.shape}, "
+            f"wanted ({task.num_classes},)"
+        )
+    if centroids_CF is not None and centroids_CF.shape != (num_classes, num_features):
+        raise PayloadLimitError(
+            f"card of {card.domain_id}: got centroids of {centroids_CF.shape}, "
+            f"wanted {(num_classes, num_features)}"
+        )
+    return card

@@ -1,6 +1,5 @@
 """A request and its response: their ledger rows, and whether they match."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from graft.core.ledger import SERVER
@@ -21,7 +20,6 @@ from graft.errors import EdgeError, MessageError
 from graft.wire.messages.codec import decode_response
 from graft.wire.overhead import JOIN_DOWN_BYTES, JOIN_UP_BYTES, request_bytes, response_bytes
 
-Progress = Callable[[str, int, int], None]
 # The phases that a request travels down in and its answer comes up in.
 _ROUTES: dict[type, tuple[str, Phase, Phase]] = {
     ProfileRequest: ("query.profile", "profile", "profile"),

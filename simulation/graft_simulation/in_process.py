@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 
-from graft_server.request_log import Progress, record_exchange
+from graft_server.request_log import record_exchange
 from graft_server.round_loop import Connect, RunSettings
 
-from graft.core.ports import Edge
+from graft.core.ports import Edge, Progress
 from graft.core.records import LedgerEntry, Request, Response, failure_of
 from graft.errors import NodesMissingError
 from graft.rounds import handle_request

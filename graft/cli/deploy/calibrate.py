@@ -64,8 +64,8 @@ def calibrate(
         memory_bytes=psutil.virtual_memory().total,
         clock=time.thread_time,
         effort=Effort(repeats=repeats, steps=steps),
-        progress=lambda done, wanted: console.print(
-            f"measuring: {done} of {wanted}", highlight=False
+        progress=lambda stage, done, wanted: console.print(
+            f"{stage}: {done} of {wanted}", highlight=False
         ),
     )
     table = class_table(device)

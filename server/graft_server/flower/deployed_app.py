@@ -23,7 +23,7 @@ from graft.errors import ConfigError, DataError, GraftError, RunError
 from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
 from graft_server.flower.edge import EdgeSettings, connect_flower
-from graft_server.observability.progress import ProgressFile
+from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.round_schedule import read_nodes, read_rounds
 from graft_server.run_folder import RunFolder
@@ -102,32 +102,32 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
                 world=world,
                 folder=folder,
                 planned=rounds,
-                progress=_Progress(server / "state" / "progress.json", stages),
+                on_progress=_StageTimes(server / "state" / "progress.json", stages),
             ),
         )
 
 
-class _Progress:
-    """Tells those who look from outside where the round is, and when each stage began and ended."""
+class _StageTimes:
+    """Writes how far the round is, and when each of its stages began and ended."""
 
     def __init__(self, path: Path, stages: LineFile) -> None:
         self._file = ProgressFile(path)
         self._stages = stages
-        self._latest: dict[str, object] = {}
+        self._latest: tuple[object, ...] = ()
         self._began_s: dict[tuple[int, str], float] = {}
 
-    def __call__(self, index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
-        told: dict[str, object] = {"round": index, "phase": phase, "done": done, "wanted": wanted}
-        if told == self._latest:
+    def __call__(self, now: RoundProgress) -> None:
+        latest = (now.round_index, now.phase, now.done, now.wanted)
+        if latest == self._latest:
             return
-        self._latest = told
-        now_s = time.time()
-        self._file(index, phase, done, wanted, num_bytes)
-        stage = "learn" if phase == "report" else phase
+        self._latest = latest
+        now_s, index = time.time(), now.round_index
+        self._file(now)
+        stage = "learn" if now.phase == "report" else now.phase
         began_s = self._began_s.setdefault((index, stage), now_s)
-        if done == wanted:
-            time_of = {"round_index": index, "stage": stage, "began_s": began_s, "ended_s": now_s}
-            self._stages.append(time_of)
+        if now.done == now.wanted:
+            times = {"round_index": index, "stage": stage, "began_s": began_s, "ended_s": now_s}
+            self._stages.append(times)
 
 
 @contextmanager

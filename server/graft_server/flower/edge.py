@@ -9,13 +9,13 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from graft.core.ports import Progress
 from graft.core.records import Failure, LedgerEntry, Outcome, Request, Response, failure_of
 from graft.errors import EdgeError, MessageError, NodesMissingError
 from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_request
 from graft.wire.messages.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, decode_transfers
 from graft.wire.messages.request_signature import MESSAGE_SIGNATURE
 from graft_server.request_log import (
-    Progress,
     exchange_entry,
     join_entries,
     message_name,

@@ -1,8 +1,9 @@
-"""Where a run is, for those who look from outside: one small file, written anew as it goes on."""
+"""How far a run is: a record, and a file of it for other processes."""
 
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from graft.core.files import replace_file
@@ -10,12 +11,22 @@ from graft.core.files import replace_file
 _WRITE_EVERY_S = 0.2
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundProgress:
+    """``done`` of the ``wanted`` responses of a round's phase, and its payload bytes so far."""
+
+    round_index: int
+    phase: str
+    done: int
+    wanted: int
+    payload_bytes: int
+
+
 class ProgressFile:
     """Keeps {round, phase, done, wanted, payload_bytes, time} in a file, ``time`` in epoch seconds.
 
-    A call has the arguments of ``graft_server.round_loop.Progress``. What changes faster than a
-    few times a second is written when it is next told; the first and last answer of a phase
-    always are.
+    It is written a few times a second at most, but always for the first and the last response of
+    a phase.
     """
 
     def __init__(self, path: Path, clock_s: Callable[[], float] = time.time) -> None:
@@ -24,18 +35,18 @@ class ProgressFile:
         self._phase = (-1, "")
         self._written_s = 0.0
 
-    def __call__(self, index: int, phase: str, done: int, wanted: int, num_bytes: int) -> None:
-        now_s = self._clock_s()
-        is_same = self._phase == (index, phase) and done < wanted
+    def __call__(self, now: RoundProgress) -> None:
+        now_s, phase = self._clock_s(), (now.round_index, now.phase)
+        is_same = self._phase == phase and now.done < now.wanted
         if is_same and 0 <= now_s - self._written_s < _WRITE_EVERY_S:
             return
-        self._phase, self._written_s = (index, phase), now_s
+        self._phase, self._written_s = phase, now_s
         facts = {
-            "round": index,
-            "phase": phase,
-            "done": done,
-            "wanted": wanted,
+            "round": now.round_index,
+            "phase": now.phase,
+            "done": now.done,
+            "wanted": now.wanted,
             "time": now_s,
-            "payload_bytes": num_bytes,
+            "payload_bytes": now.payload_bytes,
         }
         replace_file(self._path, json.dumps(facts).encode(), durable=False)

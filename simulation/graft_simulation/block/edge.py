@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from graft_server.request_log import Progress, join_entries, record_exchange, response_phase
+from graft_server.request_log import join_entries, record_exchange, response_phase
 
+from graft.core.ports import Progress
 from graft.core.records import (
     LedgerEntry,
     ProfileRequest,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from graft_server.request_log import Progress
 from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.signing import open_signer
 
+from graft.core.ports import Progress
 from graft.core.records import LedgerEntry
 from graft.devices.classes import equip_domain
 from graft.errors import EdgeError

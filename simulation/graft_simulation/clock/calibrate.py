@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from graft.core.config import GraftConfig, TrainingConfig
-from graft.core.ports import Clock
+from graft.core.ports import Clock, Progress
 from graft.core.records import Task
 from graft.devices.classes import DeviceClass, Pace
 from graft.methods.graft import train_heads
@@ -50,12 +50,12 @@ def calibrate(
     memory_bytes: int,
     clock: Clock,
     effort: Effort | None = None,
-    progress: Callable[[int, int], None] = lambda done, wanted: None,
+    progress: Progress = lambda *_: None,
 ) -> DeviceClass:
     """This machine as a device class: what it reaches on each architecture for samples of a task.
 
     ``flops_per_s`` is what a large matrix product reaches, which the efficiencies are shares of.
-    ``progress`` gets repeats done and wanted. Raises ArchitectureError for an architecture that
+    ``progress`` counts the repeats. Raises ArchitectureError for an architecture that
     the task does not have.
     """
     effort = effort or Effort()
@@ -94,15 +94,12 @@ def class_table(device: DeviceClass) -> dict[str, Any]:
 
 
 def _median_seconds(
-    costs: Mapping[str, Callable[[], object]],
-    clock: Clock,
-    effort: Effort,
-    progress: Callable[[int, int], None],
+    costs: Mapping[str, Callable[[], object]], clock: Clock, effort: Effort, progress: Progress
 ) -> dict[str, float]:
     """Median seconds of a step of each work, which is so many; the first turn is not counted."""
     taken: dict[str, list[float]] = {name: [] for name in costs}
     for repeat in range(effort.repeats + 1):
-        progress(repeat, effort.repeats + 1)
+        progress("measuring", repeat, effort.repeats + 1)
         for name, cost in costs.items():
             start_s = clock()
             cost()

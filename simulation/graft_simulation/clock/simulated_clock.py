@@ -49,7 +49,7 @@ class RoundTimes:
 
 
 class SimulatedClock:
-    """``Timekeeper`` of a simulated run."""
+    """``RoundClock`` of a simulated run."""
 
     def __init__(self, config: ExpansionConfig, task: Task) -> None:
         self._config = config
@@ -67,7 +67,7 @@ class SimulatedClock:
     def time_round(
         self, rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]
     ) -> tuple[list[ResultRow], list[LedgerEntry]]:
-        """See ``Timekeeper.time_round``; what was noted of the round is forgotten."""
+        """See ``RoundClock.time_round``; what was noted of the round is forgotten."""
         seconds = self._costs.take_seconds()
         times = simulate_round(entries, seconds, self._config)
         timed = [

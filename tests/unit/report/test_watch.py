@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from graft_server.observability.progress import ProgressFile
+from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.observability.run_metrics import RunMetrics
 from rich.console import Console
 from typer.testing import CliRunner
@@ -49,6 +49,14 @@ def text_of(now: Snapshot, after_s: float = 60) -> str:
     return stream.getvalue()
 
 
+def progress(
+    round_index: int, phase: str, done: int, wanted: int, payload_bytes: int
+) -> RoundProgress:
+    return RoundProgress(
+        round_index=round_index, phase=phase, done=done, wanted=wanted, payload_bytes=payload_bytes
+    )
+
+
 def test_a_running_run_grows_under_the_eye(
     tmp_path: Path, config: ExpansionConfig, rows: list[ResultRow], entries: list[LedgerEntry]
 ) -> None:
@@ -56,7 +64,7 @@ def test_a_running_run_grows_under_the_eye(
     watcher = RunWatcher(tmp_path, tmp_path / "progress.json")
     assert "0 of 3 rounds finished" in text_of(watcher.look())
     tell = ProgressFile(tmp_path / "progress.json", clock_s=START.timestamp)
-    tell(0, "report", 3, 26, 1500)
+    tell(progress(0, "report", 3, 26, 1500))
     text = text_of(watcher.look())
     for words in ("running", "round 0 report", "3/26", "1.5 kB", "last update 60 s ago"):
         assert words in text
@@ -118,7 +126,7 @@ def test_a_deployments_server_folder_is_watched_too(
     write_run(tmp_path / "runs" / "field", config)
     (tmp_path / "rounds.json").write_text(json.dumps([["ann"], ["bob"]]))
     (tmp_path / "state").mkdir()
-    ProgressFile(tmp_path / "state" / "progress.json")(1, "probe", 1, 2, 345)
+    ProgressFile(tmp_path / "state" / "progress.json")(progress(1, "probe", 1, 2, 345))
     now = open_watcher(tmp_path).look()
     assert now.planned == 2
     assert now.stage is not None
@@ -136,7 +144,7 @@ def test_progress_is_written_a_few_times_a_second_and_at_every_end(tmp_path: Pat
     tell = ProgressFile(path, clock_s=lambda: next(times_s))
 
     def written(done: int, phase: str = "probe") -> int:
-        tell(1, phase, done, 3, 0)
+        tell(progress(1, phase, done, 3, 0))
         kept: int = json.loads(path.read_text())["done"]
         return kept
 

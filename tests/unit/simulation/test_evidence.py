@@ -76,13 +76,13 @@ def numbers(rows: Iterable[BenchmarkRow]) -> list[dict[str, Any]]:
 def carried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The titles of the jobs that were really done."""
     done: list[str] = []
-    really = matrix.carry_out
+    really = matrix.run_job
 
-    def carry_out(job: Any) -> list[BenchmarkRow]:
+    def run_job(job: Any) -> list[BenchmarkRow]:
         done.append(job.title)
         return really(job)
 
-    monkeypatch.setattr(matrix, "carry_out", carry_out)
+    monkeypatch.setattr(matrix, "run_job", run_job)
     return done
 
 
