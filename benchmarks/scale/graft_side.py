@@ -14,7 +14,7 @@ from world import TARGETS
 from graft.core.ledger import is_upload, read_ledger
 from graft.errors import RunError
 
-_MARK = re.compile(r"round (\d+) (\w+): \d+ asked")
+_MARK = re.compile(r"round (\d+) (\w+): \d+ requests?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -93,7 +93,7 @@ def accuracy(
 
     main = main or ("graft" if "graft" in methods_by_name() else "hat")
     config = with_settings(
-        read_config(config_file) if config_file else ExpansionConfig(), read_settings(setting or ())
+        read_config(config_file) if config_file else ExpansionConfig(), read_settings(setting)
     )
     if report_only:
         rows = read_benchmark_rows(out / ROWS)

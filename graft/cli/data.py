@@ -1,29 +1,45 @@
-"""``graft data``: public data sets and people's own, as domain folders."""
+"""``graft data``: public data sets and your own recordings, as domain folders."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from graft.cli.shared import Format, FormatOption, console, file_progress, print_facts
+from graft.cli.shared import (
+    Format,
+    FormatOption,
+    OutOption,
+    OverwriteOption,
+    announce,
+    file_progress,
+    print_facts,
+    split_names,
+)
 from graft.core.records import Modality
 
 data_app = typer.Typer(
-    help="Public data sets and people's own: fetch, prepare, convert, check.", no_args_is_help=True
+    help="Fetch, prepare, convert and check data sets, public or your own.", no_args_is_help=True
 )
+PublicName = Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")]
+NameOption = Annotated[
+    str | None, typer.Option(help="Name of the data set. Default: the name of OUT.")
+]
+ModalityOption = Annotated[str, typer.Option(help=", ".join(get_args(Modality)) + ".")]
+LicenceOption = Annotated[str, typer.Option(help="Licence of the data, for dataset.toml.")]
+NOT_STATED = "not stated"
 
 
 @data_app.command(
     "prepare", epilog="Example: graft data prepare hapt --from downloads/hapt.zip --out hapt"
 )
 def data_prepare(
-    name: Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")],
-    source: Annotated[Path, typer.Option("--from", help="The originals: a folder or archive.")],
-    out: Annotated[Path, typer.Option(help="The domain folder to write.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace what OUT holds.")] = False,
+    name: PublicName,
+    source: Annotated[Path, typer.Option("--from", help="Original files: a folder or archive.")],
+    out: OutOption,
+    overwrite: OverwriteOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Turn a public set's original files into a domain folder; counts are checked."""
+    """Convert the original files of a public data set to a domain folder and check the counts."""
     from graft.data.public.registry import prepare_dataset
 
     with file_progress() as progress:
@@ -44,11 +60,14 @@ def data_prepare(
 
 @data_app.command("fetch", epilog="Example: graft data fetch hapt --out downloads")
 def data_fetch(
-    name: Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")],
+    name: PublicName,
     out: Annotated[Path, typer.Option(help="Folder for the archive.")] = Path("downloads"),
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Download a public set from its official address; resumes, checks, shows the licence."""
+    """Download a public data set from its official address, resume and check it, show its licence.
+
+    An interrupted download continues when the command is repeated.
+    """
     from graft.data.public.download import fetch_dataset
 
     with file_progress() as progress:
@@ -71,53 +90,49 @@ def data_fetch(
     "--sensors acc_x,acc_y,acc_z --rate 50 --out my-folder",
 )
 def data_from_csv(
-    source: Annotated[Path, typer.Argument(help="A CSV file with a header, or a folder of them.")],
-    label: Annotated[str, typer.Option(help="The column of the class.")],
-    sensors: Annotated[str, typer.Option(help="The sensors' columns, comma-separated.")],
+    source: Annotated[Path, typer.Argument(help="CSV file with a header, or a folder of them.")],
+    label: Annotated[str, typer.Option(help="Column of the class.")],
+    sensors: Annotated[str, typer.Option(help="Columns of the sensors, comma-separated.")],
     rate: Annotated[
-        float, typer.Option(help="Samples a second: of the lines, or with --time of the result.")
+        float, typer.Option(help="Samples per second: of the lines, or with --time of the result.")
     ],
-    out: Annotated[Path, typer.Option(help="The domain folder to write.")],
+    out: OutOption,
     user: Annotated[
-        str | None, typer.Option(help="The column of the person; without it a file is one person.")
+        str | None, typer.Option(help="Column of the person. Default: each file is one person.")
     ] = None,
     time: Annotated[
-        str | None, typer.Option(help="The column of the time: cuts at pauses, evens the rate.")
+        str | None, typer.Option(help="Column of the time, to cut at pauses and resample.")
     ] = None,
     time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"], typer.Option(help="What the time column counts.")
+        Literal["s", "ms", "us", "ns"], typer.Option(help="Unit of the time column.")
     ] = "s",
     session: Annotated[
-        str | None, typer.Option(help="A column whose change ends a recording.")
+        str | None, typer.Option(help="Column whose change ends a recording.")
     ] = None,
-    window: Annotated[int, typer.Option(help="Samples of a window.")] = 128,
+    window: Annotated[int, typer.Option(help="Samples per window.")] = 128,
     step: Annotated[
-        int | None, typer.Option(help="Samples from one window to the next; by default half.")
+        int | None, typer.Option(help="Samples between the starts of windows. Default: half.")
     ] = None,
     block: Annotated[
-        float, typer.Option(help="Seconds of the blocks that train and test are made of.")
+        float, typer.Option(help="Seconds per block; train and test consist of whole blocks.")
     ] = 10.0,
-    delimiter: Annotated[str, typer.Option(help="What parts the values.")] = ",",
-    name: Annotated[
-        str | None, typer.Option(help="The set's name; by default that of OUT.")
-    ] = None,
-    modality: Annotated[str, typer.Option(help=", ".join(get_args(Modality)) + ".")] = "imu",
-    licence: Annotated[str, typer.Option(help="The data's licence, as dataset.toml says it.")] = (
-        "not stated"
-    ),
-    overwrite: Annotated[bool, typer.Option(help="Replace what OUT holds.")] = False,
+    delimiter: Annotated[str, typer.Option(help="Separator of the values.")] = ",",
+    name: NameOption = None,
+    modality: ModalityOption = "imu",
+    licence: LicenceOption = NOT_STATED,
+    overwrite: OverwriteOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Turn CSV recordings into a domain folder, one domain a person.
+    """Convert CSV recordings to a domain folder with one domain per person.
 
-    Windows hold one label and never cross a pause, a skipped line or a block; the blocks keep
-    windows that overlap on one side of the split.
+    A window has one label and never spans a pause, a skipped line or two blocks. Blocks keep
+    overlapping windows on one side of the split.
     """
     from graft.data.importers.csv import Windowing, convert_csv
     from graft.data.importers.csv_recordings import CsvColumns
 
     columns = CsvColumns(
-        sensors=tuple(part.strip() for part in sensors.split(",") if part.strip()),
+        sensors=split_names(sensors),
         label=label,
         user=user,
         time=time,
@@ -153,7 +168,7 @@ def data_from_csv(
         },
         output,
     )
-    console.print(f"next: graft data check {out}", highlight=False, soft_wrap=True)
+    announce(f"next: graft data check {out}")
 
 
 @data_app.command(
@@ -163,36 +178,32 @@ def data_from_csv(
 )
 def data_from_flwr(
     source: Annotated[
-        str, typer.Argument(help="A .parquet, .csv or .json file, or a set of the hub by name.")
+        str, typer.Argument(help=".parquet, .csv or .json file, or the name of a set on the hub.")
     ],
-    sample: Annotated[str, typer.Option(help="The column of the samples: windows or images.")],
-    label: Annotated[str, typer.Option(help="The column of the class.")],
-    out: Annotated[Path, typer.Option(help="The domain folder to write.")],
+    sample: Annotated[str, typer.Option(help="Column of the samples: windows or images.")],
+    label: Annotated[str, typer.Option(help="Column of the class.")],
+    out: OutOption,
     user: Annotated[
-        str | None, typer.Option(help="A column whose every value becomes a domain.")
+        str | None, typer.Option(help="Column whose every value becomes a domain.")
     ] = None,
     partitions: Annotated[
-        int | None, typer.Option(min=1, help="Instead of --user: so many domains.")
+        int | None, typer.Option(min=1, help="Number of domains, instead of --user.")
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="With --partitions: uneven classes, Dirichlet's alpha.")
+        float | None, typer.Option(help="With --partitions: Dirichlet's alpha of the classes.")
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="A column of recordings that no split may part.")
+        str | None, typer.Option(help="Column of recordings that a split must not divide.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split of a set of the hub.")] = "train",
-    seed: Annotated[int, typer.Option(help="What a drawn partition derives from.")] = 0,
-    name: Annotated[
-        str | None, typer.Option(help="The set's name; by default that of OUT.")
-    ] = None,
-    modality: Annotated[str, typer.Option(help=", ".join(get_args(Modality)) + ".")] = "image",
-    licence: Annotated[str, typer.Option(help="The data's licence, as dataset.toml says it.")] = (
-        "not stated"
-    ),
-    overwrite: Annotated[bool, typer.Option(help="Replace what OUT holds.")] = False,
+    split: Annotated[str, typer.Option(help="Split of a set on the hub.")] = "train",
+    seed: Annotated[int, typer.Option(help="Seed of a random partition.")] = 0,
+    name: NameOption = None,
+    modality: ModalityOption = "image",
+    licence: LicenceOption = NOT_STATED,
+    overwrite: OverwriteOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Turn flwr-datasets' partitions into a domain folder. Wants the extra graft-fl[datasets]."""
+    """Convert partitions of flwr-datasets to a domain folder. Needs graft-fl[datasets]."""
     from graft.data.importers.flwr_datasets import (
         PartitionColumns,
         convert_partitions,
@@ -227,13 +238,13 @@ def data_from_flwr(
 
 @data_app.command("check", epilog="Example: graft data check my-folder")
 def data_check(
-    folder: Annotated[Path, typer.Argument(help="A domain folder.")],
+    folder: Annotated[Path, typer.Argument(help="Domain folder.")],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Read every domain of a folder; say what is wrong, why, and what to do about it.
+    """Read every domain of a folder; state each problem, its reason and what to do about it.
 
-    Exit code 1 if a run would fail on it, or if windows that overlap could be parted between
-    train and test. Remarks are what a run would serve, though perhaps not as you meant it.
+    Exit code 1 if a run would fail on the folder, or if overlapping windows could be divided
+    between train and test. A remark does not stop a run, but may not be what you intended.
     """
     from graft.data.check import explain_folder
     from graft.data.folder import FolderWorld
@@ -258,7 +269,7 @@ def data_check(
             print(f"{each.domain_id or folder.name}: {kind}")
             print(f"  {each.what}\n  {each.advice}\n")
         print(
-            f"{folder}: {len(problems)} problems; a run would not serve it as it is."
+            f"{folder}: {len(problems)} problems; a run would fail on it."
             if problems
             else f"{folder}: sound, {len(FolderWorld(folder).domain_ids)} domains. "
             f"Next: graft simulate --data {folder}"

@@ -1,17 +1,18 @@
 """``graft export``: finished models of a run, for other programs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from graft.cli.shared import Format, FormatOption, print_facts
+from graft.cli.shared import Format, FormatOption, OverwriteOption, RunArgument, print_facts
 from graft.core.files import open_path
 
-export_app = typer.Typer(help="Finished models of a run, for other programs.", no_args_is_help=True)
-RunArgument = Annotated[str, typer.Argument(help="A run folder.")]
+export_app = typer.Typer(
+    help="Export finished models of a run for other programs.", no_args_is_help=True
+)
 ModelOption = Annotated[
-    str, typer.Option(help="The domain whose model it is, or the first 8 digits of a model's id.")
+    str, typer.Option(help="Domain of the model, or the first 8 digits of the model's id.")
 ]
 
 
@@ -21,58 +22,45 @@ ModelOption = Annotated[
 def onnx(
     run: RunArgument,
     model: ModelOption,
-    out: Annotated[Path, typer.Option(help="The ONNX file to write.")] = Path("model.onnx"),
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")] = Path("model.onnx"),
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Write a model as ONNX: input x, outputs logits and probabilities, any batch.
+    """Write a model as ONNX: input x, outputs logits and probabilities, any batch size.
 
-    Checked with onnxruntime: answers within 1e-5 of torch's, or nothing is written.
+    The file is checked with onnxruntime and written only if its outputs are within 1e-5 of torch's.
     """
     from graft_server.export import find_model, write_onnx
 
     found = find_model(open_path(run), model)
     difference = write_onnx(found, out)
-    print_facts(
-        {
-            "file": str(out),
-            "bytes": out.stat().st_size,
-            "domain": found.card.domain_id,
-            "model": found.card.model_id,
-            "architecture": found.card.architecture,
-            "difference": difference,
-        },
-        output,
-    )
+    facts = {"file": str(out), "bytes": out.stat().st_size, **_model_facts(found)}
+    print_facts({**facts, "difference": difference}, output)
 
 
 @export_app.command(epilog="Example: graft export hub runs/first --model user-000003 --out user")
 def hub(
     run: RunArgument,
     model: ModelOption,
-    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("model"),
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("model"),
     licence: Annotated[
-        str | None, typer.Option(help="The model's own licence; by default the data's is named.")
+        str | None, typer.Option(help="The model's licence. Default: the data's licence.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what OUT holds.")] = False,
+    overwrite: OverwriteOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Write a model as a folder in the way of the Hugging Face hub; nothing is uploaded.
+    """Write a model as a folder in the layout of the Hugging Face hub; nothing is uploaded.
 
-    model.safetensors, config.json and a model card with lineage, licence and metrics, which name
-    the domains that taught it.
+    The folder holds model.safetensors, config.json and a model card with lineage, licence and
+    metrics. The lineage names the domains of the sources.
     """
     from graft_server.export import find_model, write_model_folder
 
     found = find_model(open_path(run), model)
     write_model_folder(found, out, licence=licence, overwrite=overwrite)
-    print_facts(
-        {
-            "folder": str(out),
-            "domain": found.card.domain_id,
-            "model": found.card.model_id,
-            "architecture": found.card.architecture,
-            "lineage": len(found.lineage),
-            "licence": licence or found.data_licence,
-        },
-        output,
-    )
+    facts = {"folder": str(out), **_model_facts(found), "lineage": len(found.lineage)}
+    print_facts({**facts, "licence": licence or found.data_licence}, output)
+
+
+def _model_facts(found: Any) -> dict[str, str]:
+    card = found.card
+    return {"domain": card.domain_id, "model": card.model_id, "architecture": card.architecture}

@@ -1,45 +1,62 @@
-"""What commands share: the error stream's console, output formats, settings as text, bars."""
+"""Parts that commands share: options, the configuration they give, output, progress bars."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
+
+from graft.core.config import ExpansionConfig, read_config, with_settings
 
 # Progress and news go to the error stream, so that --format json stays clean on the other.
 console = Console(stderr=True)
 
 
 class Format(StrEnum):
-    """How a command prints what it found."""
+    """Output format of a command."""
 
     TABLE = "table"
     JSON = "json"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="A table to read, or JSON.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Output as a table or as JSON.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with keys of the configuration.")
+]
 SettingOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any key, e.g. --set selection.num_sources=3; repeatable."),
+    typer.Option(
+        "--set", help="Set a configuration key, e.g. --set selection.num_sources=3; repeatable."
+    ),
 ]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Domain folder. Default: the embedded IMU world.")
+]
+OutOption = Annotated[Path, typer.Option(help="Domain folder to write.")]
+OverwriteOption = Annotated[bool, typer.Option(help="Replace the contents of OUT.")]
+RunArgument = Annotated[str, typer.Argument(help="Run folder.")]
+ServerOption = Annotated[Path, typer.Option(help="The server's folder.")]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(
         "--track",
-        help="Send each round's figures to a tracker too: tensorboard=FOLDER, wandb=FOLDER "
-        "(offline), mlflow=FOLDER or its address; repeatable. Wants the extra graft-fl[trackers].",
+        help="Also send the figures of each round to a tracker: tensorboard=FOLDER, wandb=FOLDER "
+        "(offline), mlflow=FOLDER or mlflow=ADDRESS; repeatable. Needs graft-fl[trackers].",
     ),
 ]
 
 
-def read_settings(texts: Sequence[str]) -> dict[str, Any]:
+def read_settings(texts: Sequence[str] | None) -> dict[str, Any]:
     """Dotted keys and values of KEY=VALUE texts; raises BadParameter for any other text."""
     settings: dict[str, Any] = {}
-    for text in texts:
+    for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"--set {text}: wanted KEY=VALUE")
@@ -50,10 +67,46 @@ def read_settings(texts: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def read_configuration(
+    file: Path | None,
+    settings: Sequence[str] | None,
+    *,
+    data: Path | None = None,
+    default: ExpansionConfig | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> ExpansionConfig:
+    """The file's configuration (or the default), then ``changes``, --set, and the data folder."""
+    changes = {**(changes or {}), **read_settings(settings)}
+    if data is not None:
+        changes |= {"world.kind": "folder", "world.path": str(data.absolute())}
+    config = read_config(file) if file is not None else default or ExpansionConfig()
+    return with_settings(config, changes)
+
+
+def split_names(text: str | None) -> tuple[str, ...]:
+    """The names of a comma-separated option."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def announce(news: str) -> None:
+    """Print a line to the error stream, as it is: no markup, no wrapping."""
+    console.print(news, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print plain values to the standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def print_table(table: Table) -> None:
+    """Print a table to the standard output; a piped one is not cut at 80 characters."""
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
 def print_facts(facts: dict[str, Any], output: Format) -> None:
-    """What a command found: a line a fact, a line each of a list's items, or JSON."""
+    """Print names and values: a line for each value or item of a list, or JSON."""
     if output is Format.JSON:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     for key, value in facts.items():
         lines = value if isinstance(value, list | tuple) else [value if value != {} else "none"]
@@ -64,7 +117,7 @@ def print_facts(facts: dict[str, Any], output: Format) -> None:
 
 @contextmanager
 def file_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for long work on files: (what, done, of)."""
+    """A bar for work on files; yields a function of (what, done, total)."""
     with Progress(console=console, transient=True) as bars:
         bar = bars.add_task("start", total=None)
 

@@ -1,67 +1,61 @@
-"""``graft world``: what a run would learn from, before it does."""
+"""``graft world``: the domains that a run would learn from."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from graft.cli.shared import (
+    ConfigOption,
+    DataOption,
     Format,
     FormatOption,
     SettingOption,
-    console,
+    announce,
     file_progress,
-    print_facts,
-    read_settings,
+    print_json,
+    print_table,
+    read_configuration,
 )
-from graft.core.config import ExpansionConfig, read_config, with_settings
 from graft.core.files import replace_file
 
-world_app = typer.Typer(help="A world of domains: describe it.", no_args_is_help=True)
+world_app = typer.Typer(help="Describe a world of domains.", no_args_is_help=True)
 
 
 @world_app.callback()
 def world() -> None:
-    """A world of domains: describe it."""
+    """Describe a world of domains."""
 
 
 @world_app.command(epilog="Example: graft world describe --data my-folder --out world.svg")
 def describe(
-    data: Annotated[
-        Path | None, typer.Option(help="A domain folder; without it the embedded IMU world.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The picture to write, an SVG.")] = Path("world.svg"),
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option(help="SVG file to write.")] = Path("world.svg"),
     most: Annotated[
-        int, typer.Option(min=2, help="Domains at most; more are drawn by lot, by the seed.")
+        int, typer.Option(min=2, help="Number of domains at most; a sample by the seed of more.")
     ] = 100,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file of ExpansionConfig's keys.")
-    ] = None,
+    config_file: ConfigOption = None,
     setting: SettingOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show a world's domains, their class balance and how far apart their profiles lie.
+    """Show the domains of a world, their class balance and the distances of their profiles.
 
-    Profiles are those that coarse selection ranks by, of the rows that train.
+    Profiles are those of coarse selection, over the training rows.
     """
     # Torch takes seconds to import; --help and a mistyped option need none of it.
     from graft.data.worlds import open_world
     from graft.report.figures.world import world_figure
     from graft.report.world import describe_world, world_facts
 
-    changes = {"world.max_domains": most, **read_settings(setting or ())}
-    if data is not None:
-        changes |= {"world.kind": "folder", "world.path": str(data.absolute())}
-    config = with_settings(read_config(config_file) if config_file else ExpansionConfig(), changes)
+    changes = {"world.max_domains": most}
+    config = read_configuration(config_file, setting, data=data, changes=changes)
     with file_progress() as progress:
         described = describe_world(open_world(config.world, config.seed), config, progress)
     replace_file(out, world_figure(described).encode())
     facts = world_facts(described)
     if output is Format.JSON:
-        print_facts(facts | {"picture": str(out)}, output)
+        print_json(facts | {"picture": str(out)})
     else:
         table = Table(title=f"{facts['name']}: {len(facts['domains'])} domains, "
                       f"{facts['persons']} persons, {facts['rows']} rows")  # fmt: skip
@@ -73,8 +67,7 @@ def describe(
             numbers = [str(number) for number in each["classes"]]
             table.add_row(each["domain"], str(each["rows"]), each["nearest"],
                           f"{each['distance']:.2f}", *numbers)  # fmt: skip
-        # A piped table keeps its columns instead of being cut at 80 characters.
-        Console(width=None if sys.stdout.isatty() else 160).print(table)
+        print_table(table)
     for domain_id, reason in described.unusable:
-        console.print(f"left out: {domain_id}: {reason}", markup=False, soft_wrap=True)
-    console.print(f"picture {out}", highlight=False, soft_wrap=True)
+        announce(f"left out: {domain_id}: {reason}")
+    announce(f"picture {out}")

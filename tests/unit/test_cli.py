@@ -1,6 +1,10 @@
 """The command's own part: options to settings, facts to text or JSON, errors to exit codes."""
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,7 @@ import pytest
 from graft_server.run_folder import RunFolder
 from typer.testing import CliRunner
 
+from graft.cli import main as cli
 from graft.cli.main import app
 from graft.core.config import ExpansionConfig
 from graft.data import ImuWorld, write_dataset, write_domain
@@ -85,3 +90,71 @@ def test_options_win_over_set_and_set_over_the_file(
 def test_a_setting_without_a_value_is_a_usage_error() -> None:
     done = runner.invoke(app, ["simulate", "--set", "rounds"])
     assert done.exit_code == 2
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+    """The exit code of a command that ends in ``error``."""
+
+    def fail(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run_main(monkeypatch, ZeroDivisionError("division\nby zero")) == 70
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (log,) = tmp_path.iterdir()
+    assert shown.err == (
+        f"internal error: ZeroDivisionError: division by zero; the traceback is in {log}\n"
+    )
+    assert "Traceback (most recent call last)" in log.read_text("utf-8")
+    assert "ZeroDivisionError" in log.read_text("utf-8")
+
+
+def test_an_interrupted_command_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, KeyboardInterrupt()) == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+    # Typer turns an interrupt within a command into an exit code.
+    monkeypatch.setattr(cli, "app", lambda **options: 130)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+def test_a_library_of_an_extra_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = ModuleNotFoundError("No module named 'ray'", name="ray.util")
+    assert run_main(monkeypatch, error) == 1
+    assert "graft-fl[simulation]" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error_message() -> None:
+    program = "from graft.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "simulate", "--help"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.stderr, done.returncode) == ("", 1)
+
+
+@pytest.mark.parametrize("arguments", [["simulate", "--set", "rounds"], ["nonsense"]])
+def test_a_usage_error_has_no_traceback(arguments: list[str]) -> None:
+    program = "from graft.cli.main import main; main()"
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Usage: " in done.stderr

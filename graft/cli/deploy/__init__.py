@@ -1,4 +1,4 @@
-"""``graft deploy``: a system of real devices: set up, run, expand, look at, measure."""
+"""``graft deploy``: a system of real devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,12 @@ import typer
 from graft.cli.deploy.calibrate import calibrate
 from graft.cli.deploy.device import device
 from graft.cli.deploy.expand import expand
-from graft.cli.deploy.sample import sample
 from graft.cli.deploy.server import depot, server
-from graft.cli.deploy.setup import enrol, init, renew, revoke
-from graft.cli.deploy.status import health, status
-from graft.cli.deploy.traffic import traffic
-from graft.cli.deploy.units import units
+from graft.cli.deploy.setup import enrol, init, renew, revoke, sample, units
+from graft.cli.deploy.status import health, status, traffic
 
 deploy_app = typer.Typer(
-    help="Real devices: set up, run, expand, look at, measure.", no_args_is_help=True
+    help="Real devices: set up, run, expand, inspect, measure.", no_args_is_help=True
 )
 _EXAMPLES: dict[Callable[..., Any], str] = {
     init: "graft deploy init field --host 192.0.2.10 --dataset my-folder --device ann --device bob",

@@ -1,6 +1,5 @@
 """``graft deploy calibrate``: measure a machine into a device class."""
 
-import json
 import platform
 import time
 from datetime import datetime
@@ -10,36 +9,43 @@ from typing import Annotated, Any
 import psutil
 import tomli_w
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from graft.cli.shared import Format, FormatOption, SettingOption, console, read_settings
-from graft.core.config import ExpansionConfig, read_config, with_settings
+from graft.cli.shared import (
+    ConfigOption,
+    DataOption,
+    Format,
+    FormatOption,
+    SettingOption,
+    announce,
+    print_json,
+    print_table,
+    read_configuration,
+    split_names,
+)
 from graft.core.files import replace_file
 
 
 def calibrate(
-    out: Annotated[Path, typer.Option(help="The TOML file of device classes to write.")] = Path(
+    out: Annotated[Path, typer.Option(help="TOML file of device classes to write.")] = Path(
         "devices.toml"
     ),
-    name: Annotated[str, typer.Option(help="What the class is called.")] = "this-machine",
+    name: Annotated[str, typer.Option(help="Name of the device class.")] = "this-machine",
     architectures: Annotated[
-        str, typer.Option(help="Architectures, comma-separated; by default all on offer.")
+        str, typer.Option(help="Architectures, comma-separated. Default: all that fit the task.")
     ] = "",
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file of ExpansionConfig's keys.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="A domain folder; its samples' shape is measured.")
-    ] = None,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
     setting: SettingOption = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Measurements that a median is of.")] = 7,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps a measurement.")] = 60,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Measurements; their median is the result.")
+    ] = 7,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per measurement.")] = 60,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Measure how fast this machine trains each architecture, as a device class.
+    """Measure the speed of this machine for each architecture and write it as a device class.
 
-    CPU time of one thread; less than a minute. The simulated clock then knows such a machine.
+    CPU time of one thread; less than a minute. The simulated clock can then use the class.
     """
     # Torch takes seconds to import; --help and a mistyped option need none of it.
     from graft_simulation.clock.calibrate import Effort, class_table
@@ -48,25 +54,19 @@ def calibrate(
     from graft.data.worlds import open_world
     from graft.models.zoo import offered_architectures
 
-    changes = read_settings(setting or ())
-    if data is not None:
-        changes |= {"world.kind": "folder", "world.path": str(data.absolute())}
-    config = with_settings(read_config(config_file) if config_file else ExpansionConfig(), changes)
+    config = read_configuration(config_file, setting, data=data)
     task = open_world(config.world, config.seed).task
-    asked = tuple(part.strip() for part in architectures.split(",") if part.strip())
     today = datetime.now().date().isoformat()
     device = measure(
         task,
-        offered_architectures(task, asked or config.devices.architectures),
+        offered_architectures(task, split_names(architectures) or config.devices.architectures),
         name=name,
         source=f"measured by graft deploy calibrate on {today}, {_processor()}, "
         f"one thread, samples of {task.sample_shape}",
         memory_bytes=psutil.virtual_memory().total,
         clock=time.thread_time,
         effort=Effort(repeats=repeats, steps=steps),
-        progress=lambda stage, done, wanted: console.print(
-            f"{stage}: {done} of {wanted}", highlight=False
-        ),
+        progress=lambda stage, done, wanted: announce(f"{stage}: {done} of {wanted}"),
     )
     table = class_table(device)
     replace_file(out, tomli_w.dumps(table).encode())
@@ -75,12 +75,12 @@ def calibrate(
 
 def _show(table: dict[str, Any], out: Path, output: Format) -> None:
     if output is Format.JSON:
-        print(json.dumps({"file": str(out), "classes": table}, indent=2))
+        print_json({"file": str(out), "classes": table})
         return
     for name, row in table.items():
-        shown = Table(title=f"{name}: {row['flops_per_s'] / 1e9:.1f} GFLOP/s at most (measured)")
+        shown = Table(title=f"{name}: at most {row['flops_per_s'] / 1e9:.1f} GFLOP/s (measured)")
         shown.add_column("Architecture")
-        for heading in ("Training, of that", "Inference, of that", "Beside, a step"):
+        for heading in ("Training, of that", "Inference, of that", "Overhead per step"):
             shown.add_column(heading, justify="right")
         for architecture, pace in row["architectures"].items():
             shown.add_row(
@@ -89,12 +89,12 @@ def _show(table: dict[str, Any], out: Path, output: Format) -> None:
                 f"{pace['inference']:.1%}",
                 f"{pace['step_s'] * 1e3:.2f} ms",
             )
-        Console().print(shown)
-    console.print(f"device class {out}", highlight=False)
+        print_table(shown)
+    announce(f"device class {out}")
 
 
 def _processor() -> str:
-    """The processor's name, as the system tells it."""
+    """The processor's name, as the system states it."""
     try:
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""``graft deploy expand``: a round of a deployment, from the server's machine."""
+"""``graft deploy expand``: a round of a deployment, started from the server's machine."""
 
 import json
 import time
@@ -9,39 +9,41 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from graft.cli.deploy.server import tell
-from graft.cli.shared import Format, FormatOption, console
+from graft.cli.shared import Format, FormatOption, ServerOption, announce, console, print_json
 
-_LOOK_S = 1.0
+_CHECK_EVERY_S = 1.0
 _ASK_FLOWER_EVERY_S = 15.0  # its command takes seconds of processor time
-_AGAIN_S = 10.0
+_RETRY_AFTER_S = 10.0
 
 
 def expand(
     domains: Annotated[
         list[str] | None,
-        typer.Argument(help="Who arrives; none: go on with a round that is unfinished."),
+        typer.Argument(help="Target domains of the round. Default: continue an unfinished round."),
     ] = None,
-    server: Annotated[Path, typer.Option(help="The server's folder.")] = Path("server"),
+    server: ServerOption = Path("server"),
     initial_domains: Annotated[
-        bool, typer.Option("--initial", help="The first round: they train on all their labels.")
+        bool,
+        typer.Option(
+            "--initial", help="The first round: initial domains train on all their labels."
+        ),
     ] = False,
     join_timeout_s: Annotated[
-        float, typer.Option(help="Longest wait for devices; who is absent fails by name.")
+        float, typer.Option(help="Longest wait for devices, in seconds; absent ones then fail.")
     ] = 120.0,
     patience_s: Annotated[
-        float, typer.Option(help="Longest wait for a device that was lost in the middle.")
+        float, typer.Option(help="Longest wait for a device lost during a round, in seconds.")
     ] = 600.0,
     deadline_s: Annotated[
-        float, typer.Option(help="Give up after so long, seconds; what is done is kept.")
+        float, typer.Option(help="Longest duration of the command, in seconds; results are kept.")
     ] = 24 * 3600.0,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Grow the system by new domains: one round. Their devices must be running, or come soon.
+    """Run one round: the devices of new domains join and are served.
 
-    An expansion that was interrupted, by whatever, goes on where it was: run the command again
-    without domains; where its round is over by then, what came of it is shown. Exit code 0 only if
-    every domain of the round was served.
+    To continue an interrupted round, repeat the command without domains; if the round has finished
+    in the meantime, its results are shown. Exit code 0 only if every domain of the round was
+    served.
     """
     from graft_server.deployment.enrolment import enrolled
     from graft_server.flower.deployed_app import run_folder
@@ -64,15 +66,15 @@ def expand(
     if not rounds:
         raise RunError(f"{server}: no round is unfinished; name the domains that arrive")
     if finished == len(rounds):
-        # The command may have been interrupted when its round was as good as over.
+        # The command may have been interrupted just before its round finished.
         finished -= 1
-        tell(f"no round is unfinished; this came of round {finished}")
+        announce(f"no round is unfinished; these are the results of round {finished}")
     until_s = time.monotonic() + deadline_s
     with _bar() as bar:
         while folder.count_rounds() < len(rounds):
             if time.monotonic() > until_s:
                 raise EdgeError(
-                    f"round {finished}: not over after {deadline_s:.0f} s; run it again"
+                    f"round {finished}: unfinished after {deadline_s:.0f} s; repeat the command"
                 )
             _run_once(server, folder, len(rounds), bar, until_s, (join_timeout_s, patience_s))
     rows = [row for row in folder.read_rows(len(rounds)) if row.round_index >= finished]
@@ -90,41 +92,41 @@ def _run_once(
     until_s: float,
     waits_s: tuple[float, float],
 ) -> None:
-    """Start the ServerApp, or find it running, and stay until it ended or the rounds are over."""
+    """Start the ServerApp, or find it running, and wait until it or the rounds have ended."""
     from graft_server.flower.superlink import open_superlink
 
     from graft.core.files import replace_file
     from graft.errors import EdgeError, GraftError
 
-    kept = server / "state" / "flower-run"
+    run_file = server / "state" / "flower-run"
     try:
-        run_id = kept.read_text("utf-8") if kept.exists() else ""
+        run_id = run_file.read_text("utf-8") if run_file.exists() else ""
         if not run_id or open_superlink(server).run_status(run_id).startswith("finished"):
-            if folder.read_failure():  # an earlier round's must not be taken for this one's
+            if folder.read_failure():  # one of an earlier round
                 folder.note(reason="")
             expansion = (server / "expansion.toml").read_text("utf-8")
             run_id = open_superlink(server).start_run(expansion, *waits_s)
-            replace_file(kept, run_id.encode())
+            replace_file(run_file, run_id.encode())
     except GraftError as error:
-        tell(f"{error}; again in {_AGAIN_S:.0f} s")
-        time.sleep(_AGAIN_S)
+        announce(f"{error}; again in {_RETRY_AFTER_S:.0f} s")
+        time.sleep(_RETRY_AFTER_S)
         return
     task = bar.add_task("start", total=None, round=0)
     ask_s = time.monotonic() + _ASK_FLOWER_EVERY_S
     try:
         while folder.count_rounds() < num_rounds and time.monotonic() < until_s:
             _follow(server / "state" / "progress.json", bar, task)
-            time.sleep(_LOOK_S)
+            time.sleep(_CHECK_EVERY_S)
             if time.monotonic() > ask_s:
                 ask_s = time.monotonic() + _ASK_FLOWER_EVERY_S
                 try:
                     status = open_superlink(server).run_status(run_id)
                 except GraftError:
-                    continue  # the SuperLink is starting again
+                    continue  # the SuperLink is restarting
                 if status.startswith("finished") and folder.count_rounds() < num_rounds:
                     if failure := folder.read_failure():
-                        raise EdgeError(f"round not over: {failure}")
-                    tell(f"the ServerApp ended ({status}); again")
+                        raise EdgeError(f"round unfinished: {failure}")
+                    announce(f"the ServerApp ended ({status}); starting it again")
                     return
     finally:
         bar.remove_task(task)
@@ -132,14 +134,9 @@ def _run_once(
 
 def _follow(path: Path, bar: Progress, task: Any) -> None:
     if path.exists():
-        told = json.loads(path.read_text("utf-8"))
-        bar.update(
-            task,
-            description=told["phase"],
-            completed=told["done"],
-            total=told["wanted"],
-            round=told["round"],
-        )
+        now = json.loads(path.read_text("utf-8"))
+        done, total = now["done"], now["wanted"]
+        bar.update(task, description=now["phase"], completed=done, total=total, round=now["round"])
 
 
 def _bar() -> Progress:
@@ -167,16 +164,11 @@ def _show(rows: list[Any], output: Format) -> None:
         for row in rows
     ]
     if output is Format.JSON:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
-    table = Table("Domain", "Method", "Accuracy", "Taught by", "What went wrong")
+    table = Table("Domain", "Method", "Accuracy", "Sources", "Error")
     for fact in facts:
         accuracy = "" if fact["accuracy"] is None else f"{fact['accuracy']:.1%}"
-        table.add_row(
-            fact["domain"],
-            fact["method"],
-            accuracy,
-            ", ".join(fact["sources"]),
-            fact["error"] or "",
-        )
+        sources = ", ".join(fact["sources"])
+        table.add_row(fact["domain"], fact["method"], accuracy, sources, fact["error"] or "")
     console.print(table)

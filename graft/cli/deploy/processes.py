@@ -1,4 +1,4 @@
-"""Processes that a command keeps running: started again when they end, ended when it does."""
+"""Supervised processes: started again when they end, ended with the command that started them."""
 
 import contextlib
 import ctypes
@@ -13,6 +13,11 @@ from pathlib import Path
 
 import psutil
 
+from graft.cli.shared import announce
+
+# Flower starts the process that runs its apps once, and does not start it again.
+EXECUTOR = "flower-superexec"
+_CHECK_EVERY_S = 0.5
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _STEADY_S = 60.0
@@ -21,18 +26,18 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(kw_only=True)
-class Kept:
-    """One process. After it ended it is started again: at once soon turns into every 30 s.
+class SupervisedProcess:
+    """One process that is started again after it ended, with waits that double from 1 s to 30 s.
 
-    ``helper``: a word of the command of a child that it starts once and cannot do without. Where
-    that child has gone, the process is ended, and so started again.
+    ``helper`` is a word of the command of a child that the process starts once and depends on.
+    When that child has ended, the process is ended too, and started again.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     log_file: Path
-    news: Callable[[str], None]
+    announce: Callable[[str], None] = announce
     helper: str = ""
     process: "subprocess.Popen[bytes] | None" = None
     child: psutil.Process | None = None
@@ -40,11 +45,11 @@ class Kept:
     wait_s: float = _FIRST_WAIT_S
     started_s: float = field(default=0.0)
 
-    def look(self) -> None:
-        """Start it where it is not running and its time has come."""
+    def keep_running(self) -> None:
+        """Start the process where it is not running and its wait is over."""
         now_s = time.monotonic()
-        if self.process is not None and self._is_helpless(self.process.pid):
-            self.news(f"{self.name} has lost its {self.helper}")
+        if self.process is not None and self._has_lost_helper(self.process.pid):
+            self.announce(f"{self.name} has lost its {self.helper}")
             self.end()
             self.process, self.due_s = None, now_s + self.wait_s
         if self.process is not None and (code := self.process.poll()) is not None:
@@ -52,7 +57,7 @@ class Kept:
             steady = now_s - self.started_s > _STEADY_S
             self.wait_s = _FIRST_WAIT_S if steady else min(2 * self.wait_s, _LONGEST_WAIT_S)
             self.due_s = now_s + self.wait_s
-            self.news(f"{self.name} ended ({code}); again in {self.wait_s:.0f} s")
+            self.announce(f"{self.name} ended ({code}); again in {self.wait_s:.0f} s")
         if self.process is None and now_s >= self.due_s:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("ab") as log:
@@ -63,13 +68,13 @@ class Kept:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     preexec_fn=_end_with_parent,
-                    process_group=0,  # a Ctrl-C is this command's, which ends them in order
+                    process_group=0,  # Ctrl-C reaches the command alone, which ends them in order
                 )
             self.started_s, self.child = now_s, None
-            self.news(f"{self.name} started (process {self.process.pid})")
+            self.announce(f"{self.name} started (process {self.process.pid})")
 
-    def _is_helpless(self, pid: int) -> bool:
-        """Whether the helper was there and has gone."""
+    def _has_lost_helper(self, pid: int) -> bool:
+        """Whether the helper was seen and has ended."""
         try:
             if self.helper and self.child is None:
                 for child in psutil.Process(pid).children():
@@ -80,7 +85,7 @@ class Kept:
             return self.child is not None
 
     def end(self) -> None:
-        """Ask it to end; after ten seconds it must."""
+        """Terminate the process; kill it after ten seconds."""
         if self.process is None:
             return
         self.process.terminate()
@@ -93,8 +98,30 @@ class Kept:
 
 
 @contextmanager
+def supervised(*processes: SupervisedProcess) -> Iterator[Callable[[], bool]]:
+    """Keep processes running while the yielded function is called; end them with the block.
+
+    The function waits half a second. It returns False once Ctrl-C or SIGTERM came.
+    """
+    with until_stopped() as wait:
+
+        def is_running() -> bool:
+            if not wait(_CHECK_EVERY_S):
+                return False
+            for process in processes:
+                process.keep_running()
+            return True
+
+        try:
+            yield is_running
+        finally:
+            for process in processes:
+                process.end()
+
+
+@contextmanager
 def until_stopped() -> Iterator[Callable[[float], bool]]:
-    """Gives ``wait(seconds)``, which is False once Ctrl-C or SIGTERM came."""
+    """Yield ``wait(seconds)``, which returns False once Ctrl-C or SIGTERM came."""
     stopped = False
 
     def stop(number: int, frame: object) -> None:
@@ -117,7 +144,7 @@ def until_stopped() -> Iterator[Callable[[float], bool]]:
 
 
 def _end_with_parent() -> None:
-    """In the child: a parent that is killed must not leave it behind, holding a port."""
+    """In the child: end with a parent that is killed, so that no port stays taken."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

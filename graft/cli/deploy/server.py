@@ -1,41 +1,42 @@
-"""``graft deploy server`` and ``depot``: what runs on the server's machine."""
+"""``graft deploy server`` and ``depot``: the processes on the server's machine."""
 
 import contextlib
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from graft.cli.deploy.processes import Kept, until_stopped
-from graft.cli.shared import console
+from graft.cli.deploy.processes import EXECUTOR, SupervisedProcess, supervised, until_stopped
+from graft.cli.shared import announce
 
-# Flower starts what runs its apps once, and goes on without it when it was killed.
-EXECUTOR = "flower-superexec"
-_LOOK_S = 0.5
+# The graft command itself, whichever way this process was started; -P: without the working
+# directory on the import path.
+_GRAFT = (sys.executable, "-P", "-c", "from graft.cli.main import main; main()")
 _REGISTER_EVERY_S = 2.0
+FolderArgument = Annotated[Path, typer.Argument(help="The server's folder.")]
 MetricsHostOption = Annotated[
-    str, typer.Option(help="Where Prometheus may ask; metrics have neither TLS nor a password.")
+    str, typer.Option(help="Address of the Prometheus metrics, which have no TLS or password.")
 ]
 MetricsPortOption = Annotated[
-    int | None,
-    typer.Option(min=0, help="Port of the metrics; by default as set up. 0: no metrics."),
+    int | None, typer.Option(min=0, help="Port of the metrics. Default: as set up. 0: no metrics.")
 ]
 
 
 def server(
-    folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+    folder: FolderArgument,
     with_depot: Annotated[
         bool, typer.Option("--depot/--no-depot", help="Also run the model depot here.")
     ] = True,
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = None,
 ) -> None:
-    """Run the server: Flower's SuperLink, its proxies, the model depot.
+    """Run the server: Flower's SuperLink, its proxies and the model depot.
 
-    Until Ctrl-C or SIGTERM. What dies is started again; killed and started again, the server
-    goes on where it was.
+    Runs until Ctrl-C or SIGTERM. A process that ends is started again. A server that was killed
+    continues where it was when it is started again.
     """
     from graft_server.deployment.reverse_proxy import ReverseProxy
     from graft_server.flower.superlink import new_superlink
@@ -50,54 +51,63 @@ def server(
     folder = folder.absolute()
     settings = read_server(folder)
     superlink = new_superlink(folder)
-    kept = [_kept("superlink", superlink.command, superlink.environment, folder, EXECUTOR)]
+    processes = [
+        SupervisedProcess(
+            name="superlink",
+            command=superlink.command,
+            environment=superlink.environment,
+            log_file=folder / "state" / "superlink.log",
+            helper=EXECUTOR,
+        )
+    ]
     if with_depot:
-        command = [sys.executable, "-c", _GRAFT, "deploy", "depot", str(folder)]
-        command += ["--metrics-host", metrics_host]
+        command = [*_GRAFT, "deploy", "depot", str(folder), "--metrics-host", metrics_host]
         command += ["--metrics-port", "0"] if metrics_port == 0 else []
-        kept.append(_kept("depot", command, superlink.environment, folder))
+        processes.append(
+            SupervisedProcess(
+                name="depot",
+                command=command,
+                environment=superlink.environment,
+                log_file=folder / "state" / "depot.log",
+            )
+        )
     if metrics_port is None:
         metrics_port = settings.metrics_port
     metrics, registry = DeploymentMetrics(folder, superlink.nodes), CollectorRegistry()
     registry.register(metrics)
     with (
-        until_stopped() as wait,
+        supervised(*processes) as is_running,
         metrics.watch() if metrics_port else contextlib.nullcontext(),
-        serve_metrics(metrics_host, metrics_port, registry, tell),
-        ReverseProxy(superlink.port, None if settings.insecure else folder) as gateway,
+        serve_metrics(metrics_host, metrics_port, registry, announce),
+        ReverseProxy(superlink.port, None if settings.insecure else folder) as reverse_proxy,
         contextlib.closing(TrafficLog(folder / "state" / "flower-meter.jsonl")) as meter,
         TcpProxy(
             f"0.0.0.0:{settings.flower_port}",
-            f"127.0.0.1:{gateway.port}",
+            f"127.0.0.1:{reverse_proxy.port}",
             service="flower",
             record=meter.write,
         ),
     ):
-        tell(f"server {settings.host}: Flower {settings.flower_port}, depot {settings.depot_port}")
+        announce(
+            f"server {settings.host}: Flower {settings.flower_port}, depot {settings.depot_port}"
+        )
         due_s = 0.0
-        try:
-            while wait(_LOOK_S):
-                for process in kept:
-                    process.look()
-                due_s -= _LOOK_S
-                if due_s <= 0:
-                    due_s = _REGISTER_EVERY_S
-                    with contextlib.suppress(GraftError):  # the SuperLink is starting
-                        for domain_id in superlink.register_nodes():
-                            tell(f"device {domain_id}: admitted")
-                        for domain_id in superlink.unregister_nodes():
-                            tell(f"device {domain_id}: admitted no more")
-        finally:
-            for process in kept:
-                process.end()
+        while is_running():
+            if time.monotonic() >= due_s:
+                due_s = time.monotonic() + _REGISTER_EVERY_S
+                with contextlib.suppress(GraftError):  # the SuperLink is starting
+                    for domain_id in superlink.register_nodes():
+                        announce(f"device {domain_id}: admitted")
+                    for domain_id in superlink.unregister_nodes():
+                        announce(f"device {domain_id}: no longer admitted")
 
 
 def depot(
-    folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+    folder: FolderArgument,
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = None,
 ) -> None:
-    """Run the model depot by itself, its meter before it: gRPC, TLS with client certificates."""
+    """Run the model depot alone, behind its meter: gRPC over TLS with client certificates."""
     from graft_server.deployment.enrolment import enrolled
     from graft_server.depot.server import DepotServer, tls_credentials
     from graft_server.flower.deployed_app import run_folder
@@ -127,7 +137,7 @@ def depot(
         metrics_port = settings.metrics_port + 1
     with (
         until_stopped() as wait,
-        serve_metrics(metrics_host, metrics_port, registry, tell),
+        serve_metrics(metrics_host, metrics_port, registry, announce),
         contextlib.closing(LineFile(folder / "state" / "depot-calls.jsonl")) as calls,
         DepotServer(
             store,
@@ -146,28 +156,6 @@ def depot(
             record=meter.write,
         ),
     ):
-        tell(f"depot: port {settings.depot_port}")
+        announce(f"depot: port {settings.depot_port}")
         while wait(1.0):
             pass
-
-
-def tell(news: str) -> None:
-    """A line of news on the error stream."""
-    console.print(news, highlight=False, markup=False, soft_wrap=True)
-
-
-# The command itself, whichever way this process was started.
-_GRAFT = "from graft.cli.main import main; main()"
-
-
-def _kept(
-    name: str, command: list[str], environment: dict[str, str], folder: Path, helper: str = ""
-) -> Kept:
-    return Kept(
-        name=name,
-        command=command,
-        environment=environment,
-        log_file=folder / "state" / f"{name}.log",
-        news=tell,
-        helper=helper,
-    )

@@ -1,49 +1,57 @@
-"""``graft deploy init`` and ``enrol``: certificates, keys, the server's folder, each device's."""
+"""Setting up a deployment: keys and certificates, folders, sample data, systemd's units."""
 
-import json
+import sys
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from graft.cli.shared import (
+    ConfigOption,
     Format,
     FormatOption,
+    ServerOption,
     SettingOption,
     console,
     print_facts,
-    read_settings,
+    print_json,
+    read_configuration,
 )
-from graft.core.config import ExpansionConfig, read_config, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.files import replace_file
+
+_SERVICES = ("graft-server.service", "graft-depot.service", "graft-device@.service")
 
 
 def init(
-    out: Annotated[Path, typer.Argument(help="The folder to set the deployment up in.")],
-    host: Annotated[str, typer.Option(help="Name or address by which devices call the server.")],
-    dataset: Annotated[Path, typer.Option(help="A folder with the task's dataset.toml.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the deployment.")],
+    host: Annotated[str, typer.Option(help="Name or address of the server, for the devices.")],
+    dataset: Annotated[Path, typer.Option(help="Folder with the task's dataset.toml.")],
     device: Annotated[
-        list[str] | None, typer.Option(help="A domain whose device joins; repeatable.")
+        list[str] | None, typer.Option(help="Domain of a device that may join; repeatable.")
     ] = None,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file of ExpansionConfig's keys.")
-    ] = None,
+    config_file: ConfigOption = None,
     setting: SettingOption = None,
-    flower_port: Annotated[int, typer.Option(help="The server's public port for Flower.")] = 9443,
-    depot_port: Annotated[int, typer.Option(help="Its public port for models.")] = 9444,
+    flower_port: Annotated[int, typer.Option(help="Public port of the server for Flower.")] = 9443,
+    depot_port: Annotated[int, typer.Option(help="Public port of the server for models.")] = 9444,
     depot_host: Annotated[
-        str, typer.Option(help="Where the depot runs on another machine than the server.")
+        str, typer.Option(help="Name or address of the depot, where it is another machine.")
     ] = "",
     if_missing: Annotated[
-        bool, typer.Option("--if-missing", help="Keep a deployment that is there; add who is new.")
+        bool,
+        typer.Option("--if-missing", help="Keep an existing deployment; add only new devices."),
     ] = False,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="No TLS, no authentication: for a closed net only.")
+        bool,
+        typer.Option("--insecure", help="No TLS and no authentication; for closed networks only."),
     ] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Set a deployment up: its certificate authority, the server's folder, the first devices'.
+    """Create a deployment: its certificate authority, the server's folder, the devices' folders.
 
-    Only the main method runs on devices, unless the configuration names comparisons.
+    Devices run the main method only, unless the configuration names comparisons.
     """
     from graft_server.deployment.enrolment import create_deployment, enrol_device, enrolled
 
@@ -55,13 +63,12 @@ def init(
         folders = [enrol_device(out, domain_id) for domain_id in new]
         _show(read_server(server).run, server, folders, output)
         return
-    config = read_config(config_file) if config_file else ExpansionConfig(comparisons=())
-    config = with_settings(config, read_settings(setting or ()))
+    default = ExpansionConfig(comparisons=())
     settings = create_deployment(
         out,
         host=host,
         dataset=dataset,
-        config=config,
+        config=read_configuration(config_file, setting, default=default),
         flower_port=flower_port,
         depot_port=depot_port,
         insecure=insecure,
@@ -74,11 +81,11 @@ def init(
 
 
 def enrol(
-    out: Annotated[Path, typer.Argument(help="The deployment's folder.")],
-    domains: Annotated[list[str], typer.Argument(help="The domains whose devices join.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the deployment.")],
+    domains: Annotated[list[str], typer.Argument(help="Domains of the devices that may join.")],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Set up the folders of more devices; a running server admits them within seconds."""
+    """Create the folders of more devices; a running server admits them within seconds."""
     from graft_server.deployment.enrolment import enrol_device
 
     from graft.core.deployment import read_server
@@ -88,14 +95,14 @@ def enrol(
 
 
 def revoke(
-    domains: Annotated[list[str], typer.Argument(help="The domains whose devices are shut out.")],
-    server: Annotated[Path, typer.Option(help="The server's folder.")] = Path("server"),
+    domains: Annotated[list[str], typer.Argument(help="Domains of the devices to exclude.")],
+    server: ServerOption = Path("server"),
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Admit devices no more, such as one that was stolen; a running server obeys within seconds.
+    """Exclude devices, such as a stolen one; a running server applies it within seconds.
 
-    What such a domain taught stays taught, and its models stay in the catalogue. Its name is never
-    given again, because its certificate bears it.
+    The domain's models stay in the catalogue, and so does what others learned from them. The name
+    cannot be given again, because the device's certificate carries it.
     """
     from graft_server.deployment.enrolment import revoke_devices
 
@@ -104,25 +111,96 @@ def revoke(
 
 
 def renew(
-    out: Annotated[Path, typer.Argument(help="The deployment's folder, with its authority.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the deployment, with its authority.")],
     domains: Annotated[
-        list[str] | None, typer.Argument(help="Whose certificates; none: the server's.")
+        list[str] | None, typer.Argument(help="Domains of the devices. Default: the server.")
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Give the server, or devices, new TLS certificates; the old ones hold until they expire.
+    """Issue new TLS certificates for the server or for devices; old ones stay valid until expiry.
 
-    Carry a device's tls.pem and tls.key to its machine; who they are for reads them when it starts.
+    Copy a device's tls.pem and tls.key to its machine; they are read when the device starts.
     """
     from graft_server.deployment.enrolment import renew_certificates
 
     print_facts({"renewed": [*map(str, renew_certificates(out, domains or ()))]}, output)
 
 
-def _show(run: str, server: Path, devices: list[Path], output: Format) -> None:
+def sample(
+    out: Annotated[Path, typer.Argument(help="Folder to write: OUT/<domain>/ for each domain.")],
+    domains: Annotated[int, typer.Option(min=2, help="Number of domains.")] = 5,
+    windows: Annotated[int, typer.Option(min=20, help="Windows of each domain.")] = 160,
+    seed: Annotated[int, typer.Option(help="Seed of the data.")] = 0,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Write sample data for a trial deployment: the embedded IMU world, a domain folder each.
+
+    The domains are those of graft simulate with the same seed. Existing folders are kept.
+    """
+    from graft.data.dataset_table import write_dataset
+    from graft.data.folder import write_domain
+    from graft.data.synthetic.imu import CHANNELS, RATE_HZ, ImuWorld
+
+    world = ImuWorld(domains, windows, seed)
+    for domain_id in world.domain_ids:
+        folder = out / domain_id
+        if not (folder / "dataset.toml").exists():
+            write_domain(folder, world.load(domain_id))
+            write_dataset(  # last: with it the folder is complete
+                folder,
+                world.task,
+                channels=list(CHANNELS),
+                rate_hz=RATE_HZ,
+                licence="made from a seed",
+            )
     if output is Format.JSON:
-        print(json.dumps({"run": run, "server": str(server), "devices": [*map(str, devices)]}))
+        print_json({"folder": str(out), "domains": list(world.domain_ids)})
+    else:
+        print("\n".join(f"{domain_id}  {out / domain_id}" for domain_id in world.domain_ids))
+
+
+def units(
+    folder: Annotated[Path, typer.Argument(help="Folder to write, e.g. /etc/systemd/system.")],
+    state: Annotated[
+        Path, typer.Option(help="Folder with server/, devices/<domain>/ and data/<domain>/.")
+    ] = Path("/var/lib/graft"),
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Write systemd units that run as the user graft, restart, and write only to their folder.
+
+    They start the graft command that wrote them. Afterwards run: systemctl daemon-reload.
+    """
+    texts = unit_files(Path(sys.executable).with_name("graft"), state)
+    for name, text in texts.items():
+        replace_file(folder / name, text.encode())
+    written = [str(folder / name) for name in texts]
+    if output is Format.JSON:
+        print_json({"units": written})
+    else:
+        print("\n".join(written))
+
+
+def unit_files(graft: Path, state: Path) -> dict[str, str]:
+    """The text of each unit by file name, for a ``graft`` command and a folder of state."""
+    found = resources.files("graft.cli.deploy") / "systemd"
+    values = {
+        "@HARDENING@": (found / "hardening.conf").read_text("utf-8").rstrip(),
+        "@GRAFT@": str(graft.absolute()),
+        "@STATE@": str(state.absolute()),
+    }
+    texts = {}
+    for name in _SERVICES:
+        text = (found / name).read_text("utf-8")
+        for key, value in values.items():
+            text = text.replace(key, value)
+        texts[name] = text
+    return texts
+
+
+def _show(run: str, server: Path, devices: Sequence[Path], output: Format) -> None:
+    if output is Format.JSON:
+        print_json({"run": run, "server": str(server), "devices": [*map(str, devices)]})
         return
     print(f"server  {server}  (stays on the server's machine; keep ../ca offline)")
     for folder in devices:
-        print(f"device  {folder}  (carry it to the device's machine)")
+        print(f"device  {folder}  (copy it to the device's machine)")

@@ -1,22 +1,26 @@
-"""``graft deploy status``: what a deployment has and does, from the server's machine."""
+"""The state of a deployment, seen from the server's machine: services, devices, traffic."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from graft.cli.shared import Format, FormatOption, console
+from graft.cli.shared import (
+    Format,
+    FormatOption,
+    ServerOption,
+    announce,
+    console,
+    print_json,
+    print_table,
+)
 
 
-def status(
-    server: Annotated[Path, typer.Option(help="The server's folder.")] = Path("server"),
-    output: FormatOption = Format.TABLE,
-) -> None:
-    """Show whether the server answers, which devices are online, and what the rounds gave.
+def status(server: ServerOption = Path("server"), output: FormatOption = Format.TABLE) -> None:
+    """Show whether the server responds, which devices are online, and the state of the rounds.
 
-    Exit code 1 where the SuperLink or the depot does not answer.
+    Exit code 1 where the SuperLink or the depot does not respond.
     """
     from graft_server.deployment.enrolment import enrolled
     from graft_server.flower.deployed_app import run_folder
@@ -27,21 +31,18 @@ def status(
     from graft.errors import GraftError
 
     server = server.absolute()
-    settings = read_server(server)
-    folder = run_folder(server)
-    state = folder.read_state()
+    state = run_folder(server).read_state()
     rounds = read_rounds(server)
     owners = {card.domain_id for card in state.catalogue}
     arrived = {domain: index for index, domains in enumerate(rounds) for domain in domains}
+    online: dict[str, str] | None = None
     try:
         online = open_superlink(server).nodes()
-        responses = True
     except GraftError as error:
-        console.print(str(error), markup=False, highlight=False)
-        online, responses = {}, False
+        announce(str(error))
     facts: dict[str, Any] = {
-        "run": settings.run,
-        "superlink": responses,
+        "run": read_server(server).run,
+        "superlink": online is not None,
         "depot": _depot_serves(server),
         "rounds": len(rounds),
         "finished": state.round_index,
@@ -49,7 +50,7 @@ def status(
         "devices": [
             {
                 "domain": domain,
-                "node": online.get(domain, "unknown"),
+                "node": (online or {}).get(domain, "unknown"),
                 "round": arrived.get(domain),
                 "model": domain in owners,
             }
@@ -57,7 +58,7 @@ def status(
         ],
     }
     if output is Format.JSON:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
     else:
         _show(facts)
     if not (facts["superlink"] and facts["depot"]):
@@ -68,19 +69,56 @@ def health(
     folder: Annotated[Path, typer.Argument(help="The server's folder.")],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Ask the depot's health service, as a container's health check does.
+    """Ask the depot's health service, as the health check of a container does.
 
-    Exit code 1 where it does not answer that it serves.
+    Exit code 1 unless the depot states that it is serving.
     """
     serves = _depot_serves(folder.absolute())
-    told = "answers" if serves else "does not answer"
-    print(json.dumps({"depot": serves}) if output is Format.JSON else f"depot      {told}")
+    if output is Format.JSON:
+        print_json({"depot": serves})
+    else:
+        print(f"{'depot':10} {_answer(serves)}")
     if not serves:
         raise typer.Exit(1)
 
 
+def traffic(
+    server: ServerOption = Path("server"),
+    counted: Annotated[
+        Path | None, typer.Option(help="An independent count of the links, as lines of a meter.")
+    ] = None,
+    simulated: Annotated[
+        Path | None, typer.Option(help="Run folder of a simulation of the same run, to compare.")
+    ] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Show the traffic of each stage: the ledger's payload beside the metered wire bytes."""
+    from graft_server.deployment.enrolment import reported_bytes
+    from graft_server.flower.deployed_app import run_folder
+
+    from graft.core.ledger import read_ledger
+    from graft.report import read_stages, reconcile, traffic_dicts, traffic_rich
+    from graft.wire.traffic_log import read_traffic_log
+
+    server = server.absolute()
+    state = server / "state"
+    meters = (state / f"{name}-meter.jsonl" for name in ("flower", "depot"))
+    rows = reconcile(
+        read_stages(state / "stages.jsonl"),
+        read_ledger(run_folder(server).path / "ledger.parquet"),
+        [line for meter in meters for line in read_traffic_log(meter)],
+        None if counted is None else read_traffic_log(counted),
+        None if simulated is None else read_ledger(simulated / "ledger.parquet"),
+        app_bytes=reported_bytes(server),
+    )
+    if output is Format.JSON:
+        print_json(traffic_dicts(rows))
+    else:
+        print_table(traffic_rich(rows))
+
+
 def _depot_serves(server: Path) -> bool:
-    """Whether the depot's health service says so."""
+    """Whether the depot's health service answers that it is serving."""
     import grpc
     from graft_client.depot_client import open_deployed_channel
     from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -92,18 +130,20 @@ def _depot_serves(server: Path) -> bool:
     with open_deployed_channel(address, server, insecure=settings.insecure) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            told = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            response = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
         except grpc.RpcError:
             return False
-        return bool(told.status == health_pb2.HealthCheckResponse.SERVING)
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _answer(serves: bool) -> str:
+    return "answers" if serves else "does not answer"
 
 
 def _show(facts: dict[str, Any]) -> None:
     for key in ("run", "superlink", "depot", "rounds", "finished", "models"):
         value = facts[key]
-        if isinstance(value, bool):
-            value = "answers" if value else "does not answer"
-        print(f"{key:10} {value}")
+        print(f"{key:10} {_answer(value) if isinstance(value, bool) else value}")
     table = Table("Device", "Node", "Round", "Model")
     for device in facts["devices"]:
         round_index = "" if device["round"] is None else str(device["round"])

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import psutil
 
-from graft.cli.deploy.processes import Kept, until_stopped
+from graft.cli.deploy.processes import SupervisedProcess, until_stopped
 
 
-def kept(folder: Path, program: str, news: list[str]) -> Kept:
-    return Kept(
+def kept(folder: Path, program: str, news: list[str]) -> SupervisedProcess:
+    return SupervisedProcess(
         name="child",
         command=[sys.executable, "-c", program],
         environment=os.environ,
         log_file=folder / "logs" / "child.log",
-        news=news.append,
+        announce=news.append,
     )
 
 
@@ -33,15 +33,15 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_what_is_killed_is_started_again_after_a_growing_wait(tmp_path: Path) -> None:
     news: list[str] = []
     child = kept(tmp_path, "import time; print('up', flush=True); time.sleep(600)", news)
-    child.look()
+    child.keep_running()
     first = child.process
     assert first is not None
     first.kill()
     first.wait()
     died_s = time.monotonic()
-    child.look()
+    child.keep_running()
     assert child.process is None  # not at once: something that cannot run must not spin
-    wait_for(lambda: child.look() or child.process is not None)
+    wait_for(lambda: child.keep_running() or child.process is not None)
     assert 1.5 < time.monotonic() - died_s < 6
     child.end()
     assert child.process is None
@@ -55,7 +55,7 @@ def test_what_is_killed_is_started_again_after_a_growing_wait(tmp_path: Path) ->
 
 def test_what_it_says_is_kept(tmp_path: Path) -> None:
     child = kept(tmp_path, "print('what went wrong')", [])
-    child.look()
+    child.keep_running()
     assert child.process is not None
     child.process.wait()
     assert (tmp_path / "logs" / "child.log").read_text() == "what went wrong\n"
@@ -66,7 +66,7 @@ def test_one_that_ignores_the_request_to_end_is_killed(tmp_path: Path, monkeypat
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
     )
     child = kept(tmp_path, f"{program}; time.sleep(600)", [])
-    child.look()
+    child.keep_running()
     wait_for(lambda: (tmp_path / "logs" / "child.log").read_text() != "")
     process = child.process
     monkeypatch.setattr("graft.cli.deploy.processes._END_LIMIT_S", 0.2)  # type: ignore[attr-defined]
@@ -79,10 +79,10 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     program = f"""
 import os, time
 from pathlib import Path
-from graft.cli.deploy.processes import Kept
-child = Kept(name="child", command=["sleep", "600"], environment=os.environ,
-             log_file=Path({str(tmp_path / "log")!r}), news=lambda told: None)
-child.look()
+from graft.cli.deploy.processes import SupervisedProcess
+child = SupervisedProcess(name="child", command=["sleep", "600"], environment=os.environ,
+             log_file=Path({str(tmp_path / "log")!r}), announce=lambda news: None)
+child.keep_running()
 print(child.process.pid, flush=True)
 time.sleep(600)
 """
@@ -108,15 +108,15 @@ def test_what_has_lost_the_child_that_it_needs_is_started_again(tmp_path: Path) 
     news: list[str] = []
     child = kept(tmp_path, program, news)
     child.helper = "sleep 601"
-    wait_for(lambda: child.look() or child.child is not None)
+    wait_for(lambda: child.keep_running() or child.child is not None)
     first, helper = child.process, child.child
     assert first is not None
     assert helper is not None
     helper.kill()
-    wait_for(lambda: child.look() or child.process not in (None, first))
+    wait_for(lambda: child.keep_running() or child.process not in (None, first))
     assert "child has lost its sleep 601" in news
     assert first.poll() is not None
-    wait_for(lambda: child.look() or child.child is not None)
+    wait_for(lambda: child.keep_running() or child.child is not None)
     assert child.child is not None
     helper = child.child
     child.end()

@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from graft.cli.deploy.units import unit_files
+from graft.cli.deploy.setup import unit_files
 from graft.cli.main import app
 
 STATE = Path("/var/lib/graft")

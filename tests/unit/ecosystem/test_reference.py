@@ -42,7 +42,7 @@ def test_every_error_has_its_section_in_the_order_of_the_tree() -> None:
 def test_an_error_line_ends_with_its_section(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail() -> None:
+    def fail(**options: object) -> None:
         raise PolicyError("epsilon: got 1 spent, wanted 1 more")
 
     monkeypatch.setattr(cli, "app", fail)

@@ -33,11 +33,11 @@ def modules():
 def test_phases_lie_between_the_news(modules):
     _, graft_side, _ = modules
     news = [
-        (2.0, "round 0 join: 21 asked"),
-        (5.0, "round 0 profile: 20 asked"),
-        (6.0, "round 0 report: 20 asked"),
-        (16.0, "round 1 profile: 1 asked"),
-        (17.0, "round 1 report: 1 asked"),
+        (2.0, "round 0 join: 21 requests"),
+        (5.0, "round 0 profile: 20 requests"),
+        (6.0, "round 0 report: 20 requests"),
+        (16.0, "round 1 profile: 1 request"),
+        (17.0, "round 1 report: 1 request"),
         (17.5, "hash 0123"),
     ]
     phases = graft_side.read_phases(news, whole_s=18.0)
@@ -52,7 +52,7 @@ def test_a_missing_phase_is_named(modules):
     _, graft_side, _ = modules
     with pytest.raises(RunError, match="report"):
         graft_side.read_phases(
-            [(1.0, "round 0 join: 2 asked"), (2.0, "round 0 profile: 2 asked")], 3
+            [(1.0, "round 0 join: 2 requests"), (2.0, "round 0 profile: 2 requests")], 3
         )
 
 

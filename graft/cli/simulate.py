@@ -1,0 +1,217 @@
+"""``graft simulate``: a whole run on this machine or on a Ray cluster."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from graft.cli.report import show_run
+from graft.cli.shared import (
+    ConfigOption,
+    DataOption,
+    Format,
+    FormatOption,
+    SettingOption,
+    TrackOption,
+    announce,
+    console,
+    read_settings,
+)
+from graft.cli.watch import open_watcher
+from graft.core.config import ExpansionConfig, configure, read_config
+from graft.core.files import AnyPath, open_path
+from graft.errors import GraftError
+
+if TYPE_CHECKING:
+    from graft_server.observability.progress import RoundProgress
+    from graft_server.round_loop import OnProgress
+
+    from graft.data.domain import World
+
+
+def simulate(
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Run folder. Default: runs/<date and time>. The block engine also takes a URL of "
+            "any file system that fsspec knows, e.g. s3://bucket/run."
+        ),
+    ] = None,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+    domains: Annotated[
+        int | None,
+        typer.Option(help="Number of domains of an embedded world, or the most of a folder."),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="Number of rounds of target domains, after round 0.")
+    ] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="Labelled fraction of a target domain.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Method whose models join the catalogue.")
+    ] = None,
+    setting: SettingOption = None,
+    engine: Annotated[
+        Literal["flower", "block"],
+        typer.Option(
+            help="flower: each domain is a node of Flower's simulation and messages travel as in a "
+            "deployment. block: many domains per task, models trained side by side, for scale. "
+            "A resumed run keeps its engine."
+        ),
+    ] = "flower",
+    workers: Annotated[
+        int, typer.Option(help="Number of Ray workers; does not change the result.")
+    ] = 2,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join (block engine), e.g. host:6379.")
+    ] = None,
+    accelerator: Annotated[
+        str, typer.Option(help="Torch device of the block engine, e.g. cuda.")
+    ] = "cpu",
+    stacked: Annotated[
+        bool, typer.Option(help="Block engine: train models of one architecture side by side.")
+    ] = True,
+    track: TrackOption = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Folder of an interrupted run to continue.")
+    ] = None,
+    join_timeout_s: Annotated[
+        float, typer.Option(help="Flower engine: longest wait for all nodes, in seconds.")
+    ] = 120.0,
+    stall_timeout_s: Annotated[
+        float, typer.Option(help="Flower engine: longest wait without a response, in seconds.")
+    ] = 900.0,
+    metrics_port: Annotated[
+        int, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1; 0: none.")
+    ] = 0,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Train initial domains, then serve target domains round by round.
+
+    Exit code 0 only if every method finished on every domain.
+    """
+    if resume is None:
+        config = configure(
+            read_config(config_file) if config_file else ExpansionConfig(),
+            read_settings(setting),
+            data=data,
+            domains=domains,
+            rounds=rounds,
+            gamma=gamma,
+            seed=seed,
+            method=method,
+        )
+    # Flower, Ray and torch take seconds to import; what comes before needs none of them.
+    from graft_server.run_folder import RunFolder
+    from graft_simulation.engines import Engine, EngineSettings
+
+    from graft.api import complete_run
+
+    engine_settings = EngineSettings(
+        engine=Engine(engine),
+        accelerator=accelerator,
+        stacked=stacked,
+        workers=workers,
+        ray_address=ray_address,
+        join_timeout_s=join_timeout_s,
+        stall_timeout_s=stall_timeout_s,
+    )
+    if resume is None:
+        folder = RunFolder(open_path(out or f"runs/{datetime.now():%Y%m%d-%H%M%S}"))
+    else:
+        folder = RunFolder(open_path(resume))
+        config = folder.resume()
+        engine_settings = engine_settings.as_recorded(folder.read_engine())
+
+    is_begun = False
+
+    def show_begin(world: "World") -> None:
+        nonlocal is_begun
+        is_begun = True
+        announce(
+            f"{world.task.name}: {len(world.domain_ids)} domains, {config.rounds} rounds, "
+            f"methods {', '.join(config.methods)}; run folder {folder.path}"
+        )
+
+    failure: GraftError | None = None
+    with _round_progress(config.rounds) as progress, _served_metrics(folder.path, metrics_port):
+        try:
+            digest = complete_run(
+                folder,
+                config,
+                engine_settings,
+                is_new=resume is None,
+                track=track or (),
+                on_progress=progress,
+                begun=show_begin,
+            )
+        except GraftError as error:
+            if not is_begun:
+                raise
+            failure = error
+        except KeyboardInterrupt:
+            if is_begun:
+                announce(f"continue with: graft simulate --resume {folder.path}")
+            raise
+    if folder.is_written:
+        show_run(folder.path, output)
+    if failure is not None:
+        raise failure
+    console.print(f"hash {digest}", highlight=False)
+
+
+@contextmanager
+def _served_metrics(folder: AnyPath, port: int) -> Iterator[None]:
+    if port == 0:
+        yield
+        return
+    from graft_server.observability.deployment_metrics import serve_metrics
+    from graft_server.observability.run_metrics import RunMetrics
+    from prometheus_client import CollectorRegistry
+
+    registry = CollectorRegistry()
+    registry.register(RunMetrics(open_watcher(folder)))
+    with serve_metrics("127.0.0.1", port, registry, announce):
+        yield
+
+
+@contextmanager
+def _round_progress(rounds: int) -> "Iterator[OnProgress]":
+    """A line for the running phase: round, phase, responses, payload bytes so far."""
+    from graft.report.formatting import bytes_text, count_text
+
+    columns = (
+        TextColumn("round {task.fields[round]}/" + str(rounds)),
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[traffic]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("start", total=None, round=0, traffic="")
+        latest = ""
+
+        def show(now: "RoundProgress") -> None:
+            nonlocal latest
+            if (name := f"round {now.round_index} {now.phase}") != latest:
+                latest = name
+                bars.reset(bar)
+                if not console.is_terminal:
+                    announce(f"{name}: {count_text(now.wanted, 'request')}")
+            bars.update(
+                bar,
+                description=now.phase,
+                completed=now.done,
+                total=now.wanted,
+                round=now.round_index,
+                traffic=bytes_text(now.payload_bytes),
+            )
+
+        yield show
