@@ -14,7 +14,7 @@ from graft.core.ports import Edge, ModelStore
 from graft.core.records import LedgerEntry, Request, Response
 from graft.data.domain import World
 from graft.errors import ModelMissingError, TransportError
-from graft.models.zoo import parameter_shapes
+from graft.models import parameter_shapes
 from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy
 from graft.rounds import Device
 from graft.wire.payload.encoding import Shapes, decode_payload, model_id

@@ -32,7 +32,7 @@ from graft.core.records import FloatArray, IntArray, Task
 from graft.core.seeding import stream
 from graft.data.domain import World
 from graft.methods.hmkd import PUBLISHED_TRAINING, Learner, MutualConfig, learn_mutually
-from graft.models.zoo import Network, build_network
+from graft.models import Network, build_network
 from graft.training import minimise, parameter_group, predict_in_batches
 
 HERE = Path(__file__).resolve().parent

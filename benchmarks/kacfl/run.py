@@ -39,7 +39,7 @@ from graft.methods.kacfl import (
     teach_common_features,
     teach_soft_targets,
 )
-from graft.models.zoo import build_network
+from graft.models import build_network
 from graft.training import Source, minimise, parameter_group, predict_in_batches
 
 HERE = Path(__file__).resolve().parent

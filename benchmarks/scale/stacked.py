@@ -17,7 +17,7 @@ from summary import figure, write_summary
 
 from graft.core.config import TrainingConfig
 from graft.core.records import Task
-from graft.models.zoo import build_network
+from graft.models import build_network
 from graft.training import SupervisedJob, train_alone, train_supervised_many
 
 HERE = Path(__file__).resolve().parent

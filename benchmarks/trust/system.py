@@ -27,7 +27,7 @@ from graft.core.seeding import stream
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.data.synthetic.imu import ImuWorld
-from graft.models.zoo import Network, network_from
+from graft.models import Network, network_from
 from graft.rounds import expand_system, train_initial_domains
 from graft.training import predict_in_batches
 from graft.wire.payload.encoding import decode_payload

@@ -20,7 +20,7 @@ from graft.data.domain import World
 from graft.data.worlds import open_world
 from graft.devices.classes import equip_domain
 from graft.errors import ConfigError
-from graft.models.zoo import parameter_shapes
+from graft.models import parameter_shapes
 from graft.privacy.gaussian import SitePolicy
 from graft.rounds import Device, configured_policy
 from graft.wire.messages.card_signature import verify_card

@@ -10,7 +10,7 @@ from graft.core.records import ModelCard, Task
 from graft.core.seeding import stream
 from graft.devices.tables import draw_class, read_classes, require_range
 from graft.errors import ArchitectureError
-from graft.models.zoo import network_cost, offered_architectures
+from graft.models import network_cost, offered_architectures
 
 # The rest of a device's memory is for its data, its sources and its runtime.
 TRAINING_SHARE = 0.5

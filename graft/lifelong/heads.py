@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.errors import ArchitectureError, ConfigError
-from graft.models.zoo import Network
+from graft.models import Network
 
 OutputKind = Literal["classes", "amount", "direction"]
 IGNORED = -1

@@ -39,7 +39,7 @@ from graft.methods.blocks.weight_cap import cap_teachers
 from graft.methods.cost import graft_cost
 from graft.methods.hat.dictionary import sharpened
 from graft.methods.hat.mixer import stack_features, stack_heads
-from graft.models.zoo import Network
+from graft.models import Network
 from graft.training import (
     Source,
     TrainedModel,

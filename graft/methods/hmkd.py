@@ -25,7 +25,7 @@ from graft.core.config import TrainingConfig
 from graft.methods.base import Method
 from graft.methods.blocks.targets import best_source, fresh_target
 from graft.methods.cost import mutual_cost
-from graft.models.zoo import Network
+from graft.models import Network
 from graft.training import TrainedModel, TrainingTask, minimise, parameter_group
 
 # Where a network is listened to: the end of each of its stages.

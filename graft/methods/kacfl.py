@@ -25,7 +25,7 @@ from graft.core.config import TrainingConfig
 from graft.methods.base import Method
 from graft.methods.blocks.targets import fresh_target, require_sources
 from graft.methods.cost import common_features_cost, soft_targets_cost
-from graft.models.zoo import Network
+from graft.models import Network
 from graft.training import (
     Source,
     TrainedModel,

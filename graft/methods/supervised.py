@@ -11,7 +11,7 @@ from graft.core.config import TrainingConfig
 from graft.core.records import BoolArray
 from graft.methods.base import Method
 from graft.methods.cost import supervised_cost
-from graft.models.zoo import Network
+from graft.models import Network
 from graft.training import (
     Prototypes,
     Source,

@@ -1,25 +1,49 @@
-"""Architectures of other packages, by the entry point group ``graft.architectures``.
+"""Architectures by name: those of this package, and those that other packages install.
 
 Only an architecture's name ever travels, so every machine of a run has the package installed.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal
 
-from torch import nn
+from graft.core.records import Task
+from graft.errors import ArchitectureError, ConfigError
+from graft.models.images import IMAGE_ENCODERS
+from graft.models.layers import Encoder
+from graft.models.windows import WINDOW_ENCODERS
 
-from graft.errors import ConfigError
-
-# A sample's shape -> the network that gives (B, F) features of (B, *shape), and F.
-Encoder = Callable[[tuple[int, ...]], tuple[nn.Module, int]]
+# Offered only where they are asked for: one ResNetLSTMaN costs as much as forty of the others,
+# and the dense student needs windows whose phase is not random. So are installed architectures:
+# what else is on a machine must not change which ones its domains draw.
+_ON_REQUEST = ("mlp-500", "resnetlstman")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Architecture:
-    """An encoder under a name. ``takes`` windows (K, T) or images (K, H, W)."""
+    """An encoder under a name, as the entry points of ``graft.architectures`` list them.
+
+    Parameters
+    ----------
+    name
+        What configurations, cards and payloads call it.
+    takes
+        ``"windows"`` for samples (K, T), ``"images"`` for samples (K, H, W).
+    encoder
+        From a sample's shape to the module that gives features (B, F), and F.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> flat = Architecture(
+    ...     name="flat", takes="windows",
+    ...     encoder=lambda shape: (nn.Flatten(), shape[0] * shape[1]),
+    ... )
+    >>> flat.encoder((6, 64))[1]
+    384
+    """
 
     name: str
     takes: Literal["windows", "images"]
@@ -40,3 +64,45 @@ def installed_architectures() -> tuple[Architecture, ...]:
                 )
             found[key] = architecture
     return tuple(found.values())
+
+
+def offered_architectures(task: Task, wanted: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Names of the architectures for a task.
+
+    Parameters
+    ----------
+    task
+        Its sample's shape decides between windows (K, T) and images (K, H, W).
+    wanted
+        The names asked for. None: this package's own without the very large ones.
+
+    Raises
+    ------
+    ArchitectureError
+        A wanted name has no architecture for this kind of input.
+    ConfigError
+        An installed architecture takes a name that is in use.
+    """
+    for name in wanted:
+        find_encoder(name, task)
+    return wanted or tuple(name for name in _own_encoders(task) if name not in _ON_REQUEST)
+
+
+def find_encoder(name: str, task: Task) -> Encoder:
+    """The encoder of an architecture; raises as ``offered_architectures`` does."""
+    own = _own_encoders(task)
+    takes = "windows" if own is WINDOW_ENCODERS else "images"
+    installed = {
+        each.name: each.encoder for each in installed_architectures() if each.takes == takes
+    }
+    taken = sorted(own.keys() & installed.keys())
+    if taken:
+        raise ConfigError(f"architecture {taken[0]!r}: got two, wanted one of each name")
+    known = {**own, **installed}
+    if name not in known:
+        raise ArchitectureError(f"architecture: got {name!r}, wanted one of {list(known)}")
+    return known[name]
+
+
+def _own_encoders(task: Task) -> Mapping[str, Encoder]:
+    return WINDOW_ENCODERS if len(task.sample_shape) == 2 else IMAGE_ENCODERS

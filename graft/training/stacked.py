@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.config import TrainingConfig
-from graft.models.zoo import Network
+from graft.models import Network
 from graft.training.compiled.build import load_kernels
 from graft.training.compiled.plan import KernelPlan, compiled_features, kernel_plan, train_compiled
 from graft.training.loop import batch_rows, count_steps, minimise, parameter_group

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.models.zoo import Network, _MeanPool, _Outline
+from graft.models import Network
+from graft.models.layers import MeanPool, Outline
 from graft.training.stages import ROWS_AT_ONCE, stages_of
 
 Stage = Callable[[Tensor], Tensor]
@@ -39,7 +40,7 @@ class StackedNetwork:
             tensor.requires_grad_()
         tensors = {**self.parameters, **self.statistics}
         first = stages[0][1]
-        self._rows = first if isinstance(first, nn.Flatten | _Outline) else None
+        self._rows = first if isinstance(first, nn.Flatten | Outline) else None
         learnt = stages if self._rows is None else stages[1:]
         self._stages = [_stacked(name, module, tensors) for name, module in learnt]
 
@@ -81,7 +82,7 @@ def _stacked(name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> Sta
         case nn.GRU():
             return lambda x: _mean_of_gru(x, own)
         case _:
-            assert isinstance(module, _MeanPool)
+            assert isinstance(module, MeanPool)
             return lambda x: x.flatten(3).mean(3)
 
 

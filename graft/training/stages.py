@@ -5,12 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from graft.models.zoo import Network, _Gru, _MeanPool, _Outline
+from graft.models import Network
+from graft.models.layers import MeanPool, Outline
+from graft.models.windows import Gru
 
-# GRU stands for the GRU and the mean over its steps, as `_Gru` has them.
+# GRU stands for the GRU and the mean over its steps, as `Gru` has them.
 STAGES = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.Flatten,
-    nn.GRU, _MeanPool, _Outline,
+    nn.GRU, MeanPool, Outline,
 )  # fmt: skip
 # Large temporaries are fresh memory each time, which costs more than the arithmetic on them.
 ROWS_AT_ONCE = 128
@@ -25,7 +27,7 @@ def stages_of(network: Network) -> list[tuple[str, nn.Module]] | None:
 
 
 def _leaves(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, nn.Sequential | _Gru):
+    if isinstance(module, nn.Sequential | Gru):
         for child_name, child in module.named_children():
             yield from _leaves(f"{name}.{child_name}", child)
     else:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graft.core.config import ExpansionConfig
 from graft.core.records import BoolArray, FloatArray, FusionDiagnostics, Task
-from graft.models.zoo import Network
+from graft.models import Network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

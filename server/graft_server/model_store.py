@@ -9,7 +9,7 @@ from graft.core.files import AnyPath, place_file, replace_file, working_file
 from graft.core.ports import ModelStore
 from graft.core.records import ModelCard, Task
 from graft.errors import ModelMissingError, PayloadChangedError, PayloadLimitError, TransportError
-from graft.models.zoo import parameter_shapes
+from graft.models import parameter_shapes
 from graft.wire.messages.checks import is_model_id
 from graft.wire.payload.encoding import Shapes, decode_payload, model_id, read_header
 from graft.wire.payload.parts import split_parameters

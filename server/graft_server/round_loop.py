@@ -12,7 +12,7 @@ from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.errors import ExpansionFailedError
 from graft.methods import find_method
-from graft.models.zoo import offered_architectures
+from graft.models import offered_architectures
 from graft.rounds import (
     Admission,
     Round,

@@ -8,7 +8,7 @@ from fakes import MemoryStore
 from graft_simulation.simulated_devices import ListedCache, StoreBackedCache
 
 from graft.core.records import Task
-from graft.models.zoo import build_network, parameter_shapes, parameters_of
+from graft.models import build_network, parameter_shapes, parameters_of
 from graft.wire.payload.encoding import encode_payload
 from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
 from graft.wire.transfer.link import Part

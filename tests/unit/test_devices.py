@@ -17,7 +17,7 @@ from graft.devices.classes import (
     fitting_architectures,
 )
 from graft.errors import ArchitectureError
-from graft.models.zoo import network_cost, offered_architectures
+from graft.models import network_cost, offered_architectures
 
 TASK = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
 DOMAINS = [f"user-{place:06d}" for place in range(1_000)]

@@ -8,9 +8,9 @@ from torch import nn
 
 from graft.core.records import Task
 from graft.errors import ArchitectureError, ConfigError
+from graft.models import build_network, network_cost, offered_architectures
 from graft.models import registry as installed
 from graft.models.registry import Architecture
-from graft.models.zoo import build_network, network_cost, offered_architectures
 
 WINDOWS = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
 IMAGES = Task(name="i", modality="image", sample_shape=(1, 16, 16), classes=tuple("abcd"))

@@ -24,7 +24,7 @@ def train(work: ComputeCost, start: Callable[[], None], stop: Callable[[], None]
 
     from graft.core.config import TrainingConfig
     from graft.core.records import Task
-    from graft.models.zoo import build_network
+    from graft.models import build_network
     from graft.training import SupervisedJob, train_supervised_many
 
     torch.set_num_threads(1)

@@ -52,7 +52,7 @@ def calibrate(
     from graft_simulation.clock.calibrate import calibrate as measure
 
     from graft.data.worlds import open_world
-    from graft.models.zoo import offered_architectures
+    from graft.models import offered_architectures
 
     config = read_configuration(config_file, setting, data=data)
     task = open_world(config.world, config.seed).task

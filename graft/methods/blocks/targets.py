@@ -9,7 +9,7 @@ from torch import Tensor
 
 from graft.core.records import BoolArray
 from graft.errors import TransportError
-from graft.models.zoo import Network, build_network
+from graft.models import Network, build_network
 from graft.training import (
     Source,
     TrainingTask,

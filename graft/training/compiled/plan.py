@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
-from graft.models.zoo import Network, _MeanPool, _Outline
+from graft.models import Network
+from graft.models.layers import MeanPool, Outline
 from graft.training.compiled.build import load_kernels
 from graft.training.stages import ROWS_AT_ONCE, stages_of
 
@@ -73,11 +74,11 @@ def kernel_plan(network: Network, sample_shape: tuple[int, ...], batch: int) -> 
     if stages is None:
         return None
     modules = [module for _, module in stages]
-    dense = isinstance(modules[0], nn.Flatten | _Outline)
+    dense = isinstance(modules[0], nn.Flatten | Outline)
     blocks = stages[1:-1] if dense else stages[:-1]
     gru = modules[-2] if isinstance(modules[-2], nn.GRU) else None
     if not dense:
-        if gru is None and not isinstance(modules[-2], _MeanPool):
+        if gru is None and not isinstance(modules[-2], MeanPool):
             return None
         blocks = blocks[:-1]
     triples = [blocks[i : i + 3] for i in range(0, len(blocks), 3)]

@@ -11,7 +11,7 @@ from graft.core.records import ModelCard, Parameters, Task
 from graft.core.results import ResultRow, read_results
 from graft.data.dataset_table import read_dataset
 from graft.errors import DataError, ModelMissingError, RunError
-from graft.models.zoo import Network, network_from, parameter_shapes
+from graft.models import Network, network_from, parameter_shapes
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.payload.encoding import decode_payload
 from graft_server.model_store import open_store

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from graft.core.files import replace_file
 from graft.core.records import BoolArray, FloatArray
 from graft.errors import PayloadChangedError, missing_extra
-from graft.models.zoo import Network
+from graft.models import Network
 from graft_server.export.finished import FinishedModel
 
 # What float32 arithmetic in another request may cost, of the largest logit.

@@ -18,7 +18,7 @@ from graft.core.ports import Clock, Progress
 from graft.core.records import Task
 from graft.devices.classes import DeviceClass, Pace
 from graft.methods.graft import train_heads
-from graft.models.zoo import build_network, network_cost
+from graft.models import build_network, network_cost
 from graft.training import minimise, parameter_group, predict_in_batches
 
 # Batches of a dozen labels alone, and of as many rows as a step ever has.

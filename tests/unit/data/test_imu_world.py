@@ -17,7 +17,7 @@ from graft.data.splits import split_rows
 from graft.data.synthetic.imu import CHANNELS, NUM_CLUSTERS, RATE_HZ, ImuWorld
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, DatasetFormatError
-from graft.models.zoo import Network, build_network
+from graft.models import Network, build_network
 from graft.privacy.profiling import profile_domain
 from graft.selection import profile_distances
 

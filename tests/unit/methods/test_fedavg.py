@@ -9,7 +9,7 @@ import pytest
 from graft.core.seeding import derive_seed
 from graft.methods import find_method
 from graft.methods.baselines import fit_finetuned_source, fit_label_only
-from graft.models.zoo import parameters_of
+from graft.models import parameters_of
 from graft.training import Source, TrainedModel, TrainingTask
 
 fit_fedavg, fit_fedavg_local = find_method("fedavg").fit, find_method("fedavg-local").fit

@@ -8,7 +8,7 @@ import torch
 
 from graft.methods.baselines import fit_label_only
 from graft.methods.fedproto import PrototypeSpace, fit_fedproto
-from graft.models.zoo import parameters_of
+from graft.models import parameters_of
 from graft.training import Prototypes, Source, TrainedModel, TrainingTask, features_in_batches
 
 MakeTask = Callable[..., TrainingTask]

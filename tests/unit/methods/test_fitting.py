@@ -19,7 +19,7 @@ from graft.methods.baselines import (
 )
 from graft.methods.blocks.diagnostics import mixture_spread, thinned_epochs
 from graft.methods.hat.method import fit_hat
-from graft.models.zoo import parameters_of
+from graft.models import parameters_of
 from graft.training import Source, TrainedModel, TrainingTask
 
 MakeTask = Callable[..., TrainingTask]

@@ -18,7 +18,7 @@ from graft.methods.graft import (
     grafted_start,
     train_heads,
 )
-from graft.models.zoo import network_from, parameters_of
+from graft.models import network_from, parameters_of
 from graft.training import (
     Source,
     TrainedModel,

@@ -26,15 +26,9 @@ from graft.methods.hmkd import (
     output_loss,
     tap_stages,
 )
-from graft.models.zoo import (
-    IMAGE_ENCODERS,
-    WINDOW_ENCODERS,
-    Network,
-    build_network,
-    network_cost,
-    offered_architectures,
-    parameters_of,
-)
+from graft.models import Network, build_network, network_cost, offered_architectures, parameters_of
+from graft.models.images import IMAGE_ENCODERS
+from graft.models.windows import WINDOW_ENCODERS
 from graft.training import Source, TrainedModel, TrainingTask
 
 # B samples, C classes, W width of the ensemble feature.

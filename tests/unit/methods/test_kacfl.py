@@ -23,7 +23,7 @@ from graft.methods.kacfl import (
     teach_common_features,
     teach_soft_targets,
 )
-from graft.models.zoo import Network, build_network, parameters_of
+from graft.models import Network, build_network, parameters_of
 from graft.training import Source, TrainedModel, TrainingTask
 
 # B samples, C classes, F features, H common features.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from graft.core.config import HatConfig
 from graft.core.records import Task
 from graft.methods.hat.mixer import Mixer, holdout_folds, mixer_loss, stack_features
-from graft.models.zoo import build_network
+from graft.models import build_network
 from graft.training import Source, masked_probabilities
 
 # R replicas, B samples, S sources, C classes, F features.

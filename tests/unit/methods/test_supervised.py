@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graft.methods import methods_by_name
-from graft.models.zoo import parameters_of
+from graft.models import parameters_of
 from graft.training import Source, TrainingTask
 
 MANY = sorted(name for name, method in methods_by_name().items() if method.fit_many is not None)

@@ -14,7 +14,7 @@ from graft.core.records import Task
 from graft.devices.classes import DeviceClass, Pace
 from graft.methods import find_method
 from graft.methods.cost import read_all
-from graft.models.zoo import build_network, network_cost
+from graft.models import build_network, network_cost
 from graft.training import Prototypes, Source, TrainedModel, TrainingTask, count_steps
 from graft.training.cost import ComputeCost, Reading, Training, WorkloadShape, compute_seconds
 

@@ -26,7 +26,7 @@ from graft.data.domain import DomainData
 from graft.data.splits import split_rows
 from graft.devices.classes import DeviceClass
 from graft.methods import INITIAL
-from graft.models.zoo import network_cost
+from graft.models import network_cost
 from graft.rounds import handle_request
 
 TARGET = ARRIVING[0][0]

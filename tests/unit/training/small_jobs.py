@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.core.records import Task
-from graft.models.zoo import Network, build_network
+from graft.models import Network, build_network
 from graft.training import SupervisedJob
 
 WINDOWS = Task(name="windows", modality="imu", sample_shape=(3, 40), classes=tuple("abcde"))

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from small_jobs import STACKABLE, WINDOWS, make_job, tensors
 
 from graft.core.records import Task
-from graft.models.zoo import build_network
+from graft.models import build_network
 from graft.training import features_of_parts, quick_features, stacked
 from graft.training.compiled.build import build_kernels, load_kernels
 from graft.training.compiled.plan import compiled_gradients, kernel_plan

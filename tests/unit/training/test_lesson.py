@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graft.core.config import ExpansionConfig
 from graft.core.records import Task
-from graft.models.zoo import build_network
+from graft.models import build_network
 from graft.training import (
     TrainingTask,
     features_in_batches,

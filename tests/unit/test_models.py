@@ -10,9 +10,7 @@ from torch import nn
 
 from graft.core.records import Task
 from graft.errors import ArchitectureError, PayloadLimitError
-from graft.models.zoo import (
-    IMAGE_ENCODERS,
-    WINDOW_ENCODERS,
+from graft.models import (
     build_network,
     network_cost,
     network_from,
@@ -20,6 +18,8 @@ from graft.models.zoo import (
     parameter_shapes,
     parameters_of,
 )
+from graft.models.images import IMAGE_ENCODERS
+from graft.models.windows import WINDOW_ENCODERS
 
 WINDOWS = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
 IMAGES = Task(name="i", modality="image", sample_shape=(1, 16, 16), classes=tuple("abcd"))
@@ -125,27 +125,100 @@ def test_the_very_large_one_is_offered_only_where_it_is_asked_for() -> None:
     assert offered_architectures(WINDOWS, ("resnetlstman",)) == ("resnetlstman",)
 
 
-# A multiply-add counts two. Windows of 6 x 64, 8 classes.
-FLOPS: Mapping[str, int] = {
+# Multiply-adds of each trained layer, of windows of 6 x 64 with 8 classes and of images of
+# 1 x 16 x 16 with 4; the first layer's come first, for its input wants no gradient.
+MULTIPLY_ADDS: Mapping[str, list[int]] = {
     # Kernel 5, stride 2: 6 -> 16 channels at 32 steps, 16 -> 32 at 16 steps; head 32 -> 8.
-    "cnn-small": 2 * (5 * 6 * 16 * 32 + 5 * 16 * 32 * 16 + 32 * 8),
+    "cnn-small": [5 * 6 * 16 * 32, 5 * 16 * 32 * 16, 32 * 8],
     # Mean and deviation of 6 channels in 16 pieces: 192 -> 128 -> 64; head 64 -> 8.
-    "mlp": 2 * (192 * 128 + 128 * 64 + 64 * 8),
-    # Kernel 5, stride 4: 6 -> 32 channels at 16 steps; three gates of 64 on 32 inputs and 64
-    # states at each of the 16; head 64 -> 8.
-    "gru": 2 * (5 * 6 * 32 * 16 + 3 * 64 * (32 + 64) * 16 + 64 * 8),
+    "mlp": [192 * 128, 128 * 64, 64 * 8],
+    "cnn-medium": [5 * 6 * 32 * 32, 5 * 32 * 64 * 16, 5 * 64 * 64 * 8, 64 * 8],
+    "cnn-large": [5 * 6 * 48 * 32, 5 * 48 * 96 * 16, 5 * 96 * 128 * 8, 128 * 8],
+    "mlp-500": [384 * 500, 500 * 500, 500 * 500, 500 * 8],
+    # Kernel 3 x 3: 1 -> 16 channels at 16 x 16, 16 -> 32 with stride 2 at 8 x 8; head 32 -> 4.
+    "image-cnn-small": [9 * 1 * 16 * 256, 9 * 16 * 32 * 64, 32 * 4],
+    "image-cnn-large": [9 * 1 * 32 * 256, 9 * 32 * 64 * 64, 9 * 64 * 64 * 64, 64 * 4],
 }
 
 
-@pytest.mark.parametrize("name", FLOPS)
-def test_flops_are_those_of_the_layers(name: str) -> None:
-    assert network_cost(name, WINDOWS).flops_per_sample == FLOPS[name]
+@pytest.mark.parametrize("name", MULTIPLY_ADDS)
+def test_flops_are_those_of_the_layers_forwards_and_backwards(name: str) -> None:
+    first, *rest = MULTIPLY_ADDS[name]
+    cost = network_cost(name, IMAGES if name.startswith("image") else WINDOWS)
+    assert cost.flops_per_sample == 2 * (first + sum(rest))
+    # Backwards as much again for the parameters, and for the input of all but the first layer.
+    assert cost.training_flops_per_sample == 2 * (2 * first + 3 * sum(rest))
 
 
-def test_image_flops_are_those_of_the_layers() -> None:
-    # Kernel 3 x 3: 1 -> 16 channels at 16 x 16, 16 -> 32 with stride 2 at 8 x 8; head 32 -> 4.
-    flops = 2 * (9 * 1 * 16 * 256 + 9 * 16 * 32 * 64 + 32 * 4)
-    assert network_cost("image-cnn-small", IMAGES).flops_per_sample == flops
+def test_flops_of_a_gru_are_those_of_its_gates_at_each_step() -> None:
+    # Kernel 5, stride 4: 6 -> 32 channels at 16 steps; three gates of 64 on 32 inputs and 64
+    # states at each of the 16; head 64 -> 8. The state before the first step wants no gradient.
+    stem, gates, head = 5 * 6 * 32 * 16, 3 * 64 * (32 + 64) * 16, 64 * 8
+    cost = network_cost("gru", WINDOWS)
+    assert cost.flops_per_sample == 2 * (stem + gates + head)
+    wanted = 2 * (2 * stem + 3 * (gates + head) - 3 * 64 * 64)
+    assert cost.training_flops_per_sample == wanted
+
+
+def test_flops_of_an_lstm_are_those_of_its_gates_at_each_step() -> None:
+    # Kernels 8, 5, 3 and a shortcut of 1, three times, at 64 steps.
+    blocks = [
+        64 * outputs * (8 * inputs + (5 + 3) * outputs + inputs)
+        for inputs, outputs in ((6, 128), (128, 256), (256, 256))
+    ]
+    # Four gates of 128 on 6 or 128 inputs and 128 states; the score of each step; head.
+    gates = [64 * 4 * 128 * (inputs + 128) for inputs in (6, 128)]
+    rest = 2 * 64 * 128 + (256 + 128) * 8
+    cost = network_cost("resnetlstman", WINDOWS)
+    assert cost.flops_per_sample == 2 * (sum(blocks) + sum(gates) + rest)
+    # oneDNN computes the gradient of the first LSTM's input too; a library without it does not.
+    spared = 64 * 128 * (8 * 6 + 6)
+    wanted = 2 * (3 * (sum(blocks) + sum(gates) + rest) - spared)
+    assert cost.training_flops_per_sample == pytest.approx(wanted, rel=0.01)
+
+
+class Attention(nn.Module):
+    """A transformer's layer over the steps of a window: 64 wide, 4 heads, 128 between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(6, 64)
+        self.layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps_BTF: torch.Tensor = self.layer(self.project(x.transpose(1, 2)))
+        return steps_BTF.mean(1)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_flops_of_attention_are_its_projections_and_its_products(
+    gradients: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"attention-{gradients}"  # costs are remembered by name
+    monkeypatch.setitem(WINDOW_ENCODERS, name, lambda shape: (Attention(), 64))  # type: ignore[arg-type]
+    with torch.set_grad_enabled(gradients):
+        cost = network_cost(name, WINDOWS)
+    # 64 steps: 6 -> 64; query, key, value and output; two dense layers; the two products of
+    # every step with every other; head.
+    layers = 64 * (6 * 64 + 4 * 64 * 64 + 2 * 64 * 128) + 64 * 8
+    products = 2 * 64 * 64 * 64
+    assert cost.flops_per_sample == 2 * (layers + products)
+    # Fused attention computes the first product again: five backwards for two forwards.
+    assert cost.training_flops_per_sample == 2 * (3 * layers - 64 * 6 * 64 + 7 * products // 2)
+
+
+def test_flops_of_a_grouped_convolution_are_those_of_its_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def separable(shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+        depthwise = nn.Conv1d(6, 6, 5, stride=2, padding=2, groups=6, bias=False)
+        return nn.Sequential(depthwise, nn.Conv1d(6, 24, 1, bias=False), nn.Flatten()), 24 * 32
+
+    monkeypatch.setitem(WINDOW_ENCODERS, "separable-for-this-test", separable)  # type: ignore[arg-type]
+    cost = network_cost("separable-for-this-test", WINDOWS)
+    depthwise, rest = 6 * 5 * 32, 6 * 24 * 32 + 24 * 32 * 8
+    assert cost.flops_per_sample == 2 * (depthwise + rest)
+    assert cost.training_flops_per_sample == 2 * (2 * depthwise + 3 * rest)
 
 
 def test_parameters_and_bytes_are_those_of_the_layers() -> None:
