@@ -1,15 +1,14 @@
-"""The evidence matrix: which cells there are, what computes one, and the run over all of them.
+"""The benchmark matrix: its rows, the jobs that compute them, and the report made of them.
 
-Method x data set x gamma x N_p x seed; only cells without a row are computed.
+Method x data set x gamma x N_p x seed; only missing rows are computed.
 """
 
-from graft.bench.matrix import ROWS, MatrixProgress, MatrixSettings, compute_matrix
+from graft.bench.matrix import ROWS, MatrixSettings, compute_matrix
 from graft.bench.plan import MatrixPlan, default_methods, name_world
 
 __all__ = [
     "ROWS",
     "MatrixPlan",
-    "MatrixProgress",
     "MatrixSettings",
     "compute_matrix",
     "default_methods",

@@ -1,4 +1,4 @@
-"""Figures of the evidence matrix: accuracy and paired gains, gamma, N_p, ablations.
+"""Figures of the benchmark matrix: accuracy and paired gains, gamma, N_p, ablations.
 
 Every function gives a standalone SVG, the same text for the same figures.
 """
@@ -42,7 +42,7 @@ def accuracy_with_gains(summaries: Sequence[MatrixSummary], main: str) -> str:
     """Each method's accuracy, and beside it how far the main method is ahead of it, paired.
 
     Both with 95 % intervals, the most accurate method on top. The intervals on the right are
-    the ones that tell methods apart: differences between persons are not in them.
+    the ones that separate methods: differences between persons are not in them.
     """
     shown = sorted(
         (item for item in summaries if item.accuracy_mean is not None),
@@ -52,11 +52,11 @@ def accuracy_with_gains(summaries: Sequence[MatrixSummary], main: str) -> str:
 
     def draw(figure: Figure) -> None:
         names = [_counted_name(item) for item in shown]
-        room = max((text_width_px(figure, name, bold=True) for name in names), default=0) + 18
-        half = (WIDE.width_px - room - 40) / 2
-        left = _row_axes(figure, left=room, right=half + 40, names=names, shown=shown, main=main)
+        name_px = max((text_width_px(figure, name, bold=True) for name in names), default=0) + 18
+        half = (WIDE.width_px - name_px - 40) / 2
+        left = _row_axes(figure, left=name_px, right=half + 40, names=names, shown=shown, main=main)
         right = _row_axes(
-            figure, left=room + half + 20, right=20, names=None, shown=shown, main=main
+            figure, left=name_px + half + 20, right=20, names=None, shown=shown, main=main
         )
         left.xaxis.set_major_formatter(FuncFormatter(lambda x, _: percent_text(x, digits=0)))
         right.xaxis.set_major_formatter(FuncFormatter(_points_tick))
@@ -139,8 +139,8 @@ def ablation_bars(summaries: Mapping[str, Sequence[MatrixSummary]], main: str) -
 
     def draw(figure: Figure) -> None:
         names = [display_name(method) for _, method, _ in ranked]
-        room = max(text_width_px(figure, name) for name in names) + 18
-        axes = axes_px(figure, left=room, right=20, top=8, bottom=46)
+        name_px = max(text_width_px(figure, name) for name in names) + 18
+        axes = axes_px(figure, left=name_px, right=20, top=8, bottom=46)
         _horizontal(axes, names)
         axes.xaxis.set_major_formatter(FuncFormatter(_points_tick))
         axes.set_xlabel(f"points against {display_name(main)}: mean over sets, and each set")
@@ -164,18 +164,18 @@ def _lines_svg(
 ) -> str:
     """A line a key of ``lines``, named at its right end, with 95 % intervals."""
     order = sorted(lines, key=lambda key: (-(lines[key][-1][1].accuracy_mean or 0.0), key))
-    places = [place for place, _ in ticks]
+    xs = [x for x, _ in ticks]
     height = max(360, 60 + 18 * len(order))
 
     def draw(figure: Figure) -> None:
-        room = max((text_width_px(figure, names[k], bold=True) for k in order), default=0)
-        axes = axes_px(figure, left=PERCENT_PX, right=room * 0.92 + 26, top=14, bottom=48)
+        name_px = max((text_width_px(figure, names[k], bold=True) for k in order), default=0)
+        axes = axes_px(figure, left=PERCENT_PX, right=name_px * 0.92 + 26, top=14, bottom=48)
         percent_axis(axes)
         axes.set_xlabel(x_label)
-        axes.set_xticks(places, [text for _, text in ticks])
+        axes.set_xticks(xs, [text for _, text in ticks])
         if not order:
             return
-        low, high = padded(places, 0.05)
+        low, high = padded(xs, 0.05)
         axes.set_xlim(low, high)
         for number, key in enumerate(order):
             marker = MARKERS[number % len(MARKERS)]
@@ -195,12 +195,12 @@ def _interval_line(
     marker: str,
 ) -> None:
     order = 5 if is_main else 3
-    axes.plot([place for place, _ in points], [item.accuracy_mean or 0.0 for _, item in points],
+    axes.plot([x for x, _ in points], [item.accuracy_mean or 0.0 for _, item in points],
               color=colour, linewidth=2.6 if is_main else 1.3, marker=marker,
               markersize=8 if is_main else 5, markeredgewidth=0, zorder=order)  # fmt: skip
-    for place, item in points:
+    for x, item in points:
         if is_main and item.accuracy_interval is not None:
-            axes.plot([place, place], item.accuracy_interval, color=colour, linewidth=2,
+            axes.plot([x, x], item.accuracy_interval, color=colour, linewidth=2,
                       zorder=order - 1)  # fmt: skip
 
 

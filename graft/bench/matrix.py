@@ -1,4 +1,4 @@
-"""The run over all cells that lack a row: worker processes, and one writer."""
+"""Computing the missing rows of a matrix: worker processes, and one writer."""
 
 import fcntl
 import logging
@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from graft_simulation.environment import caller_restored
 
 from graft.bench.jobs import failed_rows, run_job
 from graft.bench.plan import Expansion, InitialTraining, Job, MatrixPlan
 from graft.bench.rows import BenchmarkRow, read_benchmark_rows, write_benchmark_rows
+from graft.core.ports import Progress
 from graft.errors import RunError
 
 ROWS = "rows.parquet"
 _ALL = "all"
 _LOG = logging.getLogger("graft.bench.rows")
-# (what was finished last, rows there by now, rows wanted)
-MatrixProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,44 +34,61 @@ class MatrixSettings:
     """How a matrix is run; nothing here changes a row.
 
     ``redo``: methods whose rows are dropped and computed again; "all" for every row, and for
-    the initial domains in the plan's ``work`` folder.
+    the initial domains in the plan's ``work`` folder. ``progress`` gets the job that was finished
+    last, the rows there are and the rows wanted.
     """
 
     out: Path
     workers: int = 2
     redo: tuple[str, ...] = ()
-    progress: MatrixProgress = lambda *_: None
+    progress: Progress = lambda *_: None
 
 
 def compute_matrix(plan: MatrixPlan, settings: MatrixSettings) -> list[BenchmarkRow]:
-    """Compute every missing cell; returns all rows of ``out``, asked for now or earlier.
+    """Compute every missing row.
 
-    The rows are written whole after each finished job, so that a kill loses the jobs under
-    way. A failed cell is a row with its error, and computed again by the next call. Raises
-    RunError where rows of another configuration or other data would stand beside the new ones.
+    The table is written after each finished job, so that a kill loses the running jobs alone. A
+    failed target domain has a row with its error, and is tried again by the next call.
+
+    Parameters
+    ----------
+    plan : MatrixPlan
+        The rows that are wanted.
+    settings : MatrixSettings
+        Where and how they are computed.
+
+    Returns
+    -------
+    list of BenchmarkRow
+        All rows of ``settings.out``, wanted now or earlier, in the order of their keys.
+
+    Raises
+    ------
+    RunError
+        Where the folder has rows of another configuration or of other data.
     """
     path = settings.out / ROWS
     with _locked(settings.out), _locked(plan.work):
-        rows = _rows_to_keep(path, plan, settings.redo)
+        rows = _reusable_rows(path, plan, settings.redo)
         table = {row.key: row for row in rows}
-        cells = plan.cells()
+        keys = plan.row_keys()
 
         def done() -> int:
-            return sum(key in table and table[key].error is None for key in cells)
+            return sum(key in table and table[key].error is None for key in keys)
 
         shutil.rmtree(plan.scratch, ignore_errors=True)  # what a killed run left
         if _ALL in settings.redo:
             shutil.rmtree(plan.initial_domains, ignore_errors=True)
-        settings.progress("", done(), len(cells))
+        settings.progress("", done(), len(keys))
         for what, fresh in _computed(list(plan.expansions(rows)), settings.workers):
             table |= {row.key: row for row in fresh}
             if fresh:
                 write_benchmark_rows(table.values(), path)
-            settings.progress(what, done(), len(cells))
+            settings.progress(what, done(), len(keys))
     return sorted(table.values(), key=lambda row: row.key)
 
 
-def _rows_to_keep(path: Path, plan: MatrixPlan, redo: Sequence[str]) -> list[BenchmarkRow]:
+def _reusable_rows(path: Path, plan: MatrixPlan, redo: Sequence[str]) -> list[BenchmarkRow]:
     """The rows there are, without what is to be done again; raises RunError for foreign ones."""
     rows = read_benchmark_rows(path) if path.exists() else []
     if _ALL in redo:
@@ -94,17 +111,20 @@ def _rows_to_keep(path: Path, plan: MatrixPlan, redo: Sequence[str]) -> list[Ben
 def _computed(
     expansions: Sequence[Expansion], workers: int
 ) -> Iterator[tuple[str, list[BenchmarkRow]]]:
-    """What each job was and its rows, as they are finished; initial domains come without rows.
+    """Each finished job's title and rows, in the order they finish.
 
-    A job is handed out when a worker is free: target domains whose initial domains are there come
-    first.
+    A free worker gets target domains whose initial domains are trained first of all.
     """
     waiting: dict[InitialTraining, list[Expansion]] = {}
     for expansion in expansions:
         waiting.setdefault(expansion.initial_training, []).append(expansion)
     initial_trainings, ready = deque(waiting), deque[Expansion]()
     running: dict[Future[list[BenchmarkRow]], Job] = {}
-    with _open_pool(min(workers, len(expansions))) as pool:
+    # One thread a worker: the sums of a matrix product then have one order. Read at its start-up.
+    with (
+        caller_restored({"OMP_NUM_THREADS": "1"}),
+        _open_pool(min(workers, len(expansions))) as pool,
+    ):
         while running or ready or initial_trainings:
             while len(running) < max(1, workers) and (ready or initial_trainings):
                 job = ready.popleft() if ready else initial_trainings.popleft()
@@ -114,7 +134,7 @@ def _computed(
                 error = future.exception()
                 if isinstance(error, BrokenProcessPool):
                     raise RunError(
-                        "evidence: a worker process died, perhaps for lack of memory"
+                        "benchmark: a worker process died, perhaps for lack of memory"
                     ) from error
                 if error is not None:
                     _LOG.error("%s: failed", job.title, exc_info=error)
@@ -126,8 +146,8 @@ def _computed(
                 yield job.title, future.result()
 
 
-class _HereExecutor(Executor):
-    """Runs every job at once in this process: for tests, and for a debugger."""
+class _InlineExecutor(Executor):
+    """Runs every job in this process as it is submitted: for tests, and for a debugger."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future = Future[Any]()
@@ -140,9 +160,7 @@ class _HereExecutor(Executor):
 
 def _open_pool(workers: int) -> Executor:
     if workers < 1:
-        return _HereExecutor()
-    # One thread a worker: the sums of a matrix product then have one order. Read at start-up.
-    os.environ["OMP_NUM_THREADS"] = "1"
+        return _InlineExecutor()
     return ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
     )
@@ -150,12 +168,12 @@ def _open_pool(workers: int) -> Executor:
 
 def _start_worker() -> None:
     torch.set_num_threads(1)
-    logging.getLogger("flwr").setLevel(logging.WARNING)  # its strategy tells of every average
+    logging.getLogger("flwr").setLevel(logging.WARNING)  # its strategy logs every average
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
 def _leave_with_parent() -> None:
-    """A pool's worker that lost its parent would wait for work for ever."""
+    """End with the parent: a pool's worker would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -164,14 +182,14 @@ def _leave_with_parent() -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes ``folder`` meanwhile; raises RunError where somebody does."""
+    """Lock ``folder`` against other writers; raises RunError where there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"{folder}: another evidence run is writing here") from error
+            raise RunError(f"{folder}: another benchmark run is writing here") from error
         yield
     finally:
         os.close(handle)

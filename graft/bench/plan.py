@@ -1,4 +1,4 @@
-"""Which cells a matrix has, which of them lack a row, and what decides a row's numbers."""
+"""Which rows a matrix has, which of them are missing, and what decides a row's numbers."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from graft.bench.rows import BenchmarkRow, CellKey, is_ablation
+from graft.bench.rows import BenchmarkRow, RowKey, is_ablation
 from graft.core.config import ExpansionConfig, WorldConfig, config_to_dict, with_settings
 from graft.core.records import DOMAIN_ID
 from graft.data.splits import schedule_rounds
@@ -17,7 +17,7 @@ from graft.errors import ConfigError
 from graft.methods import INITIAL, find_method, methods_by_name
 from graft.methods.fedavg import FEDAVG_LOCAL
 
-# What stands beside the main method unless other methods are asked for.
+# What the main method is compared with unless other methods are asked for.
 COMPARISONS: Final = (
     "hat", "label-only", "all-labels", "best-source", "finetuned-any", "finetuned-same",
     "average-kd-selected", "average-kd-all", "soft-kd", "camkd", "aekd", "hmkd", "kacfl",
@@ -43,7 +43,7 @@ _TARGET_SETTINGS: Final = ("selection", "hat", "graft")
 
 
 def default_methods(main: str) -> tuple[str, ...]:
-    """The main method, what stands beside it, and its ablations: itself without a part.
+    """The main method, the methods it is compared with, and its ablations: itself without a part.
 
     A variant that differs in its catalogue alone is none, for target domains have no other here.
     """
@@ -92,10 +92,10 @@ class Expansion:
             f"{config.selection.num_sources} sources: {config.method}"
         )
 
-    def key(self, domain_id: str) -> CellKey:
-        """The key of one target domain's cell."""
+    def key(self, domain_id: str) -> RowKey:
+        """The key of one target domain's row."""
         config = self.config
-        return CellKey(
+        return RowKey(
             self.initial_training.data,
             config.seed,
             config.split.gamma,
@@ -160,19 +160,19 @@ class MatrixPlan:
         return self.work / "initial domains"
 
     def expansions(self, rows: Iterable[BenchmarkRow]) -> Iterator[Expansion]:
-        """The jobs for every cell without a finished row: seed by seed, so that few seeds of
+        """The jobs for every row that is missing or failed: seed by seed, so that few seeds of
         everything come before all seeds of a part."""
         finished = {row.key for row in rows if row.error is None}
-        for expansion in self._cells():
+        for expansion in self._expansions():
             missing = tuple(d for d in expansion.domain_ids if expansion.key(d) not in finished)
             if missing:
                 yield replace(expansion, domain_ids=missing)
 
-    def cells(self) -> set[CellKey]:
-        """The key of every cell that was asked for."""
-        return {e.key(domain_id) for e in self._cells() for domain_id in e.domain_ids}
+    def row_keys(self) -> set[RowKey]:
+        """The key of every row that is wanted."""
+        return {e.key(domain_id) for e in self._expansions() for domain_id in e.domain_ids}
 
-    def _cells(self) -> Iterator[Expansion]:
+    def _expansions(self) -> Iterator[Expansion]:
         for seed in self.seeds:
             for name, world in self.worlds.items():
                 config = replace(self.config, seed=seed, world=world, rounds=1)
@@ -186,7 +186,7 @@ class MatrixPlan:
                                 initial_training=self._initial_training(
                                     name, config, method, initial_domains
                                 ),
-                                config=_cell_config(config, gamma, num_sources, method),
+                                config=_row_config(config, gamma, num_sources, method),
                                 domain_ids=arriving[: self.targets],
                                 scratch=self.scratch,
                                 config_digest=self.config_digest(method),
@@ -208,7 +208,7 @@ class MatrixPlan:
         )
 
     def _sources_of(self, method: str) -> tuple[int, ...]:
-        """Values of N_p; a method that asks for no number of sources has one cell for all."""
+        """Values of N_p; a method that asks for no number of sources has one row for all."""
         configured = (self.config.selection.num_sources,)
         if find_method(method).sources_needed in ("none", "all", "same-architecture"):
             return configured
@@ -229,7 +229,7 @@ def name_world(text: str, config: WorldConfig) -> tuple[str, WorldConfig]:
     return text, replace(config, kind=text, path="", domains=domains)  # type: ignore[arg-type]
 
 
-def _cell_config(
+def _row_config(
     config: ExpansionConfig, gamma: float, num_sources: int, method: str
 ) -> ExpansionConfig:
     """The method alone in its system: every byte is its own, whatever else is compared."""
@@ -268,10 +268,10 @@ def _without(table: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
     copied = json.loads(json.dumps(table))
     for key in dotted:
         *parents, leaf = key.split(".")
-        place = copied
+        table = copied
         for parent in parents:
-            place = place[parent]
-        place.pop(leaf, None)
+            table = table[parent]
+        table.pop(leaf, None)
     result: dict[str, Any] = copied
     return result
 

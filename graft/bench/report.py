@@ -1,4 +1,4 @@
-"""The evidence matrix as a folder: tables as Markdown, figures as SVG, and summary.json.
+"""The benchmark matrix as a folder: tables as Markdown, figures as SVG, and summary.json.
 
 Everything here is a function of the rows alone, so it can be written again at any time.
 """
@@ -17,8 +17,7 @@ from graft.bench.figures import (
     accuracy_with_gains,
 )
 from graft.bench.figures_file import figure, write_summary
-from graft.bench.rank_figure import critical_difference_diagram
-from graft.bench.ranks import Ranking, rank_methods
+from graft.bench.ranks import Ranking, critical_difference_diagram, rank_methods
 from graft.bench.rows import BenchmarkRow, is_ablation
 from graft.bench.summary import (
     MatrixSummary,
@@ -66,34 +65,36 @@ class Matrix:
 
 def analyse_matrix(rows: Iterable[BenchmarkRow], *, main: str, num_sources: int) -> Matrix:
     """Every number that tables and figures show."""
-    kept = tuple(sorted(rows, key=lambda row: row.key))
+    ordered = tuple(sorted(rows, key=lambda row: row.key))
     sets: dict[float, list[str]] = defaultdict(list)
-    for row in kept:
+    for row in ordered:
         if row.num_sources == num_sources and row.data not in sets[row.gamma]:
             sets[row.gamma].append(row.data)
     summaries = {
         gamma: {
-            data: summarise_matrix(kept, data=data, gamma=gamma, main=main, num_sources=num_sources)
+            data: summarise_matrix(
+                ordered, data=data, gamma=gamma, main=main, num_sources=num_sources
+            )
             for data in names
         }
         for gamma, names in sorted(sets.items())
     }
-    swept = sorted({(row.data, row.gamma, row.num_sources) for row in kept})
+    swept = sorted({(row.data, row.gamma, row.num_sources) for row in ordered})
     return Matrix(
-        rows=kept,
+        rows=ordered,
         main=main,
         num_sources=num_sources,
         summaries=summaries,
         overviews={gamma: overviews(each, main) for gamma, each in summaries.items()},
         rankings={
-            gamma: rank_methods(kept, gamma=gamma, main=main, num_sources=num_sources)
+            gamma: rank_methods(ordered, gamma=gamma, main=main, num_sources=num_sources)
             for gamma in summaries
         },
         sweep=tuple(
             item
             for data, gamma, number in swept
             for item in summarise_matrix(
-                kept, data=data, gamma=gamma, main=main, num_sources=number
+                ordered, data=data, gamma=gamma, main=main, num_sources=number
             )
         ),
     )
@@ -137,7 +138,7 @@ def overview_grids(matrix: Matrix) -> list[Grid]:
 def overview_page(matrix: Matrix, drawn: Sequence[str]) -> str:
     """The page of all tables and figures, as Markdown."""
     main, focus = matrix.main, matrix.focus
-    lines = [f"# Accuracy of {display_name(main)} and what stands beside it", ""]
+    lines = [f"# Accuracy of {display_name(main)} and the methods it is compared with", ""]
     lines += [
         f"    {rows_command(matrix.rows)}",
         "",
@@ -148,15 +149,15 @@ def overview_page(matrix: Matrix, drawn: Sequence[str]) -> str:
     ]
     lines += [
         "Gap closed is the share of the way from label-only to all-labels, averaged over sets. "
-        "Mean ranks are over blocks of set, seed and target. A dash stands where a method lacks "
-        "target domains that others have.",
+        "Mean ranks are over blocks of set, seed and target domain. A dash marks a method that "
+        "lacks target domains that others have.",
         "",
     ]
     for grid, gamma in zip(overview_grids(matrix), matrix.overviews, strict=True):
         lines += [f"## Gamma {gamma:g}", "", grid.markdown(), _set_links(matrix, gamma), ""]
         ranking = matrix.rankings[gamma]
         if ranking is not None:
-            lines += [_ranking_words(ranking), "", _image(f"ranks-gamma{gamma:g}"), ""]
+            lines += [_ranking_text(ranking), "", _image(f"ranks-gamma{gamma:g}"), ""]
         ablated = ablation_grid(matrix.summaries[gamma], main, gamma)
         if ablated is not None:
             words = f"What {display_name(main)} changes by without a part, in points, paired:"
@@ -205,7 +206,7 @@ def summary_figures(matrix: Matrix) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     main, command = matrix.main, rows_command(matrix.rows)
 
-    def tell(
+    def add(
         name: str, value: float | None, unit: str, seeds: Iterable[int], target: str | None = None
     ) -> None:
         if value is not None:
@@ -217,26 +218,26 @@ def summary_figures(matrix: Matrix) -> dict[str, dict[str, Any]]:
             seeds = {r.seed for r in matrix.rows if (r.data, r.gamma) == (data, gamma)}
             for item in summaries:
                 label = f"{data}/gamma={gamma:g}/{item.method}"
-                tell(f"{label}/accuracy", item.accuracy_mean, "share", seeds)
+                add(f"{label}/accuracy", item.accuracy_mean, "share", seeds)
                 if item.method == main:
-                    tell(f"{label}/of_ship_all", item.ship_all_share, "share of bytes", seeds)
+                    add(f"{label}/of_ship_all", item.ship_all_share, "share of bytes", seeds)
                 if item.gain_mean is not None:
                     target = TARGETS.get((data, item.method), TARGETS.get(("", item.method)))
                     gain = 100 * item.gain_mean
-                    tell(f"{label}/{main}_gain", gain, "points", seeds, target)
+                    add(f"{label}/{main}_gain", gain, "points", seeds, target)
         for over in matrix.overviews[gamma]:
             label = f"all/gamma={gamma:g}/{over.method}"
-            tell(f"{label}/accuracy", over.accuracy_mean, "share, mean of sets", every_seed)
-            tell(f"{label}/gap_closed", over.gap_closed, "share", every_seed)
+            add(f"{label}/accuracy", over.accuracy_mean, "share, mean of sets", every_seed)
+            add(f"{label}/gap_closed", over.gap_closed, "share", every_seed)
         ranking = matrix.rankings[gamma]
         if ranking is not None:
             for method, rank in zip(ranking.methods, ranking.mean_ranks, strict=True):
-                tell(f"all/gamma={gamma:g}/{method}/mean_rank", rank, "rank", every_seed)
+                add(f"all/gamma={gamma:g}/{method}/mean_rank", rank, "rank", every_seed)
     return figures
 
 
 def rows_command(rows: Sequence[BenchmarkRow]) -> str:
-    """A command that computes these sets, gammas, seeds and target domains; folders stand open."""
+    """A command that computes these sets, gammas, seeds and target domains, without the folders."""
     sets = sorted({row.data for row in rows})
     pairs = {(row.data, row.seed, row.domain_id) for row in rows}
     targets = Counter((data, seed) for data, seed, _ in pairs)
@@ -265,7 +266,7 @@ def _domain_gains(matrix: Matrix, data: str, gamma: float) -> list[DomainGain]:
 
 
 def _extent_lines(matrix: Matrix) -> list[str]:
-    """How much each set's figures rest on."""
+    """The numbers of seeds, target domains and persons behind each set's figures."""
     lines = []
     for data in sorted({row.data for row in matrix.rows}):
         mine = [row for row in matrix.rows if row.data == data]
@@ -273,13 +274,13 @@ def _extent_lines(matrix: Matrix) -> list[str]:
         persons = len({row.person for row in mine})
         pairs = len({(row.seed, row.domain_id) for row in mine})
         lines.append(
-            f"- {data}: {count_text(seeds, 'seed')}, {count_text(pairs, 'target')} "
+            f"- {data}: {count_text(seeds, 'seed')}, {count_text(pairs, 'target domain')} "
             f"({count_text(persons, 'person')})"
         )
     return lines
 
 
-def _ranking_words(ranking: Ranking) -> str:
+def _ranking_text(ranking: Ranking) -> str:
     words = (
         f"Friedman over {count_text(ranking.num_blocks, 'block')}: p = {ranking.p_value:.2g}; "
         f"Nemenyi's critical difference is {ranking.critical_difference:.2f} at 5 %."
@@ -298,7 +299,7 @@ def _failure_lines(matrix: Matrix) -> list[str]:
     failed = [row for row in matrix.rows if row.error]
     if not failed:
         return []
-    lines = ["## Failures", "", f"{count_text(len(failed), 'cell')} failed:", ""]
+    lines = ["## Failures", "", f"{count_text(len(failed), 'row')} failed:", ""]
     for row in failed[:SHOWN_FAILURES]:
         where = f"{row.data}, seed {row.seed}, gamma {row.gamma:g}, {row.method}, {row.domain_id}"
         lines.append(f"- {_escaped(f'{where}: {row.error}: {row.error_message}')}")

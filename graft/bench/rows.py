@@ -1,50 +1,24 @@
-"""The evidence matrix: a row per cell of data set, seed, gamma, N_p, method and target domain.
+"""The benchmark matrix's table: a row per data set, seed, gamma, N_p, method and target domain.
 
-A cell depends on its key and on the configuration alone: no target domain's model is a source. So
-rows computed at different times stand in one table, as long as their digests agree.
+A row depends on its key and on the configuration alone: no target domain's model is a source. So
+rows computed at different times may share a table, as long as their digests agree.
 """
 
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from types import NoneType
+from typing import NamedTuple, get_args, get_type_hints
 
 import pyarrow as pa
 
 from graft.core.files import read_table, write_table
 from graft.errors import RunError
 
-BENCHMARK_SCHEMA = pa.schema(
-    [
-        ("data", pa.string()),
-        ("seed", pa.int64()),
-        ("gamma", pa.float64()),
-        ("num_sources", pa.int32()),
-        ("method", pa.string()),
-        ("domain_id", pa.string()),
-        ("person", pa.string()),
-        ("accuracy", pa.float64()),
-        ("macro_f1", pa.float64()),
-        ("num_labelled", pa.int64()),
-        ("num_unlabelled", pa.int64()),
-        ("num_test", pa.int64()),
-        ("bytes_up", pa.int64()),
-        ("bytes_down", pa.int64()),
-        ("device_s", pa.float64()),
-        ("peak_memory_bytes", pa.int64()),
-        ("architecture", pa.string()),
-        ("sources", pa.list_(pa.string())),
-        ("error", pa.string()),
-        ("error_message", pa.string()),
-        ("config_digest", pa.string()),
-        ("data_digest", pa.string()),
-    ]
-)
 
-
-class CellKey(NamedTuple):
-    """What names a cell. ``num_sources`` is the N_p asked for."""
+class RowKey(NamedTuple):
+    """What names a row. ``num_sources`` is the N_p asked for."""
 
     data: str
     seed: int
@@ -56,14 +30,14 @@ class CellKey(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkRow:
-    """One target domain's outcome of one method, beside what it cost.
+    """One target domain's result by one method, and what it cost.
 
-    ``person`` is whose data the domain is. ``bytes_*`` are the payload bytes charged to this
-    method and target domain: requests, probes with rejected candidates, shipped parts, report, and
-    the finished model going up. ``device_s`` is CPU time of the method's fit,
+    ``person`` names the person whose data the domain is. ``bytes_*`` are the payload bytes charged
+    to this method and target domain: requests, probes with rejected candidates, shipped parts,
+    report, and the finished model going up. ``device_s`` is CPU time of the method's fit,
     ``peak_memory_bytes`` the memory model's figure. ``config_digest`` covers every setting but
-    the key's own, ``data_digest`` the data. A failed cell has ``error`` (the error's class
-    name) and ``error_message``, and no numbers but the bytes that it spent.
+    the key's own, ``data_digest`` the data. A failed row has ``error`` (the error's class
+    name) and ``error_message``, and no numbers but its bytes.
     """
 
     data: str
@@ -90,17 +64,31 @@ class BenchmarkRow:
     data_digest: str
 
     @property
-    def key(self) -> CellKey:
-        return CellKey(
+    def key(self) -> RowKey:
+        return RowKey(
             self.data, self.seed, self.gamma, self.num_sources, self.method, self.domain_id
         )
 
 
+def _arrow_type(name: str, hint: object) -> pa.DataType:
+    if hint == list[str]:
+        return pa.list_(pa.string())
+    if name == "num_sources":
+        return pa.int32()
+    (kind,) = {*(get_args(hint) or (hint,))} - {NoneType}
+    return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]
+
+
+BENCHMARK_SCHEMA = pa.schema(
+    [(name, _arrow_type(name, hint)) for name, hint in get_type_hints(BenchmarkRow).items()]
+)
+
+
 def write_benchmark_rows(rows: Iterable[BenchmarkRow], path: Path) -> None:
     """Write the rows atomically, in the order of their keys."""
-    arranged = [dataclasses.asdict(row) for row in sorted(rows, key=lambda row: row.key)]
+    ordered = [dataclasses.asdict(row) for row in sorted(rows, key=lambda row: row.key)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_table(pa.Table.from_pylist(arranged, schema=BENCHMARK_SCHEMA), path)
+    write_table(pa.Table.from_pylist(ordered, schema=BENCHMARK_SCHEMA), path)
 
 
 def read_benchmark_rows(path: Path) -> list[BenchmarkRow]:
@@ -108,10 +96,10 @@ def read_benchmark_rows(path: Path) -> list[BenchmarkRow]:
     try:
         table = read_table(path)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise RunError(f"evidence {path}: {error}") from error
+        raise RunError(f"benchmark rows {path}: {error}") from error
     if table.schema.names != BENCHMARK_SCHEMA.names:
         raise RunError(
-            f"evidence columns: got {table.schema.names}, wanted {BENCHMARK_SCHEMA.names}"
+            f"columns of {path}: got {table.schema.names}, wanted {BENCHMARK_SCHEMA.names}"
         )
     return [BenchmarkRow(**row) for row in table.to_pylist()]
 

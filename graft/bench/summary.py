@@ -1,8 +1,8 @@
-"""The evidence matrix in numbers: each method on each set, and the main method against it.
+"""The benchmark matrix in numbers: each method on each set, and the main method against it.
 
-A pair is a (seed, domain): every method of a pair learnt from the same rows, labels and
-initial domains. Pairs of one person are not independent, so intervals are clustered by person.
-Accuracies, macro-F1 and gains are shares of 1; bytes are payload bytes.
+A pair is a (seed, domain): every method of a pair had the same rows, labels and initial domains.
+Pairs of one person are not independent, so intervals are clustered by person. Accuracies, macro-F1
+and gains are shares of 1; bytes are payload bytes.
 """
 
 import math
@@ -68,7 +68,7 @@ class Overview:
     """One method at one gamma over all sets: each set's mean accuracy, and means over the sets.
 
     A set of which the method lacks a target domain that others have counts as lacking: its mean
-    would stand beside means over other people. The means are None where the method lacks a set.
+    would be compared with means over other persons. The means are None where a set is lacking.
     """
 
     method: str
@@ -142,28 +142,28 @@ def summarise_matrix(
     here = [
         row for row in rows if (row.data, row.gamma, row.num_sources) == (data, gamma, num_sources)
     ]
-    cell = (data, gamma, num_sources)
+    axes = (data, gamma, num_sources)
     methods = methods_in_order(here, main)
     tables = {
         method: finished_rows(here, data=data, gamma=gamma, method=method, num_sources=num_sources)
         for method in (*methods, main, LABEL_ONLY, ALL_LABELS, SHIP_ALL)
     }
     wanted = len({(row.seed, row.domain_id) for row in here})
-    return tuple(_summarise(method, tables, wanted, main, cell) for method in methods)
+    return tuple(_summarise(method, tables, wanted, main, axes) for method in methods)
 
 
 def overviews(summaries: Mapping[str, Sequence[MatrixSummary]], main: str) -> tuple[Overview, ...]:
     """Every method over the sets of one gamma (summaries by set), the best mean first.
 
-    Methods that lack a set come last; the main method's place is like any other's.
+    Methods that lack a set come last; the main method is ordered like any other.
     """
-    found: dict[str, dict[str, MatrixSummary]] = defaultdict(dict)
+    by_method: dict[str, dict[str, MatrixSummary]] = defaultdict(dict)
     for data, each in summaries.items():
         for item in each:
-            sets = found[item.method]  # one without a whole set is listed all the same
+            sets = by_method[item.method]  # one without a whole set is listed all the same
             if item.complete:
                 sets[data] = item
-    whole = [_overview(method, items, len(summaries)) for method, items in found.items()]
+    whole = [_overview(method, items, len(summaries)) for method, items in by_method.items()]
     return tuple(
         sorted(
             whole,
@@ -182,7 +182,7 @@ def _summarise(
     tables: Mapping[str, Mapping[Pair, BenchmarkRow]],
     wanted: int,
     main: str,
-    cell: tuple[str, float, int],
+    axes: tuple[str, float, int],
 ) -> MatrixSummary:
     rows = tables[method]
     values = [(row.person, accuracy_of(row)) for row in rows.values()]
@@ -191,9 +191,9 @@ def _summarise(
     seconds = [row.device_s for row in rows.values() if row.device_s is not None]
     peaks = [row.peak_memory_bytes for row in rows.values() if row.peak_memory_bytes is not None]
     return MatrixSummary(
-        data=cell[0],
-        gamma=cell[1],
-        num_sources=cell[2],
+        data=axes[0],
+        gamma=axes[1],
+        num_sources=axes[2],
         method=method,
         wanted=wanted,
         finished=len(rows),

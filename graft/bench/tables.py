@@ -1,4 +1,4 @@
-"""The evidence matrix as tables: one a set and gamma, the sets side by side, the ablations."""
+"""The benchmark matrix as tables: one a set and gamma, the sets side by side, the ablations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,12 @@ from graft.report.formatting import (
 from graft.report.tables import markdown_grid
 
 NOTES = (
-    "Means over pairs of seed and target; 95 % intervals are clustered by person, because one "
-    "person may be a target domain of several seeds. The gain is the main method minus the row's, "
-    "paired. Bytes are payload bytes a target: requests, probes with rejected candidates, shipped "
-    "parts, the report, and the finished model going up. Device time is CPU time of the fit; peak "
-    "memory is the memory model's largest figure. * marks a method that some target domains failed."
+    "Means over pairs of seed and target domain; 95 % intervals are clustered by person, because "
+    "one person may be a target domain of several seeds. The gain is the main method minus the "
+    "row's, paired. Bytes are payload bytes a target domain: requests, probes with rejected "
+    "candidates, shipped parts, the report, and the finished model going up. Device time is CPU "
+    "time of the fit; peak memory is the memory model's largest figure. * marks a method that "
+    "some target domains failed."
 )
 
 
@@ -101,8 +102,8 @@ def ablation_grid(
     for method in (main, *variants):
         row = [display_name(method)]
         for each in summaries.values():
-            found = next((item for item in each if item.method == method), None)
-            row.append(_ablation_text(found, is_main=method == main))
+            summary = next((item for item in each if item.method == method), None)
+            row.append(_ablation_text(summary, is_main=method == main))
         rows.append(tuple(row))
     return Grid(
         title=f"ablations, gamma {gamma:g}", headings=("Method", *summaries), rows=tuple(rows)

@@ -1,4 +1,4 @@
-"""``graft bench``: measure, keep every figure, and say what the figures amount to."""
+"""``graft bench``: compute the benchmark matrix and write its report."""
 
 import json
 import sys
@@ -76,7 +76,7 @@ def accuracy(
     """How good are target domains' models, by every method, on every set, and what do they cost?
 
     Rows that are there already are kept, so that an interrupted run goes on and methods may be
-    added later. Exit code 0 only if every cell that was asked for has its figures.
+    added later. Exit code 0 only if every row that was asked for has its figures.
     """
     # Torch takes seconds to import; --help and a mistyped option need none of it.
     from graft.bench import (
@@ -117,11 +117,11 @@ def accuracy(
         highlight=False,
         soft_wrap=True,
     )
-    with _cell_progress() as progress:
+    with _row_progress() as progress:
         rows = compute_matrix(
             plan, MatrixSettings(out=out, workers=workers, redo=_names(redo), progress=progress)
         )
-    asked = plan.cells()
+    asked = plan.row_keys()
     mine = [row for row in rows if row.key in asked]
     _show_matrix(rows, mine, main, config, out, output)
     if any(row.error for row in mine):
@@ -169,7 +169,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _cell_progress() -> Iterator[Callable[[str, int, int], None]]:
+def _row_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar of rows done and wanted, with the time that is left by the pace so far."""
     columns = (
         TextColumn("{task.description}"),

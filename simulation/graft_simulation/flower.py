@@ -14,6 +14,7 @@ from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
+from flwr.supercore import telemetry
 from graft_client.app import attach, carry_on
 from graft_client.device_factory import domain_of_partition, open_journal
 from graft_server.flower.edge import EdgeSettings, connect_flower
@@ -72,7 +73,12 @@ def run_flower_engine(
     # Flower uses the Ray that is there: one that it started itself would import from the working
     # directory, see ``ray_started``.
     backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    with ray_started(workers), _log_file(folder / "flower.log"), MemoryMeter() as memory:
+    with (
+        ray_started(workers),
+        _without_telemetry(),
+        _log_file(folder / "flower.log"),
+        MemoryMeter() as memory,
+    ):
         try:
             run_simulation(
                 server_app=server_app,
@@ -111,6 +117,17 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
 
     attach(app, domain_of, carry_on(simulated_device))
     return app
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """Flower reads FLWR_TELEMETRY_ENABLED when it is imported, which may be long before the run."""
+    before = telemetry.FLWR_TELEMETRY_ENABLED
+    telemetry.FLWR_TELEMETRY_ENABLED = "0"
+    try:
+        yield
+    finally:
+        telemetry.FLWR_TELEMETRY_ENABLED = before
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Rows of the evidence matrix, made by hand."""
+"""Rows of the benchmark matrix, made by hand."""
 
 from typing import Any
 

@@ -122,7 +122,7 @@ def test_the_worst_domain_is_named_by_its_mean_over_seeds() -> None:
 def test_failures_are_named() -> None:
     rows = [*set_rows(), row(domain_id="s", accuracy=None, error="DataError", error_message="bad")]
     page = overview_page(weigh(rows), [])
-    assert "1 cell failed" in page
+    assert "1 row failed" in page
     assert "a, seed 0, gamma 0.1, main, s: DataError: bad" in page
 
 

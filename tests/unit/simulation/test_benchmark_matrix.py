@@ -289,7 +289,7 @@ def test_one_run_at_a_time_writes_a_folder(tmp_path: Path) -> None:
     refused: list[str] = []
 
     def second(what: str, done: int, wanted: int) -> None:
-        with pytest.raises(RunError, match="another evidence run") as error:
+        with pytest.raises(RunError, match="another benchmark run") as error:
             compute(tmp_path)
         refused.append(str(error.value))
 
