@@ -24,7 +24,7 @@ FOLDER = (
 )
 PATH = re.compile(rf"(?<![\w/.-]){FOLDER}/[\w./-]*")
 DOTTED = re.compile(
-    r"(?<![\w/.-])graft(?:_server|_client|_simulation)?(?:\.[A-Za-z_]\w*)+(?![\w/])"
+    r"(?<![\w/.-])graft(?!\.py\b)(?:_server|_client|_simulation)?(?:\.[A-Za-z_]\w*)+(?![\w/])"
 )
 IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
 FOREIGN = {"manylinux_2_28_aarch64"}
