@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test test-all lint stubs dist docs reference licences audit clean
+.PHONY: demo check test test-all test-ranges lint stubs dist docs reference licences audit clean
 
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check: lint  ## lint, types, and the unit tests that the change since main can touch; CHECK=all: all
+	$(BIN)/python .ci/check.py
+
 test: lint  ## under ten minutes on two cores
 	$(BIN)/pytest -m "not slow" $(PARTS)
 	$(BIN)/pytest -m "not slow" $(COMMANDS)
@@ -37,6 +40,16 @@ test: lint  ## under ten minutes on two cores
 test-all: lint  ## everything; the real data too where GRAFT_DATA_ORIGINALS names their folder
 	$(BIN)/pytest $(PARTS)
 	$(BIN)/pytest $(COMMANDS)
+
+test-ranges: $(READY)  ## unit tests with the lowest and the newest versions of the dependencies
+	mkdir -p build
+	$(BIN)/python .ci/lowest.py > build/lowest.txt
+	echo "torch==$$($(BIN)/python .ci/lowest.py | sed -n 's/^torch==//p')" > build/newest.txt
+	for end in lowest newest; do \
+		rm -rf build/$$end && $(PYTHON) -m venv build/$$end && \
+		build/$$end/bin/python -m pip install --quiet --constraint build/$$end.txt --editable '.[dev]' && \
+		build/$$end/bin/pytest -m "not slow" $(PARTS) || exit 1; \
+	done
 
 stubs: $(READY)  ## regenerate the protobuf stubs from proto/
 	$(BIN)/python -m graft.wire.generate

@@ -3,24 +3,45 @@
 A SuperNode runs whatever app its SuperLink sends. The deployment's bundle has no code of its own,
 so a device that takes no other runs nothing but what is installed on it.
 
-    python -m client.node SHA256 [flower-supernode's options]
+    python -P -m graft_client.supernode SHA256 [flower-supernode's options]
 """
 
 import hashlib
 import logging
 import sys
+from importlib.metadata import version
 from typing import Any
 
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
+from graft.errors import EdgeError
+
 supernode: Any = start_client_internal  # it does not offer what is replaced here
 log = logging.getLogger("graft")
 
 
+def check_flower() -> None:
+    """Raises EdgeError for a Flower whose SuperNode does not pass every bundle through here.
+
+    There is no public way to refuse a bundle: Flower's ``--trusted-entities`` asks its makers'
+    platform for signatures. What is replaced is an internal function, so its caller is checked.
+    """
+    pull = getattr(supernode, "_pull_and_store_message", None)
+    names = getattr(getattr(pull, "__code__", None), "co_names", ())
+    if "get_fused_config_from_fab" not in names or not hasattr(
+        supernode, "get_fused_config_from_fab"
+    ):
+        raise EdgeError(
+            f"SuperNode: got flwr {version('flwr')}, whose app bundles cannot be checked, "
+            "wanted 1.41 or 1.42"
+        )
+
+
 def hold_to_bundle(sha256: str) -> None:
     """From now on this process ignores messages of any run whose bundle has another SHA-256."""
+    check_flower()
     unchecked = supernode.get_fused_config_from_fab
 
     def checked(content: Any, run: Run) -> Any:
@@ -34,6 +55,14 @@ def hold_to_bundle(sha256: str) -> None:
     supernode.get_fused_config_from_fab = checked
 
 
-if __name__ == "__main__":
-    hold_to_bundle(sys.argv.pop(1))
+def main() -> None:
+    """Run the SuperNode; exit code 1 and one line where its bundles cannot be checked."""
+    try:
+        hold_to_bundle(sys.argv.pop(1))
+    except EdgeError as error:
+        sys.exit(f"EdgeError: {error} (see {error.page()})")
     flower_supernode()
+
+
+if __name__ == "__main__":
+    main()

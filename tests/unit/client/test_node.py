@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from importlib.metadata import version
 
 # Flower's module is changed for the whole process, so each case has one of its own.
 PROGRAM = """
@@ -24,6 +25,23 @@ def told(bundle: bytes, sent: str) -> str:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.strip()
+
+
+WITHOUT_THE_SEAM = """
+import sys
+from graft_client import supernode as node
+def pull(message): ...
+node.supernode._pull_and_store_message = pull
+sys.argv = ["supernode", "0" * 64]
+node.main()
+"""
+
+
+def test_a_flower_whose_bundles_pass_elsewhere_is_refused_with_its_version() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_THE_SEAM], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"EdgeError: SuperNode: got flwr {version('flwr')}, whose")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_bundle_that_it_was_enrolled_with_is_run() -> None:

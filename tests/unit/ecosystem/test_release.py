@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_package_with_its_types_and_nothing_else(
     for package in PACKAGES:
         assert f"{package}/py.typed" in names
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {*PACKAGES, f"graft_fl-{PROJECT['version']}.dist-info"}
+    assert tops == {*PACKAGES, "graft_origin.py", f"graft_fl-{PROJECT['version']}.dist-info"}
     (sdist,) = built[0].glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}

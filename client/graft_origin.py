@@ -1,0 +1,44 @@
+"""Which files answer to ``import graft``: the installed ones, whatever else is on the import path.
+
+``PYTHONPATH`` comes before the installed packages, and Flower puts an app's own folder before
+both; a ``graft.py`` in either would be imported in place of the package.
+"""
+
+import os
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+_PACKAGES = ("graft", "graft_server", "graft_client", "graft_simulation")
+
+
+def main() -> None:
+    """The ``graft`` command, whose child processes find the same packages as it does."""
+    if put_first():
+        later = filter(None, [os.environ.get("PYTHONPATH")])
+        os.environ["PYTHONPATH"] = os.pathsep.join([*_folders(), *later])
+    from graft.cli.main import main as command
+
+    command()
+
+
+def put_first() -> bool:
+    """Put the folders of graft's packages first on the import path; False where they are."""
+    folders = _folders()
+    found = [PathFinder.find_spec(name) for name in _PACKAGES]
+    if all(s and s.origin and str(Path(s.origin).resolve().parents[1]) in folders for s in found):
+        return False
+    sys.path[:] = [*folders, *(entry for entry in sys.path if entry not in folders)]
+    return True
+
+
+def _folders() -> list[str]:
+    """The folders that hold the packages: one where they are installed, four in a working copy."""
+    here = Path(__file__).resolve().parent
+    if (here / "graft").is_dir():
+        return [str(here)]
+    return [str(here.parent / name) for name in ("", "server", "client", "simulation")]
+
+
+if __name__ == "__main__":
+    main()
