@@ -20,6 +20,7 @@ COPY LICENSE ./
 COPY graft graft
 COPY server/graft_server server/graft_server
 COPY client/graft_client client/graft_client
+COPY client/graft_origin.py client/graft_origin.py
 COPY simulation/graft_simulation simulation/graft_simulation
 RUN pip wheel --no-deps --wheel-dir /wheels .
 
