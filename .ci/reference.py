@@ -142,7 +142,7 @@ def _section(prefix: str, cls: Any) -> str:
     rows = "".join(
         _row(f"`{prefix}{name}`", _default(field.default), _constraint(field), field.description)
         for name, field in fields_of(cls).items()
-        if not dataclasses.is_dataclass(field.annotation)
+        if field.description  # nested tables have none
     )
     title = prefix.rstrip(".") or "The run itself"
     text = inspect.cleandoc(cls.__doc__ or "")

@@ -1,14 +1,14 @@
 """Grow a learning system to new domains. ``graft.simulate(world, method=...)`` is the command.
 
-Names are looked up when they are first used, so that a library room alone costs no engine.
+Names are looked up when they are first used: importing graft loads no engine.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graft.api import FinishedModel, LoadedModel, Run, load_model, open_run, simulate
+    from graft.api import FinishedModel, LoadedModel, Run, load_model, open_run, resume, simulate
 
-__all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "simulate"]
+__all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "resume", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,15 +20,14 @@ from graft_simulation.environment import caller_restored
 from graft.core.config import ExpansionConfig, configure, with_settings
 from graft.core.files import AnyPath, open_path, read_table
 from graft.core.ports import Tracker
-from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
-from graft.data.folder import write_domain
-from graft.data.new_folder import new_folder
+from graft.data.new_folder import write_world
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError, GraftError
+from graft.methods import Method, add_method, with_method_sections
 from graft.report import read_run, summarise, summary_dict, write_report
 
-__all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "simulate"]
+__all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "resume", "simulate"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +67,8 @@ class Run:
 def simulate(
     world: str | Path | World = "imu",
     *,
-    method: str | None = None,
-    comparisons: Sequence[str] | None = None,
+    method: str | Method | None = None,
+    comparisons: Sequence[str | Method] | None = None,
     rounds: int | None = None,
     domains: int | None = None,
     gamma: float | None = None,
@@ -78,26 +77,67 @@ def simulate(
     out: str | Path | None = None,
     engine: Literal["flower", "block"] = "flower",
     workers: int = 2,
-    track: Sequence[str] = (),
+    track: Sequence[str | Tracker] = (),
 ) -> Run:
-    """Grow a system, as ``graft simulate`` does, and give the run.
+    """Grow a system, as ``graft simulate`` does.
 
-    ``world``: "imu" or "digits" (embedded), a domain folder, or any World, which is written
-    into the run folder as one. ``settings``: any key of the configuration, dotted. ``workers``
-    0 keeps the block engine within this process. The rest are the command's options.
+    Parameters
+    ----------
+    world : str, Path or World
+        "imu" or "digits" (embedded), a domain folder, or any World, which is written into the run
+        folder as one.
+    method, comparisons : str or Method, and a sequence of them
+        The method whose models join the catalogue, and those that it is compared with: a name,
+        a reference "package.module:attribute", or a ``Method`` of a script or notebook.
+    rounds, domains, gamma, seed : optional
+        Rounds of target domains, number of domains, labelled fraction (0 to 1), random seed.
+    settings : mapping, optional
+        Any key of the configuration, dotted: ``{"training.max_steps": 60}``.
+    out : str or Path, optional
+        The run folder, also a URL that fsspec knows; by default ``runs/<date>-<time>``.
+    engine : {"flower", "block"}
+        Each domain a node of Flower's simulation, or many domains a task, for scale.
+    workers : int
+        Ray workers; 0 runs the block engine in this process. It never changes the result.
+    track : sequence of str or Tracker
+        Where the figures of each round go besides: "tensorboard=FOLDER", or any ``Tracker``.
 
-    Raises GraftError as the command would: ExpansionFailedError where a domain was not served.
+    Returns
+    -------
+    Run
+        The finished run.
+
+    Raises
+    ------
+    ConfigError
+        For a key, value, method or architecture that cannot be used.
+    ExpansionFailedError
+        Where a domain was not served; the run folder holds the rest.
+
+    Examples
+    --------
+    >>> import graft
+    >>> run = graft.simulate(
+    ...     "imu", method="label-only", comparisons=[], domains=6, rounds=1,
+    ...     settings={"world.windows_per_domain": 40, "training.max_steps": 2},
+    ...     engine="block", workers=0, out="runs/example",
+    ... )
+    >>> run.results.num_rows  # 2 initial and 4 target domains
+    6
     """
     folder = RunFolder(open_path(str(out or f"runs/{datetime.now():%Y%m%d-%H%M%S}")))
+    changes = dict(settings or {})
+    if comparisons is not None:
+        changes["comparisons"] = [_method_name(each) for each in comparisons]
     config = configure(
         ExpansionConfig(),
-        {**(settings or {}), **({} if comparisons is None else {"comparisons": list(comparisons)})},
+        changes,
         data=None if world in EMBEDDED else _as_folder(world, folder),
         domains=domains,
         rounds=rounds,
         gamma=gamma,
         seed=seed,
-        method=method,
+        method=None if method is None else _method_name(method),
     )
     if isinstance(world, str) and world in EMBEDDED:
         config = with_settings(config, {"world.kind": world})
@@ -106,8 +146,66 @@ def simulate(
     return Run(folder=folder.path, hash=digest)
 
 
+def resume(
+    folder: str | Path,
+    *,
+    methods: Sequence[Method] = (),
+    workers: int = 2,
+    track: Sequence[str | Tracker] = (),
+) -> Run:
+    """Run what is left of an interrupted run, as ``graft simulate --resume`` does.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run folder; it has the configuration and the engine.
+    methods : sequence of Method
+        The run's methods that a script or notebook made.
+    workers, track
+        As of ``simulate``.
+
+    Raises
+    ------
+    RunError
+        Where there is no run.
+    ConfigError
+        For a method that is not known here.
+    """
+    for method in methods:
+        add_method(method)
+    run_folder = RunFolder(open_path(str(folder)))
+    engine = EngineSettings(workers=workers).as_recorded(run_folder.read_engine())
+    digest = complete_run(run_folder, run_folder.resume(), engine, is_new=False, track=track)
+    return Run(folder=run_folder.path, hash=digest)
+
+
+def _method_name(method: str | Method) -> str:
+    """The name of a method; a Method object is known in this process from now on."""
+    if isinstance(method, str):
+        return method
+    add_method(method)
+    return method.name
+
+
 def open_run(folder: str | Path) -> Run:
-    """A run by its folder; raises RunError where there is none."""
+    """A finished run.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Its run folder, also a URL that fsspec knows.
+
+    Raises
+    ------
+    RunError
+        Where there is no run.
+
+    Examples
+    --------
+    >>> run = graft.open_run("runs/example")
+    >>> [each["method"] for each in run.summary()]
+    ['label-only']
+    """
     path = open_path(str(folder))
     return Run(folder=path, hash=str(read_run(path).run["hash"]))
 
@@ -118,7 +216,7 @@ def complete_run(
     engine: EngineSettings,
     *,
     is_new: bool,
-    track: Sequence[str] = (),
+    track: Sequence[str | Tracker] = (),
     on_progress: OnProgress = lambda _: None,
     begun: Callable[[World], None] = lambda world: None,
 ) -> str:
@@ -127,7 +225,7 @@ def complete_run(
     Raises GraftError, after it is written to the folder as the run's end.
     """
     with caller_restored():
-        trackers = [open_tracker(text) for text in track]
+        trackers = [open_tracker(each) if isinstance(each, str) else each for each in track]
         return _complete(folder, config, engine, is_new, trackers, on_progress, begun)
 
 
@@ -140,6 +238,8 @@ def _complete(
     on_progress: OnProgress,
     begun: Callable[[World], None],
 ) -> str:
+    if is_new:
+        config = with_method_sections(config)
     world = open_world(config.world, config.seed)
     watchers = [on_progress]
     if isinstance(folder.path, Path):  # elsewhere each write is a request, and nobody watches
@@ -174,17 +274,5 @@ def _as_folder(world: str | Path | World, run: RunFolder) -> Path:
         return Path(world)
     if not isinstance(run.path, Path):
         raise ConfigError(f"out: got {run.path}, wanted a folder on this machine for such a world")
-    own = run.path / "world"
-    with new_folder(own) as folder:
-        for domain_id in world.domain_ids:
-            write_domain(folder, world.load(domain_id))
-        persons = {name: world.person(name) for name in world.domain_ids}
-        write_dataset(
-            folder,
-            world.task,
-            channels=[f"channel_{place}" for place in range(world.task.sample_shape[0])],
-            rate_hz=None,
-            licence="not stated",
-            persons={name: person for name, person in persons.items() if name != person},
-        )
-    return own
+    write_world(run.path / "world", world)
+    return run.path / "world"

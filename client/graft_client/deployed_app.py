@@ -20,6 +20,7 @@ from flwr.clientapp import ClientApp
 from graft.core.config import ExpansionConfig, config_from_dict
 from graft.core.deployment import DeviceSettings, read_device
 from graft.core.files import remove_tree, replace_file
+from graft.core.plugins import load_references
 from graft.core.records import Failure, Request, failure_of
 from graft.data.folder import FolderWorld
 from graft.errors import ConfigError, EdgeError, GraftError, RequestForgedError
@@ -119,6 +120,7 @@ def _answered(context: Context, site: Site, request: Request, body: bytes) -> Re
 def field_device(context: Context, request: Request, site: Site, journal: Path) -> Iterator[Device]:
     """The device that runs here: models come from the depot over TLS."""
     settings, folder = site.settings, site.folder
+    load_references(settings.plug_ins)
     torch.set_num_threads(settings.threads)
     with (
         closing(JournalMeter(journal)) as meter,

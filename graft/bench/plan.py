@@ -140,8 +140,8 @@ class MatrixPlan:
     def config_digest(self, method: str) -> str:
         """What the settings of a method's rows must agree on: all but the key's own, and but
         the sections that only other methods read."""
-        private = {name for known in methods_by_name().values() for name in known.reads}
-        foreign = private - set(find_method(method).reads)
+        private = {key for known in methods_by_name().values() for key in known.config_keys}
+        foreign = private - set(find_method(method).config_keys)
         return _digest(_without(_settings(self.config), (*_KEY_SETTINGS, *foreign)))
 
     @cached_property
@@ -257,23 +257,19 @@ def _settings(config: ExpansionConfig) -> dict[str, Any]:
         for section, leaf in [key.split(".")]
         if table[section][leaf] == usual[section][leaf]
     ]
-    settings = _without(table, unchanged)
-    if not settings["trust"]:
-        del settings["trust"]
-    return settings
+    return _without(table, unchanged)
 
 
 def _without(table: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
-    """A copy of nested tables without some keys."""
-    copied = json.loads(json.dumps(table))
+    """A copy of tables without some keys, "name" or "section.name", and without empty sections."""
+    copied: dict[str, Any] = json.loads(json.dumps(table))
     for key in dotted:
-        *parents, leaf = key.split(".")
-        table = copied
-        for parent in parents:
-            table = table[parent]
-        table.pop(leaf, None)
-    result: dict[str, Any] = copied
-    return result
+        section, _, leaf = key.rpartition(".")
+        inner = copied.get(section, {}) if section else copied
+        inner.pop(leaf, None)
+        if section and not inner:
+            copied.pop(section, None)
+    return copied
 
 
 def _digest(value: Any) -> str:

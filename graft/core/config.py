@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
+from pydantic import BaseModel
 
+from graft.core.plugins import Kind, find_section, is_reference, load_references
 from graft.core.settings import (
     RENAMED_METHODS,
     Count,
@@ -223,6 +225,8 @@ class ExpansionConfig:
     policy: PolicyConfig = PolicyConfig()
     trust: TrustConfig = TrustConfig()
     network: NetworkConfig = NetworkConfig()
+    # What methods of other packages and of scripts read, by section and key.
+    sections: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -241,29 +245,66 @@ class ExpansionConfig:
         """The main method first, then those that it is compared with."""
         return (self.method, *self.comparisons)
 
+    @property
+    def plug_ins(self) -> tuple[str, ...]:
+        """The methods and architectures that are named "package.module:attribute"."""
+        return tuple(filter(is_reference, (*self.methods, *self.devices.architectures)))
 
-def config_from_dict(table: Mapping[str, Any]) -> ExpansionConfig:
-    """Build the configuration; raises ConfigError naming any unknown key or wrong type."""
-    return build_settings(ExpansionConfig, table)
+    def section(self, name: str, cls: type[Kind]) -> Kind:
+        """A method's own section, as its settings class ``cls``."""
+        return build_settings(cls, self.sections.get(name, {}), f"{name}.")
+
+
+def config_from_dict(table: Mapping[str, Any], *, load_plug_ins: bool = False) -> ExpansionConfig:
+    """The configuration of nested tables.
+
+    Parameters
+    ----------
+    table : mapping
+        Any part of what ``config_to_dict`` gives; a table that no section of ``ExpansionConfig``
+        has the name of is the section of a method.
+    load_plug_ins : bool
+        Import the methods and architectures that are named "package.module:attribute".
+
+    Raises
+    ------
+    ConfigError
+        For an unknown key, a wrong type, a value out of bounds, or a plug-in that is missing.
+    """
+    known = {item.name for item in dataclasses.fields(ExpansionConfig)}
+    own = {name for name, value in table.items() if name not in known and isinstance(value, dict)}
+    config = build_settings(ExpansionConfig, {name: table[name] for name in table.keys() - own})
+    if load_plug_ins:
+        load_references(config.plug_ins)
+    sections = dict(config.sections)
+    for name in own:
+        cls = find_section(name)
+        if cls is None:
+            build_settings(ExpansionConfig, {name: table[name]})  # raises, as for any unknown key
+            continue
+        values = {**sections.get(name, {}), **table[name]}
+        sections[name] = config_to_dict(build_settings(cls, values, f"{name}."))
+    return dataclasses.replace(config, sections=sections) if own else config
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
     """The configuration as nested plain tables; unset (None) keys are left out."""
     table: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            table[item.name] = config_to_dict(value)
+    is_model = isinstance(config, BaseModel)
+    for name in type(config).model_fields if is_model else config.__dataclass_fields__:
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value) or isinstance(value, BaseModel):
+            table[name] = config_to_dict(value)
         elif isinstance(value, tuple):
-            table[item.name] = list(value)
-        elif value is not None:
-            table[item.name] = value
+            table[name] = list(value)
+        elif value not in (None, {}):
+            table[name] = value
     return table
 
 
 def read_config(path: Path) -> ExpansionConfig:
     """Read a TOML file; raises ConfigError where it is missing, malformed or has unknown keys."""
-    return config_from_dict(read_toml(path, "configuration"))
+    return config_from_dict(read_toml(path, "configuration"), load_plug_ins=True)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -292,7 +333,7 @@ def with_settings(config: ExpansionConfig, changes: Mapping[str, Any]) -> Expans
             if not isinstance(section, dict):
                 raise ConfigError(f"setting {dotted!r}: got {value!r}, wanted a known key")
         section[leaf] = value
-    return config_from_dict(table)
+    return config_from_dict(table, load_plug_ins=True)
 
 
 def configure(

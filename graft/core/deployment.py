@@ -14,7 +14,7 @@ import tomli_w
 
 from graft.core.files import replace_file
 from graft.core.records import DOMAIN_ID
-from graft.core.settings import Kind, build_settings, settings
+from graft.core.settings import Kind, Names, build_settings, settings
 from graft.errors import ConfigError
 
 # Where the SuperLink's process tells the ServerApp that it starts of its server folder.
@@ -45,6 +45,8 @@ class DeviceSettings:
 
     ``bundle`` is the SHA-256 (hex) of the bundle; ``superlink`` and ``depot`` are host:port.
     ``threads``: of training; with one, a device's model is the simulator's to the last bit.
+    ``plug_ins``: methods and architectures, "package.module:attribute", that the device imports
+    if its server names them; it imports no others.
     """
 
     domain: str
@@ -55,6 +57,7 @@ class DeviceSettings:
     insecure: bool = False
     cache_bytes: int = 1_000_000_000
     threads: int = 1
+    plug_ins: Names = ()
 
     def __post_init__(self) -> None:
         if DOMAIN_ID.fullmatch(self.domain) is None:

@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, TypeVar, dataclass_transform, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, dataclass_transform, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from graft.errors import ConfigError
@@ -95,6 +95,7 @@ def settings(prefix: str = "") -> Callable[[type[Kind]], type[Kind]]:
                 raise _config_error(made, error, prefix) from None
 
         made.__init__ = init
+        made.__graft_settings__ = True
         result: type[Kind] = made
         return result
 
@@ -107,9 +108,7 @@ def build_settings(cls: type[Kind], table: Mapping[str, Any], prefix: str = "") 
     ``cls`` is made by ``settings``, or is a plain dataclass or pydantic model of somebody else's,
     whose keys have ``prefix`` in errors. Raises ConfigError for an unknown key or a wrong value.
     """
-    if dataclasses.is_dataclass(cls) and not hasattr(cls, "__pydantic_fields__"):
-        cls = _checked(cls)
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     values = {
         key: build_settings(hints[key], value, f"{prefix}{key}.")
         if isinstance(value, dict) and dataclasses.is_dataclass(hints.get(key))
@@ -117,15 +116,33 @@ def build_settings(cls: type[Kind], table: Mapping[str, Any], prefix: str = "") 
         for key, value in table.items()
     }
     try:
+        if hasattr(cls, "__graft_settings__"):
+            return cls(**values)
+        if unknown := sorted(values.keys() - hints.keys()):
+            raise _unknown_key(prefix + unknown[0], sorted(hints))
+        if dataclasses.is_dataclass(cls):
+            _check_plain(hints, values, prefix)
         return cls(**values)
     except ValidationError as error:
         raise _config_error(cls, error, prefix) from None
+    except TypeError as error:  # of a plain dataclass
+        raise ConfigError(f"{prefix.rstrip('.')}: {error}") from error
 
 
-@functools.cache
-def _checked(cls: Any) -> Any:
-    """A plain dataclass with checks."""
-    return dataclass(config=_CHECKS)(cls)
+def _check_plain(hints: Mapping[str, Any], values: dict[str, Any], prefix: str) -> None:
+    """Check and convert the values of a plain dataclass by its annotations.
+
+    A dataclass that was pickled by value cannot be made pydantic's: its fields no longer know
+    ``dataclasses.MISSING``.
+    """
+    for key, value in values.items():
+        if type(value) is list and get_origin(hints[key]) is tuple:
+            value = tuple(value)
+        if not dataclasses.is_dataclass(value):
+            try:
+                values[key] = TypeAdapter(hints[key], config=_CHECKS).validate_python(value)
+            except ValidationError as error:
+                raise _config_error(None, error, prefix + key) from None
 
 
 def _config_error(cls: Any, error: ValidationError, prefix: str) -> ConfigError:
@@ -137,14 +154,17 @@ def _config_error(cls: Any, error: ValidationError, prefix: str) -> ConfigError:
         old = f"{key}.{next(iter(got))}" if isinstance(got, dict) and got else key
         if new := _renamed_key(old):
             return ConfigError(f"{old}: got the former name of a key, wanted {new}")
-        known = sorted(cls.__pydantic_fields__)
-        return ConfigError(f"unknown configuration key {key!r}, wanted one of {known}")
+        return _unknown_key(key, sorted(cls.__pydantic_fields__))
     if first["type"] in ("missing", "missing_keyword_only_argument"):
         return ConfigError(f"{key}: got nothing, wanted a value")
-    if isinstance(first["loc"][-1], int):
+    if first["loc"] and isinstance(first["loc"][-1], int):
         return ConfigError(f"{key}: got {got!r}, wanted a list of names")
     wanted = _WANTED.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
     return ConfigError(f"{key}: got {got!r}, wanted {wanted}")
+
+
+def _unknown_key(key: str, known: list[str]) -> ConfigError:
+    return ConfigError(f"unknown configuration key {key!r}, wanted one of {known}")
 
 
 def _renamed_key(old: str) -> str | None:

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from graft.data.dataset_table import write_dataset
+from graft.data.domain import World
+from graft.data.folder import write_domain
 from graft.errors import DataError
 
 
@@ -25,6 +28,22 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         _replace_folder(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_world(out: Path, world: World) -> None:
+    """Write a world as a domain folder; raises DataError where ``out`` already holds something."""
+    with new_folder(out) as folder:
+        for domain_id in world.domain_ids:
+            write_domain(folder, world.load(domain_id))
+        persons = {name: world.person(name) for name in world.domain_ids}
+        write_dataset(
+            folder,
+            world.task,
+            channels=[f"channel_{index}" for index in range(world.task.sample_shape[0])],
+            rate_hz=None,
+            licence="not stated",
+            persons={name: person for name, person in persons.items() if name != person},
+        )
 
 
 def _replace_folder(partial: Path, out: Path) -> None:

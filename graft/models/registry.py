@@ -1,4 +1,6 @@
-"""Architectures by name: those of this package, and those that other packages install.
+"""Architectures by name: those of this package, of installed packages, and by reference.
+
+A reference is "package.module:attribute" in ``devices.architectures``.
 
 Only an architecture's name ever travels, so every machine of a run has the package installed.
 """
@@ -9,6 +11,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal
 
+from graft.core.plugins import loaded_references
 from graft.core.records import Task
 from graft.errors import ArchitectureError, ConfigError
 from graft.models.images import IMAGE_ENCODERS
@@ -48,6 +51,11 @@ class Architecture:
     name: str
     takes: Literal["windows", "images"]
     encoder: Encoder
+
+
+def known_architectures() -> tuple[Architecture, ...]:
+    """Those of installed packages, and those that the configuration names by reference."""
+    return (*installed_architectures(), *loaded_references(Architecture).values())
 
 
 @cache
@@ -92,9 +100,7 @@ def find_encoder(name: str, task: Task) -> Encoder:
     """The encoder of an architecture; raises as ``offered_architectures`` does."""
     own = _own_encoders(task)
     takes = "windows" if own is WINDOW_ENCODERS else "images"
-    installed = {
-        each.name: each.encoder for each in installed_architectures() if each.takes == takes
-    }
+    installed = {each.name: each.encoder for each in known_architectures() if each.takes == takes}
     taken = sorted(own.keys() & installed.keys())
     if taken:
         raise ConfigError(f"architecture {taken[0]!r}: got two, wanted one of each name")

@@ -127,7 +127,7 @@ class RunFolder:
         Raises RunError where there is none, ConfigError where it has keys of another version.
         """
         tables = self._read_run()
-        config = config_from_dict(tables["config"])
+        config = config_from_dict(tables["config"], load_plug_ins=True)
         tables["run"] |= {"status": "running", "reason": ""}
         self._write_run(tables)
         return config

@@ -28,6 +28,7 @@ from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
 from graft_simulation.environment import ray_started
 from graft_simulation.memory import MemoryMeter
+from graft_simulation.plug_ins import pack_plug_ins
 from graft_simulation.simulated_devices import ListedCache, simulated_factory
 
 
@@ -100,12 +101,14 @@ def run_flower_engine(
 def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
     """The ClientApp of every virtual node; what it closes over travels to each Ray actor."""
     app = ClientApp()
+    plug_ins = pack_plug_ins(config)
 
     def domain_of(context: Context) -> str:
         return domain_of_partition(open_world(config.world, config.seed), context)
 
     @contextmanager
     def simulated_device(context: Context, request: Request) -> Iterator[Device]:
+        plug_ins.install()
         torch.set_num_threads(1)  # in a Ray actor, whose process is the run's own
         world = open_world(config.world, config.seed)
         store = open_store(folder / "models", world.task)

@@ -116,6 +116,7 @@ def depot(
     from graft_server.observability.deployment_metrics import serve_metrics
     from prometheus_client import CollectorRegistry, ProcessCollector
 
+    from graft.core.config import read_config
     from graft.core.deployment import read_server
     from graft.core.files import LineFile
     from graft.data.dataset_table import read_dataset
@@ -123,6 +124,7 @@ def depot(
 
     folder = folder.absolute()
     settings = read_server(folder)
+    read_config(folder / "expansion.toml")  # loads its architectures, which uploads are checked by
     store = open_store(run_folder(folder).models, read_dataset(folder).task)
     credentials = None
     if not settings.insecure:

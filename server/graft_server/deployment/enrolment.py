@@ -11,7 +11,7 @@ from pathlib import Path
 import tomli_w
 from flwr.cli.build import build_fab_from_disk
 
-from graft.core.config import ExpansionConfig, config_toml
+from graft.core.config import ExpansionConfig, config_from_dict, config_toml, read_toml
 from graft.core.deployment import (
     DeviceSettings,
     ServerSettings,
@@ -131,6 +131,7 @@ def enrol_device(out: Path, domain_id: str) -> Path:
             depot=f"{settings.depot_host or settings.host}:{settings.depot_port}",
             bundle=hashlib.sha256(bundle_bytes(server)).hexdigest(),
             insecure=settings.insecure,
+            plug_ins=config_from_dict(read_toml(server / "expansion.toml", "expansion")).plug_ins,
         ),
     )
     replace_file(server / "nodes" / f"{domain_id}.pub", public)  # last: from here on admitted

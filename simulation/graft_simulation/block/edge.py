@@ -16,7 +16,7 @@ from graft.core.records import (
     failure_of,
 )
 from graft.errors import NodesMissingError
-from graft.methods import methods_by_name
+from graft.methods import find_method
 from graft.wire.messages.codec import encode_join, encode_request
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 
@@ -123,9 +123,8 @@ class BlockEdge:
 
     def _stacks(self, request: Request) -> bool:
         """Whether it is a training request of a method that can train many models at once."""
-        method = methods_by_name().get(request.method)
         trains = self._stacked and isinstance(request, TrainRequest)
-        return trains and method is not None and method.fit_many is not None
+        return trains and find_method(request.method).fit_many is not None
 
     def _block(
         self, numbers: Sequence[int], requests: Sequence[Request], bodies: dict[int, bytes]

@@ -18,6 +18,7 @@ from graft_simulation.block.edge import BlockEdge, Domains, RunBlocks
 from graft_simulation.block.worker import WorkerContext, run_block
 from graft_simulation.environment import ray_started
 from graft_simulation.memory import MemoryMeter
+from graft_simulation.plug_ins import pack_plug_ins
 
 # Tasks waiting for each worker; more would only fill the object store with their requests.
 _WAITING_PER_WORKER = 2
@@ -46,6 +47,7 @@ def run_block_engine(settings: RunSettings, blocks: BlockSettings) -> str:
         models=folder.models,
         public_key=open_signer(folder.keys, folder.run_id).public_key,
         accelerator=blocks.accelerator,
+        plug_ins=pack_plug_ins(config) if blocks.workers else None,
     )
 
     @cache

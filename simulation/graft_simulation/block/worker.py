@@ -22,6 +22,7 @@ from graft.data.worlds import open_world
 from graft.rounds import Device, handle_request, handle_together
 from graft.wire.messages.codec import decode_request, encode_response
 from graft_simulation.block.checkpoints import Block, BlockResult
+from graft_simulation.plug_ins import PlugIns
 from graft_simulation.simulated_devices import StoreBackedCache, simulated_factory
 
 
@@ -30,6 +31,7 @@ class WorkerContext:
     """What every task of a run needs to know; small, because it travels with each.
 
     ``models`` is the store's folder, ``accelerator`` the torch device that stacks train on.
+    ``plug_ins``: methods that are known in the starting process alone.
     """
 
     config: ExpansionConfig
@@ -37,6 +39,7 @@ class WorkerContext:
     models: AnyPath
     public_key: bytes
     accelerator: str = "cpu"
+    plug_ins: PlugIns | None = None
 
 
 def run_block(block: Block, context: WorkerContext) -> BlockResult:
@@ -46,6 +49,8 @@ def run_block(block: Block, context: WorkerContext) -> BlockResult:
     """
     torch.set_num_threads(1)
     config = context.config
+    if context.plug_ins is not None:
+        context.plug_ins.install()
     world = _world(config.world, config.seed)
     store = open_store(context.models, world.task)
     factory = simulated_factory(config, world, context.run, context.public_key, store)

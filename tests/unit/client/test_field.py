@@ -1,5 +1,6 @@
 """A real device: what it takes from Flower, and what it does twice or not at all."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,15 @@ from graft_client.deployed_app import carry, domain_of
 from graft_server.signing import Signer, open_signer
 
 from graft.core.config import ExpansionConfig, config_toml
-from graft.core.deployment import DeviceSettings, write_device
-from graft.core.records import DomainProfile, Failure, ProfileRequest, Response
+from graft.core.deployment import DeviceSettings, read_device, write_device
+from graft.core.records import (
+    DomainProfile,
+    Failure,
+    ProfileRequest,
+    Response,
+    TrainRequest,
+    TrainResult,
+)
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
@@ -107,6 +115,30 @@ def test_another_domains_order_is_refused(site: Site) -> None:
     response = site.ask(encode_request(ProfileRequest(domain_id=OTHER, round_index=0)))
     assert isinstance(response, Failure)
     assert f"this is {ME}" in response.message
+
+
+def test_a_method_by_reference_is_imported_only_where_the_device_lists_it(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "method_of_a_site.py").write_text(
+        "from graft.methods import Method\n"
+        "from graft.methods.baselines import fit_label_only\n"
+        "M = Method(name='m', title='M', fit=fit_label_only, sources_needed='none')\n",
+        "utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("graft.core.plugins._loaded", {})
+    reference = "method_of_a_site:M"
+    request = encode_request(
+        TrainRequest(domain_id=ME, round_index=1, method=reference, sources=(), register=False)
+    )
+    refused = site.ask(request)
+    assert isinstance(refused, Failure)
+    assert (refused.error, "method_of_a_site" in sys.modules) == ("ConfigError", False)
+    write_device(site.folder, replace(read_device(site.folder), plug_ins=(reference,)))
+    result = site.ask(request)
+    assert isinstance(result, TrainResult)
+    assert result.method == reference
 
 
 def test_a_failure_is_worked_out_again(site: Site) -> None:

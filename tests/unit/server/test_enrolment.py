@@ -110,6 +110,16 @@ def test_a_device_finds_its_server_its_key_and_the_only_bundle_it_runs(out: Path
     assert (folder / "server.pub").read_bytes() == (keys / "server.pub").read_bytes()
 
 
+def test_a_device_may_import_the_plug_ins_of_the_configuration(
+    tmp_path: Path, dataset: Path
+) -> None:
+    # They are imported on the devices, not here.
+    config = ExpansionConfig(method="not_here.at_all:METHOD", comparisons=("label-only",))
+    ports = {"flower_port": 1, "depot_port": 2}
+    create_deployment(tmp_path / "f", host="192.0.2.10", dataset=dataset, config=config, **ports)  # type: ignore[arg-type]
+    assert read_device(enrol_device(tmp_path / "f", "ann")).plug_ins == ("not_here.at_all:METHOD",)
+
+
 def test_the_bundle_holds_no_code(out: Path) -> None:
     files = [path.name for path in (out / "server" / "app").rglob("*") if path.is_file()]
     assert files == ["pyproject.toml"]
