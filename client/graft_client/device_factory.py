@@ -18,7 +18,7 @@ from graft.core.ports import Clock
 from graft.core.records import LedgerEntry, Request
 from graft.data.domain import World
 from graft.data.worlds import open_world
-from graft.devices.classes import equip_domain
+from graft.devices import equip_domain
 from graft.errors import ConfigError
 from graft.models import parameter_shapes
 from graft.privacy.gaussian import SitePolicy

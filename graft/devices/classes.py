@@ -1,71 +1,104 @@
-"""Device classes: what a machine can hold, and which architecture a domain's device runs."""
+"""Classes of devices and of links, from the shipped tables or a user's own TOML file."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import tomllib
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from graft.core.config import DeviceConfig
-from graft.core.records import ModelCard, Task
+from pydantic import Field
+
+from graft.core.config import DeviceConfig, NetworkConfig
 from graft.core.seeding import stream
-from graft.devices.tables import draw_class, read_classes, require_range
-from graft.errors import ArchitectureError
-from graft.models import network_cost, offered_architectures
+from graft.core.settings import NonNegative, Positive, build_settings, settings
+from graft.errors import ConfigError
 
-# The rest of a device's memory is for its data, its sources and its runtime.
-TRAINING_SHARE = 0.5
+Row = TypeVar("Row")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings()
 class Pace:
     """How fast one architecture runs on a device.
 
-    ``training`` and ``inference`` are the shares of the device's ``flops_per_s`` that it reaches
-    there; ``step_s`` and ``pass_s`` are what a training step and a forward pass take however few
-    their rows.
+    Parameters
+    ----------
+    training, inference
+        Fractions of the device's ``flops_per_s`` that training and forward passes reach.
+    step_s, pass_s
+        Seconds that a training step and a forward pass take however few their rows.
     """
 
-    training: float
-    inference: float
-    step_s: float = 0.0
-    pass_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("training", "inference"):
-            require_range(self, name, 1e-9)
-        for name in ("step_s", "pass_s"):
-            require_range(self, name, 0)
+    training: Positive
+    inference: Positive
+    step_s: NonNegative = 0.0
+    pass_s: NonNegative = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@settings()
 class DeviceClass:
-    """A kind of machine; ``source`` says where its figures come from.
+    """A kind of machine.
 
-    ``efficiency`` is the share of ``flops_per_s`` that networks reach (ours, unless measured),
-    ``architectures`` the pace of those that were measured, and ``operation_s`` what one small
-    tensor operation takes besides its arithmetic. ``share`` counts in a file of one's own: how
-    many of the domains have such a device, relative to others.
+    Parameters
+    ----------
+    name
+        The table's name.
+    memory_bytes
+        What the learning process may use.
+    flops_per_s
+        Float32 operations of one core.
+    source
+        Where these figures come from.
+    efficiency
+        Fraction of ``flops_per_s`` that networks reach (estimated, unless measured).
+    operation_s
+        Seconds that one small tensor operation takes besides its arithmetic.
+    architectures
+        The pace of those that were measured.
+    share
+        In a user's own file: how many domains have such a device, relative to other classes.
     """
 
     name: str
-    memory_bytes: int
-    flops_per_s: float
+    memory_bytes: Annotated[int | float, Field(gt=0)]
+    flops_per_s: Positive
     source: str
-    efficiency: float = 0.1
-    operation_s: float = 0.0
-    architectures: Mapping[str, Pace] = field(default_factory=dict)
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("memory_bytes", "flops_per_s", "efficiency"):
-            require_range(self, name, 1e-9)
-        for name in ("operation_s", "share"):
-            require_range(self, name, 0)
+    efficiency: Positive = 0.1
+    operation_s: NonNegative = 0.0
+    architectures: Mapping[str, Pace] = Field(default_factory=dict)
+    share: NonNegative = 1.0
 
     def pace(self, architecture: str) -> Pace:
         """The architecture's own pace, or the device's in general."""
         general = Pace(training=self.efficiency, inference=self.efficiency)
         return self.architectures.get(architecture, general)
+
+
+@settings()
+class LinkClass:
+    """A kind of connection, asymmetric.
+
+    Parameters
+    ----------
+    name
+        The table's name.
+    up_bits_per_s, down_bits_per_s, latency_s
+        Of the device's own connection.
+    loss
+        Fraction of what is sent that must be sent again, 0 to 1 exclusive.
+    source
+        Where these figures come from.
+    share
+        In a user's own file: how many domains have it, relative to other classes.
+    """
+
+    name: str
+    up_bits_per_s: Positive
+    down_bits_per_s: Positive
+    latency_s: NonNegative
+    loss: Annotated[float, Field(ge=0, lt=1)]
+    source: str
+    share: NonNegative = 1.0
 
 
 @cache
@@ -74,12 +107,13 @@ def device_classes(classes_file: str | None = None) -> dict[str, DeviceClass]:
 
     Raises ConfigError where the file is missing or holds anything else.
     """
-    return read_classes(_device_class, "devices.toml", classes_file)
+    return _read_classes(_device_class, "devices.toml", classes_file)
 
 
-def _device_class(name: str, row: Mapping[str, Any]) -> DeviceClass:
-    paces = {key: Pace(**pace) for key, pace in row.get("architectures", {}).items()}
-    return DeviceClass(**{**row, "name": name, "architectures": paces})
+@cache
+def link_classes(classes_file: str | None = None) -> dict[str, LinkClass]:
+    """The classes of ``links.toml``, as ``device_classes`` reads ``devices.toml``."""
+    return _read_classes(lambda row: build_settings(LinkClass, row), "links.toml", classes_file)
 
 
 def assign_device(domain_id: str, seed: int, config: DeviceConfig) -> DeviceClass:
@@ -92,61 +126,60 @@ def assign_device(domain_id: str, seed: int, config: DeviceConfig) -> DeviceClas
     }
     if config.classes_file is not None:
         shares = {name: device.share for name, device in classes.items()}
-    return classes[draw_class("device", domain_id, seed, shares)]
+    return classes[_draw_class("device", domain_id, seed, shares)]
 
 
-def fitting_architectures(
-    task: Task, device: DeviceClass, wanted: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """The offered architectures whose training fits the device.
-
-    Raises ArchitectureError where none does.
-    """
-    budget = device.memory_bytes * TRAINING_SHARE
-    offered = offered_architectures(task, wanted)
-    needs = {name: network_cost(name, task).training_memory_bytes for name in offered}
-    fitting = tuple(name for name in offered if needs[name] <= budget)
-    if not fitting:
-        raise ArchitectureError(
-            f"no architecture fits {device.name}: training needs {needs} bytes, "
-            f"wanted at most {budget:.0f}"
-        )
-    return fitting
+def assign_link(domain_id: str, seed: int, config: NetworkConfig) -> LinkClass:
+    """The link of a domain's device, drawn from (seed, domain) by the configured shares."""
+    classes = link_classes(config.classes_file)
+    shares = {
+        "broadband": config.broadband_fraction,
+        "lte": config.lte_fraction,
+        "lte-m": config.lte_m_fraction,
+        "nb-iot": config.nb_iot_fraction,
+    }
+    if config.classes_file is not None:
+        shares = {name: link.share for name, link in classes.items()}
+    return classes[_draw_class("link", domain_id, seed, shares)]
 
 
-def assign_architecture(
-    domain_id: str, seed: int, task: Task, device: DeviceClass, wanted: tuple[str, ...] = ()
-) -> str:
-    """The architecture of a domain's device, drawn from (seed, domain) among those that fit."""
-    fitting = fitting_architectures(task, device, wanted)
-    return str(stream("architecture", seed, domain_id).choice(fitting))
+def _device_class(row: dict[str, Any]) -> DeviceClass:
+    tables = row.pop("architectures", {})
+    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+        raise ConfigError(f"architectures: got {tables!r}, wanted a table for each")
+    paces = {n: build_settings(Pace, t, f"architectures.{n}.") for n, t in tables.items()}
+    return build_settings(DeviceClass, {**row, "architectures": paces})
 
 
-def equip_domain(
-    domain_id: str, seed: int, task: Task, config: DeviceConfig
-) -> tuple[DeviceClass, str]:
-    """A domain's device and the architecture that runs on it; raises as those who draw them."""
-    device = assign_device(domain_id, seed, config)
-    return device, assign_architecture(domain_id, seed, task, device, config.architectures)
+def _read_classes(
+    build: Callable[[dict[str, Any]], Row], shipped: str, classes_file: str | None
+) -> dict[str, Row]:
+    where = f"classes {classes_file or shipped}"
+    try:
+        if classes_file is None:
+            text = resources.files("graft.devices").joinpath(shipped).read_text("utf-8")
+        else:
+            text = Path(classes_file).read_text("utf-8")
+        table = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{where}: cannot be read: {error}") from error
+    if not table:
+        raise ConfigError(f"{where}: got none, wanted at least one")
+    classes = {}
+    for name, row in table.items():
+        if not isinstance(row, dict):
+            raise ConfigError(f"{where}: {name}: got {row!r}, wanted a table")
+        try:
+            classes[name] = build({**row, "name": name})
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {name}: {error}") from error
+    return classes
 
 
-def affordable_sources(
-    cards: Sequence[ModelCard], architecture: str, task: Task, device: DeviceClass
-) -> tuple[ModelCard, ...]:
-    """As many of the sources, best first, as fit beside the training of the device's own model.
-
-    Raises ArchitectureError where not even the first fits.
-    """
-    room = device.memory_bytes - network_cost(architecture, task).training_memory_bytes
-    kept: list[ModelCard] = []
-    for card in cards:
-        room -= card.payload_bytes
-        if room < 0:
-            break
-        kept.append(card)
-    if cards and not kept:
-        raise ArchitectureError(
-            f"memory of {device.name}: {architecture} and one source of "
-            f"{cards[0].payload_bytes} bytes need more than {device.memory_bytes} bytes"
-        )
-    return tuple(kept)
+def _draw_class(purpose: str, domain_id: str, seed: int, shares: Mapping[str, float]) -> str:
+    """A class's name by shares that need not sum to 1."""
+    total = sum(shares.values())
+    if not total:
+        raise ConfigError(f"{purpose} classes: got no share above 0, wanted one or more")
+    weights = [share / total for share in shares.values()]
+    return str(stream(purpose, seed, domain_id).choice(list(shares), p=weights))

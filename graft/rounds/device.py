@@ -7,7 +7,7 @@ from graft.core.ports import Clock, WeightTransport
 from graft.core.records import ProfileRequest, Request, Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
-from graft.devices.classes import DeviceClass
+from graft.devices import DeviceClass
 from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy, release_cost
 
 

@@ -26,7 +26,7 @@ from graft.core.records import (
     TrainRequest,
     failure_of,
 )
-from graft.devices.classes import affordable_sources
+from graft.devices import affordable_sources
 from graft.errors import GraftError
 from graft.methods import find_method
 from graft.models import Network, network_from

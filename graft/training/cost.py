@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from graft.core.config import ExpansionConfig
 from graft.core.records import Task
-from graft.devices.classes import DeviceClass
+from graft.devices import DeviceClass
 from graft.models import NetworkCost, network_cost
 from graft.training.loop import count_steps
 

@@ -7,20 +7,19 @@ import pytest
 
 from graft.core.config import DeviceConfig
 from graft.core.records import ModelCard, Task
-from graft.devices.classes import (
-    TRAINING_SHARE,
+from graft.devices import (
     DeviceClass,
     affordable_sources,
-    assign_architecture,
     assign_device,
     device_classes,
     fitting_architectures,
 )
+from graft.devices.budget import TRAINING_SHARE, assign_architecture
 from graft.errors import ArchitectureError
 from graft.models import network_cost, offered_architectures
 
 TASK = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
-DOMAINS = [f"user-{place:06d}" for place in range(1_000)]
+DOMAINS = [f"user-{index:06d}" for index in range(1_000)]
 
 
 def machine(memory_bytes: int) -> DeviceClass:

@@ -1,4 +1,4 @@
-"""Links are drawn by share from (seed, domain); a table of one's own takes the shipped one's place."""
+"""Links are drawn by share from (seed, domain); a user's own table replaces the shipped one."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from graft.core.config import DeviceConfig, NetworkConfig
-from graft.devices.classes import assign_device, device_classes
-from graft.devices.links import assign_link, link_classes
+from graft.devices import assign_device, assign_link, device_classes, link_classes
 from graft.errors import ConfigError
 
-DOMAINS = [f"user-{place:06d}" for place in range(1_000)]
+DOMAINS = [f"user-{index:06d}" for index in range(1_000)]
 OWN = """
 [satellite]
 up_bits_per_s = 1e6

@@ -11,7 +11,7 @@ from graft_server.signing import open_signer
 
 from graft.core.ports import Progress
 from graft.core.records import LedgerEntry
-from graft.devices.classes import equip_domain
+from graft.devices import equip_domain
 from graft.errors import EdgeError
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 from graft_simulation.block.edge import BlockEdge, Domains, RunBlocks

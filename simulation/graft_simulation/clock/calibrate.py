@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from graft.core.config import GraftConfig, TrainingConfig
 from graft.core.ports import Clock, Progress
 from graft.core.records import Task
-from graft.devices.classes import DeviceClass, Pace
+from graft.devices import DeviceClass, Pace
 from graft.methods.graft import train_heads
 from graft.models import build_network, network_cost
 from graft.training import minimise, parameter_group, predict_in_batches

@@ -23,8 +23,7 @@ from graft.core.records import (
 )
 from graft.core.results import ResultRow
 from graft.core.seeding import stream
-from graft.devices.classes import assign_device, equip_domain
-from graft.devices.links import assign_link
+from graft.devices import assign_device, assign_link, equip_domain
 from graft.methods import find_method
 from graft.methods.cost import read_all
 from graft.training.cost import ComputeCost, WorkloadShape, compute_seconds

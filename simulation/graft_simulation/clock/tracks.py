@@ -10,7 +10,7 @@ from math import inf
 
 import simpy
 
-from graft.devices.links import LinkClass
+from graft.devices import LinkClass
 from graft_simulation.clock.availability import Availability
 from graft_simulation.clock.shared_link import SharedPipe
 

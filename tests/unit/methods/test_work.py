@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graft.core.config import ExpansionConfig
 from graft.core.records import Task
-from graft.devices.classes import DeviceClass, Pace
+from graft.devices import DeviceClass, Pace
 from graft.methods import find_method
 from graft.methods.cost import read_all
 from graft.models import build_network, network_cost

@@ -24,7 +24,7 @@ from graft.core.records import (
 )
 from graft.data.domain import DomainData
 from graft.data.splits import split_rows
-from graft.devices.classes import DeviceClass
+from graft.devices import DeviceClass
 from graft.methods import INITIAL
 from graft.models import network_cost
 from graft.rounds import handle_request

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.core.seeding import stream
-from graft.devices.links import LinkClass, link_classes
+from graft.devices import LinkClass, link_classes
 
 # 8 Mbit/s down, 2 up: a megabyte comes down in one second and goes up in four.
 LINK = LinkClass(
