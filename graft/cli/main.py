@@ -28,7 +28,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 # The libraries of the extras; with the base dependencies alone a command may lack one.
 _EXTRAS = {
     "jinja2": "report", "matplotlib": "report",
-    "ray": "simulation", "simpy": "simulation", "sklearn": "simulation", "pooch": "simulation",
+    "ray": "simulation", "simpy": "simulation", "sklearn": "simulation",
     "prometheus_client": "server", "httpx": "server", "starlette": "server", "uvicorn": "server",
 }  # fmt: skip
 

@@ -34,7 +34,7 @@ DEVICES = [name for name in FIELD if name.startswith("device-")]
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "graft.json"
 SETTINGS = ServerSettings(run="run", host="server")
 # Of the extras [server] and [simulation]; those that Flower brings too are on every device.
-LEFT_OUT = ("ray", "matplotlib", "simpy", "prometheus_client", "sklearn", "jinja2", "pooch")
+LEFT_OUT = ("ray", "matplotlib", "simpy", "prometheus_client", "sklearn", "jinja2")
 
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
