@@ -28,7 +28,7 @@ from graft.privacy.profiling import profile_domain
 from graft.rounds import configured_policy
 from graft.selection import (
     SCORES,
-    Probe,
+    SourceOutputs,
     joint_scores,
     profile_distances,
     profile_frechet_distances,
@@ -194,13 +194,13 @@ def _cloud_scores(
 
 
 @torch.no_grad()
-def _probe(source: Source, target: Target, offer: Offer) -> Probe:
+def _probe(source: Source, target: Target, offer: Offer) -> SourceOutputs:
     features_NF = features_in_batches(source.network, target.x_N)
     features_LF = features_NF[: len(target.y_L)]
     # The head knows what it learnt at home, whatever the target domain will teach it.
     mask_C = offer.source.mask_C
     logits_LC = source.network.head(features_LF)
-    return Probe(
+    return SourceOutputs(
         features_LF=features_LF.numpy(),
         features_NF=features_NF.numpy(),
         probabilities_LC=masked_probabilities(logits_LC, torch.from_numpy(mask_C)).numpy(),

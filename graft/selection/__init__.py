@@ -1,8 +1,8 @@
 """Which sources a target domain learns from: coarse ranking by profile, joint scores on the device.
 
-Beside them every published score that they are compared with, and how well each one chose. Those
-import scikit-learn and SciPy's statistics where they use them: both, and the pandas that they
-load, would take 90 MB of every process of a run, which needs none of them.
+Beside them the published scores that they are compared with, and measures of how well a score
+chose. Those import scikit-learn and SciPy's statistics inside their functions: the two take 90 MB
+of a process, and no process of a run calls them.
 """
 
 from graft.selection.coarse import (
@@ -12,9 +12,17 @@ from graft.selection.coarse import (
     rank_catalogue,
     select_candidates,
 )
-from graft.selection.evaluation import top_k_regret, top_k_shortfall, weighted_tau
+from graft.selection.evaluation import (
+    oracle_k,
+    random_k,
+    random_scores,
+    ship_all,
+    top_k,
+    top_k_regret,
+    top_k_shortfall,
+    weighted_tau,
+)
 from graft.selection.joint import centroid_similarity, joint_scores, smoothed_accuracy
-from graft.selection.scores.bounds import oracle_k, random_k, random_scores, ship_all, top_k
 from graft.selection.scores.distributions import (
     frechet_distance,
     mmd_distance,
@@ -23,13 +31,13 @@ from graft.selection.scores.distributions import (
 from graft.selection.scores.features import (
     gbc_score,
     h_score,
+    linear_probe_score,
     logme_score,
     parc_score,
     transrate_score,
 )
 from graft.selection.scores.labels import leep_score, likelihood_score, nce_score
-from graft.selection.scores.linear_probe import linear_probe_score
-from graft.selection.scores.registry import SCORES, Probe
+from graft.selection.scores.registry import SCORES, SourceOutputs
 from graft.selection.source_checks import (
     Reason,
     above_chance,
@@ -41,10 +49,10 @@ from graft.selection.source_checks import (
 
 __all__ = [
     "SCORES",
-    "Probe",
     "ProfileRanking",
     "RankedCards",
     "Reason",
+    "SourceOutputs",
     "above_chance",
     "centroid_consistency",
     "centroid_similarity",

@@ -14,30 +14,35 @@ from graft.errors import EdgeError
 
 RankedCards = list[tuple[ModelCard, float]]
 _Array = npt.NDArray[np.float64]
-_Places = npt.NDArray[np.intp]
+_Indices = npt.NDArray[np.intp]
 _ALL = slice(None)
 # Target domains ranked at once: beside 100,000 sources their distances take 50 MB.
 _ROWS = 64
 
 
 class ProfileRanking:
-    """Sources' statistics laid out once, to be ranked for any number of target domains.
+    """Sources' statistics prepared once, to be ranked for any number of target domains.
 
-    dist(s) = ||(z_s - z_t) / sigma|| / sqrt(D), sigma the deviation across the sources.
+    dist(s) = ||(z_s - z_t) / sigma|| / sqrt(D), sigma the deviation across the sources (ours).
+
+    Parameters
+    ----------
+    statistics_SD
+        The statistics of each source's profile.
     """
 
     def __init__(self, statistics_SD: npt.ArrayLike) -> None:
         self._sources_SD = np.asarray(statistics_SD)
         z_SD = np.asarray(statistics_SD, np.float64)
         self._mean_D, sigma_D = z_SD.mean(0), z_SD.std(0)
-        # A statistic that is the same at every source tells nothing; dividing by its rounding
-        # noise would let it decide.
+        # A statistic that is the same at every source does not inform; divided by its rounding
+        # noise it would decide.
         self._informative_D = sigma_D > 1e-6 * (1 + np.abs(z_SD).mean(0))
         self._sigma_I = sigma_D[self._informative_D]
         self._scaled_SI = self._scaled(z_SD)
         self._square_S = (self._scaled_SI**2).sum(1)
 
-    def distances(self, statistics_D: npt.ArrayLike, sources: slice | _Places = _ALL) -> _Array:
+    def distances(self, statistics_D: npt.ArrayLike, sources: slice | _Indices = _ALL) -> _Array:
         """The distance of each of the sources from one target domain."""
         z_t = np.asarray(statistics_D, np.float64)
         z_s = self._sources_SD[sources].astype(np.float64)
@@ -48,20 +53,22 @@ class ProfileRanking:
     def nearest(
         self, statistics_ND: npt.ArrayLike, count: int
     ) -> Iterator[list[tuple[int, float]]]:
-        """For each target domain the ``count`` nearest sources and their distances, and whoever is
-        level with the last of them; by number, not yet in order."""
+        """For each target domain the ``count`` nearest sources and all as near as the last of them.
+
+        Yields (index of the source, distance), by index and not by distance.
+        """
         z_ND = np.asarray(statistics_ND, np.float64)
         last = min(count, len(self._square_S)) - 1
         for start in range(0, len(z_ND), _ROWS):
             scaled_BI = self._scaled(z_ND[start : start + _ROWS])
             square_B = (scaled_BI**2).sum(1)
             apart_BS = square_B[:, None] + self._square_S - 2 * scaled_BI @ self._scaled_SI.T
-            # The product rounds: whoever is near the edge is measured exactly.
+            # The product rounds, so sources near the limit are measured exactly.
             slack_B = 1e-9 * (1 + square_B + self._square_S.max())
-            reach_B = np.partition(apart_BS, last, axis=1)[:, last] + slack_B
-            for place, (apart_S, sources_needed) in enumerate(zip(apart_BS, reach_B, strict=True)):
-                near = np.flatnonzero(apart_S <= sources_needed)
-                exact = self.distances(z_ND[start + place], near)
+            limit_B = np.partition(apart_BS, last, axis=1)[:, last] + slack_B
+            for row, (apart_S, limit) in enumerate(zip(apart_BS, limit_B, strict=True)):
+                near = np.flatnonzero(apart_S <= limit)
+                exact = self.distances(z_ND[start + row], near)
                 yield list(zip(near.tolist(), exact.tolist(), strict=True))
 
     def _scaled(self, z: _Array) -> _Array:
@@ -74,24 +81,29 @@ def rank_catalogue(
 ) -> list[RankedCards]:
     """For each target domain the N_c nearest source models with their distances, nearest first.
 
-    Ties fall to the lower domain id, so that the catalogue's order decides nothing. A source of
-    another number of statistics, from another program or forged, cannot be compared.
+    Ties fall to the lower domain id, so that the catalogue's order does not matter. A source whose
+    profile has another number of statistics (another program's, or forged) is left out.
+
+    Raises
+    ------
+    EdgeError
+        A card has no profile.
     """
     ranked: list[RankedCards] = [[] for _ in profiles]
     for size in {profile.statistics_D.size for profile in profiles}:
         cards = [card for card in catalogue if _statistics(card).size == size]
-        places = [p for p, profile in enumerate(profiles) if profile.statistics_D.size == size]
+        rows = [row for row, p in enumerate(profiles) if p.statistics_D.size == size]
         if not cards:
             continue
         ranking = ProfileRanking(np.stack([_statistics(card) for card in cards]))
-        statistics_ND = np.stack([profiles[place].statistics_D for place in places])
+        statistics_ND = np.stack([profiles[row].statistics_D for row in rows])
         # One more than wanted, for the target domain itself may be among the sources.
         nearest = ranking.nearest(statistics_ND, config.candidates_wanted + 1)
-        for place, found in zip(places, nearest, strict=True):
-            own = profiles[place].domain_id
+        for row, found in zip(rows, nearest, strict=True):
+            own = profiles[row].domain_id
             near = [(cards[s], distance) for s, distance in found if cards[s].domain_id != own]
             near.sort(key=lambda pair: (pair[1], pair[0].domain_id))
-            ranked[place] = near[: config.candidates_wanted]
+            ranked[row] = near[: config.candidates_wanted]
     return ranked
 
 

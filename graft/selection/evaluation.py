@@ -1,23 +1,37 @@
-"""How good a score was, once the true transfer accuracy of every source is known.
+"""How well a score chose, and choices without a score: at random, all, or with hindsight.
 
-Legend: S sources.
+Legend: S sources, k chosen.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from graft.errors import DomainEmptyError, DomainShapeError, DomainValueError
-from graft.selection.scores.bounds import oracle_k, top_k
+from graft.core.records import IntArray
+from graft.core.seeding import stream
+from graft.errors import ConfigError, DomainEmptyError, DomainShapeError, DomainValueError
 from graft.selection.scores.inputs import Floats
 
 
 def weighted_tau(score_S: npt.ArrayLike, truth_S: npt.ArrayLike) -> float:
-    """Vigna's weighted Kendall tau (WWW 2015): do the requests agree, above all at the top.
+    """Weighted Kendall tau of a score and the truth: do the orders agree, above all at the top.
 
-    A swap of ranks r and s weighs 1/(r+1) + 1/(s+1), ranks from 0, as scipy.stats.weightedtau
-    has it by default. Between -1 and 1; 0 where either side is the same for every source, or
-    where there is one source alone. Raises DomainShapeError, DomainEmptyError or
-    DomainValueError.
+    Vigna, WWW 2015, as ``scipy.stats.weightedtau`` has it by default: a swap of ranks r and s,
+    counted from 0, weighs 1/(r+1) + 1/(s+1).
+
+    Parameters
+    ----------
+    score_S, truth_S
+        The score and the true transfer accuracy of each source.
+
+    Returns
+    -------
+    float
+        Between -1 and 1; 0 where either side is the same for every source.
+
+    Raises
+    ------
+    DomainShapeError, DomainEmptyError, DomainValueError
+        The two are not of one length, empty, or not finite.
     """
     score, truth = _checked(score_S, truth_S)
     if np.ptp(score) == 0 or np.ptp(truth) == 0:
@@ -28,23 +42,59 @@ def weighted_tau(score_S: npt.ArrayLike, truth_S: npt.ArrayLike) -> float:
 
 
 def top_k_regret(score_S: npt.ArrayLike, truth_S: npt.ArrayLike, k: int) -> float:
-    """Best true accuracy of all sources less the best among the k highest scores (a share).
+    """Best true accuracy of all sources less the best among the k highest scores (0 to 1).
 
-    0 where the best source is among them, at most the range of the truth. Raises as
-    ``weighted_tau`` does, and ConfigError for k < 1.
+    Raises as ``weighted_tau`` does, and ConfigError for k < 1.
     """
     score, truth = _checked(score_S, truth_S)
     return float(truth.max() - truth[top_k(score, k)].max())
 
 
 def top_k_shortfall(score_S: npt.ArrayLike, truth_S: npt.ArrayLike, k: int) -> float:
-    """Mean true accuracy of the truly best k less that of the k highest scores (a share; ours).
+    """Mean true accuracy of the truly best k less that of the k highest scores (0 to 1; ours).
 
-    What a method loses that fuses all k chosen, where ``top_k_regret`` is of one that finds
-    out the best of them. 0 or above. Raises as ``top_k_regret`` does.
+    What a method loses that fuses all k chosen; ``top_k_regret`` is of one that finds the best of
+    them. Raises as ``top_k_regret`` does.
     """
     score, truth = _checked(score_S, truth_S)
     return float(truth[oracle_k(truth, k)].mean() - truth[top_k(score, k)].mean())
+
+
+def top_k(score_S: npt.ArrayLike, k: int) -> IntArray:
+    """Indices of the k highest scores, best first; of equal ones the earlier. All where k >= S.
+
+    Raises ConfigError for k < 1.
+    """
+    if k < 1:
+        raise ConfigError(f"sources chosen: got {k}, wanted at least 1")
+    order_S: IntArray = np.argsort(-np.asarray(score_S, np.float64), kind="stable")
+    return order_S[:k]
+
+
+def random_k(num_sources: int, k: int, *keys: object) -> IntArray:
+    """k different indices drawn from the stream of ``keys``; all of them, shuffled, where k >= S.
+
+    Raises ConfigError for k < 1.
+    """
+    return top_k(random_scores(num_sources, *keys), k)
+
+
+def random_scores(num_sources: int, *keys: object) -> npt.NDArray[np.float64]:
+    """A score in [0, 1) for every source (S,), drawn from the stream of ``keys``."""
+    return stream("random-selection", *keys).random(num_sources)
+
+
+def ship_all(num_sources: int) -> IntArray:
+    """Every index (S,): misses no source, and pays for all of them."""
+    return np.arange(num_sources, dtype=np.int64)
+
+
+def oracle_k(truth_S: npt.ArrayLike, k: int) -> IntArray:
+    """Indices of the k sources of the highest true transfer accuracy, known only afterwards.
+
+    Raises ConfigError for k < 1.
+    """
+    return top_k(truth_S, k)
 
 
 def _checked(score_S: npt.ArrayLike, truth_S: npt.ArrayLike) -> tuple[Floats, Floats]:

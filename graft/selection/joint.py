@@ -1,4 +1,4 @@
-"""Joint selection (A2, ours): the device probes the candidates and scores them.
+"""Joint selection (A2, ours): the device runs the candidates on its rows and scores them.
 
 Legend: S sources, N samples, L labelled samples, C classes, F features.
 """

@@ -1,6 +1,6 @@
-"""What a target domain can find out about a source by itself: does its card tell the truth?
+"""What a target domain can check of a source by itself: does its card state the truth?
 
-By default only what no honest source was seen to give counts against it.
+By default only what no honest source was seen to give counts against a source.
 
 Legend: N rows, L labelled rows, C classes, F features.
 """
@@ -25,7 +25,6 @@ MAX_TIMES_MEDIAN: Final = 4.0
 # Centroids that do not belong to the model have 0 in the mean and a deviation of 1. Honest ones
 # of 24 initial domains had 1.15 or more after 3 training steps, 3.3 after 10 and 4.6 after 150.
 MIN_CONSISTENCY: Final = 1.0
-# Fewer classes have too few arrangements to tell one from another.
 _LEAST_CLASSES: Final = 4
 # Four of ten candidates honest, sources dropped among them knew 25 % of a target domain's rows with
 # this weight and 33 % without; as many liars were dropped.
@@ -37,9 +36,9 @@ def centroid_consistency(logits_CC: FloatArray, centroids_CF: FloatArray | None)
 
     ``logits_CC[c, k]``: what the head gives class k on the centroid of c. Training on rows of
     class c raises its own logit there, so with rows and columns centred the trace is large. It
-    is told in deviations over all permutations of the classes, of which the mean is 0 and the
+    is measured in deviations over all permutations of the classes, of which the mean is 0 and the
     variance sum(a^2) / (C - 1), C the classes that have a centroid; at most C - 1. Infinite
-    where fewer than four have one: nothing is to be told then.
+    where fewer than four have one, for too few arrangements differ then.
     """
     if centroids_CF is None:
         return math.inf
@@ -56,7 +55,7 @@ def centroid_consistency(logits_CC: FloatArray, centroids_CF: FloatArray | None)
 def above_chance(
     predicted_L: IntArray, y_L: IntArray, mask_C: BoolArray, level: float = 0.5
 ) -> bool:
-    """Whether fewer than ``level`` of all guessers among its classes are right on so much of L."""
+    """Whether fewer than ``level`` of all random guessers among its classes do as well on L."""
     correct = int((predicted_L == y_L).sum())
     # The binomial's tail P(X >= correct), which is 1 - F(correct - 1), as an incomplete beta.
     tail = betainc(correct, len(y_L) - correct + 1, 1 / max(1, int(mask_C.sum())))
@@ -64,8 +63,8 @@ def above_chance(
 
 
 def agrees(predicted_N: IntArray, others_N: IntArray, num_classes: int) -> bool:
-    """Whether a source says what the others do more often than two that know nothing of each
-    other but how often each says a class: two deviations above that chance."""
+    """Whether a source and the others predict the same class more often than by chance, given how
+    often each predicts a class: by two deviations."""
     share_2C = [np.bincount(each, minlength=num_classes) for each in (predicted_N, others_N)]
     num_rows = len(predicted_N)
     chance = float((share_2C[0] * share_2C[1]).sum()) / num_rows**2
@@ -76,12 +75,25 @@ def agrees(predicted_N: IntArray, others_N: IntArray, num_classes: int) -> bool:
 def disagreeing_sources(
     log_SNC: FloatArray, labelled_N: BoolArray, y_L: IntArray, mask_SC: BoolArray
 ) -> list[int]:
-    """Places of sources that neither agree with the others nor are right on L.
+    """Indices of sources that neither agree with the others nor are right on L (ours).
 
-    ``log_SNC``: log probabilities on all rows, bounded below. What the others say is their
-    geometric mean, each weighing exp(4 x its accuracy on L), so that many who know nothing are
-    no majority; on L it is the label. The target domain's own labels decide: one who is right on
-    them may disagree with everybody. None of fewer than three sources.
+    The prediction of the others is their geometric mean, each weighing exp(4 x its accuracy on L),
+    so that many sources that know nothing are no majority; on L it is the label. The target
+    domain's labels decide: a source that is right on them may disagree with all others.
+
+    Parameters
+    ----------
+    log_SNC
+        Log probabilities on all rows, bounded below.
+    labelled_N, y_L
+        Which rows bear labels, and the labels.
+    mask_SC
+        The classes that each source knows.
+
+    Returns
+    -------
+    list of int
+        Empty for fewer than three sources, and where no source would be left.
     """
     if len(log_SNC) < 3:
         return []
@@ -90,41 +102,53 @@ def disagreeing_sources(
     weighed_SNC = log_SNC * np.exp(_LABELS_WEIGH * accuracy_S)[:, None, None]
     total_NC = weighed_SNC.sum(0)
     found = []
-    for place, predicted_N in enumerate(predicted_SN):
-        others_N = (total_NC - weighed_SNC[place]).argmax(1)
+    for index, predicted_N in enumerate(predicted_SN):
+        others_N = (total_NC - weighed_SNC[index]).argmax(1)
         others_N[labelled_N] = y_L
         if not agrees(predicted_N, others_N, log_SNC.shape[2]) and not above_chance(
-            predicted_N[labelled_N], y_L, mask_SC[place], level=0.05
+            predicted_N[labelled_N], y_L, mask_SC[index], level=0.05
         ):
-            found.append(place)
+            found.append(index)
     return found if len(found) < len(log_SNC) else []
 
 
 def logit_outliers(size_S: Sequence[float]) -> list[int]:
-    """Places of sources whose mean |logit| is more than four times the median of all.
+    """Indices of sources whose mean |logit| is more than four times the median of all.
 
     None of fewer than three sources.
     """
     if len(size_S) < 3:
         return []
     bound = MAX_TIMES_MEDIAN * float(np.median(size_S))
-    return [place for place, size in enumerate(size_S) if size > bound]
+    return [index for index, size in enumerate(size_S) if size > bound]
 
 
 def verify_source(
-    size: float, consistency: float, beats: bool, claims_near: bool, config: TrustConfig
+    size: float,
+    consistency: float,
+    better_than_chance: bool,
+    claims_near: bool,
+    config: TrustConfig,
 ) -> Reason | None:
     """Why a source is rejected, or None.
 
-    ``size`` is its mean |logit| on the target domain's rows. ``beats``: see ``above_chance``.
-    ``claims_near``: its profile is among the nearer half of those offered, and with ``chance``
-    that is held against one whose model knows nothing here.
+    Parameters
+    ----------
+    size
+        Its mean |logit| on the target domain's rows.
+    consistency
+        Of ``centroid_consistency``.
+    better_than_chance
+        Of ``above_chance``.
+    claims_near
+        Whether its profile is among the nearer half of those offered. With ``config.chance`` such
+        a profile counts against a model that does not beat chance.
     """
     if config.verify:
         if not np.isfinite(size) or size > MAX_LOGIT:
             return "scale"
         if consistency < MIN_CONSISTENCY:
             return "centroids"
-    if config.chance and not beats:
+    if config.chance and not better_than_chance:
         return "profile" if claims_near else "chance"
     return None

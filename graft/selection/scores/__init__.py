@@ -1,0 +1,1 @@
+"""Scores of one source for a target domain: the project's own and published ones."""

@@ -1,7 +1,7 @@
 """Distances between two domains' samples, or between their profiles; no label is read.
 
-Lower is nearer: their negatives are the scores. A sample is features of two domains in one
-source's space; a profile is what ``profiling`` sends up anyway.
+Lower is nearer: their negatives are the scores. Samples are features of two domains in one
+source's space; a profile is what a domain releases in any case.
 
 Legend: M rows of the source, N rows of the target domain, F features, S sources, D statistics.
 """
@@ -19,13 +19,25 @@ _NUM_WIDTHS = 5
 
 
 def mmd_distance(source_MF: npt.ArrayLike, target_NF: npt.ArrayLike) -> float:
-    """Squared maximum mean discrepancy, unbiased, RBF kernels about the median distance.
+    """Squared maximum mean discrepancy, unbiased, with RBF kernels about the median distance.
 
-    Gretton et al., JMLR 2012 (estimator: Lemma 6; median heuristic); the mean over
-    five widths is ours. At most 2, and below 0
-    about half of the time where both sides come from one distribution. Raises
-    DomainEmptyError for fewer than 2 rows on a side, DomainShapeError where the sides differ in
-    F, DomainValueError.
+    Gretton et al., JMLR 2012 (estimator: Lemma 6; median heuristic); the mean over five widths
+    is ours.
+
+    Parameters
+    ----------
+    source_MF, target_NF
+        Features of the rows of each side, two rows or more.
+
+    Returns
+    -------
+    float
+        At most 2; below 0 about half of the time where both sides have one distribution.
+
+    Raises
+    ------
+    DomainEmptyError, DomainShapeError, DomainValueError
+        Too few rows on a side, another F on each side, or a number that is not finite.
     """
     from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 
@@ -54,8 +66,7 @@ def frechet_distance(source_MF: npt.ArrayLike, target_NF: npt.ArrayLike) -> floa
     """Squared Frechet distance of the Gaussians of two samples (Dowson and Landau, 1982).
 
     |m_s - m_t|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2), covariances by Ledoit and Wolf. 0 or
-    above, in squared units of the features. Raises DomainEmptyError, DomainShapeError or
-    DomainValueError.
+    above, in squared units of the features. Raises as ``mmd_distance`` does.
     """
     source, target = _checked_pair(source_MF, target_NF)
     gap = float(((source.mean(0) - target.mean(0)) ** 2).sum())
@@ -86,7 +97,7 @@ def profile_frechet_distances(
         )
     half = target.size // 2
     unit_D = np.tile(sources[:, half:].mean(0), 2)
-    # A statistic that varies within no source has no unit to be told in.
+    # A statistic that varies within no source has no unit.
     varied_D = unit_D > 0
     gaps_SD = (sources - target)[:, varied_D] / unit_D[varied_D]
     distances_S: npt.NDArray[np.float64] = np.sqrt((gaps_SD**2).sum(1) / half)

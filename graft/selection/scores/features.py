@@ -1,8 +1,9 @@
-"""Scores of how well a source's features tell the target domain's classes apart.
+"""Scores of how well a source's features separate the target domain's classes.
 
-H-score, LogME, TransRate, PARC and GBC: functions of features and labels, higher is better. The
-source's head has no say in them. Every one is finite from one labelled row upwards; where nothing
-can be told (one class, constant features) it is the same for every source.
+Functions of features and labels alone, without the source's head; higher is better. Each is
+finite from one labelled row upwards, and the same for every source where there is nothing to
+separate (one class, constant features). Each raises DomainShapeError, DomainEmptyError or
+DomainValueError where features and labels are not (L, F) and (L,), have no row, or are not finite.
 
 Legend: L labelled samples, F features, C classes present.
 """
@@ -15,20 +16,31 @@ from graft.selection.scores.inputs import Floats, checked_labels, checked_rows, 
 # How far alpha / beta may lie from the mean squared singular value; evidence is flat beyond.
 _LOGME_DECADES = 6
 _TRANSRATE_DISTORTION = 1e-4
+# Of the features' mean squared length; from 0.1 to 1 the ranking of sources hardly moves.
+_RIDGE = 0.3
 
 
 def h_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike, shrunk: bool | None = None) -> float:
-    """H-score: tr(cov(f)^-1 cov(E[f | y])) (published).
+    """H-score: tr(cov(f)^-1 cov(E[f | y])) (Bao et al., ICIP 2019).
 
-    Bao et al., ICIP 2019. ``shrunk`` takes Ledoit and Wolf's covariance and the class part's
-    share of it (1 - shrinkage), after Ibrahim, Ponomareva and Mazumder, ECML PKDD 2022; None:
-    where n < d, as the plain covariance has no inverse there. Between 0 and min(C - 1, F).
-    Raises DomainShapeError, DomainEmptyError or DomainValueError.
+    Parameters
+    ----------
+    features_LF, y_L
+        The source's features of the labelled rows, and their classes.
+    shrunk
+        Takes Ledoit and Wolf's covariance and the class part's share of it (1 - shrinkage), after
+        Ibrahim, Ponomareva and Mazumder, ECML PKDD 2022. None: where L < F, as the plain
+        covariance has no inverse there.
+
+    Returns
+    -------
+    float
+        Between 0 and min(C - 1, F).
     """
     from sklearn.covariance import empirical_covariance, ledoit_wolf
 
     features = checked_rows(features_LF)
-    place_L, counts_C = checked_labels(y_L, len(features))
+    class_L, counts_C = checked_labels(y_L, len(features))
     spread = _centred(features)
     if not spread.any():
         return 0.0
@@ -38,26 +50,35 @@ def h_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike, shrunk: bool | None 
         covariance_FF, shrinkage = ledoit_wolf(spread, assume_centered=True)
     else:
         covariance_FF, shrinkage = empirical_covariance(spread, assume_centered=True), 0.0
-    means_CF = class_means(spread, place_L, counts_C)
+    means_CF = class_means(spread, class_L, counts_C)
     between_FF = (means_CF.T * counts_C) @ means_CF / len(spread)
     solved_FF = np.linalg.pinv(covariance_FF, hermitian=True) @ between_FF
     return float((1 - shrinkage) * np.trace(solved_FF))
 
 
 def logme_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
-    """LogME: maximum log-evidence a row of a Bayesian linear model, mean over classes (published).
+    """LogME: maximum log-evidence a row of a Bayesian linear model, mean over classes.
 
     You, Liu, Wang and Long, ICML 2021. Each class present is a 0/1 target with prior precision
     alpha and noise precision beta. Both are maximised over: beta in closed form, their ratio
-    t in one dimension, where the evidence is that of y ~ N(0, (I + f f' / t) / beta). Unbounded
-    either way; in nats. Raises DomainShapeError, DomainEmptyError or DomainValueError.
+    t in one dimension, where the evidence is that of y ~ N(0, (I + f f' / t) / beta).
+
+    Parameters
+    ----------
+    features_LF, y_L
+        The source's features of the labelled rows, and their classes.
+
+    Returns
+    -------
+    float
+        In nats, unbounded either way.
     """
     features = checked_rows(features_LF)
-    place_L, counts_C = checked_labels(y_L, len(features))
+    class_L, counts_C = checked_labels(y_L, len(features))
     left_LR, singular_R, _ = np.linalg.svd(features, full_matrices=False)
     power_R = singular_R**2
     unit = power_R.mean() or 1.0
-    target_LC = np.eye(len(counts_C))[place_L]
+    target_LC = np.eye(len(counts_C))[class_L]
     projected_RC = (left_LR.T @ target_LC) ** 2
     unreached_C = np.maximum(counts_C - projected_RC.sum(0), 0)
     return float(
@@ -71,35 +92,52 @@ def logme_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
 
 
 def transrate_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
-    """TransRate: coding rate of all features less that within the classes (published).
+    """TransRate: coding rate of all features less that within the classes.
 
     Huang et al., ICML 2022: R(Z) - sum_c n_c/n R(Z_c), R(Z) = logdet(I + Z'Z / (n eps)) / 2,
     Z centred as a whole, eps = 1e-4. The shares n_c/n keep it at 0 or above where classes are
-    unequal; the paper's listing weighs classes alike. In nats, and not free of the features'
-    unit. Raises DomainShapeError, DomainEmptyError or DomainValueError.
+    unequal; the paper's listing weighs classes alike.
+
+    Parameters
+    ----------
+    features_LF, y_L
+        The source's features of the labelled rows, and their classes.
+
+    Returns
+    -------
+    float
+        In nats; it depends on the features' unit.
     """
     features = checked_rows(features_LF)
-    place_L, counts_C = checked_labels(y_L, len(features))
+    class_L, counts_C = checked_labels(y_L, len(features))
     spread = _centred(features)
     within = sum(
-        count / len(spread) * _coding_rate(spread[place_L == c]) for c, count in enumerate(counts_C)
+        count / len(spread) * _coding_rate(spread[class_L == c]) for c, count in enumerate(counts_C)
     )
     return float(_coding_rate(spread) - within)
 
 
 def parc_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
-    """PARC: do rows that are alike in features bear the same label (published).
+    """PARC: do rows that are alike in features bear the same label.
 
     Bolya, Mittapalli and Hoffman, NeurIPS 2021: Spearman's correlation, over the pairs of
     rows, of 1 - Pearson between standardised features with 1 - Pearson between one-hot labels
-    (which takes two values: same class or not). Without the paper's PCA, times 1, not 100.
-    Between -1 and 1; 0 where either side is the same for all pairs (two rows, one class).
-    Raises DomainShapeError, DomainEmptyError or DomainValueError.
+    (which takes two values: same class or not). Without the paper's PCA and factor of 100.
+
+    Parameters
+    ----------
+    features_LF, y_L
+        The source's features of the labelled rows, and their classes.
+
+    Returns
+    -------
+    float
+        Between -1 and 1.
     """
     from scipy.stats import rankdata
 
     features = checked_rows(features_LF)
-    place_L, _ = checked_labels(y_L, len(features))
+    class_L, _ = checked_labels(y_L, len(features))
     spread = _centred(features)
     deviation_F = spread.std(0)
     varied_F = deviation_F > 0
@@ -107,27 +145,36 @@ def parc_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     first, second = np.triu_indices(len(features), 1)
     # Equal rows must tie: what is left of them after rounding must not rank them.
     apart = np.round(1 - (unit_LF @ unit_LF.T)[first, second], 12)
-    other = (place_L[first] != place_L[second]).astype(np.float64)
+    other = (class_L[first] != class_L[second]).astype(np.float64)
     if not len(first) or np.ptp(apart) == 0 or np.ptp(other) == 0:
         return 0.0
     return float(np.clip(np.corrcoef(rankdata(apart), rankdata(other))[0, 1], -1, 1))
 
 
 def gbc_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
-    """GBC: minus the overlap of the classes' Gaussians, -sum_{a != b} exp(-D_B(a, b)) (published).
+    """GBC: minus the overlap of the classes' Gaussians, -sum_{a != b} exp(-D_B(a, b)).
 
-    Pandy et al., CVPR 2022, D_B being Bhattacharyya's distance. The Gaussians are spherical, one
-    variance a class. Its estimate is ours: few rows bear labels, and one row has no variance,
-    so every class starts from one row's worth of the variance within all classes, and that
-    from one row's worth of the variance of all rows. Between -C (C - 1) and 0; 0 where L holds
-    one class. Raises DomainShapeError, DomainEmptyError or DomainValueError.
+    Pandy et al., CVPR 2022, D_B being Bhattacharyya's distance, with spherical Gaussians. The
+    estimate of their variance is ours: few rows bear labels, and one row has no variance, so
+    every class starts from one row's worth of the variance within all classes, and that from
+    one row's worth of the variance of all rows.
+
+    Parameters
+    ----------
+    features_LF, y_L
+        The source's features of the labelled rows, and their classes.
+
+    Returns
+    -------
+    float
+        Between -C (C - 1) and 0; 0 where L holds one class.
     """
     features = checked_rows(features_LF)
-    place_L, counts_C = checked_labels(y_L, len(features))
+    class_L, counts_C = checked_labels(y_L, len(features))
     spread = _centred(features)
-    means_CF = class_means(spread, place_L, counts_C)
-    deviation_L = ((spread - means_CF[place_L]) ** 2).mean(1)
-    within_C = np.bincount(place_L, deviation_L)
+    means_CF = class_means(spread, class_L, counts_C)
+    deviation_L = ((spread - means_CF[class_L]) ** 2).mean(1)
+    within_C = np.bincount(class_L, deviation_L)
     total = float((spread**2).mean())
     if not total:
         return -float(len(counts_C) * (len(counts_C) - 1))
@@ -139,6 +186,37 @@ def gbc_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     shape_CC = np.log(mean_CC) - (log_C[:, None] + log_C[None]) / 2
     overlap_CC = np.exp(-gap_CC / (8 * mean_CC) - spread.shape[1] / 2 * shape_CC)
     return -float(overlap_CC[~np.eye(len(counts_C), dtype=np.bool_)].sum())
+
+
+def linear_probe_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
+    """Leave-one-out accuracy on L of a ridge classifier of one-hot labels (ours).
+
+    In closed form (Allen's PRESS): with H = K (K + r I)^-1, row i is predicted without itself as
+    (H Y - h_ii Y)_i / (1 - h_ii). K is linear in the centred features, scaled to mean squared
+    length 1, plus 1 for the intercept.
+
+    Parameters
+    ----------
+    features_LF, y_L
+        The source's features of the labelled rows, and their classes.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; 1 where L holds one class.
+    """
+    features = checked_rows(features_LF)
+    class_L, counts_C = checked_labels(y_L, len(features))
+    spread = features - features.mean(0)
+    kernel_LL = spread @ spread.T
+    kernel_LL /= np.trace(kernel_LL) / len(features) or 1.0
+    kernel_LL += 1
+    target_LC = np.eye(len(counts_C))[class_L]
+    ridge_LL = kernel_LL + _RIDGE * np.eye(len(features))
+    hat_LL = np.linalg.solve(ridge_LL, kernel_LL)
+    own_L1 = np.diag(hat_LL)[:, None]
+    predicted_LC = (hat_LL @ target_LC - own_L1 * target_LC) / (1 - own_L1)
+    return float((predicted_LC.argmax(1) == class_L).mean())
 
 
 def _maximum_evidence(power_R: Floats, projected_R: Floats, unreached: float, rows: int) -> float:
@@ -159,8 +237,8 @@ def _maximum_evidence(power_R: Floats, projected_R: Floats, unreached: float, ro
     from scipy.optimize import minimize_scalar
 
     # The evidence may have two maxima: the higher is looked for on a grid, then refined.
-    sources_needed = _LOGME_DECADES * np.log(10.0)
-    grid = np.linspace(-sources_needed, sources_needed, 4 * _LOGME_DECADES + 1)
+    widest = _LOGME_DECADES * np.log(10.0)
+    grid = np.linspace(-widest, widest, 4 * _LOGME_DECADES + 1)
     losses = loss_of(grid)
     best = int(losses.argmin())
     bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])

@@ -1,4 +1,4 @@
-"""What every score asks of the rows it is given, and the errors where they are not so.
+"""Checks of the rows and labels that scores are given.
 
 Legend: L labelled samples, N any samples, F features, C classes present.
 """
@@ -29,7 +29,7 @@ def checked_rows(rows_NF: npt.ArrayLike, name: str = "features") -> Floats:
 
 
 def checked_labels(y_L: npt.ArrayLike, num_rows: int) -> tuple[Ints, Ints]:
-    """Each row's class as a place among the classes present (L), and those classes' counts (C).
+    """Each row's class as an index into the classes present (L), and those classes' counts (C).
 
     Raises DomainShapeError where there is not one whole number a row.
     """
@@ -38,13 +38,13 @@ def checked_labels(y_L: npt.ArrayLike, num_rows: int) -> tuple[Ints, Ints]:
         raise DomainShapeError(
             f"labels: got {labels.dtype} of shape {labels.shape}, wanted integers ({num_rows},)"
         )
-    _, place_L, counts_C = np.unique(labels, return_inverse=True, return_counts=True)
-    return place_L.astype(np.int64), counts_C.astype(np.int64)
+    _, class_L, counts_C = np.unique(labels, return_inverse=True, return_counts=True)
+    return class_L.astype(np.int64), counts_C.astype(np.int64)
 
 
-def class_means(features_LF: Floats, place_L: Ints, counts_C: Ints) -> Floats:
+def class_means(features_LF: Floats, class_L: Ints, counts_C: Ints) -> Floats:
     """Mean feature vector of each class present (C, F)."""
     sums_CF = np.zeros((len(counts_C), features_LF.shape[1]))
-    np.add.at(sums_CF, place_L, features_LF)
+    np.add.at(sums_CF, class_L, features_LF)
     means_CF: Floats = sums_CF / counts_C[:, None]
     return means_CF

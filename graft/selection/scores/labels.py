@@ -1,7 +1,7 @@
 """Scores from a source's predictions and the true labels alone: LEEP, NCE, and the likelihood.
 
 Higher is better, 0 the best; in nats. LEEP and NCE read the source's classes as mere symbols: a
-source that calls every walk a run loses nothing, as its head can be taught anew.
+source that calls every walk a run loses nothing, as its head can be trained anew.
 
 Legend: L labelled samples, Z the source's classes, C classes present.
 """
@@ -16,37 +16,52 @@ _SPREAD = 0.01
 
 
 def leep_score(probabilities_LZ: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
-    """LEEP: mean log-likelihood of y under P(y | x) = sum_z P(y | z) theta(x)_z (published).
+    """LEEP: mean log-likelihood of y under P(y | x) = sum_z P(y | z) theta(x)_z.
 
-    Nguyen, Hassner, Seeger and Archambeau, ICML 2020. theta are the source's probabilities and
-    P(y | z) their empirical joint with y. Between -log C and 0; 0 where L holds one class.
-    Raises DomainShapeError, DomainEmptyError, or DomainValueError for what is no probability.
+    Nguyen, Hassner, Seeger and Archambeau, ICML 2020.
+
+    Parameters
+    ----------
+    probabilities_LZ
+        theta, the source's probabilities; P(y | z) is from their empirical joint with y.
+    y_L
+        The rows' classes.
+
+    Returns
+    -------
+    float
+        Between -log C and 0; 0 where L holds one class.
+
+    Raises
+    ------
+    DomainShapeError, DomainEmptyError, DomainValueError
+        The arrays are not of these shapes, there is no row, or a row is no distribution.
     """
     theta_LZ = _checked_probabilities(probabilities_LZ)
-    place_L, counts_C = checked_labels(y_L, len(theta_LZ))
+    class_L, counts_C = checked_labels(y_L, len(theta_LZ))
     joint_CZ = np.zeros((len(counts_C), theta_LZ.shape[1]))
-    np.add.at(joint_CZ, place_L, theta_LZ)
+    np.add.at(joint_CZ, class_L, theta_LZ)
     marginal_Z = joint_CZ.sum(0)
     # A class that the source never gives any chance adds nothing to any row.
     given_Z = marginal_Z > 0
     conditional_CZ = joint_CZ[:, given_Z] / marginal_Z[given_Z]
-    expected_L = (conditional_CZ[place_L] * theta_LZ[:, given_Z]).sum(1)
+    expected_L = (conditional_CZ[class_L] * theta_LZ[:, given_Z]).sum(1)
     return float(np.log(np.minimum(expected_L, 1)).mean())
 
 
 def nce_score(probabilities_LZ: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
-    """NCE: -H(Y | Z), Z the class that the source gives each row (published).
+    """NCE: -H(Y | Z), Z the class that the source predicts (Tran, Nguyen and Hassner, ICCV 2019).
 
-    Tran, Nguyen and Hassner, ICCV 2019. Between -log C and 0; 0 where the source's classes
-    tell the true ones apart, or L holds one class. Raises as ``leep_score`` does.
+    Between -log C and 0; 0 where the predictions determine the true classes, or L holds one class.
+    Raises as ``leep_score`` does.
     """
     theta_LZ = _checked_probabilities(probabilities_LZ)
-    place_L, counts_C = checked_labels(y_L, len(theta_LZ))
+    class_L, counts_C = checked_labels(y_L, len(theta_LZ))
     joint_CZ = np.zeros((len(counts_C), theta_LZ.shape[1]))
-    np.add.at(joint_CZ, (place_L, theta_LZ.argmax(1)), 1)
-    places = joint_CZ > 0
-    conditional = (joint_CZ / np.maximum(joint_CZ.sum(0), 1))[places]
-    return float((joint_CZ[places] * np.log(conditional)).sum() / len(place_L))
+    np.add.at(joint_CZ, (class_L, theta_LZ.argmax(1)), 1)
+    met = joint_CZ > 0
+    conditional = (joint_CZ / np.maximum(joint_CZ.sum(0), 1))[met]
+    return float((joint_CZ[met] * np.log(conditional)).sum() / len(class_L))
 
 
 def likelihood_score(probabilities_LC: npt.ArrayLike, y_L: npt.ArrayLike) -> float:

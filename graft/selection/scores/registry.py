@@ -1,4 +1,4 @@
-"""Every score of one source by name, from one record of what a device sees of that source.
+"""Every score of a source by name, from one record of the source's outputs.
 
 Legend: L labelled samples, N all rows the target domain may learn from, M rows of the source,
 C classes, F features.
@@ -15,22 +15,31 @@ from graft.selection.scores.distributions import frechet_distance, mmd_distance
 from graft.selection.scores.features import (
     gbc_score,
     h_score,
+    linear_probe_score,
     logme_score,
     parc_score,
     transrate_score,
 )
 from graft.selection.scores.labels import leep_score, likelihood_score, nce_score
-from graft.selection.scores.linear_probe import linear_probe_score
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Probe:
-    """A source seen through the target domain's rows, on the target domain's device.
+class SourceOutputs:
+    """What a source gives on the target domain's rows, on the target domain's device.
 
-    ``features_LF`` and ``features_NF`` are the source's features of labelled and of all rows;
-    ``probabilities_LC`` its head's, 0 outside ``mask_C``. ``centroids_CF`` come with its card.
-    ``source_MF``, its own features of its own rows, it does not ship today: None, and the
-    scores that compare distributions raise DomainEmptyError.
+    Parameters
+    ----------
+    features_LF, features_NF
+        The source's features of the labelled and of all rows.
+    probabilities_LC
+        Of the source's head, 0 outside ``mask_C``.
+    y_L, mask_C
+        The labels, and the classes that the source knows.
+    centroids_CF
+        From the source's card; None where its policy withheld them.
+    source_MF
+        The source's features of its own rows, which no source ships today: with None the
+        scores that compare distributions raise DomainEmptyError.
     """
 
     features_LF: FloatArray
@@ -42,30 +51,32 @@ class Probe:
     source_MF: FloatArray | None = None
 
 
-def _own_rows(probe: Probe) -> FloatArray:
-    if probe.source_MF is None:
+def _own_rows(outputs: SourceOutputs) -> FloatArray:
+    if outputs.source_MF is None:
         raise DomainEmptyError("source: got no features of its own rows, wanted some to compare")
-    return probe.source_MF
+    return outputs.source_MF
 
 
 # Higher is better for every one; distances are negated here and nowhere else.
-SCORES: Mapping[str, Callable[[Probe], float]] = MappingProxyType(
+SCORES: Mapping[str, Callable[[SourceOutputs], float]] = MappingProxyType(
     {
-        "leep": lambda probe: leep_score(probe.probabilities_LC, probe.y_L),
-        "nce": lambda probe: nce_score(probe.probabilities_LC, probe.y_L),
-        "h-score": lambda probe: h_score(probe.features_LF, probe.y_L),
-        "h-score-shrunk": lambda probe: h_score(probe.features_LF, probe.y_L, shrunk=True),
-        "logme": lambda probe: logme_score(probe.features_LF, probe.y_L),
-        "transrate": lambda probe: transrate_score(probe.features_LF, probe.y_L),
-        "parc": lambda probe: parc_score(probe.features_LF, probe.y_L),
-        "gbc": lambda probe: gbc_score(probe.features_LF, probe.y_L),
-        "mmd": lambda probe: -mmd_distance(_own_rows(probe), probe.features_NF),
-        "frechet": lambda probe: -frechet_distance(_own_rows(probe), probe.features_NF),
-        "similarity": lambda probe: centroid_similarity(probe.features_NF, probe.centroids_CF),
-        "accuracy": lambda probe: smoothed_accuracy(
-            probe.probabilities_LC, probe.y_L, probe.mask_C
+        "leep": lambda outputs: leep_score(outputs.probabilities_LC, outputs.y_L),
+        "nce": lambda outputs: nce_score(outputs.probabilities_LC, outputs.y_L),
+        "h-score": lambda outputs: h_score(outputs.features_LF, outputs.y_L),
+        "h-score-shrunk": lambda outputs: h_score(outputs.features_LF, outputs.y_L, shrunk=True),
+        "logme": lambda outputs: logme_score(outputs.features_LF, outputs.y_L),
+        "transrate": lambda outputs: transrate_score(outputs.features_LF, outputs.y_L),
+        "parc": lambda outputs: parc_score(outputs.features_LF, outputs.y_L),
+        "gbc": lambda outputs: gbc_score(outputs.features_LF, outputs.y_L),
+        "mmd": lambda outputs: -mmd_distance(_own_rows(outputs), outputs.features_NF),
+        "frechet": lambda outputs: -frechet_distance(_own_rows(outputs), outputs.features_NF),
+        "similarity": lambda outputs: centroid_similarity(
+            outputs.features_NF, outputs.centroids_CF
         ),
-        "likelihood": lambda probe: likelihood_score(probe.probabilities_LC, probe.y_L),
-        "linear-probe": lambda probe: linear_probe_score(probe.features_LF, probe.y_L),
+        "accuracy": lambda outputs: smoothed_accuracy(
+            outputs.probabilities_LC, outputs.y_L, outputs.mask_C
+        ),
+        "likelihood": lambda outputs: likelihood_score(outputs.probabilities_LC, outputs.y_L),
+        "linear-probe": lambda outputs: linear_probe_score(outputs.features_LF, outputs.y_L),
     }
 )

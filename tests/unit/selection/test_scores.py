@@ -8,7 +8,7 @@ import pytest
 from graft.errors import DomainEmptyError
 from graft.selection import (
     SCORES,
-    Probe,
+    SourceOutputs,
     centroid_similarity,
     frechet_distance,
     h_score,
@@ -18,7 +18,7 @@ from graft.selection import (
 ROWS, WIDTH, CLASSES = 60, 6, 3
 
 
-def probe(gap: float, shift: float) -> Probe:
+def probe(gap: float, shift: float) -> SourceOutputs:
     """A source whose features hold the classes ``gap`` apart, its own rows ``shift`` away."""
     rng = np.random.default_rng(0)
     y = np.arange(ROWS) % CLASSES
@@ -27,7 +27,7 @@ def probe(gap: float, shift: float) -> Probe:
     logits = features[:, :CLASSES]
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     own = means_CF[y] + rng.normal(size=(ROWS, WIDTH)) + shift
-    return Probe(
+    return SourceOutputs(
         features_LF=features[:12].astype(np.float32),
         features_NF=features.astype(np.float32),
         probabilities_LC=probabilities[:12].astype(np.float32),

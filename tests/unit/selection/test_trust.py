@@ -51,12 +51,12 @@ def test_classes_without_centroid_are_left_out() -> None:
     assert centroid_consistency(logits_CC, centroids_CF) == pytest.approx(4)
 
 
-@pytest.mark.parametrize(("correct", "beats"), [(0, False), (1, False), (2, True), (8, True)])
-def test_chance_is_half_of_all_guessers(correct: int, beats: bool) -> None:
+@pytest.mark.parametrize(("correct", "better"), [(0, False), (1, False), (2, True), (8, True)])
+def test_chance_is_half_of_all_guessers(correct: int, better: bool) -> None:
     # Of 8 guesses among 8 classes, 1 or more are right with 1 - (7/8)^8 = 0.66, 2 or more 0.26.
     y_L = np.arange(8)
     predicted_L = np.where(y_L < correct, y_L, (y_L + 1) % 8)
-    assert above_chance(predicted_L, y_L, np.ones(8, np.bool_)) is beats
+    assert above_chance(predicted_L, y_L, np.ones(8, np.bool_)) is better
 
 
 def test_a_source_is_overblown_beside_the_others() -> None:
@@ -72,10 +72,10 @@ def fault(
     config: TrustConfig,
     logits: float = 1.0,
     consistency: float = 3.0,
-    beats: bool = True,
+    better: bool = True,
     near: bool = False,
 ) -> str | None:
-    return verify_source(logits, consistency, beats, near, config)
+    return verify_source(logits, consistency, better, near, config)
 
 
 def test_each_check_has_its_switch_and_its_word() -> None:
@@ -87,11 +87,11 @@ def test_each_check_has_its_switch_and_its_word() -> None:
     assert fault(usual, logits=87.0) is None
     assert fault(usual, consistency=0.9) == "centroids"
     assert fault(off, consistency=0.9) is None
-    assert fault(usual, beats=False) is None  # honest sources of other people are no better
+    assert fault(usual, better=False) is None  # honest sources of other people are no better
     strict = TrustConfig(chance=True)
-    assert fault(strict, beats=False) == "chance"
-    assert fault(strict, beats=False, near=True) == "profile"
-    assert fault(strict, beats=True, near=True) is None
+    assert fault(strict, better=False) == "chance"
+    assert fault(strict, better=False, near=True) == "profile"
+    assert fault(strict, better=True, near=True) is None
 
 
 def test_agreement_must_pass_what_marginals_give() -> None:
