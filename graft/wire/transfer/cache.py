@@ -1,17 +1,19 @@
-"""What a device holds of the models it fetched before."""
+"""The parts of models that a device fetched before: the port, in memory, in a folder."""
 
 import hashlib
 import os
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from graft.core.files import replace_file
-from graft.wire.payload.parts_file import PartFile
-from graft.wire.payload.regions import COPY_BYTES, open_work
+from graft.wire.payload.blocks import COPY_BYTES, PartFile, open_work
 from graft.wire.transfer.link import Part
 from graft.wire.transfer.partial_download import (
     DIGEST_BYTES,
     FilePartial,
+    MemoryPartial,
     PartialDownload,
     SpooledPartial,
 )
@@ -22,52 +24,93 @@ _NOTES: Final = (".log", ".push")  # a few bytes each, not counted
 class PartCache(Protocol):
     """Parts of models by (model id, part); forgetting one only costs its bytes again."""
 
-    def get(self, model_id: str, part: Part) -> bytes | None: ...
+    @property
+    def folder(self) -> Path | None:
+        """Where large models may be joined, split and mapped; None: in memory."""
+        ...
 
-    def put(self, model_id: str, part: Part, data: bytes) -> None: ...
+    def open(self, model_id: str, part: Part) -> PartFile | None:
+        """A cached part, checked just now, for the caller to close; None where there is none."""
+        ...
 
-    def forget(self, model_id: str) -> None: ...
+    def holds(self, model_id: str, part: Part) -> bool:
+        """Whether the part is cached; ``open`` may still find it damaged."""
+        ...
+
+    def start_download(self, model_id: str, part: Part, num_bytes: int) -> PartialDownload:
+        """Where a part of ``num_bytes`` is received, after what was received of it before."""
+        ...
+
+    def sent_bytes(self, model_id: str) -> int | None:
+        """How much of an unfinished push has ledger rows; None: no push is unfinished."""
+        ...
+
+    def note_sent(self, model_id: str, num_bytes: int | None) -> None:
+        """Note how much of an unfinished push has ledger rows; None: the push is finished."""
+        ...
+
+    def forget(self, model_id: str) -> None:
+        """Remove all parts of a model, and what was received of them."""
+        ...
 
 
 class MemoryCache:
-    """A cache that lives as long as the object."""
+    """A cache that lives as long as the object; ``get``, ``put`` and ``forget`` are all it is."""
+
+    folder = None
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str, Part], bytes] = {}
 
     def get(self, model_id: str, part: Part) -> bytes | None:
+        """The bytes of a cached part."""
         return self._parts.get((model_id, part))
 
     def put(self, model_id: str, part: Part, data: bytes) -> None:
+        """Cache a part that was received."""
         self._parts[model_id, part] = data
 
     def forget(self, model_id: str) -> None:
         for key in [key for key in self._parts if key[0] == model_id]:
             del self._parts[key]
 
+    def holds(self, model_id: str, part: Part) -> bool:
+        return self.get(model_id, part) is not None
+
+    def open(self, model_id: str, part: Part) -> PartFile | None:
+        data = self.get(model_id, part)
+        return None if data is None else PartFile(file=BytesIO(data), num_bytes=len(data))
+
+    def start_download(self, model_id: str, part: Part, num_bytes: int) -> PartialDownload:
+        return MemoryPartial(partial(self.put, model_id, part))
+
+    def sent_bytes(self, model_id: str) -> int | None:
+        return None  # a push ends with its process
+
+    def note_sent(self, model_id: str, num_bytes: int | None) -> None:
+        pass
+
 
 class FolderCache:
-    """A cache in a folder, made on first use; a damaged or torn file counts as not held.
+    """A cache in a folder, made on first use; a damaged or torn file counts as missing.
 
-    ``quota_bytes``: how much the folder may hold, half received parts included (None: no end).
-    What was used longest ago goes first; a part larger than the quota is used and not kept. The
-    folder itself is the only count, so that no kill makes it wrong. Joining a model needs its own
-    size beside the quota, in files that have no name and go with their process.
+    Parameters
+    ----------
+    folder
+        Where the parts are; one process at a time.
+    quota_bytes
+        How much the folder may hold, partial downloads included; None: no limit. The files used
+        longest ago are removed first; a part larger than the quota is used and not cached.
+        Joining a model needs its own size beside the quota, in nameless working files.
     """
+
+    # The folder itself is the only count, so that no kill makes it wrong.
 
     def __init__(self, folder: Path, quota_bytes: int | None = None) -> None:
         self.folder = folder
         self._quota_bytes = quota_bytes
 
-    def get(self, model_id: str, part: Part) -> bytes | None:
-        held = self.open(model_id, part)
-        if held is None:
-            return None
-        with held.file:
-            return held.file.read(held.num_bytes)
-
     def open(self, model_id: str, part: Part) -> PartFile | None:
-        """The part as a file that was checked just now; None where it is not held."""
         path = self._path(model_id, part)
         try:
             file = path.open("rb")
@@ -81,36 +124,24 @@ class FolderCache:
         file.seek(0)
         return PartFile(file=file, num_bytes=num_bytes)
 
-    def put(self, model_id: str, part: Part, data: bytes) -> None:
-        if not self._fits(len(data)):
-            return
-        path = self._path(model_id, part)
-        self._make_room(len(data), (path.name,))
-        content = data + hashlib.sha256(data).digest()
-        replace_file(path, content, mode=0o600, durable=False)
-
-    def partial(self, model_id: str, part: Part, num_bytes: int) -> PartialDownload:
-        """Where a part of ``num_bytes`` is received: on from what an earlier process received."""
-        if not self._fits(num_bytes):
+    def start_download(self, model_id: str, part: Part, num_bytes: int) -> PartialDownload:
+        if self._quota_bytes is not None and num_bytes + DIGEST_BYTES > self._quota_bytes:
             return SpooledPartial(open_work(self.folder))
         path = self._path(model_id, part)
-        partial, log = (path.with_name(f"{path.name}.{end}") for end in ("partial", "log"))
-        self._make_room(num_bytes, (path.name, partial.name, log.name))
-        return FilePartial(partial, log, path)
+        received, log = (path.with_name(f"{path.name}.{end}") for end in ("partial", "log"))
+        self._make_room(num_bytes, (path.name, received.name, log.name))
+        return FilePartial(received, log, path)
 
     def holds(self, model_id: str, part: Part) -> bool:
-        """Whether the part is there, unless opening it should find it damaged."""
         return self._path(model_id, part).exists()
 
     def sent_bytes(self, model_id: str) -> int | None:
-        """Of a push that never ended: how much of it the ledger tells; None: no such push."""
         try:
             return int((self.folder / f"{model_id}.push").read_text("ascii"))
         except (FileNotFoundError, ValueError):
             return None
 
     def note_sent(self, model_id: str, num_bytes: int | None) -> None:
-        """Remember a push that has not ended yet, with what the ledger tells; None: it has."""
         path = self.folder / f"{model_id}.push"
         if num_bytes is None:
             path.unlink(missing_ok=True)
@@ -124,9 +155,6 @@ class FolderCache:
     def _path(self, model_id: str, part: Part) -> Path:
         return self.folder / f"{model_id}.{part}"
 
-    def _fits(self, num_bytes: int) -> bool:
-        return self._quota_bytes is None or num_bytes + DIGEST_BYTES <= self._quota_bytes
-
     def _make_room(self, num_bytes: int, spared: tuple[str, ...]) -> None:
         """Remove the files used longest ago until ``num_bytes`` under the spared names fit."""
         if self._quota_bytes is None or not self.folder.exists():
@@ -138,12 +166,12 @@ class FolderCache:
             and not entry.name.endswith(_NOTES)
             and (status := entry.stat())
         ]
-        held_bytes = num_bytes + DIGEST_BYTES + sum(size for _, size, _ in files)
+        folder_bytes = num_bytes + DIGEST_BYTES + sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
-            if held_bytes <= self._quota_bytes:
+            if folder_bytes <= self._quota_bytes:
                 return
-            Path(path).unlink(missing_ok=True)  # the log of a half received part vouches for none
-            held_bytes -= size
+            Path(path).unlink(missing_ok=True)  # the log of a removed partial vouches for nothing
+            folder_bytes -= size
 
 
 def _digest_of(file: BinaryIO, num_bytes: int) -> bytes:

@@ -1,15 +1,15 @@
-"""A part on its way in: kept as it comes, so that a killed process loses none of it."""
+"""A part that is being received, on disk as it comes, so that a killed process loses nothing."""
 
 import hashlib
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from graft.wire.payload.parts_file import PartFile
-from graft.wire.payload.regions import COPY_BYTES
+from graft.wire.payload.blocks import COPY_BYTES, PartFile, write_all
 
 DIGEST_BYTES: Final = 32
 _RECORD: Final = struct.Struct("<QI")  # length and CRC-32 of an append; length 0: all is recorded
@@ -20,35 +20,36 @@ class PartialDownload(Protocol):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the part held so far, from its start on."""
+        """Bytes received so far, from the part's start on."""
         ...
 
     @property
     def unrecorded_bytes(self) -> int:
-        """How many of them no ledger row tells of, because the process was killed before."""
+        """How many of them have no ledger row, because the process was killed before."""
         ...
 
     def append(self, data: bytes) -> None: ...
 
     def mark_recorded(self) -> None:
-        """The ledger tells of all that came so far."""
+        """All that was received so far has its ledger row."""
         ...
 
     def keep(self) -> PartFile:
-        """The part is whole: hand it to the cache, and out to be read."""
+        """The part is whole: cache it, and return it to be read."""
         ...
 
     def close(self) -> None:
-        """Leave what came for another time."""
+        """Leave what was received for a later process."""
         ...
 
 
 class MemoryPartial:
-    """An arrival that goes with its process."""
+    """A download in memory; ``keep`` hands the whole part to ``put``."""
 
     unrecorded_bytes = 0
 
-    def __init__(self) -> None:
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        self._put = put
         self._data = bytearray()
 
     @property
@@ -62,17 +63,16 @@ class MemoryPartial:
         pass
 
     def keep(self) -> PartFile:
-        return PartFile(file=BytesIO(self._data), num_bytes=len(self._data))
-
-    def content(self) -> bytes:
-        return bytes(self._data)
+        data = bytes(self._data)
+        self._put(data)
+        return PartFile(file=BytesIO(data), num_bytes=len(data))
 
     def close(self) -> None:
         pass
 
 
 class SpooledPartial:
-    """An arrival in a nameless working file, for a part that a cache has no room to keep."""
+    """A download in a nameless working file, of a part that does not fit into a cache's quota."""
 
     unrecorded_bytes = 0
 
@@ -85,7 +85,8 @@ class SpooledPartial:
         return self._num_bytes
 
     def append(self, data: bytes) -> None:
-        self._num_bytes += self._file.write(data)
+        write_all(self._file, data)
+        self._num_bytes += len(data)
 
     def mark_recorded(self) -> None:
         pass
@@ -95,15 +96,15 @@ class SpooledPartial:
         return PartFile(file=self._file, num_bytes=self._num_bytes)
 
     def close(self) -> None:
-        pass  # kept, it is read on; else it goes with its last reference
+        pass  # the file is read after ``keep``; otherwise it goes with its last reference
 
 
 class FilePartial:
-    """An arrival in a file that a later process goes on with.
+    """A download in a file that a later process continues.
 
     Beside the file ``path`` lies a log of the length and checksum of every append. Opening reads
-    both and cuts off what the log does not vouch for: a torn end, or all behind a damaged place.
-    Kept, the part lies in ``target`` with its SHA-256 behind it. One process at a time.
+    both and cuts off what the log does not vouch for: a torn end, or all after a damaged byte.
+    ``keep`` moves the part to ``target``, its SHA-256 appended. One process at a time.
     """
 
     def __init__(self, path: Path, log: Path, target: Path) -> None:
@@ -127,17 +128,17 @@ class FilePartial:
         if not data:
             return
         self._digest.update(data)
-        _write_all(self._data, data)
-        _write_all(self._log, _RECORD.pack(len(data), zlib.crc32(data)))
+        write_all(self._data, data)
+        write_all(self._log, _RECORD.pack(len(data), zlib.crc32(data)))
         self._num_bytes += len(data)
 
     def mark_recorded(self) -> None:
         if self.unrecorded_bytes:
-            _write_all(self._log, _RECORD.pack(0, 0))
+            write_all(self._log, _RECORD.pack(0, 0))
             self._recorded = self._num_bytes
 
     def keep(self) -> PartFile:
-        _write_all(self._data, self._digest.digest())
+        write_all(self._data, self._digest.digest())
         os.replace(self._path, self._target)
         self._log_path.unlink(missing_ok=True)
         self.close()
@@ -164,7 +165,7 @@ class FilePartial:
             file.seek(length)
 
     def _vouched(self, length: int, checksum: int) -> bool:
-        """Take the next ``length`` bytes of the file in, where they are what was appended."""
+        """Whether the next ``length`` bytes of the file are what was appended; if so, count them."""
         digest, got, left = self._digest.copy(), 0, length
         while left and (data := self._data.read(min(left, COPY_BYTES))):
             digest.update(data)
@@ -177,12 +178,6 @@ class FilePartial:
 
 
 def _open_private(path: Path) -> BinaryIO:
-    """For reading and appending, unbuffered, made for its owner alone."""
+    """Open for reading and appending, unbuffered, readable by its owner alone."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     return os.fdopen(handle, "r+b", buffering=0)
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

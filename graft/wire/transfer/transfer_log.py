@@ -1,13 +1,15 @@
-"""The ledger rows of a device's transfers."""
+"""The ledger rows of a device's transfers, and the journal that keeps them at once."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from graft.core.files import LineFile, read_lines
 from graft.core.ledger import DEPOT
 from graft.core.records import LedgerEntry, Outcome, Phase
 from graft.errors import DeviceRefusedError, ModelMissingError, PayloadError, TransportError
-from graft.wire.overhead import data_message_bytes, stream_bytes
-from graft.wire.transfer.link import CHUNK_BYTES, Part, WireSource
+from graft.wire.transfer.link import Part, WireSource, chunked_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,18 +79,36 @@ class TransferLog:
         )
 
 
-def chunked_bytes(num_bytes: int) -> int:
-    """Wire bytes of ``num_bytes`` in chunks."""
-    whole, rest = divmod(num_bytes, CHUNK_BYTES)
-    return sum(
-        count * stream_bytes(data_message_bytes(length))
-        for count, length in ((whole, CHUNK_BYTES), (min(rest, 1), rest))
-        if count
-    )
-
-
 def outcome_of(error: BaseException) -> Outcome:
     """How the ledger names a transfer that ended in ``error``."""
     if isinstance(error, PayloadError | ModelMissingError | DeviceRefusedError):
         return "refused"
     return "lost" if isinstance(error, TransportError) else "failed"
+
+
+class JournalMeter:
+    """A ledger that survives a killed process: a JSON line an entry, each written whole at once.
+
+    One writer a path. Opening cuts off a line that an earlier writer was killed in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = LineFile(path)
+
+    def record(self, entry: LedgerEntry) -> None:
+        """Append one entry; it is with the operating system when this returns.
+
+        Raises RunError where it cannot be written whole.
+        """
+        self._file.append(dataclasses.asdict(entry))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_journal(path: Path) -> list[LedgerEntry]:
+    """All whole entries, in the order written; a torn last line is left out.
+
+    Raises RunError for a missing journal or a line that is not an entry.
+    """
+    return read_lines(path, lambda row: LedgerEntry(**row))

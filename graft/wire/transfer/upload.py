@@ -1,4 +1,4 @@
-"""A finished model going up: on from what the store holds already, metered on every attempt."""
+"""A finished model going up, continued from what the store has, with a row an attempt."""
 
 from collections.abc import Callable
 from itertools import count
@@ -7,15 +7,21 @@ from graft.core.ports import Clock
 from graft.core.records import Outcome
 from graft.errors import PayloadError
 from graft.wire.overhead import acknowledged_bytes
-from graft.wire.transfer.cache import FolderCache
-from graft.wire.transfer.link import Part, Progress, StoredModel, acknowledgement_bytes
+from graft.wire.transfer.cache import PartCache
+from graft.wire.transfer.link import (
+    Link,
+    Part,
+    Progress,
+    StoredModel,
+    UploadPlan,
+    acknowledgement_bytes,
+)
 from graft.wire.transfer.retries import Retries
 from graft.wire.transfer.transfer_log import TransferLog, outcome_of
-from graft.wire.transfer.upload_plan import UploadLink, UploadPlan
 
 
-def write_once(
-    send: Callable[[Progress], StoredModel], *, rows: TransferLog, clock: Clock, attempt: int
+def _send_logged(
+    send: Callable[[Progress], StoredModel], *, log: TransferLog, clock: Clock, attempt: int
 ) -> StoredModel:
     """One try to push; a row for every part of which bytes were sent, whatever happens."""
     sent: dict[Part, tuple[int, int]] = {}
@@ -37,7 +43,7 @@ def write_once(
         measured_s = clock() - start_s
         # A copy: a link's own thread may still count while a failed stream winds down.
         for part, (payload_bytes, wire_bytes) in list(sent.items()):
-            rows.write(
+            log.write(
                 "register",
                 part,
                 attempt=attempt,
@@ -47,14 +53,14 @@ def write_once(
                 outcome=outcome,
             )
             measured_s = 0.0
-    write_acknowledged(stored, rows, attempt)
+    _write_acknowledged(stored, log, attempt)
     return stored
 
 
-def write_acknowledged(stored: StoredModel, rows: TransferLog, attempt: int) -> None:
+def _write_acknowledged(stored: StoredModel, log: TransferLog, attempt: int) -> None:
     """The row of the store's answer."""
     num_bytes = acknowledgement_bytes(stored)
-    rows.write(
+    log.write(
         "acknowledge",
         "stored",
         attempt=attempt,
@@ -64,50 +70,44 @@ def write_acknowledged(stored: StoredModel, rows: TransferLog, attempt: int) -> 
 
 
 class ModelUpload:
-    """Sends one parcel, over as many streams, and processes, as it takes.
+    """Sends one upload, over as many streams, and processes, as it takes.
 
-    ``notes`` remember that a push has begun and how much of it the ledger tells, so that the
+    The cache notes that an upload has begun and how much of it has ledger rows, so that the
     process after a killed one neither sends nor counts those bytes again.
     """
 
     def __init__(
-        self,
-        upload_plan: UploadPlan,
-        notes: FolderCache,
-        *,
-        link: UploadLink,
-        rows: TransferLog,
-        clock: Clock,
+        self, plan: UploadPlan, cache: PartCache, *, link: Link, log: TransferLog, clock: Clock
     ) -> None:
-        self._upload_plan = upload_plan
-        self._notes = notes
+        self._plan = plan
+        self._cache = cache
         self._link = link
-        self._rows = rows
+        self._log = log
         self._clock = clock
         self._attempts = count()
         self._offset = 0
-        told = notes.sent_bytes(upload_plan.model.model_id)
-        self._begun, self._told = told is not None, told or 0
+        noted = cache.sent_bytes(plan.model_id)
+        self._begun, self._recorded_bytes = noted is not None, noted or 0
         self._first = True
 
     def run(self, retries: Retries) -> StoredModel:
-        """Until it is stored; a store that held damaged bytes gets the whole once more."""
-        what = lambda: f"push of {self._upload_plan.model.model_id}: not stored"  # noqa: E731
+        """Until it is stored; where the store had damaged bytes, the whole is sent once more."""
+        what = lambda: f"push of {self._plan.model_id}: not stored"  # noqa: E731
         try:
             stored = retries.run(what, self._send_once)
         except PayloadError:
             if not self._offset:
                 raise
             stored = retries.run(what, self._send_once)
-        self._note(None)
+        self._cache.note_sent(self._plan.model_id, None)
         return stored
 
     def _send_once(self) -> StoredModel:
-        state = self._link.received(self._upload_plan)
+        state = self._link.received(self._plan)
         if self._begun and state.stored is not None:
             # Stored, but the answer never came back.
-            self._write_lost(self._upload_plan.num_bytes)
-            write_acknowledged(state.stored, self._rows, next(self._attempts))
+            self._write_lost(self._plan.num_bytes)
+            _write_acknowledged(state.stored, self._log, next(self._attempts))
             return state.stored
         if self._first:
             self._write_lost(state.num_bytes)
@@ -115,7 +115,7 @@ class ModelUpload:
         self._offset = state.num_bytes
         if not self._begun:
             self._begun = True
-            self._note(self._told)
+            self._note(self._recorded_bytes)
         sent = 0
 
         def send(progress: Progress) -> StoredModel:
@@ -124,25 +124,24 @@ class ModelUpload:
                 sent += payload_bytes
                 progress(part, payload_bytes, wire_bytes)
 
-            return self._link.send(self._upload_plan, self._offset, counted)
+            return self._link.send(self._plan, self._offset, counted)
 
         try:
-            return write_once(
-                send, rows=self._rows, clock=self._clock, attempt=next(self._attempts)
+            return _send_logged(
+                send, log=self._log, clock=self._clock, attempt=next(self._attempts)
             )
         finally:
-            self._told = self._offset + sent
-            self._note(self._told)
+            self._note(self._offset + sent)
 
-    def _write_lost(self, held_bytes: int) -> None:
+    def _write_lost(self, received_bytes: int) -> None:
         """Rows for what arrived of an earlier process that was killed before it wrote its own."""
-        if not self._begun or not self._first or held_bytes <= self._told:
+        if not self._begun or not self._first or received_bytes <= self._recorded_bytes:
             return
-        for part, (start, end) in self._upload_plan.spans(self._told, held_bytes).items():
-            self._rows.write_lost("register", part, end - start)
-        self._told = held_bytes
-        self._note(self._told)
+        for part, (start, end) in self._plan.spans(self._recorded_bytes, received_bytes).items():
+            self._log.write_lost("register", part, end - start)
+        self._note(received_bytes)
         next(self._attempts)
 
-    def _note(self, told: int | None) -> None:
-        self._notes.note_sent(self._upload_plan.model.model_id, told)
+    def _note(self, recorded_bytes: int) -> None:
+        self._recorded_bytes = recorded_bytes
+        self._cache.note_sent(self._plan.model_id, recorded_bytes)
