@@ -22,7 +22,7 @@ from lab.node import stop
 
 from graft.core.files import replace_file
 from graft.wire.traffic_log import TrafficRecord, total_traffic
-from graft.wire.transfer.journal import read_journal
+from graft.wire.transfer.transfer_log import read_journal
 
 CALLS = (("base", 1), ("base", 11), ("base", 101), ("exact", 1), ("pushes", 1), ("pushes", 11))
 

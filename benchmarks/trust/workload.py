@@ -29,8 +29,9 @@ from graft.errors import GraftError, TransportError
 from graft.wire.payload.encoding import Shapes, encode_payload, model_id
 from graft.wire.payload.parts import split_payload
 from graft.wire.traffic_log import TrafficLog
-from graft.wire.transfer.journal import JournalMeter
-from graft.wire.transfer.link import Part, Piece, Progress, StoredModel
+from graft.wire.transfer.cache import MemoryCache
+from graft.wire.transfer.link import Chunk, Part, Progress, StoredModel, UploadPlan
+from graft.wire.transfer.transfer_log import JournalMeter
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 ARCHITECTURE = "net"
@@ -155,13 +156,13 @@ class _PunctualLink(GrpcLink):
         super().__init__(channel)
         self._deadline_s = deadline_s
 
-    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
+    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Chunk]:
         self._timeout_s = self._left_s()
         return super().read(model_id, part, offset)
 
-    def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
+    def send(self, upload: UploadPlan, offset: int, progress: Progress) -> StoredModel:
         self._timeout_s = self._left_s()
-        return super().write(payload, architecture, progress)
+        return super().send(upload, offset, progress)
 
     def _left_s(self) -> float:
         return max(0.1, self._deadline_s - time.monotonic())
@@ -174,16 +175,10 @@ def _sleep(wait_s: float, deadline_s: float) -> None:
     time.sleep(wait_s)
 
 
-class _Forgetful:
-    """``PartCache`` that holds nothing, so that every fetch is one."""
-
-    def get(self, model_id: str, part: Part) -> None:
-        return None
+class _Forgetful(MemoryCache):
+    """A cache that keeps nothing, so that every fetch is one."""
 
     def put(self, model_id: str, part: Part, data: bytes) -> None:
-        return None
-
-    def forget(self, model_id: str) -> None:
         return None
 
 

@@ -35,7 +35,7 @@ from graft.wire.messages.replies import (
 )
 from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, verify_request
 from graft.wire.transfer.cache import FolderCache
-from graft.wire.transfer.journal import JournalMeter, read_journal
+from graft.wire.transfer.transfer_log import JournalMeter, read_journal
 from graft_client.app import attach, request_bytes, respond_with
 from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel
 from graft_client.device_factory import DeviceFactory

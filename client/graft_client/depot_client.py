@@ -21,13 +21,15 @@ from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.link import (
     CHUNK_BYTES,
     PART_CODES,
+    RETRY_AFTER,
+    Chunk,
     Part,
-    Piece,
     Progress,
+    Received,
     StoredModel,
+    UploadPlan,
     WireSource,
 )
-from graft.wire.transfer.upload_plan import RETRY_AFTER, Received, UploadPlan, plan_upload
 
 _MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
 _LONGEST_WAIT_S: Final = 24 * 3600.0
@@ -101,53 +103,47 @@ class GrpcLink:
         self._timeout_s = timeout_s
         self._calls = DepotCalls()
 
-    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
+    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Chunk]:
         request = pb.FetchRequest(model_id=model_id, part=PART_CODES[part], offset=offset)
         overhead = self._calls.fetch_bytes()
         call = self._stub.Fetch(request, timeout=self._timeout_s)
         try:
             for chunk in call:
                 wire_bytes = overhead + stream_bytes(framed_bytes(chunk.ByteSize()))
-                yield Piece(data=chunk.data, wire_bytes=wire_bytes)
+                yield Chunk(data=chunk.data, wire_bytes=wire_bytes)
                 overhead = 0
         except grpc.RpcError as error:
             _raise_typed(error, f"fetch {part} of {model_id}")
         finally:
             call.cancel()
 
-    def write(self, payload: bytes, architecture: str, progress: Progress) -> StoredModel:
-        upload_plan = plan_upload(payload, architecture)
-        return self.send(upload_plan, self.received(upload_plan).num_bytes, progress)
-
-    def received(self, upload_plan: UploadPlan) -> Received:
-        """What the depot holds of this parcel from this device."""
+    def received(self, upload: UploadPlan) -> Received:
         try:
-            state = self._stub.Received(_push_header(upload_plan, 0), timeout=self._timeout_s)
+            state = self._stub.Received(_push_header(upload, 0), timeout=self._timeout_s)
         except grpc.RpcError as error:
-            _raise_typed(error, f"push of {upload_plan.model.model_id}")
+            _raise_typed(error, f"push of {upload.model_id}")
         stored = _stored_model(state.stored) if state.HasField("stored") else None
-        return Received(num_bytes=min(state.received_bytes, upload_plan.num_bytes), stored=stored)
+        return Received(num_bytes=min(state.received_bytes, upload.num_bytes), stored=stored)
 
-    def send(self, upload_plan: UploadPlan, offset: int, progress: Progress) -> StoredModel:
-        """Send the parcel from byte ``offset`` on."""
-        messages = _push_messages(upload_plan, offset, self._calls.push_bytes(), progress)
+    def send(self, upload: UploadPlan, offset: int, progress: Progress) -> StoredModel:
+        messages = _push_messages(upload, offset, self._calls.push_bytes(), progress)
         try:
             return _stored_model(self._stub.Push(messages, timeout=self._timeout_s))
         except grpc.RpcError as error:
-            _raise_typed(error, f"push of a {upload_plan.architecture}")
+            _raise_typed(error, f"push of {upload.model_id}")
 
 
-def _push_header(upload_plan: UploadPlan, offset: int) -> pb.PushHeader:
-    lengths = {f"{part}_bytes": num_bytes for part, num_bytes in upload_plan.plan.items()}
-    return pb.PushHeader(model_id=upload_plan.model.model_id, offset=offset, **lengths)
+def _push_header(upload: UploadPlan, offset: int) -> pb.PushHeader:
+    lengths = {f"{part}_bytes": num_bytes for part, num_bytes in upload.model.forms().items()}
+    return pb.PushHeader(model_id=upload.model_id, offset=offset, **lengths)
 
 
 def _push_messages(
-    upload_plan: UploadPlan, offset: int, overhead: int, progress: Progress
+    upload: UploadPlan, offset: int, overhead: int, progress: Progress
 ) -> Iterator[pb.PushChunk]:
     """The header and the rest in chunks; each is counted when the stream takes it."""
-    yield pb.PushChunk(header=_push_header(upload_plan, offset))
-    for part, data in upload_plan.chunks(offset):
+    yield pb.PushChunk(header=_push_header(upload, offset))
+    for part, data in upload.chunks(offset):
         message = pb.PushChunk(data=data)
         wire_bytes = overhead + stream_bytes(framed_bytes(message.ByteSize()))
         progress(part, len(data), wire_bytes)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,10 +12,9 @@ from graft.core.records import ModelCard, Task
 from graft.errors import ModelMissingError, PayloadChangedError, PayloadLimitError, TransportError
 from graft.models import parameter_shapes
 from graft.wire.messages.checks import is_model_id
-from graft.wire.payload.encoding import Shapes, decode_payload, model_id, read_header
-from graft.wire.payload.parts import split_parameters
-from graft.wire.payload.parts_file import split_file
-from graft.wire.payload.payload_file import PayloadFacts, check_payload
+from graft.wire.payload.blocks import work_folder
+from graft.wire.payload.encoding import PayloadFacts, Shapes, check_payload, read_header
+from graft.wire.payload.parts import split_file
 
 _COST_PREFIX = "work-"
 _SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
@@ -43,15 +43,17 @@ class DirectoryStore:
         Raises PayloadError for a payload outside the limits or of other shapes than the
         architecture's, ArchitectureError for an unknown architecture.
         """
-        named, parameters = decode_payload(payload, self.shapes_of(architecture), None)
-        if named != architecture:
-            raise PayloadLimitError(f"payload is a {named}, wanted {architecture}")
-        name = model_id(payload)
+        file = BytesIO(payload)
+        facts = check_payload(file, len(payload), self.shapes_of(architecture))
+        if facts.architecture != architecture:
+            raise PayloadLimitError(f"payload is a {facts.architecture}, wanted {architecture}")
+        name = facts.model_id
         if name not in self:
-            base, residual = split_parameters(named, parameters)
-            self._write(name, "base", base)
-            self._write(name, "residual", residual)
-            self._write(name, "exact", payload)  # last: from here on the model counts as held
+            base, residual = BytesIO(), BytesIO()
+            split_file(facts, file, base, residual, None)
+            self._write(name, "base", base.getvalue())
+            self._write(name, "residual", residual.getvalue())
+            self._write(name, "exact", payload)  # last: from here on the model is stored
         return name
 
     def keep_file(self, facts: PayloadFacts, payload: Path, work: Path) -> None:
@@ -105,7 +107,7 @@ class DirectoryStore:
             working_file(work, _COST_PREFIX) as (base_path, base),
             working_file(work, _COST_PREFIX) as (residual_path, residual),
         ):
-            split_file(facts, payload, base, residual, work)
+            split_file(facts, payload, base, residual, work_folder(work, facts.shapes))
             self._place(base_path, facts.model_id, "base")
             self._place(residual_path, facts.model_id, "residual")
 
@@ -129,7 +131,7 @@ def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:
     PayloadLimitError where mask or centroids have another shape than the model.
     """
     exact = store.part(card.model_id, "exact")
-    architecture, shapes, _ = read_header(exact)
+    architecture, shapes, _ = read_header(BytesIO(exact), len(exact))
     stored = (
         architecture,
         len(exact),

@@ -30,7 +30,7 @@ from graft.core.records import DomainProfile, LedgerEntry, SystemState
 from graft.core.results import ResultRow, read_results, run_hash, write_results
 from graft.data.domain import World
 from graft.errors import RunError
-from graft.wire.transfer.journal import read_journal
+from graft.wire.transfer.transfer_log import read_journal
 from graft_server.catalogue import (
     read_cards,
     read_rejections,

@@ -13,6 +13,7 @@ from graft.core.ports import ModelStore
 from graft.core.records import LedgerEntry, Request
 from graft.data.domain import World
 from graft.rounds import Device
+from graft.wire.transfer.cache import MemoryCache
 from graft.wire.transfer.link import DirectoryLink, Part
 
 OpenDevice = Callable[[Request], AbstractContextManager[Device]]
@@ -50,7 +51,7 @@ def devices_in_memory(
     return open_device
 
 
-class StoreBackedCache:
+class StoreBackedCache(MemoryCache):
     """``PartCache`` of a simulated device: the ``names`` of the parts that it has received.
 
     Thousands of devices have the same models, whose bytes stay in the one store.
@@ -60,8 +61,11 @@ class StoreBackedCache:
         self.names = set(names)
         self._store = store
 
+    def holds(self, model_id: str, part: Part) -> bool:
+        return f"{model_id}.{part}" in self.names
+
     def get(self, model_id: str, part: Part) -> bytes | None:
-        return self._store.part(model_id, part) if f"{model_id}.{part}" in self.names else None
+        return self._store.part(model_id, part) if self.holds(model_id, part) else None
 
     def put(self, model_id: str, part: Part, data: bytes) -> None:
         self.names.add(f"{model_id}.{part}")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cache_parts import get_part, put_part
 from fakes import MemoryStore
 from graft_simulation.simulated_devices import ListedCache, StoreBackedCache
 
@@ -50,11 +51,11 @@ def open_cache(request: pytest.FixtureRequest, tmp_path: Path, store: MemoryStor
 
 def fill(cache: PartCache, store: MemoryStore, *kept: tuple[str, Part]) -> None:
     for name, part in kept:
-        cache.put(name, part, store.part(name, part))
+        put_part(cache, name, part, store.part(name, part))
 
 
 def test_a_new_cache_holds_nothing(open_cache: OpenCache, models: list[str]) -> None:
-    assert [open_cache().get(models[0], part) for part in PARTS] == [None] * 3
+    assert [get_part(open_cache(), models[0], part) for part in PARTS] == [None] * 3
 
 
 def test_a_part_comes_back_as_it_was_put_and_no_other_does(
@@ -62,11 +63,11 @@ def test_a_part_comes_back_as_it_was_put_and_no_other_does(
 ) -> None:
     cache = open_cache()
     fill(cache, store, (models[0], "base"), (models[1], "exact"))
-    assert cache.get(models[0], "base") == store.part(models[0], "base")
-    assert cache.get(models[1], "exact") == store.part(models[1], "exact")
-    assert cache.get(models[0], "residual") is None
-    assert cache.get(models[0], "exact") is None
-    assert cache.get(models[1], "base") is None
+    assert get_part(cache, models[0], "base") == store.part(models[0], "base")
+    assert get_part(cache, models[1], "exact") == store.part(models[1], "exact")
+    assert get_part(cache, models[0], "residual") is None
+    assert get_part(cache, models[0], "exact") is None
+    assert get_part(cache, models[1], "base") is None
 
 
 def test_putting_twice_is_putting_once(
@@ -74,9 +75,9 @@ def test_putting_twice_is_putting_once(
 ) -> None:
     cache = open_cache()
     fill(cache, store, (models[0], "base"), (models[0], "base"))
-    assert cache.get(models[0], "base") == store.part(models[0], "base")
+    assert get_part(cache, models[0], "base") == store.part(models[0], "base")
     cache.forget(models[0])
-    assert cache.get(models[0], "base") is None
+    assert get_part(cache, models[0], "base") is None
 
 
 def test_a_cache_opened_again_holds_what_it_held(
@@ -85,8 +86,8 @@ def test_a_cache_opened_again_holds_what_it_held(
     fill(open_cache(), store, (models[0], "base"))
     fill(open_cache(), store, (models[1], "residual"))
     again = open_cache()
-    assert again.get(models[0], "base") == store.part(models[0], "base")
-    assert again.get(models[1], "residual") == store.part(models[1], "residual")
+    assert get_part(again, models[0], "base") == store.part(models[0], "base")
+    assert get_part(again, models[1], "residual") == store.part(models[1], "residual")
 
 
 def test_forgetting_a_model_forgets_all_its_parts_for_good_and_no_other_model(
@@ -96,8 +97,8 @@ def test_forgetting_a_model_forgets_all_its_parts_for_good_and_no_other_model(
     fill(cache, store, *((name, part) for name in models for part in PARTS))
     cache.forget(models[0])
     for held in (cache, open_cache()):
-        assert [held.get(models[0], part) for part in PARTS] == [None] * 3
-        assert all(held.get(models[1], part) is not None for part in PARTS)
+        assert [get_part(held, models[0], part) for part in PARTS] == [None] * 3
+        assert all(get_part(held, models[1], part) is not None for part in PARTS)
 
 
 def test_a_forgotten_part_can_be_put_again(
@@ -107,11 +108,39 @@ def test_a_forgotten_part_can_be_put_again(
     fill(cache, store, (models[0], "base"))
     cache.forget(models[0])
     fill(cache, store, (models[0], "base"))
-    assert open_cache().get(models[0], "base") == store.part(models[0], "base")
+    assert get_part(open_cache(), models[0], "base") == store.part(models[0], "base")
 
 
 def test_forgetting_what_was_never_held_is_nothing(
     open_cache: OpenCache, models: list[str]
 ) -> None:
     open_cache().forget(models[0])
-    assert open_cache().get(models[0], "base") is None
+    assert get_part(open_cache(), models[0], "base") is None
+
+
+def test_what_is_cached_can_be_told_without_reading_it(
+    open_cache: OpenCache, store: MemoryStore, models: list[str]
+) -> None:
+    cache = open_cache()
+    fill(cache, store, (models[0], "base"))
+    assert [cache.holds(models[0], part) for part in PARTS] == [True, False, False]
+
+
+def test_a_download_that_was_not_kept_is_not_cached(
+    open_cache: OpenCache, store: MemoryStore, models: list[str]
+) -> None:
+    cache = open_cache()
+    partial = cache.start_download(models[0], "base", store.num_bytes(models[0], "base"))
+    partial.append(store.part(models[0], "base")[:10])
+    partial.close()
+    assert not cache.holds(models[0], "base")
+    assert get_part(open_cache(), models[0], "base") is None
+
+
+def test_a_finished_push_leaves_no_note(open_cache: OpenCache, models: list[str]) -> None:
+    cache = open_cache()
+    assert cache.sent_bytes(models[0]) is None
+    cache.note_sent(models[0], 700)
+    assert cache.sent_bytes(models[0]) in (700, None)  # None: it ends with its process
+    cache.note_sent(models[0], None)
+    assert open_cache().sent_bytes(models[0]) is None

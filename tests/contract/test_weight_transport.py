@@ -21,10 +21,10 @@ from graft.errors import (
     PayloadTruncatedError,
     TransportError,
 )
-from graft.wire.payload import payload_file
+from graft.wire.payload import blocks
 from graft.wire.payload.encoding import Shapes, encode_payload, model_id
 from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
-from graft.wire.transfer.link import DirectoryLink, Link, Part, Piece
+from graft.wire.transfer.link import Chunk, DirectoryLink, Link, Part
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 SHAPES: Shapes = {"w": (300, 400), "b": (300,)}  # 481 kB: more than one chunk
@@ -64,7 +64,7 @@ def cache(
 ) -> PartCache:
     """In the last case every model counts as large, here and in the depot."""
     if request.param == "files":
-        monkeypatch.setattr(payload_file, "IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr(blocks, "IN_MEMORY_BYTES", 0)
     return MemoryCache() if request.param == "memory" else FolderCache(tmp_path / "cache")
 
 
@@ -228,7 +228,7 @@ def test_a_card_that_does_not_verify_moves_no_byte_and_costs_the_cache_nothing(
             with pytest.raises(PayloadChangedError, match="unsigned"):
                 device(link, cache, rows, refuse).fetch(card, precision)  # type: ignore[arg-type]
     assert rows == []
-    assert cache.get(held.model_id, "base") is not None
+    assert cache.holds(held.model_id, "base")
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_a_model_forged_on_the_way_is_refused_and_forgotten(
         path.write_bytes(store.part(other.model_id, part))
     with pytest.raises(PayloadChangedError, match="hashes to"):
         device(link, cache, rows).fetch(forged, "exact")
-    assert cache.get(card.model_id, "base") is None
-    assert cache.get(card.model_id, "residual") is None
+    assert not cache.holds(card.model_id, "base")
+    assert not cache.holds(card.model_id, "residual")
 
 
 def test_a_push_of_wrong_shapes_is_refused(
@@ -278,15 +278,15 @@ class BreakingLink:
         self._inner = inner
         self._breaks = breaks
 
-    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
+    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Chunk]:
         for piece in self._inner.read(model_id, part, offset):
             if self._breaks:
                 self._breaks -= 1
-                yield Piece(data=piece.data[:1_000], wire_bytes=1_000)
+                yield Chunk(data=piece.data[:1_000], wire_bytes=1_000)
                 raise TransportError("cut")
             yield piece
 
-    write = None
+    received = send = None
 
 
 @pytest.mark.parametrize("breaks", [1, 4])

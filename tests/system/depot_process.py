@@ -18,7 +18,7 @@ from graft_server.model_store import DirectoryStore
 from graft.core.records import FloatArray, ModelCard
 from graft.wire.payload.encoding import Shapes
 from graft.wire.transfer.cache import FolderCache
-from graft.wire.transfer.journal import JournalMeter
+from graft.wire.transfer.transfer_log import JournalMeter
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 SHAPES: Shapes = {"w": (1_000, 1_500), "b": (1_000,)}  # 6 MB: the base alone is 5 chunks

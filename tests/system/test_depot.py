@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +27,12 @@ from graft.errors import (
     PayloadTruncatedError,
     TransportError,
 )
-from graft.wire.payload.encoding import Shapes, encode_payload
+from graft.wire.payload.encoding import Shapes, decode_payload, encode_payload
 from graft.wire.payload.parts import split_payload
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.cache import MemoryCache
-from graft.wire.transfer.link import CHUNK_BYTES, Link, Part, Piece
+from graft.wire.transfer.link import CHUNK_BYTES, Chunk, Link, Part, UploadPlan
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 SHAPES: Shapes = {"w": (1_000, 1_500), "b": (1_000,)}  # 6 MB: the base alone is 5 chunks
@@ -148,7 +149,7 @@ class KillingLink:
         self.depot = start_depot(folder, port)
         self.offsets: list[int] = []
 
-    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
+    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Chunk]:
         self.offsets.append(offset)
         for piece in self.inner.read(model_id, part, offset):
             yield piece
@@ -157,7 +158,7 @@ class KillingLink:
                 self.depot.wait(timeout=10)
         return
 
-    write = None
+    received = send = None
 
 
 def test_a_depot_killed_in_the_middle_of_a_stream_costs_no_byte_twice(
@@ -319,9 +320,10 @@ def test_a_push_over_the_limit_is_a_typed_error(
             store, "127.0.0.1:0", insecure=True, settings=DepotSettings(max_payload_bytes=1_000)
         ) as depot,
         open_channel(f"127.0.0.1:{depot.port}", insecure=True) as channel,
+        closing(UploadPlan("net", decode_payload(payload, None, None)[1], None)) as upload,
         pytest.raises(PayloadLimitError, match="limit 1000"),
     ):
-        GrpcLink(channel).write(payload, "net", lambda part, payload_bytes, wire_bytes: None)
+        GrpcLink(channel).send(upload, 0, lambda part, payload_bytes, wire_bytes: None)
     assert not any((tmp_path / "store").iterdir())
 
 

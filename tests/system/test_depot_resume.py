@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from graft.wire.payload.encoding import encode_payload, model_id
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.cache import FolderCache
-from graft.wire.transfer.journal import read_journal
-from graft.wire.transfer.link import CHUNK_BYTES, Link, Part, Piece
+from graft.wire.transfer.link import CHUNK_BYTES, Chunk, Link, Part, UploadPlan
+from graft.wire.transfer.transfer_log import read_journal
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 
 HERE = Path(__file__).parent
@@ -186,14 +187,14 @@ class CutLink:
     def __init__(self, inner: Link, pieces: int, error: type[BaseException]) -> None:
         self.inner, self.pieces, self.error = inner, pieces, error
 
-    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Piece]:
+    def read(self, model_id: str, part: Part, offset: int) -> Iterator[Chunk]:
         for piece in self.inner.read(model_id, part, offset):
             if not self.pieces:
                 raise self.error
             self.pieces -= 1
             yield piece
 
-    write = None
+    received = send = None
 
 
 def device(link: Link, cache: FolderCache, rows: list[LedgerEntry]) -> DeviceTransport:
@@ -244,7 +245,7 @@ def test_a_partial_of_wrong_bytes_is_dropped_and_fetched_anew_once(
     card, cache = card_of(store, name), FolderCache(tmp_path / "device")
     wrong = bytearray(store.part(name, "residual")[:CHUNK_BYTES])
     wrong[5_000] ^= 1
-    partial = cache.partial(name, "residual", card.residual_bytes)
+    partial = cache.start_download(name, "residual", card.residual_bytes)
     partial.append(bytes(wrong))
     partial.mark_recorded()
     rows: list[LedgerEntry] = []
@@ -340,8 +341,9 @@ def test_pushes_that_nobody_goes_on_with_are_removed_by_age_and_by_size(tmp_path
             store, "127.0.0.1:0", insecure=True, settings=settings, now=lambda: 1_010.0
         ) as server,
         open_channel(f"127.0.0.1:{server.port}", insecure=True) as channel,
+        closing(UploadPlan("net", model(0), None)) as upload,
     ):
-        GrpcLink(channel).write(encode_payload("net", model(0)), "net", lambda *sent: None)
+        GrpcLink(channel).send(upload, 0, lambda *sent: None)
     # 0.push is ten seconds old, 1.push and 2.push are 1,700 bytes together.
     assert [path.name for path in incoming.iterdir()] == ["2.push"]
 

@@ -117,7 +117,7 @@ def value_blocks(shapes: Shapes) -> list[Block]:
     return blocks
 
 
-# --- sections: a mode byte, the stored length, the bytes, deflated or not ---------------------------
+# --- sections: a mode byte, the stored length, the bytes, deflated or not ---------------------
 
 
 def pack_text(text: bytes, sink: BinaryIO) -> None:

@@ -33,10 +33,10 @@ import numpy.typing as npt
 from graft.core.records import FloatArray
 from graft.errors import PayloadChangedError, PayloadLimitError
 from graft.wire.payload.blocks import (
+    Block,
     ByteArray,
     PartFile,
     PartReader,
-    Block,
     Piece,
     file_blocks,
     open_work,
@@ -115,7 +115,7 @@ def split_file(
         header = json.dumps([facts.architecture, facts.shapes], separators=(",", ":"))
         write_all(base, _BASE_MAGIC)
         pack_text(header.encode("ascii"), base)
-        scale_planes = map(BytesIO, _byte_planes(raw.scales_R.view(np.uint32)))
+        scale_planes = [BytesIO(p.data) for p in _byte_planes(raw.scales_R.view(np.uint32))]
         for plane in (raw.codes, *scale_planes, *raw.halves):
             pack_plane(plane, base)
         planes = [files.enter_context(open_work(folder)) for _ in range(_NUM_PLANES)]
@@ -210,8 +210,7 @@ class _RawBase:
             num_codes = sum(piece.size for piece in block if piece.row is not None)
             code_V = read_at(self.codes, at_code, num_codes).view(np.int8)
             low, high = (
-                read_at(plane, at_half, size - num_codes).astype(np.uint32)
-                for plane in self.halves
+                read_at(plane, at_half, size - num_codes).astype(np.uint32) for plane in self.halves
             )
             half_V = ((low << 16) | (high << 24)).view(np.float32)
             at_code, at_half = at_code + num_codes, at_half + half_V.size

@@ -165,7 +165,7 @@ class FilePartial:
             file.seek(length)
 
     def _vouched(self, length: int, checksum: int) -> bool:
-        """Whether the next ``length`` bytes of the file are what was appended; if so, count them."""
+        """Count the next ``length`` bytes of the file, where they are what was appended."""
         digest, got, left = self._digest.copy(), 0, length
         while left and (data := self._data.read(min(left, COPY_BYTES))):
             digest.update(data)

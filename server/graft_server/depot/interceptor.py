@@ -20,8 +20,7 @@ from graft.errors import (
 )
 from graft.wire.overhead import framed_bytes, stream_bytes
 from graft.wire.stubs import depot_pb2 as pb
-from graft.wire.transfer.link import PART_CODES, Part
-from graft.wire.transfer.upload_plan import RETRY_AFTER
+from graft.wire.transfer.link import PART_CODES, RETRY_AFTER, Part
 from graft_server.depot.metrics import DepotMetrics
 from graft_server.depot.rate_limit import RateLimiter
 

@@ -1,4 +1,4 @@
-"""What the depot answers: models out of the store and into it, with a chunk in memory."""
+"""The depot's RPCs: models out of the store and into it, with one block of a model in memory."""
 
 import threading
 from collections.abc import Iterator
@@ -17,35 +17,35 @@ from graft.errors import (
     PayloadTruncatedError,
 )
 from graft.wire.messages.checks import is_model_id
-from graft.wire.payload.encoding import Shapes, check_shapes, model_id
-from graft.wire.payload.parts import join_parts
-from graft.wire.payload.parts_file import PartFile, join_files, read_base_head
-from graft.wire.payload.payload_file import (
+from graft.wire.payload.blocks import PartFile, work_folder
+from graft.wire.payload.encoding import (
+    Shapes,
     check_payload,
-    fits_in_memory,
+    check_shapes,
     payload_bytes_of,
-    read_payload_head,
+    read_header,
 )
+from graft.wire.payload.parts import join_files, read_base_header
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.link import CHUNK_BYTES, PART_CODES
 from graft_server.depot.interceptor import PARTS, device_of, end_call
-from graft_server.depot.uploads import COST_PREFIX, PendingPush, Uploads
+from graft_server.depot.uploads import WORK_PREFIX, PendingPush, Uploads
 from graft_server.model_store import DirectoryStore
 
 
 class DepotService(pb_grpc.DepotServicer):
-    """``finishing`` bounds how many pushes are joined, checked and split at once."""
+    """The depot's service; ``finishing`` bounds how many pushes are joined and split at once."""
 
     def __init__(
         self,
         store: DirectoryStore,
-        incoming: Uploads,
+        uploads: Uploads,
         max_payload_bytes: int,
         finishing: threading.BoundedSemaphore,
     ) -> None:
         self._store = store
-        self._incoming = incoming
+        self._uploads = uploads
         self._max_payload_bytes = max_payload_bytes
         self._finishing = finishing
 
@@ -74,16 +74,16 @@ class DepotService(pb_grpc.DepotServicer):
             if first is None or first.WhichOneof("content") != "header":
                 raise PayloadLimitError("push: wanted a header first")
             push = self._announced(first.header, context)
-            with self._incoming.receive(push, first.header.offset) as arriving:
+            with self._uploads.receive(push, first.header.offset) as upload:
                 for message in request_iterator:
                     if message.WhichOneof("content") != "data":
                         raise PayloadLimitError("push: wanted data behind the header")
-                    arriving.append(message.data)
-                if arriving.num_bytes < push.num_bytes:
+                    upload.append(message.data)
+                if upload.num_bytes < push.num_bytes:
                     raise PayloadTruncatedError(
-                        f"push: got {arriving.num_bytes} of {push.num_bytes} bytes"
+                        f"push: got {upload.num_bytes} of {push.num_bytes} bytes"
                     )
-            with self._incoming.finishing(push) as path, self._finishing:
+            with self._uploads.finishing(push) as path, self._finishing:
                 # Another stream may have finished it while this one waited.
                 if path.exists() or push.model_id not in self._store:
                     self._finish(push, path)
@@ -96,10 +96,10 @@ class DepotService(pb_grpc.DepotServicer):
     ) -> pb.PushState:
         try:
             push = self._announced(request, context)
-            held = push.model_id in self._store
+            is_stored = push.model_id in self._store
             return pb.PushState(
-                received_bytes=self._incoming.held_bytes(push),
-                stored=self._stat(push.model_id) if held else None,
+                received_bytes=self._uploads.received_bytes(push),
+                stored=self._stat(push.model_id) if is_stored else None,
             )
         except (GraftError, OSError) as error:
             end_call(context, error)
@@ -133,52 +133,44 @@ class DepotService(pb_grpc.DepotServicer):
         return push
 
     def _finish(self, push: PendingPush, path: Path) -> None:
-        """Check a whole push and put it into the store; what is refused is dropped."""
+        """Check a whole push and put it into the store; what is refused is removed."""
         try:
             with (
-                working_file(self._incoming.folder, COST_PREFIX) as (joined, sink),
+                working_file(self._uploads.folder, WORK_PREFIX) as (joined, sink),
                 path.open("rb") as pushed,
             ):
-                architecture, shapes = self._shapes(push, pushed)
-                if fits_in_memory(shapes):
-                    self._put_bytes(push, pushed, architecture, shapes)
+                shapes = self._claimed_shapes(push, pushed)
+                if push.exact_bytes:
+                    facts, payload = check_payload(pushed, push.exact_bytes, shapes), path
                 else:
-                    if push.exact_bytes:
-                        facts, payload = check_payload(pushed, push.exact_bytes, shapes), path
-                    else:
-                        base, residual = _parts(push, pushed)
-                        facts = join_files(base, residual, sink, self._incoming.folder, shapes)
-                        payload = joined
-                    _check_id(push, facts.model_id)
-                    self._store.keep_file(facts, payload, self._incoming.folder)
+                    # Both parts lie in one file: the base is read to its end before the residual.
+                    base = PartFile(file=pushed, num_bytes=push.base_bytes)
+                    residual = PartFile(file=pushed, num_bytes=push.residual_bytes)
+                    folder = work_folder(self._uploads.folder, shapes)
+                    facts, payload = join_files(base, residual, sink, folder, shapes), joined
+                if facts.model_id != push.model_id:
+                    raise PayloadChangedError(
+                        f"push: hashes to {facts.model_id}, wanted {push.model_id}"
+                    )
+                self._store.keep_file(facts, payload, self._uploads.folder)
         except (PayloadError, ArchitectureError):
-            self._incoming.drop(push)
+            self._uploads.drop(push)
             raise
-        self._incoming.drop(push)
+        self._uploads.drop(push)
 
-    def _shapes(self, push: PendingPush, pushed: BinaryIO) -> tuple[str, Shapes]:
-        """What a push claims to be, and the shapes of that; small parts may not grow large."""
+    def _claimed_shapes(self, push: PendingPush, pushed: BinaryIO) -> Shapes:
+        """The shapes of what a push claims to be; small parts must not claim a large model."""
         if push.exact_bytes:
-            architecture, claimed, _ = read_payload_head(pushed, push.exact_bytes)
+            architecture, claimed, _ = read_header(pushed, push.exact_bytes)
         else:
-            architecture, claimed = read_base_head(PartFile(file=pushed, num_bytes=push.base_bytes))
+            base = PartFile(file=pushed, num_bytes=push.base_bytes)
+            architecture, claimed = read_base_header(base)
         shapes = self._store.shapes_of(architecture)
         check_shapes(architecture, claimed, shapes)
         if (num_bytes := payload_bytes_of(architecture, claimed)) > self._max_payload_bytes:
             raise PayloadLimitError(f"push: a payload of {num_bytes} bytes is over the limit")
         pushed.seek(0)
-        return architecture, shapes
-
-    def _put_bytes(
-        self, push: PendingPush, pushed: BinaryIO, architecture: str, shapes: Shapes
-    ) -> None:
-        if push.exact_bytes:
-            payload = pushed.read(push.exact_bytes)
-        else:
-            base, residual = _parts(push, pushed)
-            payload = join_parts(base.content(), residual.content(), shapes)
-        _check_id(push, model_id(payload))
-        self._store.put(payload, architecture)
+        return shapes
 
     def _stat(self, name: str) -> pb.ModelStat:
         sizes = {part: self._store.num_bytes(name, part) for part in PART_CODES}
@@ -188,16 +180,3 @@ class DepotService(pb_grpc.DepotServicer):
             base_bytes=sizes["base"],
             residual_bytes=sizes["residual"],
         )
-
-
-def _parts(push: PendingPush, pushed: BinaryIO) -> tuple[PartFile, PartFile]:
-    """Both parts in one file: the base is read to its end before the residual."""
-    return (
-        PartFile(file=pushed, num_bytes=push.base_bytes),
-        PartFile(file=pushed, num_bytes=push.residual_bytes),
-    )
-
-
-def _check_id(push: PendingPush, got: str) -> None:
-    if got != push.model_id:
-        raise PayloadChangedError(f"push: hashes to {got}, wanted {push.model_id}")

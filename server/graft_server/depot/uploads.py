@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from graft.errors import PayloadLimitError, TransportError
 
 _SUFFIX: Final = ".push"
-COST_PREFIX: Final = "work-"
+WORK_PREFIX: Final = "work-"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +54,10 @@ class Uploads:
         self._lock = threading.Lock()
         self._owners: dict[str, Upload] = {}
         self._finishing: dict[str, _Turn] = {}
-        for work in folder.glob(f"{COST_PREFIX}*"):  # of a depot that was killed
+        for work in folder.glob(f"{WORK_PREFIX}*"):  # of a depot that was killed
             work.unlink(missing_ok=True)
 
-    def held_bytes(self, push: PendingPush) -> int:
+    def received_bytes(self, push: PendingPush) -> int:
         """How much of a push is here."""
         try:
             return (self.folder / push.file_name).stat().st_size

@@ -16,7 +16,7 @@ from graft.core.results import ResultRow, read_results, run_hash
 from graft.data.synthetic.imu import ImuWorld
 from graft.errors import ConfigError, RunError
 from graft.wire.messages.codec import encode_card
-from graft.wire.transfer.journal import JournalMeter
+from graft.wire.transfer.transfer_log import JournalMeter
 
 CONFIG = ExpansionConfig(seed=4, comparisons=("label-only",))
 WORLD = ImuWorld(5, 40, seed=4)

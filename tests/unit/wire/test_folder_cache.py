@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from cache_parts import get_part, put_part
 
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.link import Part
@@ -21,7 +22,7 @@ def part(name: str) -> bytes:
 def fill(cache: FolderCache, *names: str) -> None:
     """Put bases, each a second after the other."""
     for name in names:
-        cache.put(name, "base", part(name))
+        put_part(cache, name, "base", part(name))
         age(cache, name)
 
 
@@ -45,7 +46,7 @@ def folder_bytes(cache: FolderCache) -> int:
 def test_the_part_used_longest_ago_goes_first(tmp_path: Path, room: int, left: list[str]) -> None:
     cache = FolderCache(tmp_path, room)
     for name in (A, B, C):
-        cache.put(name, "base", part(name))
+        put_part(cache, name, "base", part(name))
         if cache.holds(name, "base"):
             age(cache, name)
     assert held(cache) == left
@@ -54,10 +55,10 @@ def test_the_part_used_longest_ago_goes_first(tmp_path: Path, room: int, left: l
 def test_reading_a_part_is_using_it(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, 2 * HELD)
     for name in (A, B):
-        cache.put(name, "base", part(name))
+        put_part(cache, name, "base", part(name))
         os.utime(tmp_path / f"{name}.base", (1, 1) if name == A else (2, 2))
-    assert cache.get(A, "base") == part(A)  # now the younger of the two
-    cache.put(C, "base", part(C))
+    assert get_part(cache, A, "base") == part(A)  # now the younger of the two
+    put_part(cache, C, "base", part(C))
     assert held(cache) == [A, C]
 
 
@@ -65,9 +66,9 @@ def test_a_part_larger_than_the_quota_is_used_and_not_kept(tmp_path: Path) -> No
     cache = FolderCache(tmp_path, 2 * HELD)
     fill(cache, A)
     large = b"x" * (2 * SIZE + DIGEST_BYTES + 1)
-    cache.put(B, "base", large)
+    put_part(cache, B, "base", large)
     assert held(cache) == [A]
-    partial = cache.partial(B, "base", len(large))
+    partial = cache.start_download(B, "base", len(large))
     partial.append(large)
     with partial.keep().file as file:
         assert file.read() == large
@@ -77,7 +78,7 @@ def test_a_part_larger_than_the_quota_is_used_and_not_kept(tmp_path: Path) -> No
 def test_a_part_that_begins_to_arrive_has_its_room_at_once(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, 2 * HELD)
     fill(cache, A, B)
-    partial = cache.partial(C, "base", SIZE)
+    partial = cache.start_download(C, "base", SIZE)
     assert held(cache) == [B]
     partial.append(part(C))
     partial.keep().file.close()
@@ -87,7 +88,7 @@ def test_a_part_that_begins_to_arrive_has_its_room_at_once(tmp_path: Path) -> No
 
 def test_what_a_killed_process_left_is_counted_and_goes_when_its_turn_comes(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, 3 * HELD)
-    cache.partial(A, "residual", SIZE).append(part(A))  # killed: neither kept nor closed
+    cache.start_download(A, "residual", SIZE).append(part(A))  # killed: neither kept nor closed
     (tmp_path / ".partial-xyz").write_bytes(bytes(SIZE))  # killed inside a put
     for number, path in enumerate(sorted(tmp_path.iterdir())):
         os.utime(path, (number + 1, number + 1))
@@ -96,14 +97,14 @@ def test_what_a_killed_process_left_is_counted_and_goes_when_its_turn_comes(tmp_
     assert held(again) == [B, C]
     counted = [path for path in tmp_path.iterdir() if path.suffix != ".log"]
     assert sum(path.stat().st_size for path in counted) <= 3 * HELD
-    assert again.partial(A, "residual", SIZE).num_bytes in (0, SIZE)
+    assert again.start_download(A, "residual", SIZE).num_bytes in (0, SIZE)
 
 
 def test_a_half_received_part_goes_on_after_its_log_was_left_alone(tmp_path: Path) -> None:
     cache = FolderCache(tmp_path, 3 * HELD)
-    cache.partial(A, "base", SIZE).append(part(A)[:400])
+    cache.start_download(A, "base", SIZE).append(part(A)[:400])
     (tmp_path / f"{A}.base.partial").unlink()  # as making room does
-    assert cache.partial(A, "base", SIZE).num_bytes == 0
+    assert cache.start_download(A, "base", SIZE).num_bytes == 0
 
 
 def test_a_push_that_never_ended_is_remembered_until_it_has(tmp_path: Path) -> None:

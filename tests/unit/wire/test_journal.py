@@ -7,7 +7,7 @@ import pytest
 
 from graft.core.records import LedgerEntry
 from graft.errors import RunError
-from graft.wire.transfer.journal import JournalMeter, read_journal
+from graft.wire.transfer.transfer_log import JournalMeter, read_journal
 
 ENTRY = LedgerEntry(
     run="r",

@@ -1,12 +1,11 @@
-"""What every arrival of a part does: in memory, in a nameless file, and in a file that stays."""
+"""What every partial download does: in memory, in a nameless file, and in a file that stays."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from graft.wire.payload.regions import open_work
+from graft.wire.payload.blocks import open_work
 from graft.wire.transfer.partial_download import (
     FilePartial,
     MemoryPartial,
@@ -14,7 +13,6 @@ from graft.wire.transfer.partial_download import (
     SpooledPartial,
 )
 
-OpenArrival = Callable[[], PartialDownload]
 PIECES = [b"one", b"", b"three and some", bytes(range(256)) * 3]
 WHOLE = b"".join(PIECES)
 
@@ -26,7 +24,7 @@ def open_file(folder: Path) -> FilePartial:
 @pytest.fixture(params=["memory", "spooled", "file"])
 def partial(request: pytest.FixtureRequest, tmp_path: Path) -> PartialDownload:
     if request.param == "memory":
-        return MemoryPartial()
+        return MemoryPartial(lambda data: None)
     if request.param == "spooled":
         return SpooledPartial(open_work(tmp_path))
     return open_file(tmp_path)
@@ -48,7 +46,7 @@ def test_what_is_appended_is_what_is_kept(partial: PartialDownload) -> None:
 
 
 @pytest.mark.parametrize("recorded", range(len(PIECES) + 1))
-def test_an_arrival_opened_again_holds_what_came_and_knows_what_the_ledger_tells(
+def test_a_download_opened_again_has_what_came_and_knows_what_the_ledger_has(
     tmp_path: Path, recorded: int
 ) -> None:
     partial = open_file(tmp_path)
