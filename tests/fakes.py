@@ -15,7 +15,7 @@ from graft.core.records import LedgerEntry, Request, Response
 from graft.data.domain import World
 from graft.errors import ModelMissingError, TransportError
 from graft.models import parameter_shapes
-from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy
+from graft.privacy import Cost, SeededReleases, SitePolicy
 from graft.rounds import Device
 from graft.wire.payload.encoding import Shapes, decode_payload, model_id
 from graft.wire.payload.parts import split_payload

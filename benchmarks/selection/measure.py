@@ -24,7 +24,7 @@ from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.methods.blocks.adaptation import adapt_source
 from graft.models import network_from
-from graft.privacy.profiling import profile_domain
+from graft.privacy import profile_domain
 from graft.rounds import configured_policy
 from graft.selection import (
     SCORES,

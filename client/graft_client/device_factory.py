@@ -21,7 +21,7 @@ from graft.data.worlds import open_world
 from graft.devices import equip_domain
 from graft.errors import ConfigError
 from graft.models import parameter_shapes
-from graft.privacy.gaussian import SitePolicy
+from graft.privacy import SitePolicy
 from graft.rounds import Device, configured_policy
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.transfer.cache import FolderCache, PartCache

@@ -17,7 +17,7 @@ import numpy as np
 from graft.core.config import PolicyConfig, config_from_dict, read_toml
 from graft.core.files import replace_file
 from graft.errors import PolicyError
-from graft.privacy.gaussian import Cost, Draw, Noisy, SitePolicy, require_budget
+from graft.privacy import Cost, Draw, Noisy, SitePolicy, require_budget
 
 _VERSION = 1
 

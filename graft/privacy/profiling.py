@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.records import DomainProfile, FloatArray, IntArray, Task
-from graft.privacy.gaussian import Floats, SitePolicy
+from graft.privacy.policy import Floats, SitePolicy
 
 GRADIENT_BINS = 8
 
@@ -16,12 +16,26 @@ GRADIENT_BINS = 8
 def profile_domain(
     domain_id: str, task: Task, x: FloatArray, y_L: IntArray, policy: SitePolicy
 ) -> DomainProfile:
-    """The statistics that leave a domain: mean and deviation over its samples.
+    """The statistics that leave a domain: mean and deviation over its samples (A1, ours).
 
-    ``x`` holds the rows the domain may learn from (never its test block); ``y_L`` its labels.
-    Class counts are withheld as a whole where a class that is present has fewer rows than
-    the policy's minimum. With noise, a count that comes out below the minimum is told as 0; the
-    number of samples is told as it is. Raises PolicyError where the budget is spent.
+    Parameters
+    ----------
+    domain_id, task
+        Whose profile it is.
+    x
+        The rows that the domain may learn from, never its test block: windows (N, K, T) or
+        images (N, K, H, W).
+    y_L
+        Its labels.
+    policy
+        Class counts are withheld as a whole where a class that is present has fewer rows than the
+        policy's minimum. With noise, a count below the minimum is released as 0. The number of
+        samples is released as it is.
+
+    Raises
+    ------
+    PolicyError
+        The budget is spent.
     """
     counts_C = np.bincount(y_L, minlength=task.num_classes)
     released_C: IntArray | None
@@ -72,7 +86,7 @@ def _noisy_profile(
 
 
 def sample_statistics(x: FloatArray) -> Floats:
-    """What is told of each window or image, before any mean: (N, P)."""
+    """The statistics (N, P) of each window or image, before any mean."""
     return image_statistics(x) if x.ndim == 4 else window_statistics(x)
 
 
@@ -102,8 +116,8 @@ def window_statistics(x_NKT: FloatArray) -> npt.NDArray[np.float64]:
     """Eight numbers a channel: mean, deviation, extremes, mean |x|, mean |dx|, two FFT bands."""
     x = x_NKT.astype(np.float64)
     spectrum = np.abs(np.fft.rfft(x - x.mean(2, keepdims=True), axis=2)) ** 2 / x.shape[2]
-    # The bands part at a quarter of the spectrum: at 50 Hz that is 6 Hz, above which people
-    # do not move but sensors shake.
+    # The bands meet at a quarter of the spectrum: at 50 Hz that is 6 Hz, above which signals
+    # are vibration and noise rather than people's motion.
     edge = max(2, spectrum.shape[2] // 4)
     columns = [
         x.mean(2),
@@ -132,26 +146,41 @@ def image_statistics(x_NKHW: FloatArray) -> npt.NDArray[np.float64]:
 
 def class_centroids(
     name: str,
-    order: tuple[object, ...],
+    request: tuple[object, ...],
     features_NF: FloatArray,
     y_N: IntArray,
     num_classes: int,
     policy: SitePolicy,
 ) -> FloatArray:
-    """Mean feature vector of each class (C, F); a zero row where fewer rows than the policy's
-    minimum would give one away, and everywhere where the policy withholds them.
+    """Mean feature vector (C, F) of each class, as the policy releases it.
 
     With noise: noisy sums over noisy counts. Rows are cut to the policy's length R; a row that is
     replaced moves sums / R and counts together by at most 2. The bound is for the rows as
-    features of the given model, which has learnt from them too. ``name`` and ``order`` say
-    whose centroids, and for which order. Raises PolicyError where the budget is spent.
+    features of the given model, which has learnt from them too.
+
+    Parameters
+    ----------
+    name, request
+        Whose centroids, for errors, and what they are asked for (see ``SitePolicy.noisy``).
+    features_NF, y_N
+        Features of the domain's rows, and their classes.
+    num_classes
+        C.
+    policy
+        A class has a zero row where it has fewer rows than the policy's minimum; all have where
+        the policy withholds centroids.
+
+    Raises
+    ------
+    PolicyError
+        The budget is spent.
     """
     settings = policy.settings
     centroids_CF = np.zeros((num_classes, features_NF.shape[1]), np.float32)
     if settings.withhold_centroids:
         return centroids_CF
     if settings.epsilon is not None:
-        return _noisy_centroids(name, order, features_NF, y_N, num_classes, policy)
+        return _noisy_centroids(name, request, features_NF, y_N, num_classes, policy)
     for label in range(num_classes):
         rows = features_NF[y_N == label]
         if len(rows) >= settings.min_class_count:
@@ -161,7 +190,7 @@ def class_centroids(
 
 def _noisy_centroids(
     name: str,
-    order: tuple[object, ...],
+    request: tuple[object, ...],
     features_NF: FloatArray,
     y_N: IntArray,
     num_classes: int,
@@ -173,7 +202,7 @@ def _noisy_centroids(
     of_class_CN = (y_N == np.arange(num_classes)[:, None]).astype(np.float64)
     # One part, for they share one sensitivity: same class (2, 0), another (sqrt 2, sqrt 2).
     exact_CG = np.concatenate([of_class_CN @ rows_NF, of_class_CN.sum(1, keepdims=True)], axis=1)
-    noisy_CG = policy.noisy(name, order, {"sums and counts": (exact_CG, 2.0)})["sums and counts"]
+    noisy_CG = policy.noisy(name, request, {"sums and counts": (exact_CG, 2.0)})["sums and counts"]
     counts_C1 = noisy_CG[:, -1:]
     released_CF = settings.feature_bound * noisy_CG[:, :-1] / np.maximum(counts_C1, 1)
     enough_C1 = counts_C1 >= settings.min_class_count

@@ -17,8 +17,7 @@ from graft.core.records import IntArray, Task
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.errors import DataError, DomainEmptyError
-from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy
-from graft.privacy.profiling import profile_domain
+from graft.privacy import Cost, SeededReleases, SitePolicy, profile_domain
 from graft.selection.coarse import ProfileRanking
 
 

@@ -8,7 +8,7 @@ from graft.core.records import ProfileRequest, Request, Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass
-from graft.privacy.gaussian import Cost, SeededReleases, SitePolicy, release_cost
+from graft.privacy import Cost, SeededReleases, SitePolicy, release_cost
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

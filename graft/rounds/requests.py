@@ -30,7 +30,7 @@ from graft.devices import affordable_sources
 from graft.errors import GraftError
 from graft.methods import find_method
 from graft.models import Network, network_from
-from graft.privacy.profiling import profile_domain
+from graft.privacy import profile_domain
 from graft.rounds.device import Device
 from graft.rounds.training import PreparedTraining, evaluate_and_register, learn, prepare_training
 from graft.selection import (

@@ -25,7 +25,7 @@ from graft.errors import DomainEmptyError
 from graft.methods import Method, find_method
 from graft.methods.fedavg import FEDAVG_LOCAL
 from graft.models import Network, network_cost, network_from, parameters_of
-from graft.privacy.profiling import class_centroids
+from graft.privacy import class_centroids
 from graft.rounds.device import Device
 from graft.selection import disagreeing_sources
 from graft.training import (

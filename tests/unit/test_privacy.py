@@ -10,13 +10,15 @@ from scipy.stats import norm
 from graft.core.config import ExpansionConfig, PolicyConfig, with_settings
 from graft.core.records import ProfileRequest, Task, TrainRequest
 from graft.errors import ConfigError, PolicyError
-from graft.privacy.gaussian import Cost, SeededReleases, gaussian_sigma, require_budget
-from graft.privacy.profiling import (
+from graft.privacy import (
+    Cost,
+    SeededReleases,
     class_centroids,
+    gaussian_sigma,
     profile_domain,
-    sample_statistics,
-    statistic_ranges,
+    require_budget,
 )
+from graft.privacy.profiling import sample_statistics, statistic_ranges
 from graft.rounds import configured_policy
 
 TASK = Task(name="w", modality="imu", sample_shape=(2, 32), classes=("a", "b", "c"))

@@ -5,12 +5,8 @@ import pytest
 from fakes import site_policy
 
 from graft.core.records import Task
-from graft.privacy.profiling import (
-    class_centroids,
-    image_statistics,
-    profile_domain,
-    window_statistics,
-)
+from graft.privacy import class_centroids, profile_domain
+from graft.privacy.profiling import image_statistics, window_statistics
 
 TASK = Task(name="w", modality="imu", sample_shape=(1, 64), classes=("a", "b", "c"))
 STEPS = 64

@@ -12,8 +12,7 @@ from graft.core.config import PolicyConfig
 from graft.core.files import replace_file
 from graft.core.records import Task
 from graft.errors import ConfigError, PolicyError
-from graft.privacy.gaussian import Cost
-from graft.privacy.profiling import profile_domain
+from graft.privacy import Cost, profile_domain
 
 TASK = Task(name="w", modality="imu", sample_shape=(1, 32), classes=("a", "b"))
 X = np.random.default_rng(0).normal(size=(30, 1, 32)).astype(np.float32)

@@ -18,7 +18,7 @@ from graft.data.synthetic.imu import CHANNELS, NUM_CLUSTERS, RATE_HZ, ImuWorld
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, DatasetFormatError
 from graft.models import Network, build_network
-from graft.privacy.profiling import profile_domain
+from graft.privacy import profile_domain
 from graft.selection import profile_distances
 
 
