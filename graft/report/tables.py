@@ -17,7 +17,7 @@ from graft.report.formatting import (
     points_text,
     seconds_text,
 )
-from graft.report.summary import ClassTimes, MethodSummary, Percentiles
+from graft.report.summary import ClassTimes, MethodSummary
 
 HEADINGS = (
     "Method", "Finished", "Accuracy", "95 % interval", "Worst domain", "Gain, points", "Macro-F1",
@@ -31,15 +31,6 @@ NOTES = (
 )
 INCOMPLETE_NOTE = (
     "* incomplete: some target domains failed, so the method's figures cover fewer domains."
-)
-CLASS_HEADINGS = (
-    "Device class", "Target domains", "Measured compute, p50 / p95 / p99",
-    "Simulated compute, p50 / p95 / p99", "Simulated round, p50 / p95 / p99", "Late (simulated)",
-)  # fmt: skip
-CLASS_CAPTION = (
-    "Measured: CPU seconds of the machine that ran the target domain's device. Simulated: the same "
-    "work on its device class, and its whole round with transfers over its link class, probes and "
-    "waiting, from the start of the round to the report."
 )
 
 
@@ -107,22 +98,6 @@ def summary_dict(summaries: Sequence[MethodSummary]) -> dict[str, Any]:
             for summary in summaries
         ]
     }
-
-
-def class_cells(times: ClassTimes) -> tuple[str, ...]:
-    """One row under ``CLASS_HEADINGS``."""
-
-    def cell(seconds: Percentiles | None) -> str:
-        return NONE if seconds is None else " / ".join(map(seconds_text, seconds))
-
-    return (
-        times.device_class,
-        str(times.targets),
-        cell(times.measured_compute_s),
-        cell(times.simulated_compute_s),
-        cell(times.simulated_round_s),
-        NONE if times.late is None else f"{times.late} of {times.targets}",
-    )
 
 
 def class_dicts(times: Sequence[ClassTimes]) -> list[dict[str, Any]]:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from scipy.optimize import isotonic_regression
+
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
@@ -74,23 +77,13 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     if not positions:
         return []
     gap = min(gap, (high - low) / max(1, len(positions) - 1))
-    order = sorted(range(len(positions)), key=lambda number: positions[number])
-    groups: list[list[float]] = []  # each group: [sum of wished first places, members]
-    for rank, number in enumerate(order):
-        groups.append([positions[number] - rank * gap, 1])
-        while len(groups) > 1 and groups[-2][0] / groups[-2][1] > groups[-1][0] / groups[-1][1]:
-            total, members = groups.pop()
-            groups[-1][0] += total
-            groups[-1][1] += members
-    placed = [0.0] * len(positions)
-    rank = 0
-    top = high - (len(positions) - 1) * gap
-    for total, members in groups:
-        start = min(max(total / members, low), top)
-        for _ in range(int(members)):
-            placed[order[rank]] = start + rank * gap
-            rank += 1
-    return placed
+    order = np.argsort(positions, kind="stable")
+    offsets = gap * np.arange(len(positions))
+    # Least squares under an order, as rising positions of the first label without the gaps.
+    starts = isotonic_regression(np.asarray(positions)[order] - offsets).x
+    placed = np.empty(len(positions))
+    placed[order] = np.clip(starts, low, high - offsets[-1]) + offsets
+    return [float(place) for place in placed]
 
 
 def _touch(one: Box, other: Box) -> bool:

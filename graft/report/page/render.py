@@ -5,51 +5,52 @@ style sheet, the script, its JSON) is marked as safe.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from graft.errors import missing_extra
 from graft.report.figures.canvas import NARROW, WIDE, Canvas
+from graft.report.formatting import (
+    bytes_text,
+    count_text,
+    display_name,
+    interval_text,
+    percent_text,
+    points_text,
+    seconds_text,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PageTable:
-    """A table of texts; the first cell names its row, ``text_columns`` are left-aligned."""
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    text_columns: Sequence[int] = ()
+_FILTERS: Mapping[str, Callable[..., str]] = {
+    "bytes": bytes_text, "count_of": count_text, "interval": interval_text, "method": display_name,
+    "percent": percent_text, "points": points_text, "seconds": seconds_text,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PageFigure:
     """A figure drawn for wide and for narrow windows."""
 
-    heading: str
-    caption: str
     wide: "Markup"
     narrow: "Markup"
 
 
-def page_figure(heading: str, caption: str, draw: Callable[[Canvas], str]) -> PageFigure:
+def page_figure(draw: Callable[[Canvas], str]) -> PageFigure:
     """Draw a figure on both canvases."""
-    wide, narrow = (_inlined(draw(canvas)) for canvas in (WIDE, NARROW))
-    return PageFigure(heading=heading, caption=caption, wide=wide, narrow=narrow)
+    # Inside HTML the namespaces are known; without them the page holds no address at all.
+    wide, narrow = (
+        safe(re.sub(r' xmlns(:xlink)?="[^"]*"', "", draw(canvas), count=2))
+        for canvas in (WIDE, NARROW)
+    )
+    return PageFigure(wide=wide, narrow=narrow)
 
 
-def render(template: str, title: str, **values: Any) -> str:
-    """Render a whole page.
-
-    Raises
-    ------
-    ExtraMissingError
-        Where Jinja2 is not installed.
-    """
+def render(template: str, **values: Any) -> str:
+    """Render a whole page; raises ExtraMissingError where Jinja2 is not installed."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ModuleNotFoundError as error:
@@ -61,8 +62,8 @@ def render(template: str, title: str, **values: Any) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    page = environment.get_template(template)
-    return page.render(title=title, style=safe(page_file("style.css")), **values)
+    environment.filters |= _FILTERS
+    return environment.get_template(template).render(style=safe(page_file("style.css")), **values)
 
 
 def safe(text: str) -> "Markup":
@@ -87,8 +88,3 @@ def flat_rows(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             rows.append((prefix + key, shown))
     return rows
-
-
-def _inlined(svg: str) -> "Markup":
-    # Inside HTML the namespaces are known; without them the page holds no address at all.
-    return safe(re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg, count=2))
