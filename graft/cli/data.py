@@ -1,9 +1,11 @@
 """``graft data``: public data sets and your own recordings, as domain folders."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from graft.cli.shared import (
     Format,
@@ -20,12 +22,10 @@ from graft.core.records import Modality
 data_app = typer.Typer(
     help="Fetch, prepare, convert and check data sets, public or your own.", no_args_is_help=True
 )
-PublicName = Annotated[str, typer.Argument(help="hapt, myo, spsw, pendigits or fsdd.")]
-NameOption = Annotated[
-    str | None, typer.Option(help="Name of the data set. Default: the name of OUT.")
-]
-ModalityOption = Annotated[str, typer.Option(help=", ".join(get_args(Modality)) + ".")]
-LicenceOption = Annotated[str, typer.Option(help="Licence of the data, for dataset.toml.")]
+PublicName = Annotated[str, Argument(help="hapt, myo, spsw, pendigits or fsdd.")]
+NameOption = Annotated[str | None, Option(help="Name of the data set. Default: that of OUT.")]
+ModalityOption = Annotated[Modality, Option(help="Kind of the samples.")]
+LicenceOption = Annotated[str, Option(help="Licence of the data, for dataset.toml.")]
 NOT_STATED = "not stated"
 
 
@@ -34,7 +34,7 @@ NOT_STATED = "not stated"
 )
 def data_prepare(
     name: PublicName,
-    source: Annotated[Path, typer.Option("--from", help="Original files: a folder or archive.")],
+    source: Annotated[Path, Option("--from", help="Original files: a folder or archive.")],
     out: OutOption,
     overwrite: OverwriteOption = False,
     output: FormatOption = Format.TABLE,
@@ -44,24 +44,16 @@ def data_prepare(
 
     with file_progress() as progress:
         done = prepare_dataset(name, source, out, progress, overwrite=overwrite)
-    load = done.load
-    facts: dict[str, Any] = {
-        "name": done.name,
-        "folder": str(done.folder),
-        "licence": done.licence,
-        "domains": load.domains,
-        "recordings": load.recordings,
-        "rows": load.rows,
-        "windows": load.windows,
-        "skipped_lines": dict(load.skipped_lines),
-    }
-    print_facts(facts, output)
+    load = asdict(done.load)
+    counts = {key: load[key] for key in ("domains", "recordings", "rows", "windows")}
+    facts = {"name": done.name, "folder": done.folder, "licence": done.licence, **counts}
+    print_facts({**facts, "skipped_lines": dict(done.load.skipped_lines)}, output)
 
 
 @data_app.command("fetch", epilog="Example: graft data fetch hapt --out downloads")
 def data_fetch(
     name: PublicName,
-    out: Annotated[Path, typer.Option(help="Folder for the archive.")] = Path("downloads"),
+    out: Annotated[Path, Option(help="Folder for the archive.")] = Path("downloads"),
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Download a public data set from its official address, resume and check it, show its licence.
@@ -74,7 +66,7 @@ def data_fetch(
         done = fetch_dataset(name, out, progress)
     print_facts(
         {
-            "archive": str(done.path),
+            "archive": done.path,
             "address": done.url,
             "bytes": done.num_bytes,
             "sha256": done.sha256,
@@ -90,33 +82,23 @@ def data_fetch(
     "--sensors acc_x,acc_y,acc_z --rate 50 --out my-folder",
 )
 def data_from_csv(
-    source: Annotated[Path, typer.Argument(help="CSV file with a header, or a folder of them.")],
-    label: Annotated[str, typer.Option(help="Column of the class.")],
-    sensors: Annotated[str, typer.Option(help="Columns of the sensors, comma-separated.")],
-    rate: Annotated[
-        float, typer.Option(help="Samples per second: of the lines, or with --time of the result.")
-    ],
+    source: Annotated[Path, Argument(help="CSV file with a header, or a folder of them.")],
+    label: Annotated[str, Option(help="Column of the class.")],
+    sensors: Annotated[str, Option(help="Columns of the sensors, comma-separated.")],
+    rate: Annotated[float, Option(help="Samples per second; with --time, of the result.")],
     out: OutOption,
-    user: Annotated[
-        str | None, typer.Option(help="Column of the person. Default: each file is one person.")
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option(help="Column of the time, to cut at pauses and resample.")
-    ] = None,
+    user: Annotated[str | None, Option(help="Column of the person. Default: one per file.")] = None,
+    time: Annotated[str | None, Option(help="Column of the time: cuts pauses, resamples.")] = None,
     time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"], typer.Option(help="Unit of the time column.")
+        Literal["s", "ms", "us", "ns"], Option(help="Unit of the time column.")
     ] = "s",
-    session: Annotated[
-        str | None, typer.Option(help="Column whose change ends a recording.")
-    ] = None,
-    window: Annotated[int, typer.Option(help="Samples per window.")] = 128,
+    session: Annotated[str | None, Option(help="Column whose change ends a recording.")] = None,
+    window: Annotated[int, Option(help="Samples per window.")] = 128,
     step: Annotated[
-        int | None, typer.Option(help="Samples between the starts of windows. Default: half.")
+        int | None, Option(help="Samples from window to window. Default: half.")
     ] = None,
-    block: Annotated[
-        float, typer.Option(help="Seconds per block; train and test consist of whole blocks.")
-    ] = 10.0,
-    delimiter: Annotated[str, typer.Option(help="Separator of the values.")] = ",",
+    block: Annotated[float, Option(help="Seconds per block, the unit of the split.")] = 10.0,
+    delimiter: Annotated[str, Option(help="Separator of the values.")] = ",",
     name: NameOption = None,
     modality: ModalityOption = "imu",
     licence: LicenceOption = NOT_STATED,
@@ -151,23 +133,11 @@ def data_from_csv(
             windowing,
             name=name or out.name,
             licence=licence,
-            modality=_modality(modality),
+            modality=modality,
             overwrite=overwrite,
             progress=progress,
         )
-    print_facts(
-        {
-            "folder": str(done.folder),
-            "domains": done.domains,
-            "classes": list(done.classes),
-            "windows": done.windows,
-            "blocks": done.blocks,
-            "lines": done.lines,
-            "skipped": list(done.skipped),
-            "left_out": list(done.left_out),
-        },
-        output,
-    )
+    print_facts(asdict(done), output)
     announce(f"next: graft data check {out}")
 
 
@@ -178,25 +148,19 @@ def data_from_csv(
 )
 def data_from_flwr(
     source: Annotated[
-        str, typer.Argument(help=".parquet, .csv or .json file, or the name of a set on the hub.")
+        str, Argument(help="A .parquet, .csv or .json file, or a set's name on the hub.")
     ],
-    sample: Annotated[str, typer.Option(help="Column of the samples: windows or images.")],
-    label: Annotated[str, typer.Option(help="Column of the class.")],
+    sample: Annotated[str, Option(help="Column of the samples: windows or images.")],
+    label: Annotated[str, Option(help="Column of the class.")],
     out: OutOption,
-    user: Annotated[
-        str | None, typer.Option(help="Column whose every value becomes a domain.")
-    ] = None,
+    user: Annotated[str | None, Option(help="Column whose every value becomes a domain.")] = None,
     partitions: Annotated[
-        int | None, typer.Option(min=1, help="Number of domains, instead of --user.")
+        int | None, Option(min=1, help="Number of domains, without --user.")
     ] = None,
-    alpha: Annotated[
-        float | None, typer.Option(help="With --partitions: Dirichlet's alpha of the classes.")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option(help="Column of recordings that a split must not divide.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split of a set on the hub.")] = "train",
-    seed: Annotated[int, typer.Option(help="Seed of a random partition.")] = 0,
+    alpha: Annotated[float | None, Option(help="With --partitions: Dirichlet's alpha.")] = None,
+    group: Annotated[str | None, Option(help="Column of recordings, never divided.")] = None,
+    split: Annotated[str, Option(help="Split of a set on the hub.")] = "train",
+    seed: Annotated[int, Option(help="Seed of a random partition.")] = 0,
     name: NameOption = None,
     modality: ModalityOption = "image",
     licence: LicenceOption = NOT_STATED,
@@ -220,26 +184,16 @@ def data_from_flwr(
             PartitionColumns(sample=sample, label=label, group=group),
             name=name or out.name,
             licence=licence,
-            modality=_modality(modality),
+            modality=modality,
             overwrite=overwrite,
             progress=progress,
         )
-    print_facts(
-        {
-            "folder": str(done.folder),
-            "domains": done.domains,
-            "classes": list(done.classes),
-            "rows": done.rows,
-            "left_out": list(done.left_out),
-        },
-        output,
-    )
+    print_facts(asdict(done), output)
 
 
 @data_app.command("check", epilog="Example: graft data check my-folder")
 def data_check(
-    folder: Annotated[Path, typer.Argument(help="Domain folder.")],
-    output: FormatOption = Format.TABLE,
+    folder: Annotated[Path, Argument(help="Domain folder.")], output: FormatOption = Format.TABLE
 ) -> None:
     """Read every domain of a folder; state each problem, its reason and what to do about it.
 
@@ -276,10 +230,3 @@ def data_check(
         )
     if problems:
         raise typer.Exit(1)
-
-
-def _modality(name: str) -> Modality:
-    for known in get_args(Modality):
-        if name == known:
-            return known  # type: ignore[no-any-return]
-    raise typer.BadParameter(f"--modality {name}: wanted one of {', '.join(get_args(Modality))}")

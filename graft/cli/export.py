@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from graft.cli.shared import Format, FormatOption, OverwriteOption, RunArgument, print_facts
 from graft.core.files import open_path
@@ -11,9 +12,7 @@ from graft.core.files import open_path
 export_app = typer.Typer(
     help="Export finished models of a run for other programs.", no_args_is_help=True
 )
-ModelOption = Annotated[
-    str, typer.Option(help="Domain of the model, or the first 8 digits of the model's id.")
-]
+ModelOption = Annotated[str, Option(help="Domain of the model, or first 8 digits of its id.")]
 
 
 @export_app.command(
@@ -22,7 +21,7 @@ ModelOption = Annotated[
 def onnx(
     run: RunArgument,
     model: ModelOption,
-    out: Annotated[Path, typer.Option(help="ONNX file to write.")] = Path("model.onnx"),
+    out: Annotated[Path, Option(help="ONNX file to write.")] = Path("model.onnx"),
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Write a model as ONNX: input x, outputs logits and probabilities, any batch size.
@@ -41,10 +40,8 @@ def onnx(
 def hub(
     run: RunArgument,
     model: ModelOption,
-    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("model"),
-    licence: Annotated[
-        str | None, typer.Option(help="The model's licence. Default: the data's licence.")
-    ] = None,
+    out: Annotated[Path, Option(help="Folder to write.")] = Path("model"),
+    licence: Annotated[str | None, Option(help="Licence. Default: that of the data.")] = None,
     overwrite: OverwriteOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import click
 import typer
+from typer import Option
 
 from graft.cli.bench import bench_app
 from graft.cli.data import data_app
@@ -61,7 +62,7 @@ def _show_version(wanted: bool) -> None:
 def graft(
     version: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
         ),
     ] = False,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from graft.cli.shared import (
     Format,
@@ -18,9 +18,9 @@ from graft.core.files import AnyPath, open_path, replace_file
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Run folder, or several to compare.")],
+    runs: Annotated[list[str], Argument(help="Run folder, or several to compare.")],
     out: Annotated[
-        Path, typer.Option(help="Page of several runs; the page of one run is in its folder.")
+        Path, Option(help="Page of several runs; the page of one run is in its folder.")
     ] = Path("comparison.html"),
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -38,7 +38,7 @@ def track(
     run: RunArgument,
     to: Annotated[
         list[str],
-        typer.Option(
+        Option(
             help="tensorboard=FOLDER, wandb=FOLDER, mlflow=FOLDER or mlflow=ADDRESS; repeatable."
         ),
     ],

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from typer import Argument, Option
 
 from graft.core.config import ExpansionConfig, read_config, with_settings
 
@@ -26,26 +27,22 @@ class Format(StrEnum):
     JSON = "json"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="Output as a table or as JSON.")]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with keys of the configuration.")
-]
+FormatOption = Annotated[Format, Option("--format", help="Output as a table or as JSON.")]
+ConfigOption = Annotated[Path | None, Option("--config", help="TOML file of configuration keys.")]
 SettingOption = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set", help="Set a configuration key, e.g. --set selection.num_sources=3; repeatable."
     ),
 ]
-DataOption = Annotated[
-    Path | None, typer.Option(help="Domain folder. Default: the embedded IMU world.")
-]
-OutOption = Annotated[Path, typer.Option(help="Domain folder to write.")]
-OverwriteOption = Annotated[bool, typer.Option(help="Replace the contents of OUT.")]
-RunArgument = Annotated[str, typer.Argument(help="Run folder.")]
-ServerOption = Annotated[Path, typer.Option(help="The server's folder.")]
+DataOption = Annotated[Path | None, Option(help="Domain folder. Default: the embedded IMU world.")]
+OutOption = Annotated[Path, Option(help="Domain folder to write.")]
+OverwriteOption = Annotated[bool, Option(help="Replace the contents of OUT.")]
+RunArgument = Annotated[str, Argument(help="Run folder.")]
+ServerOption = Annotated[Path, Option(help="The server's folder.")]
 TrackOption = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--track",
         help="Also send the figures of each round to a tracker: tensorboard=FOLDER, wandb=FOLDER "
         "(offline), mlflow=FOLDER or mlflow=ADDRESS; repeatable. Needs graft-fl[trackers].",
@@ -94,8 +91,8 @@ def announce(news: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print plain values to the standard output."""
-    print(json.dumps(value, indent=2))
+    """Print plain values, and paths as texts, to the standard output."""
+    print(json.dumps(value, indent=2, default=str))
 
 
 def print_table(table: Table) -> None:

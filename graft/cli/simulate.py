@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typer import Option
 
 from graft.cli.report import show_run
 from graft.cli.shared import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def simulate(
     out: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Run folder. Default: runs/<date and time>. The block engine also takes a URL of "
             "any file system that fsspec knows, e.g. s3://bucket/run."
         ),
@@ -43,52 +43,41 @@ def simulate(
     config_file: ConfigOption = None,
     data: DataOption = None,
     domains: Annotated[
-        int | None,
-        typer.Option(help="Number of domains of an embedded world, or the most of a folder."),
+        int | None, Option(help="Number of domains of an embedded world, or the most of a folder.")
     ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(help="Number of rounds of target domains, after round 0.")
-    ] = None,
-    gamma: Annotated[
-        float | None, typer.Option(help="Labelled fraction of a target domain.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="Method whose models join the catalogue.")
-    ] = None,
+    rounds: Annotated[int | None, Option(help="Number of rounds after round 0.")] = None,
+    gamma: Annotated[float | None, Option(help="Labelled fraction of a target domain.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of every random stream.")] = None,
+    method: Annotated[str | None, Option(help="Method whose models join the catalogue.")] = None,
     setting: SettingOption = None,
     engine: Annotated[
         Literal["flower", "block"],
-        typer.Option(
+        Option(
             help="flower: each domain is a node of Flower's simulation and messages travel as in a "
             "deployment. block: many domains per task, models trained side by side, for scale. "
             "A resumed run keeps its engine."
         ),
     ] = "flower",
-    workers: Annotated[
-        int, typer.Option(help="Number of Ray workers; does not change the result.")
-    ] = 2,
+    workers: Annotated[int, Option(help="Number of Ray workers; does not change the result.")] = 2,
     ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join (block engine), e.g. host:6379.")
+        str | None, Option(help="Ray cluster to join (block engine), e.g. host:6379.")
     ] = None,
     accelerator: Annotated[
-        str, typer.Option(help="Torch device of the block engine, e.g. cuda.")
+        str, Option(help="Torch device of the block engine, e.g. cuda.")
     ] = "cpu",
     stacked: Annotated[
-        bool, typer.Option(help="Block engine: train models of one architecture side by side.")
+        bool, Option(help="Block engine: train models of one architecture side by side.")
     ] = True,
     track: TrackOption = None,
-    resume: Annotated[
-        str | None, typer.Option(help="Folder of an interrupted run to continue.")
-    ] = None,
+    resume: Annotated[str | None, Option(help="Folder of an interrupted run to continue.")] = None,
     join_timeout_s: Annotated[
-        float, typer.Option(help="Flower engine: longest wait for all nodes, in seconds.")
+        float, Option(help="Flower engine: longest wait for all nodes, in seconds.")
     ] = 120.0,
     stall_timeout_s: Annotated[
-        float, typer.Option(help="Flower engine: longest wait without a response, in seconds.")
+        float, Option(help="Flower engine: longest wait without a response, in seconds.")
     ] = 900.0,
     metrics_port: Annotated[
-        int, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1; 0: none.")
+        int, Option(help="Serve Prometheus metrics on this port of 127.0.0.1; 0: none.")
     ] = 0,
     output: FormatOption = Format.TABLE,
 ) -> None:

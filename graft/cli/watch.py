@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console
 from rich.live import Live
+from typer import Argument, Option
 
 from graft.cli.shared import Format, FormatOption, print_json
 from graft.core.files import AnyPath, open_path
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def watch(
-    run: Annotated[str, typer.Argument(help="Run folder, or a deployment's server folder.")],
-    once: Annotated[bool, typer.Option("--once", help="Show the current state and exit.")] = False,
-    every_s: Annotated[float, typer.Option(min=0.1, help="Update interval in seconds.")] = 1.0,
+    run: Annotated[str, Argument(help="Run folder, or a deployment's server folder.")],
+    once: Annotated[bool, Option("--once", help="Show the current state and exit.")] = False,
+    every_s: Annotated[float, Option(min=0.1, help="Update interval in seconds.")] = 1.0,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show the phase of a run, its accuracy so far, bytes and failures, until the run ends.

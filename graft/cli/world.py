@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from typer import Option
 
 from graft.cli.shared import (
     ConfigOption,
@@ -31,10 +32,8 @@ def world() -> None:
 @world_app.command(epilog="Example: graft world describe --data my-folder --out world.svg")
 def describe(
     data: DataOption = None,
-    out: Annotated[Path, typer.Option(help="SVG file to write.")] = Path("world.svg"),
-    most: Annotated[
-        int, typer.Option(min=2, help="Number of domains at most; a sample by the seed of more.")
-    ] = 100,
+    out: Annotated[Path, Option(help="SVG file to write.")] = Path("world.svg"),
+    most: Annotated[int, Option(min=2, help="Largest number of domains; a sample of more.")] = 100,
     config_file: ConfigOption = None,
     setting: SettingOption = None,
     output: FormatOption = Format.TABLE,

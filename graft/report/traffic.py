@@ -33,6 +33,9 @@ STAGES: Final[tuple[Stage, ...]] = ("join", "profile", "probe", "learn")
 BETWEEN: Final = "between"
 STAGED: Final = "stages"
 ALL: Final = "all"
+_COLUMNS: Final = (
+    "payload_bytes", "measured_bytes", "counted_bytes", "modelled_bytes", "timed_bytes"
+)  # fmt: skip
 HEADINGS: Final = (
     "Stage", "Direction", "Ledger payload", "Measured wire", "Counted on the link",
     "Measured to counted", "Modelled wire", "Of that by time", "Modelled to measured",
@@ -209,26 +212,15 @@ def _by_stage(stages: Sequence[StageTime], lines: Iterable[TrafficRecord]) -> di
 
 
 def _totals(name: str, rows: Sequence[StageTraffic]) -> list[StageTraffic]:
-    """The sums over ``rows``, down and up; unknown where one of them is."""
+    """The sums over ``rows``, down and up; None where one of them is None."""
     totals = []
     for up in (False, True):
-        mine = [row for row in rows if row.up is up]
-        total = StageTraffic(
-            stage=name,
-            up=up,
-            payload_bytes=sum(row.payload_bytes for row in mine),
-            measured_bytes=sum(row.measured_bytes for row in mine),
-            counted_bytes=_sum([row.counted_bytes for row in mine]),
-            modelled_bytes=_sum([row.modelled_bytes for row in mine]),
-            timed_bytes=sum(row.timed_bytes for row in mine),
-        )
-        totals.append(total)
+        sums: dict[str, Any] = {}
+        for column in _COLUMNS:
+            numbers = [getattr(row, column) for row in rows if row.up is up]
+            sums[column] = None if None in numbers else sum(numbers)
+        totals.append(StageTraffic(stage=name, up=up, **sums))
     return totals
-
-
-def _sum(numbers: Sequence[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if len(known) == len(numbers) else None
 
 
 def _difference(one: int, other: int | None) -> float | None:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import psutil
 import tomli_w
-import typer
 from rich.table import Table
+from typer import Option
 
 from graft.cli.shared import (
     ConfigOption,
@@ -27,20 +27,18 @@ from graft.core.files import replace_file
 
 
 def calibrate(
-    out: Annotated[Path, typer.Option(help="TOML file of device classes to write.")] = Path(
+    out: Annotated[Path, Option(help="TOML file of device classes to write.")] = Path(
         "devices.toml"
     ),
-    name: Annotated[str, typer.Option(help="Name of the device class.")] = "this-machine",
+    name: Annotated[str, Option(help="Name of the device class.")] = "this-machine",
     architectures: Annotated[
-        str, typer.Option(help="Architectures, comma-separated. Default: all that fit the task.")
+        str, Option(help="Architectures, comma-separated. Default: all that fit the task.")
     ] = "",
     config_file: ConfigOption = None,
     data: DataOption = None,
     setting: SettingOption = None,
-    repeats: Annotated[
-        int, typer.Option(min=1, help="Measurements; their median is the result.")
-    ] = 7,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps per measurement.")] = 60,
+    repeats: Annotated[int, Option(min=1, help="Measurements; their median is the result.")] = 7,
+    steps: Annotated[int, Option(min=1, help="Training steps per measurement.")] = 60,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Measure the speed of this machine for each architecture and write it as a device class.

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from graft.cli.deploy.processes import EXECUTOR, SupervisedProcess, supervised
 from graft.cli.shared import announce
@@ -12,11 +12,9 @@ from graft.core.deployment import DeviceSettings, read_device
 
 
 def device(
-    folder: Annotated[Path, typer.Argument(help="The device's folder, from graft deploy init.")],
-    data: Annotated[Path, typer.Option(help="Domain folder that holds the device's domain.")],
-    port: Annotated[
-        int, typer.Option(help="Free loopback port for Flower's own processes.")
-    ] = 9094,
+    folder: Annotated[Path, Argument(help="The device's folder, from graft deploy init.")],
+    data: Annotated[Path, Option(help="Domain folder that holds the device's domain.")],
+    port: Annotated[int, Option(help="Free loopback port for Flower's own processes.")] = 9094,
 ) -> None:
     """Run a device: Flower's SuperNode with this device's key, data and policy.
 

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer import Argument, Option
 
 from graft.cli.shared import Format, FormatOption, ServerOption, announce, console, print_json
 
@@ -19,23 +19,21 @@ _RETRY_AFTER_S = 10.0
 def expand(
     domains: Annotated[
         list[str] | None,
-        typer.Argument(help="Target domains of the round. Default: continue an unfinished round."),
+        Argument(help="Target domains of the round. Default: continue an unfinished round."),
     ] = None,
     server: ServerOption = Path("server"),
     initial_domains: Annotated[
         bool,
-        typer.Option(
-            "--initial", help="The first round: initial domains train on all their labels."
-        ),
+        Option("--initial", help="The first round: initial domains train on all their labels."),
     ] = False,
     join_timeout_s: Annotated[
-        float, typer.Option(help="Longest wait for devices, in seconds; absent ones then fail.")
+        float, Option(help="Longest wait for devices, in seconds; absent ones then fail.")
     ] = 120.0,
     patience_s: Annotated[
-        float, typer.Option(help="Longest wait for a device lost during a round, in seconds.")
+        float, Option(help="Longest wait for a device lost during a round, in seconds.")
     ] = 600.0,
     deadline_s: Annotated[
-        float, typer.Option(help="Longest duration of the command, in seconds; results are kept.")
+        float, Option(help="Longest duration of the command, in seconds; results are kept.")
     ] = 24 * 3600.0,
     output: FormatOption = Format.TABLE,
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from graft.cli.deploy.processes import EXECUTOR, SupervisedProcess, supervised, until_stopped
 from graft.cli.shared import announce
@@ -16,19 +16,19 @@ from graft.cli.shared import announce
 # directory on the import path.
 _GRAFT = (sys.executable, "-P", "-c", "from graft.cli.main import main; main()")
 _REGISTER_EVERY_S = 2.0
-FolderArgument = Annotated[Path, typer.Argument(help="The server's folder.")]
+FolderArgument = Annotated[Path, Argument(help="The server's folder.")]
 MetricsHostOption = Annotated[
-    str, typer.Option(help="Address of the Prometheus metrics, which have no TLS or password.")
+    str, Option(help="Address of the Prometheus metrics, which have no TLS or password.")
 ]
 MetricsPortOption = Annotated[
-    int | None, typer.Option(min=0, help="Port of the metrics. Default: as set up. 0: no metrics.")
+    int | None, Option(min=0, help="Port of the metrics. Default: as set up. 0: no metrics.")
 ]
 
 
 def server(
     folder: FolderArgument,
     with_depot: Annotated[
-        bool, typer.Option("--depot/--no-depot", help="Also run the model depot here.")
+        bool, Option("--depot/--no-depot", help="Run the model depot, too.")
     ] = True,
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = None,

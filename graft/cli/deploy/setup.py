@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from graft.cli.shared import (
     ConfigOption,
@@ -26,26 +26,22 @@ _SERVICES = ("graft-server.service", "graft-depot.service", "graft-device@.servi
 
 
 def init(
-    out: Annotated[Path, typer.Argument(help="Folder of the deployment.")],
-    host: Annotated[str, typer.Option(help="Name or address of the server, for the devices.")],
-    dataset: Annotated[Path, typer.Option(help="Folder with the task's dataset.toml.")],
+    out: Annotated[Path, Argument(help="Folder of the deployment.")],
+    host: Annotated[str, Option(help="Name or address of the server, for the devices.")],
+    dataset: Annotated[Path, Option(help="Folder with the task's dataset.toml.")],
     device: Annotated[
-        list[str] | None, typer.Option(help="Domain of a device that may join; repeatable.")
+        list[str] | None, Option(help="Domain of a first device; repeatable.")
     ] = None,
     config_file: ConfigOption = None,
     setting: SettingOption = None,
-    flower_port: Annotated[int, typer.Option(help="Public port of the server for Flower.")] = 9443,
-    depot_port: Annotated[int, typer.Option(help="Public port of the server for models.")] = 9444,
-    depot_host: Annotated[
-        str, typer.Option(help="Name or address of the depot, where it is another machine.")
-    ] = "",
+    flower_port: Annotated[int, Option(help="Public port of the server for Flower.")] = 9443,
+    depot_port: Annotated[int, Option(help="Public port of the server for models.")] = 9444,
+    depot_host: Annotated[str, Option(help="Address of the depot on another machine.")] = "",
     if_missing: Annotated[
-        bool,
-        typer.Option("--if-missing", help="Keep an existing deployment; add only new devices."),
+        bool, Option("--if-missing", help="Keep an existing deployment; add only new devices.")
     ] = False,
     insecure: Annotated[
-        bool,
-        typer.Option("--insecure", help="No TLS and no authentication; for closed networks only."),
+        bool, Option("--insecure", help="No TLS and no authentication; for closed networks only.")
     ] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -81,8 +77,8 @@ def init(
 
 
 def enrol(
-    out: Annotated[Path, typer.Argument(help="Folder of the deployment.")],
-    domains: Annotated[list[str], typer.Argument(help="Domains of the devices that may join.")],
+    out: Annotated[Path, Argument(help="Folder of the deployment.")],
+    domains: Annotated[list[str], Argument(help="Domains of the devices that may join.")],
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Create the folders of more devices; a running server admits them within seconds."""
@@ -95,7 +91,7 @@ def enrol(
 
 
 def revoke(
-    domains: Annotated[list[str], typer.Argument(help="Domains of the devices to exclude.")],
+    domains: Annotated[list[str], Argument(help="Domains of the devices to exclude.")],
     server: ServerOption = Path("server"),
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -111,10 +107,8 @@ def revoke(
 
 
 def renew(
-    out: Annotated[Path, typer.Argument(help="Folder of the deployment, with its authority.")],
-    domains: Annotated[
-        list[str] | None, typer.Argument(help="Domains of the devices. Default: the server.")
-    ] = None,
+    out: Annotated[Path, Argument(help="Folder of the deployment, with its authority.")],
+    domains: Annotated[list[str] | None, Argument(help="Domains. Default: the server.")] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Issue new TLS certificates for the server or for devices; old ones stay valid until expiry.
@@ -127,10 +121,10 @@ def renew(
 
 
 def sample(
-    out: Annotated[Path, typer.Argument(help="Folder to write: OUT/<domain>/ for each domain.")],
-    domains: Annotated[int, typer.Option(min=2, help="Number of domains.")] = 5,
-    windows: Annotated[int, typer.Option(min=20, help="Windows of each domain.")] = 160,
-    seed: Annotated[int, typer.Option(help="Seed of the data.")] = 0,
+    out: Annotated[Path, Argument(help="Folder to write: OUT/<domain>/ for each domain.")],
+    domains: Annotated[int, Option(min=2, help="Number of domains.")] = 5,
+    windows: Annotated[int, Option(min=20, help="Windows of each domain.")] = 160,
+    seed: Annotated[int, Option(help="Seed of the data.")] = 0,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Write sample data for a trial deployment: the embedded IMU world, a domain folder each.
@@ -160,9 +154,9 @@ def sample(
 
 
 def units(
-    folder: Annotated[Path, typer.Argument(help="Folder to write, e.g. /etc/systemd/system.")],
+    folder: Annotated[Path, Argument(help="Folder to write, e.g. /etc/systemd/system.")],
     state: Annotated[
-        Path, typer.Option(help="Folder with server/, devices/<domain>/ and data/<domain>/.")
+        Path, Option(help="Folder with server/, devices/<domain>/ and data/<domain>/.")
     ] = Path("/var/lib/graft"),
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -174,10 +168,7 @@ def units(
     for name, text in texts.items():
         replace_file(folder / name, text.encode())
     written = [str(folder / name) for name in texts]
-    if output is Format.JSON:
-        print_json({"units": written})
-    else:
-        print("\n".join(written))
+    print_facts({"units": written}, output)
 
 
 def unit_files(graft: Path, state: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from typer import Argument, Option
 
 from graft.cli.shared import (
     Format,
@@ -12,6 +13,7 @@ from graft.cli.shared import (
     ServerOption,
     announce,
     console,
+    print_facts,
     print_json,
     print_table,
 )
@@ -66,7 +68,7 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
 
 
 def health(
-    folder: Annotated[Path, typer.Argument(help="The server's folder.")],
+    folder: Annotated[Path, Argument(help="The server's folder.")],
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Ask the depot's health service, as the health check of a container does.
@@ -74,10 +76,7 @@ def health(
     Exit code 1 unless the depot states that it is serving.
     """
     serves = _depot_serves(folder.absolute())
-    if output is Format.JSON:
-        print_json({"depot": serves})
-    else:
-        print(f"{'depot':10} {_answer(serves)}")
+    print_facts({"depot": serves if output is Format.JSON else _answer(serves)}, output)
     if not serves:
         raise typer.Exit(1)
 
@@ -85,10 +84,10 @@ def health(
 def traffic(
     server: ServerOption = Path("server"),
     counted: Annotated[
-        Path | None, typer.Option(help="An independent count of the links, as lines of a meter.")
+        Path | None, Option(help="An independent count of the links, as lines of a meter.")
     ] = None,
     simulated: Annotated[
-        Path | None, typer.Option(help="Run folder of a simulation of the same run, to compare.")
+        Path | None, Option(help="Run folder of a simulation of the same run, to compare.")
     ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -141,13 +140,11 @@ def _answer(serves: bool) -> str:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    for key in ("run", "superlink", "depot", "rounds", "finished", "models"):
-        value = facts[key]
-        print(f"{key:10} {_answer(value) if isinstance(value, bool) else value}")
+    devices = facts.pop("devices")
+    answers = {key: _answer(facts[key]) for key in ("superlink", "depot")}
+    print_facts(facts | answers, Format.TABLE)
     table = Table("Device", "Node", "Round", "Model")
-    for device in facts["devices"]:
-        round_index = "" if device["round"] is None else str(device["round"])
-        table.add_row(
-            device["domain"], device["node"], round_index, "yes" if device["model"] else ""
-        )
+    for each in devices:
+        round_index = "" if each["round"] is None else str(each["round"])
+        table.add_row(each["domain"], each["node"], round_index, "yes" if each["model"] else "")
     console.print(table)
