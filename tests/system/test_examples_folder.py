@@ -12,7 +12,13 @@ from pages import ROOT
 from graft.core.results import read_results
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PRINTS = {"own_method": "sharp-kd"}
+PRINTS = {
+    "one_round": "registered: 6 models",
+    "own_data": "of 5 sites",
+    "own_method": "sharp-kd",
+    "own_model": "own_model:TINY",
+    "own_tracker": "round 2: graft/accuracy",
+}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -5,9 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_examples import (
+    served_archive,
+    write_digits,
+    write_hapt,
+    write_people,
+    write_recordings,
+)
 
 import graft
-from examples import served_archive, write_digits, write_hapt, write_people, write_recordings
 from graft.data.public.download import Download
 
 SETTINGS = {"world.windows_per_domain": 60, "training.max_steps": 8}

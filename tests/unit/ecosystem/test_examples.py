@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_examples import COMMANDS, TOGETHER, parse, write_people
 from typer.testing import CliRunner
 
-from examples import COMMANDS, TOGETHER, parse, write_people
 from graft.cli.main import app
 
 SMALL_RUN = (

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from command_examples import COMMANDS, parse
 from pages import PAGES, ROOT, Block, read_blocks
 from typer.testing import CliRunner
 
 import graft
-from examples import COMMANDS, parse
 from graft.cli.main import app
 from graft.core.config import config_from_dict
 from graft.data.dataset_table import read_dataset
