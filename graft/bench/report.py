@@ -183,7 +183,7 @@ def matrix_figures(matrix: Matrix) -> dict[str, str]:
     for data, summaries in at_focus.items():
         rivals = [item for item in summaries if not is_ablation(item.method, main)]
         drawn[f"accuracy-{data}"] = accuracy_with_gains(rivals, main)
-        drawn[f"bytes-{data}"] = accuracy_against_bytes(rivals, whose="mean of a target domain")
+        drawn[f"bytes-{data}"] = accuracy_against_bytes(rivals, owner="mean of a target domain")
         gains = _domain_gains(matrix, data, focus)
         if gains:
             drawn[f"domains-{data}"] = domain_gains_figure(gains)

@@ -37,7 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
-    pretty_exceptions_enable=False,  # main() words every error
+    pretty_exceptions_enable=False,  # main() states every error
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")

@@ -78,7 +78,7 @@ def rich_table(summaries: Sequence[MethodSummary]) -> Table:
 
 def markdown_table(summaries: Sequence[MethodSummary]) -> str:
     """The same table as Markdown, with its notes below."""
-    table = markdown_grid(HEADINGS, [table_cells(s) for s in summaries], words=(0, 4))
+    table = markdown_grid(HEADINGS, [table_cells(s) for s in summaries], text_columns=(0, 4))
     return table + "\n" + notes(summaries).replace("*", "\\*") + "\n"
 
 
@@ -106,10 +106,10 @@ def class_dicts(times: Sequence[ClassTimes]) -> list[dict[str, Any]]:
 
 
 def markdown_grid(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = (0,)
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: Sequence[int] = (0,)
 ) -> str:
-    """Cells as a Markdown table; columns other than ``words`` hold figures, right-aligned."""
-    marks = [":--" if number in words else "--:" for number in range(len(headings))]
+    """Cells as a Markdown table; columns other than ``text_columns`` hold figures, right-aligned."""
+    marks = [":--" if number in text_columns else "--:" for number in range(len(headings))]
     lines = [headings, marks, *([_markdown_text(cell) for cell in row] for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 

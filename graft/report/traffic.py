@@ -177,7 +177,7 @@ def traffic_rich(rows: Sequence[StageTraffic]) -> Table:
 def traffic_markdown(rows: Sequence[StageTraffic]) -> str:
     """The same table as Markdown, with its note below."""
     cells = [traffic_cells(row) for row in rows]
-    return markdown_grid(HEADINGS, cells, words=(0, 1)) + f"\n{NOTE}\n"
+    return markdown_grid(HEADINGS, cells, text_columns=(0, 1)) + f"\n{NOTE}\n"
 
 
 def traffic_dicts(rows: Sequence[StageTraffic]) -> list[dict[str, Any]]:

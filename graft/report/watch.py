@@ -216,7 +216,7 @@ def watch_view(now: Snapshot, time_now: datetime) -> RenderableType:
         parts.append(Text("No round of target domains has finished yet.", style="dim"))
     if now.bytes_by_phase:
         tables.append(_bytes(now))
-    parts.append(Columns(tables, padding=(1, 3)))  # side by side where there is room
+    parts.append(Columns(tables, padding=(1, 3)))  # side by side where the terminal is wide enough
     title = Text.assemble("graft watch ", (now.run_id, "bold"))
     return Panel(Group(*parts), title=title, title_align="left", padding=(0, 1))
 

@@ -1,4 +1,4 @@
-"""What a world is made of: its domains, their class balance, how far apart their profiles lie.
+"""Description of a world: its domains, their class balance, and the distances of their profiles.
 
 Legend: D domains, C classes.
 """
@@ -37,16 +37,16 @@ class WorldDescription:
     distance_DD: npt.NDArray[np.float64]
     unusable: tuple[tuple[str, str], ...]
 
-    def nearest(self, place: int) -> tuple[str, float]:
-        """The domain of another person whose profile is nearest to that at ``place``.
+    def nearest(self, index: int) -> tuple[str, float]:
+        """The domain of another person with the profile nearest to that of domain ``index``.
 
         Where all are of one person, itself.
         """
-        others = [o for o, person in enumerate(self.persons) if person != self.persons[place]]
+        others = [o for o, person in enumerate(self.persons) if person != self.persons[index]]
         if not others:
-            return self.domain_ids[place], 0.0
-        best = min(others, key=lambda other: (self.distance_DD[place, other], other))
-        return self.domain_ids[best], float(self.distance_DD[place, best])
+            return self.domain_ids[index], 0.0
+        best = min(others, key=lambda other: (self.distance_DD[index, other], other))
+        return self.domain_ids[best], float(self.distance_DD[index, best])
 
 
 # A description stays where the data are: no policy withholds anything.
@@ -77,7 +77,7 @@ def describe_world(
     ranking = ProfileRanking(np.stack(statistics))
     distance_DD = np.stack([ranking.distances(each) for each in statistics])
     order = _alike_together(distance_DD)
-    domain_ids = [tuple(counts)[place] for place in order]
+    domain_ids = [tuple(counts)[index] for index in order]
     return WorldDescription(
         task=world.task,
         domain_ids=tuple(domain_ids),
@@ -101,13 +101,13 @@ def world_facts(world: WorldDescription) -> dict[str, Any]:
         "domains": [
             {
                 "domain": domain_id,
-                "person": world.persons[place],
-                "rows": int(rows_D[place]),
-                "classes": world.counts_DC[place].tolist(),
-                "nearest": world.nearest(place)[0],
-                "distance": round(world.nearest(place)[1], 4),
+                "person": world.persons[index],
+                "rows": int(rows_D[index]),
+                "classes": world.counts_DC[index].tolist(),
+                "nearest": world.nearest(index)[0],
+                "distance": round(world.nearest(index)[1], 4),
             }
-            for place, domain_id in enumerate(world.domain_ids)
+            for index, domain_id in enumerate(world.domain_ids)
         ],
         "unusable": dict(world.unusable),
     }
@@ -118,4 +118,4 @@ def _alike_together(distance_DD: npt.NDArray[np.float64]) -> list[int]:
     if len(distance_DD) < 3:
         return list(range(len(distance_DD)))
     tree = linkage(squareform(distance_DD, checks=False), "average", optimal_ordering=True)
-    return [int(place) for place in leaves_list(tree)]
+    return [int(index) for index in leaves_list(tree)]

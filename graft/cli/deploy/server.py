@@ -12,9 +12,8 @@ from typer import Argument, Option
 from graft.cli.deploy.processes import EXECUTOR, SupervisedProcess, supervised, until_stopped
 from graft.cli.shared import announce
 
-# The graft command itself, whichever way this process was started; -P: without the working
-# directory on the import path.
-_GRAFT = (sys.executable, "-P", "-c", "from graft.cli.main import main; main()")
+# The graft command itself, with its own packages first on the import path.
+_GRAFT = (sys.executable, "-P", "-m", "graft_origin")
 _REGISTER_EVERY_S = 2.0
 FolderArgument = Annotated[Path, Argument(help="The server's folder.")]
 MetricsHostOption = Annotated[

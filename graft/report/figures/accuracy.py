@@ -40,7 +40,7 @@ def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) ->
     """Mean accuracy of each method's target domains by round, with 95 % intervals.
 
     The first method of ``rounds`` is the main one. A narrow canvas numbers the lines and
-    names the numbers below, where names beside the lines would leave no room for them.
+    lists the names below, where names beside the lines would take the width of the figure.
     """
     shown = [item for item in rounds if item.accuracy_mean is not None]
     main = rounds[0].method if rounds else ""
@@ -50,8 +50,8 @@ def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) ->
 
     def draw(figure: Figure) -> None:
         names = [_marked(m, [r for r in rounds if r.method == m]) for m in lines]
-        room = max((text_width_px(figure, name, bold=True) for name in names), default=0)
-        right = 44 if canvas.is_narrow else room + 26
+        space = max((text_width_px(figure, name, bold=True) for name in names), default=0)
+        right = 44 if canvas.is_narrow else space + 26
         axes = axes_px(figure, left=PERCENT_PX, right=right, top=14, bottom=44 + list_px)
         numbers = sorted({item.round_index for item in rounds}) or [1]
         axes.set_xlim(numbers[0] - 0.4, numbers[-1] + 0.4)
@@ -63,8 +63,8 @@ def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) ->
             _round_line(axes, points, offset, method == main, MARKERS[number % len(MARKERS)])
         axes.margins(y=0.08)
         ends = [points[-1].accuracy_mean or 0.0 for points in lines.values()]
-        words = [str(n + 1) for n in range(len(names))] if canvas.is_narrow else names
-        end_labels(axes, list(lines), words, ends, main, canvas)
+        labels = [str(n + 1) for n in range(len(names))] if canvas.is_narrow else names
+        end_labels(axes, list(lines), labels, ends, main, canvas)
         if canvas.is_narrow:
             for number, (method, name) in enumerate(zip(lines, names, strict=True)):
                 figure.text(8 / canvas.width_px, 1 - (372 + number * 18) / height,
@@ -96,20 +96,20 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
         if not ranked:
             return
         values = [item.gain * 100 for item in ranked]
-        places = list(range(1, len(values) + 1))
+        xs = list(range(1, len(values) + 1))
         colours = [REFERENCE if value < 0 else MAIN for value in values]
-        room = (canvas.width_px - 94) / len(values)
-        if room >= 4:
-            axes.bar(places, values, width=0.72, color=colours, linewidth=0, zorder=2)
+        space = (canvas.width_px - 94) / len(values)
+        if space >= 4:
+            axes.bar(xs, values, width=0.72, color=colours, linewidth=0, zorder=2)
             # A gain of exactly nothing would leave a hole that looks like a missing target domain.
-            zero = [place for place, value in zip(places, values, strict=True) if value == 0]
+            zero = [x for x, value in zip(xs, values, strict=True) if value == 0]
             axes.plot(zero, [0.0] * len(zero), "o", color=MAIN, markersize=4, zorder=4)
         elif len(values) <= MOST_DOTS:
-            axes.scatter(places, values, s=14, c=colours, linewidths=0, zorder=2)
+            axes.scatter(xs, values, s=14, c=colours, linewidths=0, zorder=2)
         else:  # a dot each would be a line all the same, and megabytes
             lost = sum(value < 0 for value in values)
-            axes.plot(places[: lost + 1], values[: lost + 1], color=REFERENCE, linewidth=3)
-            axes.plot(places[lost:], values[lost:], color=MAIN, linewidth=3, zorder=2)
+            axes.plot(xs[: lost + 1], values[: lost + 1], color=REFERENCE, linewidth=3)
+            axes.plot(xs[lost:], values[lost:], color=MAIN, linewidth=3, zorder=2)
         axes.set_xlim(0.3, len(values) + 0.7)
         axes.set_ylim(padded([*values, 0.0], 0.08))
         axes.xaxis.set_major_locator(
@@ -117,7 +117,7 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
         )
         mean = sum(values) / len(values)
         axes.axhline(mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
-        # Left of the crossing every target domain lies below the mean, so the words stay clear.
+        # Left of the crossing every target domain lies below the mean, so the label covers none.
         axes.annotate(f"mean {points_text(mean / 100)}", (0.5, mean), xytext=(0, 5),
                       textcoords="offset points", color=INK, fontweight="bold")  # fmt: skip
         figure.text(4 / canvas.width_px, 0.995, "\n".join(wrapped), va="top",
@@ -140,14 +140,14 @@ def _round_line(
     axes: Axes, points: Sequence[RoundSummary], offset: float, is_main: bool, marker: str
 ) -> None:
     colour = method_colour(points[0].method, is_main)
-    places = [item.round_index + offset for item in points]
+    xs = [item.round_index + offset for item in points]
     means = [item.accuracy_mean or 0.0 for item in points]
     order = 5 if is_main else 3
-    axes.plot(places, means, color=colour, linewidth=2.6 if is_main else 1.3, marker=marker,
+    axes.plot(xs, means, color=colour, linewidth=2.6 if is_main else 1.3, marker=marker,
               markersize=8 if is_main else 6, markeredgewidth=0, zorder=order)  # fmt: skip
-    for place, item in zip(places, points, strict=True):
+    for x, item in zip(xs, points, strict=True):
         if item.accuracy_interval is not None:
-            axes.plot([place, place], item.accuracy_interval, color=colour,
+            axes.plot([x, x], item.accuracy_interval, color=colour,
                       linewidth=2 if is_main else 1,
                       alpha=1 if is_main else 0.6, zorder=order - 1)  # fmt: skip
 

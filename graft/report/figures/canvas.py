@@ -153,8 +153,8 @@ def percent_axis(axes: Axes) -> None:
 def padded(values: Sequence[float], share: float) -> tuple[float, float]:
     """Limits that leave ``share`` of the values' span free on both sides."""
     low, high = min(values), max(values)
-    room = (high - low) * share or 0.05
-    return low - room, high + room
+    margin = (high - low) * share or 0.05
+    return low - margin, high + margin
 
 
 def whole_numbers() -> MaxNLocator:
@@ -165,7 +165,7 @@ def whole_numbers() -> MaxNLocator:
 def _page_ready(svg: str, canvas: Canvas, height_px: float, title: str) -> str:
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    # A rule for "*" would reach the whole page that takes the figure in.
+    # A rule for "*" would apply to the whole page around the figure.
     body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
     head = (
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '

@@ -1,4 +1,4 @@
-"""Where words stand beside the points they name, so that they do not cover one another."""
+"""Positions of labels beside the points they name, so that they do not overlap."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LabelPlace:
+class LabelPosition:
     """A label's anchor, as an offset in pixels from its point, and its side of the anchor."""
 
     dx: float
@@ -28,29 +28,30 @@ class LabelPlace:
         return (left, middle - height / 2, left + width, middle + height / 2)
 
 
-def label_places(
+def label_positions(
     points: Sequence[Point],
     widths: Sequence[float],
     line: float,
     frame: Box,
     avoid: Sequence[Point] = (),
-) -> list[LabelPlace]:
-    """A place for each point's label, chosen in order: in the frame first, then clear of the
-    labels already placed, then clear of every point, then of what else to
-    ``avoid``, then near. ``line`` is a label's height.
+) -> list[LabelPosition]:
+    """Choose a position for each point's label, in the order of the points.
+
+    Preferred in this order: within the frame, clear of labels already placed, clear of points,
+    clear of what else to ``avoid``, close to the point. ``line`` is a label's height.
     """
-    choices = [LabelPlace(dx=12, dy=0, align="left"), LabelPlace(dx=-12, dy=0, align="right")]
+    choices = [LabelPosition(dx=12, dy=0, align="left"), LabelPosition(dx=-12, dy=0, align="right")]
     for step in range(1, 9):
         for up in (line * step, -line * step):
-            choices.append(LabelPlace(dx=0, dy=up, align="center"))
-            choices.append(LabelPlace(dx=14, dy=up, align="left"))
-            choices.append(LabelPlace(dx=-14, dy=up, align="right"))
+            choices.append(LabelPosition(dx=0, dy=up, align="center"))
+            choices.append(LabelPosition(dx=14, dy=up, align="left"))
+            choices.append(LabelPosition(dx=-14, dy=up, align="right"))
     placed: list[Box] = []
     chosen = []
     for point, width in zip(points, widths, strict=True):
 
-        def cost(place: LabelPlace, point: Point = point, width: float = width) -> float:
-            left, low, right, high = box = place.box(point, width, line)
+        def cost(position: LabelPosition, point: Point = point, width: float = width) -> float:
+            left, low, right, high = box = position.box(point, width, line)
             outside = left < frame[0] or low < frame[1] or right > frame[2] or high > frame[3]
             hidden = sum(left - 7 < x < right + 7 and low - 6 < y < high + 6 for x, y in points)
             crossed = any(left < x < right and low < y < high for x, y in avoid)
@@ -60,7 +61,7 @@ def label_places(
                 + 40 * covered
                 + 15 * hidden
                 + 5 * crossed
-                + math.hypot(place.dx, place.dy) / 12
+                + math.hypot(position.dx, position.dy) / 12
             )
 
         best = min(choices, key=cost)
@@ -70,9 +71,9 @@ def label_places(
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """The positions moved as little as keeps their order, ``gap`` apart and within bounds.
+    """Move positions as little as possible so that they keep their order, a gap and the bounds.
 
-    Where they cannot all fit, the gap is what the bounds allow.
+    Where the bounds are too narrow, the gap is smaller.
     """
     if not positions:
         return []
@@ -83,7 +84,7 @@ def spread(positions: Sequence[float], gap: float, low: float, high: float) -> l
     starts = isotonic_regression(np.asarray(positions)[order] - offsets).x
     placed = np.empty(len(positions))
     placed[order] = np.clip(starts, low, high - offsets[-1]) + offsets
-    return [float(place) for place in placed]
+    return [float(position) for position in placed]
 
 
 def _touch(one: Box, other: Box) -> bool:

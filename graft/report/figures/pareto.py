@@ -23,7 +23,7 @@ from graft.report.figures.canvas import (
     percent_axis,
     text_width_px,
 )
-from graft.report.figures.labels import label_places
+from graft.report.figures.labels import label_positions
 from graft.report.formatting import ALL_LABELS, bytes_text, display_name
 
 
@@ -46,18 +46,18 @@ Costed = TypeVar("Costed", bound=CostedMethod)
 
 
 def accuracy_against_bytes(
-    summaries: Sequence[CostedMethod], canvas: Canvas = WIDE, *, whose: str = "all target domains"
+    summaries: Sequence[CostedMethod], canvas: Canvas = WIDE, *, owner: str = "all target domains"
 ) -> str:
     """Each method's mean accuracy against its payload bytes down, on a logarithmic axis.
 
-    The first of ``summaries`` is the main method; ``whose`` says whose bytes they are. Ringed
+    The first of ``summaries`` is the main method; ``owner`` names the receiver of the bytes. Ringed
     points on the stepped line are the Pareto front: no other method has at least their accuracy
     for fewer bytes. Only methods that all target domains finished can be on it, and not the
     all-labels reference.
     """
     shown = [item for item in summaries if item.accuracy_mean is not None]
     main = summaries[0].method if summaries else ""
-    places = _log_places([item.bytes_down for item in shown])
+    positions = _log_positions([item.bytes_down for item in shown])
     heights = [item.accuracy_mean or 0.0 for item in shown]
 
     def draw(figure: Figure) -> None:
@@ -65,22 +65,24 @@ def accuracy_against_bytes(
         axes.grid(axis="x", color=RULE, linewidth=0.8)
         percent_axis(axes)
         unit = "bytes down" if canvas.is_narrow else "payload bytes down"
-        axes.set_xlabel(f"{unit}, {whose} (log scale)")
+        axes.set_xlabel(f"{unit}, {owner} (log scale)")
         if not shown:
             return
-        _byte_ticks(axes, places, has_zero=any(item.bytes_down == 0 for item in shown), gap_px=64)
+        _byte_ticks(
+            axes, positions, has_zero=any(item.bytes_down == 0 for item in shown), gap_px=64
+        )
         axes.set_ylim(padded(heights, 0.12))
         front = pareto_front(shown)
-        path = [(places[shown.index(item)], item.accuracy_mean or 0.0) for item in front]
+        path = [(positions[shown.index(item)], item.accuracy_mean or 0.0) for item in front]
         axes.step([x for x, _ in path], [y for _, y in path], where="post", color=SOFT,
                   linewidth=1.2, linestyle=(0, (4, 3)), zorder=2)  # fmt: skip
         for x, y in path:
             axes.plot([x], [y], "o", markersize=15, markerfacecolor="none",
                       markeredgecolor=SOFT, markeredgewidth=1.2, zorder=3)  # fmt: skip
-        for item, x, y in zip(shown, places, heights, strict=True):
+        for item, x, y in zip(shown, positions, heights, strict=True):
             axes.plot([x], [y], "o", color=method_colour(item.method, item.method == main),
                       markersize=9, markeredgewidth=0, zorder=4)  # fmt: skip
-        _label_points(axes, shown, list(zip(places, heights, strict=True)), path, main, canvas)
+        _label_points(axes, shown, list(zip(positions, heights, strict=True)), path, main, canvas)
 
     title = "Mean accuracy against payload bytes down, with the Pareto front"
     return draw_svg(draw, canvas=canvas, height_px=440 if canvas.is_narrow else 400, title=title)
@@ -106,28 +108,28 @@ def pareto_front(summaries: Sequence[Costed]) -> list[Costed]:
     return front
 
 
-def _log_places(num_bytes: Sequence[float]) -> list[float]:
-    """Positions on a log10 axis; nothing sent stands half a decade left of the least sent."""
+def _log_positions(num_bytes: Sequence[float]) -> list[float]:
+    """Positions on a log10 axis; zero bytes are half a decade left of the fewest."""
     sent = [math.log10(count) for count in num_bytes if count > 0]
     nothing = min(sent, default=0.0) - 0.5
     return [math.log10(count) if count > 0 else nothing for count in num_bytes]
 
 
-def _byte_ticks(axes: Axes, places: Sequence[float], *, has_zero: bool, gap_px: float) -> None:
-    low, high = min(places), max(places)
-    room = max(0.25, (high - low) * 0.12)
-    axes.set_xlim(low - room, high + room)
-    gap = gap_px * (high - low + 2 * room) / axes.get_window_extent().width
-    decades = range(math.floor(low - room), math.ceil(high + room) + 1)
+def _byte_ticks(axes: Axes, positions: Sequence[float], *, has_zero: bool, gap_px: float) -> None:
+    low, high = min(positions), max(positions)
+    margin = max(0.25, (high - low) * 0.12)
+    axes.set_xlim(low - margin, high + margin)
+    gap = gap_px * (high - low + 2 * margin) / axes.get_window_extent().width
+    decades = range(math.floor(low - margin), math.ceil(high + margin) + 1)
     steps = (1, 2, 5) if high - low < 2.5 else (1,)
     ticks, labels = ([low], ["0"]) if has_zero else ([], [])
-    # Left of the least sent stands nothing but the place of "0".
-    reached = low + 0.35 if has_zero else low - room
-    for place in (decade + math.log10(step) for decade in decades for step in steps):
-        if reached <= place <= high + room:
-            ticks.append(place)
-            labels.append(bytes_text(10**place))
-            reached = place + gap
+    # Left of the fewest bytes there is only the position of "0".
+    reached = low + 0.35 if has_zero else low - margin
+    for position in (decade + math.log10(step) for decade in decades for step in steps):
+        if reached <= position <= high + margin:
+            ticks.append(position)
+            labels.append(bytes_text(10**position))
+            reached = position + gap
     axes.set_xticks(ticks, labels)
 
 
@@ -159,7 +161,7 @@ def _label_points(
         for (x, y), (x2, y2) in pairwise(corners)
         for part in range(61)
     ]
-    chosen = label_places(
+    chosen = label_positions(
         [pixels(point) for point in points],
         [
             text_width_px(figure, name, bold=item.method == main)
@@ -169,14 +171,14 @@ def _label_points(
         (frame.x0, frame.y0, frame.x1 + 10, frame.y1 + 14),
         steps,
     )
-    for number, place in enumerate(chosen):
-        side = {"left": 0.0, "right": 1.0, "center": 0.5}[place.align]
+    for number, position in enumerate(chosen):
+        side = {"left": 0.0, "right": 1.0, "center": 0.5}[position.align]
         leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.8, "shrinkA": 1,
                   "shrinkB": 6, "relpos": (side, 0.5)}  # fmt: skip
         axes.annotate(
-            names[number], points[number], xytext=(place.dx, place.dy),
-            textcoords="offset points", ha=place.align, va="center_baseline", zorder=6,
+            names[number], points[number], xytext=(position.dx, position.dy),
+            textcoords="offset points", ha=position.align, va="center_baseline", zorder=6,
             color=method_text_colour(shown[number].method, shown[number].method == main),
             fontweight="bold" if shown[number].method == main else "normal",
-            arrowprops=leader if place.dy else None,
+            arrowprops=leader if position.dy else None,
         )  # fmt: skip

@@ -118,7 +118,7 @@ def evenly(ranked: Sequence[float], most: int) -> Sequence[float]:
     """At most ``most`` of rising values, evenly by rank, the lowest and the highest among them."""
     if len(ranked) <= most:
         return ranked
-    return [ranked[round(place * (len(ranked) - 1) / (most - 1))] for place in range(most)]
+    return [ranked[round(index * (len(ranked) - 1) / (most - 1))] for index in range(most)]
 
 
 def _legend(figure: Figure, phases: Sequence[str], canvas: Canvas) -> int:
@@ -163,23 +163,23 @@ def _stacked_bar(axes: Axes, number: int, name: str, parts: dict[str, int], long
 def _time_row(
     axes: Axes, top_px: float, name: str, ranked: Sequence[float], canvas: Canvas
 ) -> None:
-    """One device class from ``top_px`` down: its name, percentiles in words, and its dots."""
+    """One device class from ``top_px`` down: its name, percentiles as text, and a dot for each target domain."""
     middle = top_px + _time_row_px(canvas) - 20
     # Spread by rank and not by chance, so that the figure is the same each time.
     shown = evenly(ranked, _MOST_DOTS)
-    places = [middle + (rank * 7) % 11 - 5 for rank in range(len(shown))]
-    axes.scatter(shown, places, s=34, color=MAIN, alpha=0.45, linewidths=0, zorder=3)
+    heights = [middle + (rank * 7) % 11 - 5 for rank in range(len(shown))]
+    axes.scatter(shown, heights, s=34, color=MAIN, alpha=0.45, linewidths=0, zorder=3)
     marks = {share: percentile(ranked, share) for share in PERCENTILES}
     for share, value in marks.items():
         axes.plot([value, value], [middle - 10, middle + 10], color=INK, zorder=4,
                   linewidth=2.6 if share == 0.5 else 1.3)  # fmt: skip
-    words = " · ".join(f"p{share * 100:.0f} {seconds_text(v)}" for share, v in marks.items())
+    text = " · ".join(f"p{share * 100:.0f} {seconds_text(v)}" for share, v in marks.items())
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     beside = 0.0 if canvas.is_narrow else text_width_px(figure, name + "  ", bold=True)
     below = -17 if canvas.is_narrow else 0
     axes.text(0, top_px + 14, name, color=INK, va="center_baseline", fontweight="bold")
-    axes.annotate(f"n {len(ranked)} · {words}", (0, top_px + 14), xytext=(beside, below),
+    axes.annotate(f"n {len(ranked)} · {text}", (0, top_px + 14), xytext=(beside, below),
                   textcoords="offset points", va="center_baseline", color=SOFT)  # fmt: skip
 
 

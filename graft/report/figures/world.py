@@ -12,7 +12,7 @@ from graft.report.world import WorldDescription
 
 _PALE = "#f2f5f8"
 _SHARE = LinearSegmentedColormap.from_list("share", [_PALE, MAIN])
-# CandidatesByMethod is what a target domain looks for: it stands out, far fades.
+# Near domains are the candidates of selection, so small distances have the strong colour.
 _DISTANCE = LinearSegmentedColormap.from_list("distance", [REFERENCE, _PALE])
 _TOP_PX, _BOTTOM_PX, _GAP_PX = 78, 110, 64
 _MOST_LINES_NAMED = 60
@@ -50,13 +50,13 @@ def world_figure(world: WorldDescription) -> str:
         apart.set_yticks([])
         apart.set_xlabel("the same domains, in the same order")
         apart.set_title("Distance of profiles", loc="left", color=INK, fontsize=WIDE.font_px)
-        told = (
+        caption = (
             f"{world.task.name}: {count_text(count, 'domain')} of "
             f"{count_text(len(set(world.persons)), 'person')}, "
             f"{count_text(int(world.counts_DC.sum()), 'row')}, "
-            f"{world.task.num_classes} classes; alike domains stand together"
+            f"{world.task.num_classes} classes; similar domains are adjacent"
         )
-        figure.text(8 / WIDE.width_px, 1 - 22 / height, told, color=INK, fontweight="bold")
+        figure.text(8 / WIDE.width_px, 1 - 22 / height, caption, color=INK, fontweight="bold")
 
     title = f"Class balance and profile distances of the domains of {world.task.name}"
     return draw_svg(draw, canvas=WIDE, height_px=height, title=title)
@@ -92,6 +92,6 @@ def _paint(
     )
     key.imshow(np.linspace(0, 1, 64)[None], cmap=colours, aspect="auto")
     key.set_axis_off()
-    told = f"{meaning}, {form.format(0)} to {form.format(most)}"
-    key.annotate(told, (0, 1), xycoords="axes fraction", xytext=(90, 4), color=SOFT,
+    caption = f"{meaning}, {form.format(0)} to {form.format(most)}"
+    key.annotate(caption, (0, 1), xycoords="axes fraction", xytext=(90, 4), color=SOFT,
                  textcoords="offset points", ha="right", fontsize=11)  # fmt: skip

@@ -36,7 +36,7 @@ def comparison_page(runs: Sequence[RunRecord]) -> str:
         figures={
             "accuracy": page_figure(lambda canvas: accuracy_per_round(rounds, canvas)),
             "bytes": page_figure(
-                lambda canvas: accuracy_against_bytes(costs, canvas, whose="a target domain")
+                lambda canvas: accuracy_against_bytes(costs, canvas, owner="a target domain")
             ),
         },
         settings=_differences(runs),

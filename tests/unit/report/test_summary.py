@@ -9,7 +9,7 @@ import pytest
 from graft.core.config import ExpansionConfig
 from graft.core.ledger import ledger_table
 from graft.core.results import ResultRow
-from graft.report.figures.labels import label_places, spread
+from graft.report.figures.labels import label_positions, spread
 from graft.report.figures.pareto import pareto_front
 from graft.report.figures.traffic import phase_bars
 from graft.report.formatting import bytes_text, percent_text, seconds_text, shortened
@@ -165,8 +165,8 @@ def test_spread_labels_keep_their_order_gap_and_bounds() -> None:
 
 def test_labels_of_one_place_do_not_cover_each_other() -> None:
     points = [(200.0, 200.0)] * 4
-    places = label_places(points, [80.0] * 4, 16, (0, 0, 400, 400))
-    boxes = [place.box(point, 80, 16) for place, point in zip(places, points, strict=True)]
+    positions = label_positions(points, [80.0] * 4, 16, (0, 0, 400, 400))
+    boxes = [position.box(point, 80, 16) for position, point in zip(positions, points, strict=True)]
     for number, one in enumerate(boxes):
         for other in boxes[number + 1 :]:
             apart_x = one[2] <= other[0] or other[2] <= one[0]
