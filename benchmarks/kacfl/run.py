@@ -32,13 +32,8 @@ from graft.core.records import BoolArray, FloatArray, Task
 from graft.core.seeding import derive_seed, stream
 from graft.data.domain import World
 from graft.data.splits import split_rows
-from graft.methods.kacfl import (
-    PUBLISHED,
-    VECTOR_FORM,
-    soft_targets,
-    teach_common_features,
-    teach_soft_targets,
-)
+from graft.methods.distillation import distil_soft_targets, soft_targets
+from graft.methods.kacfl import PUBLISHED, VECTOR_FORM, distil_common_features
 from graft.models import build_network
 from graft.training import Source, minimise, parameter_group, predict_in_batches
 
@@ -111,10 +106,10 @@ def measure(
             else:
                 student = build_network(STUDENT, setting.task, seed)
                 if arm == BASE:
-                    teach_soft_targets(student, teachers, setting.new.x, training, seed)
+                    distil_soft_targets(student, teachers, setting.new.x, training, seed)
                 else:
                     config = FEATURE_WEIGHTS[arm]
-                    teach_common_features(student, teachers, setting.new.x, training, seed, config)
+                    distil_common_features(student, teachers, setting.new.x, training, seed, config)
                 output_NC = predict_in_batches(student, setting.test.x)
             rows.append(
                 {"seed": seed, "space": space, "arm": arm, **score(output_NC, setting.test.y_N)}

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 
@@ -18,7 +19,7 @@ from summary import figure, write_summary
 from graft.core.config import TrainingConfig
 from graft.core.records import Task
 from graft.models import build_network
-from graft.training import SupervisedJob, train_alone, train_supervised_many
+from graft.training import SupervisedTraining, train_supervised, train_supervised_many
 
 HERE = Path(__file__).resolve().parent
 TASK = Task(name="windows", modality="imu", sample_shape=(6, 128), classes=tuple("abcdef"))
@@ -63,28 +64,29 @@ def main(
     write_summary(out, figures)
 
 
-def make_jobs(name: str, models: int, windows: int, steps: int) -> list[SupervisedJob]:
+def make_jobs(name: str, models: int, windows: int, steps: int) -> list[SupervisedTraining]:
     """Fresh networks of one architecture on noise: what is learnt takes no time of its own."""
     generator = torch.Generator().manual_seed(0)
     config = TrainingConfig(epochs=steps, max_steps=steps)
     return [
-        SupervisedJob(
+        SupervisedTraining(
             network=build_network(name, TASK, seed),
             x=torch.randn(windows, *TASK.sample_shape, generator=generator),
             y_N=torch.randint(0, TASK.num_classes, (windows,), generator=generator),
-            num_rows=windows, config=config, seed=seed,
+            num_rows=windows, config=config, seed=seed, architecture=name,
+            mask_C=np.ones(TASK.num_classes, np.bool_),
         )
         for seed in range(models)
     ]  # fmt: skip
 
 
-def _measure(jobs: list[SupervisedJob], together: bool) -> float:
+def _measure(jobs: list[SupervisedTraining], together: bool) -> float:
     started_s = time.process_time()
     if together:
         train_supervised_many(jobs)
     else:
         for job in jobs:
-            train_alone(job)
+            train_supervised(job)
     return time.process_time() - started_s
 
 

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from graft.core.config import ExpansionConfig, TrainingConfig
 from graft.core.ports import ModelStore
-from graft.core.records import FloatArray, IntArray, ModelCard, ProfileRequest
+from graft.core.records import BoolArray, FloatArray, IntArray, ModelCard, ProfileRequest
 from graft.core.seeding import derive_seed
 from graft.data.domain import World
 from graft.data.splits import split_rows
-from graft.methods.blocks.adaptation import adapt_source
+from graft.methods.blocks.adaptation import renormalise
 from graft.models import network_from
 from graft.privacy import profile_domain
 from graft.rounds import configured_policy
@@ -139,7 +139,7 @@ def measure(
             if name == AS_IS:
                 source = offer.source
             else:
-                source = adapted = adapt_source(offer.source, target.x_N, label_mask)
+                source = adapted = _adapted(offer.source, target.x_N, label_mask)
             probe = _probe(source, target, offer)
             probing[name].append(time.thread_time() - started_s)
             for score, function in SCORES.items():
@@ -209,6 +209,13 @@ def _probe(source: Source, target: Target, offer: Offer) -> SourceOutputs:
         centroids_CF=offer.card.centroids_CF,
         source_MF=offer.own_MF,
     )
+
+
+def _adapted(source: Source, x_N: Tensor, label_mask: BoolArray) -> Source:
+    """The source with batch-norm statistics of x_N, knowing the classes of L too."""
+    network = copy.deepcopy(source.network)
+    renormalise(network, x_N)
+    return replace(source, network=network, mask_C=source.mask_C | label_mask)
 
 
 def _teach_head(source: Source, target: Target, config: ExpansionConfig) -> Source:

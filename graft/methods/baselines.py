@@ -1,76 +1,107 @@
-"""What people would do instead: the baselines that run beside the main method (E)."""
+"""The baselines beside the main method: what a person would do without fusing sources (E).
+
+Legend: L labelled, U unlabelled, N all rows, C classes.
+"""
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from graft.core.records import BoolArray
 from graft.methods.base import INITIAL, Method
-from graft.methods.blocks.targets import (
-    best_source,
-    distil,
-    fresh_target,
-    known_classes,
-    mean_prediction,
+from graft.methods.blocks.targets import best_source, fresh_target
+from graft.methods.cost import all_labels_cost, best_source_cost, finetuned_cost, supervised_cost
+from graft.models import Network
+from graft.training import (
+    Source,
+    SupervisedTraining,
+    TrainedModel,
+    TrainingTask,
+    train_supervised,
+    train_supervised_many,
 )
-from graft.methods.cost import all_labels_cost, best_source_cost, finetuned_cost
-from graft.methods.supervised import Course, fit_course, on_labels, supervised
-from graft.training import TrainedModel, TrainingTask
+
+Plan = Callable[[TrainingTask], SupervisedTraining]
 
 
-def plan_label_only(task: TrainingTask) -> Course:
+def plan_label_only(task: TrainingTask) -> SupervisedTraining:
     """Train on L alone."""
     return on_labels(task, fresh_target(task), task.label_mask)
 
 
-def plan_all_labels(task: TrainingTask) -> Course:
-    """The oracle: train on every row with its true label. An source's own training as well."""
+def plan_all_labels(task: TrainingTask) -> SupervisedTraining:
+    """Train on every row with its true label: the reference, and an initial domain's training."""
     y_N = torch.cat([task.y_L, task.hidden_y_U])
-    mask_C: BoolArray = np.bincount(y_N.numpy(), minlength=task.task.num_classes) > 0
-    course = on_labels(task, fresh_target(task), mask_C)
-    return replace(course, x=torch.cat([task.x_L, task.x_U]), y_N=y_N)
+    mask_C: BoolArray = np.bincount(y_N.numpy(), minlength=task.domain_task.num_classes) > 0
+    training = on_labels(task, fresh_target(task), mask_C)
+    return replace(training, x=torch.cat([task.x_L, task.x_U]), y_N=y_N)
 
 
 def fit_best_source(task: TrainingTask) -> TrainedModel:
-    """The source that is best on L, as it stands."""
+    """Take the source that is best on L, unchanged."""
     best = best_source(task)
     return TrainedModel(
         architecture=best.architecture, network=best.network, mask_C=best.mask_C, used=(best,)
     )
 
 
-def plan_finetuned_source(task: TrainingTask) -> Course:
-    """The source that is best on L, all its layers trained on L.
-
-    Where nobody has a model to start from (no source of the own architecture), a person
-    would train on L alone: so does this.
-    """
+def plan_finetuned_source(task: TrainingTask) -> SupervisedTraining:
+    """Train all layers of the source that is best on L, on L; without sources, train on L alone."""
     if not task.sources:
         return plan_label_only(task)
     best = best_source(task)
-    mask_C = best.mask_C | task.label_mask
-    course = on_labels(task, copy.deepcopy(best.network), mask_C, used=(best,))
-    return replace(course, architecture=best.architecture)
+    training = finetuned(task, best)
+    return replace(training, architecture=best.architecture)
 
 
-def fit_average_kd(task: TrainingTask) -> TrainedModel:
-    """Distil the plain mean of the sources' predictions on U, beside cross-entropy on L."""
-    network = fresh_target(task)
-    distil(network, mean_prediction(task.sources, task.x_U), task)
-    return TrainedModel(
+def finetuned(task: TrainingTask, start: Source) -> SupervisedTraining:
+    """Train a copy of a model on L."""
+    mask_C = start.mask_C | task.label_mask
+    return on_labels(task, copy.deepcopy(start.network), mask_C, used=(start,))
+
+
+def on_labels(
+    task: TrainingTask, network: Network, mask_C: BoolArray, used: tuple[Source, ...] = ()
+) -> SupervisedTraining:
+    """Train a network of the target's architecture on L."""
+    return SupervisedTraining(
+        network=network,
+        x=task.x_L,
+        y_N=task.y_L,
+        num_rows=len(task.x_L) + len(task.x_U),
+        config=task.config.training,
+        seed=task.seed,
         architecture=task.architecture,
-        network=network.eval(),
-        mask_C=known_classes(task),
-        used=task.sources,
+        mask_C=mask_C,
+        used=used,
     )
 
 
-fit_label_only = partial(fit_course, plan_label_only)
-fit_all_labels = partial(fit_course, plan_all_labels)
-fit_finetuned_source = partial(fit_course, plan_finetuned_source)
+def supervised(plan: Plan, **fields: Any) -> Method:
+    """The method whose whole training is what ``plan`` gives, alone or side by side with others.
+
+    ``fields`` are Method's other fields.
+    """
+    own = {"fit": partial(_fit, plan), "fit_many": partial(_fit_many, plan)}
+    return Method(**{"cost": supervised_cost, **own, **fields})
+
+
+def _fit(plan: Plan, task: TrainingTask) -> TrainedModel:
+    return train_supervised(plan(task))
+
+
+def _fit_many(plan: Plan, tasks: Sequence[TrainingTask], device: str) -> list[TrainedModel]:
+    return train_supervised_many([plan(task) for task in tasks], device)
+
+
+fit_label_only = partial(_fit, plan_label_only)
+fit_all_labels = partial(_fit, plan_all_labels)
+fit_finetuned_source = partial(_fit, plan_finetuned_source)
 
 METHODS = (
     supervised(
@@ -108,14 +139,5 @@ METHODS = (
         title="Fine-tuned, same",
         sources_needed="same-architecture",
         cost=finetuned_cost,
-    ),
-    Method(
-        name="average-kd-selected",
-        title="Averaged, selected",
-        fit=fit_average_kd,
-        sources_needed="selected",
-    ),
-    Method(
-        name="average-kd-all", title="Ship-all (averaged)", fit=fit_average_kd, sources_needed="all"
     ),
 )

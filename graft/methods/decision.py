@@ -1,8 +1,8 @@
-"""DECISION with labels: all sources adapt together, each by a learnt share (CVPR 2021).
+"""DECISION with labels: all sources adapt together, each by a learnt weight (CVPR 2021).
 
-Published: p(x) = sum_s a_s h_s(f_s(x)) with learnt shares a_s that sum to 1, heads h_s fixed;
+Published: p(x) = sum_s a_s h_s(f_s(x)) with learnt weights a_s that sum to 1, heads h_s fixed;
 L = information loss of p + 0.3 CE of pseudo-labels, which come from the sources' class
-centroids, weighed by a_s. Ours: of each encoder only a linear map behind its features learns
+centroids, weighted by a_s. Ours: of each encoder only a linear map behind its features learns
 (the features are computed once, with batch-norm statistics of the new domain); cross-entropy
 on L is added; and the target learns from p as it grows, because a device can keep one model.
 
@@ -18,18 +18,17 @@ from torch import Tensor, nn
 
 from graft.core.records import FusionDiagnostics
 from graft.methods.base import Method
-from graft.methods.blocks.adaptation import adapt_source
-from graft.methods.blocks.diagnostics import mixture_spread
+from graft.methods.blocks.adaptation import renormalised_features, stack_heads
+from graft.methods.blocks.fusion import mixture_spread
 from graft.methods.blocks.targets import (
     batch_logits,
     fresh_target,
     kd_loss,
-    known_classes,
     require_sources,
+    trained_target,
 )
 from graft.methods.cost import moved_sources_cost
-from graft.methods.hat.mixer import stack_features
-from graft.methods.shot import PSEUDO_LABEL_SHARE, cluster_labels, information_loss
+from graft.methods.shot import PSEUDO_LABEL_WEIGHT, cluster_labels, information_loss
 from graft.training import (
     Source,
     TrainedModel,
@@ -50,22 +49,18 @@ class MovedSources(nn.Module):
 
     def __init__(self, sources: Sequence[Source]) -> None:
         super().__init__()
-        widest = max(source.network.num_features for source in sources)
-        num_sources = len(sources)
+        self.head_SFC, bias_SC = stack_heads(sources)
+        self.bias_S1C = bias_SC[:, None]
+        num_sources, widest, _ = self.head_SFC.shape
         self.map_SFF = nn.Parameter(torch.eye(widest).repeat(num_sources, 1, 1))
         self.shift_S1F = nn.Parameter(torch.zeros(num_sources, 1, widest))
-        self.leaning_S = nn.Parameter(torch.zeros(num_sources))
-        heads = [source.network.head for source in sources]
-        self.head_SFC = torch.stack(
-            [F.pad(h.weight.detach(), (0, widest - h.in_features)).T for h in heads]
-        )
-        self.bias_S1C = torch.stack([h.bias.detach() for h in heads])[:, None]
+        self.mixture_logits_S = nn.Parameter(torch.zeros(num_sources))
         self.mask_S1C = torch.from_numpy(np.stack([s.mask_C for s in sources]))[:, None]
 
     @property
     def mixture_S(self) -> Tensor:  # noqa: N802 - a shape suffix
-        """a_s: shares that sum to 1."""
-        return torch.softmax(self.leaning_S, dim=0)
+        """a_s: weights that sum to 1."""
+        return torch.softmax(self.mixture_logits_S, dim=0)
 
     def moved(self, features_SBF: Tensor) -> Tensor:
         """A_s f_s(x) + b_s, (S, B, F)."""
@@ -87,10 +82,8 @@ def fit_decision(task: TrainingTask) -> TrainedModel:
     training = task.config.training
     x_N = torch.cat([task.x_L, task.x_U])
     # Heads are fixed here: a source learns no class of L that it did not know.
-    sources = [adapt_source(source, x_N, source.mask_C) for source in task.sources]
-    target, moved_sources = fresh_target(task), MovedSources(sources)
-    features_SLF = stack_features(sources, task.x_L)
-    features_SUF = stack_features(sources, task.x_U)
+    target, moved_sources = fresh_target(task), MovedSources(task.sources)
+    features_SLF, features_SUF = renormalised_features(task.sources, x_N, (task.x_L, task.x_U))
     pseudo_U = torch.empty(len(task.x_U), dtype=torch.int64)
 
     @torch.no_grad()
@@ -109,7 +102,7 @@ def fit_decision(task: TrainingTask) -> TrainedModel:
         adaptation = (
             F.nll_loss(log_BC[:split], y_B)
             + information_loss(mixed_BC[split:])
-            + PSEUDO_LABEL_SHARE * F.nll_loss(log_BC[split:], pseudo_U[unlabelled_B])
+            + PSEUDO_LABEL_WEIGHT * F.nll_loss(log_BC[split:], pseudo_U[unlabelled_B])
         )
         logits_LC, logits_UC = batch_logits(target, task, labelled_B, unlabelled_B)
         soft_targets_UC = mixed_BC[split:].detach()
@@ -121,13 +114,10 @@ def fit_decision(task: TrainingTask) -> TrainedModel:
     ]
     rows = len(task.x_L), len(task.x_U)
     minimise(loss_of, groups, *rows, training, task.seed, renew_labels)
-    return TrainedModel(
-        architecture=task.architecture,
-        network=target.eval(),
-        mask_C=known_classes(task),
-        used=task.sources,
-        # Shares of a source, not of a sample.
-        diagnostics=FusionDiagnostics(mixture_SQ=mixture_spread(moved_sources.mixture_S[:, None])),
+    # Weights of a source, not of a sample.
+    mixture_S1 = moved_sources.mixture_S[:, None]
+    return trained_target(
+        task, target, diagnostics=FusionDiagnostics(mixture_SQ=mixture_spread(mixture_S1))
     )
 
 

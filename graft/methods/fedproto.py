@@ -1,8 +1,8 @@
-"""FedProto: features are pulled towards the class prototypes of others (AAAI 2022).
+"""FedProto: features are drawn to the class prototypes of other domains (AAAI 2022).
 
 Published: L = CE + lambda mean_i ||f(x_i) - prototype of y_i||^2 / F, on labelled samples, in one
-feature space that all share. Ours: sources learnt alone have no common space, so the target has
-a learnt linear map into each one's; lambda = 1. No model travels, only centroids.
+feature space that all share. Ours: sources that were trained apart have no common space, so the
+target has a learnt linear map into each one's; lambda = 1. No model travels, only centroids.
 
 Legend: S sources, B a batch of labelled samples, C classes, F features, T the target's features.
 """
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from graft.methods.base import Method
 from graft.methods.baselines import fit_label_only
-from graft.methods.blocks.targets import fresh_target
+from graft.methods.blocks.targets import fresh_target, trained_target
 from graft.methods.cost import prototypes_cost
 from graft.training import Prototypes, TrainedModel, TrainingTask, minimise, parameter_group
 
-PULL = 1.0
+PROTOTYPE_WEIGHT = 1.0
 
 
 class PrototypeSpace(nn.Module):
@@ -57,7 +57,7 @@ class PrototypeSpace(nn.Module):
 
 
 def fit_fedproto(task: TrainingTask) -> TrainedModel:
-    """Train on L, features pulled to the prototypes; without any, on L alone."""
+    """Train on L with features drawn to the prototypes; without any, on L alone."""
     if not task.prototypes:
         return fit_label_only(task)
     training = task.config.training
@@ -67,17 +67,12 @@ def fit_fedproto(task: TrainingTask) -> TrainedModel:
     def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
         features_BT = network.features(task.x_L[labelled_B])
         y_B = task.y_L[labelled_B]
-        pull: Tensor = space(features_BT, y_B)
-        return F.cross_entropy(network.head(features_BT), y_B) + PULL * pull
+        distance: Tensor = space(features_BT, y_B)
+        return F.cross_entropy(network.head(features_BT), y_B) + PROTOTYPE_WEIGHT * distance
 
     groups = [parameter_group(module, training.learning_rate) for module in (network, space)]
     minimise(loss_of, groups, len(task.x_L), len(task.x_U), training, task.seed)
-    return TrainedModel(
-        architecture=task.architecture,
-        network=network.eval(),
-        mask_C=task.label_mask,
-        used=task.prototypes,
-    )
+    return trained_target(task, network, task.label_mask, used=task.prototypes)
 
 
 METHODS = (

@@ -1,23 +1,24 @@
 """The project's own method (ours): adapted sources agree on U, and a grafted target learns it.
 
-1. Each selected source teaches twice, as it came and with batch-norm statistics of the new
-   domain; both heads learn L, held near the head that came:  CE(L) + pull ||W - W_s||^2.
-2. The teachers' geometric mean on L and U, with the true labels on L, spreads over a graph of
-   neighbours in their features; a teacher then weighs exp(trust agreement), by the share of
-   rows on which it says what came of it, and mean and spreading are done again.
+1. Each selected source is a teacher twice, as it came and with batch-norm statistics of the new
+   domain; both heads learn L and are held near the source's:  CE(L) + head_l2_sp ||W - W_s||^2.
+2. The teachers' geometric mean on L and U, with the true labels on L, is propagated over a graph
+   of neighbours in their features. A teacher's weight then becomes proportional to
+   exp(agreement_weight x its agreement with the propagated prediction), and mean and propagation
+   are computed again, for ``agreement_iterations`` passes.
 3. The target starts as the teacher of its own architecture that agrees most, where one was
-   sent, and learns  CE(L) + teaching CE(sharpened spread predictions, U)  on augmented
-   batches, for a third of the steps that other methods take, at a rate that falls to zero by
-   a half cosine.
+   sent, and learns  CE(L) + distillation_weight CE(sharpened propagated prediction, U)  on
+   augmented batches, for ``steps_fraction`` of the steps that other methods take, at a rate that
+   falls to zero by a half cosine.
 
-The int8 bases that the device probed are all it needs: nothing more is shipped.
+It needs no more than the int8 bases that the device probed: nothing else is shipped.
 
 Legend: L labelled, U unlabelled, N all rows, B a batch, T teachers, F features, C classes.
 """
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -30,21 +31,31 @@ from graft.core.config import GraftConfig
 from graft.core.records import FusionDiagnostics
 from graft.core.seeding import derive_seed
 from graft.methods.base import Method
-from graft.methods.blocks.adaptation import adapt_source, renormalise
+from graft.methods.blocks.adaptation import (
+    renormalise,
+    renormalised,
+    stack_heads,
+    stack_padded,
+    with_classes,
+)
 from graft.methods.blocks.augmentation import augment
-from graft.methods.blocks.diagnostics import mixture_spread
-from graft.methods.blocks.propagation import joint_features, neighbour_graph, propagate
-from graft.methods.blocks.targets import fresh_target, known_classes, require_sources
-from graft.methods.blocks.weight_cap import cap_teachers
+from graft.methods.blocks.fusion import (
+    cap_teachers,
+    joint_features,
+    mixture_spread,
+    neighbour_graph,
+    propagate,
+    sharpened,
+)
+from graft.methods.blocks.targets import fresh_target, require_sources, trained_target
 from graft.methods.cost import graft_cost
-from graft.methods.hat.dictionary import sharpened
-from graft.methods.hat.mixer import stack_features, stack_heads
 from graft.models import Network
 from graft.training import (
     Source,
     TrainedModel,
     TrainingTask,
     count_steps,
+    features_in_batches,
     minimise,
     parameter_group,
 )
@@ -55,9 +66,14 @@ _UNKNOWN = -30.0  # the logit of a class that a source does not know
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Teachers:
-    """The sources in both forms: their features of all rows and their heads on the new domain."""
+    """The teachers' features of all rows and their heads on the new domain.
+
+    ``statistics`` are the batch-norm statistics of each, empty where they are its source's own:
+    with them, two teachers of one source share its weights.
+    """
 
     sources: tuple[Source, ...]
+    statistics: tuple[Mapping[str, Tensor], ...]
     features_TNF: Tensor
     weight_TFC: Tensor
     bias_TC: Tensor
@@ -65,37 +81,40 @@ class _Teachers:
 
 
 def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedModel:
-    """Grow the target. ``without`` leaves parts out, for the ablation."""
+    """Train the target. ``without`` leaves parts out, for the ablation."""
     require_sources(task.sources)
     settings = task.config.graft
     x_N = torch.cat([task.x_L, task.x_U])
     teachers = adapt_teachers(task, x_N, without)
-    soft_targets_NC, agreement_T, weight_T = agreed_prediction(teachers, task, without)
+    prediction_NC, agreement_T, weight_T = agreed_prediction(teachers, task, without)
     temperature = 1.0 if "sharpening" in without else settings.knowledge_temperature
-    soft_targets_UC = sharpened(soft_targets_NC[len(task.x_L) :], temperature)
+    soft_targets_UC = sharpened(prediction_NC[len(task.x_L) :], temperature)
     start = None if "start" in without else grafted_start(task, teachers, agreement_T)
     target = start or fresh_target(task)
     _train(target, soft_targets_UC, task, augmented="augmentation" not in without)
     renormalise(target, x_N)
-    return TrainedModel(
-        architecture=task.architecture,
-        network=target,
-        mask_C=known_classes(task),
-        used=task.sources,
-        figures={"started_from_source": float(start is not None)},
-        # A source weighs the same on every sample: what its one or two forms weigh together.
-        diagnostics=FusionDiagnostics(
-            mixture_SQ=mixture_spread(weight_T.view(-1, len(task.sources)).sum(0)[:, None])
-        ),
+    # A source weighs the same on every sample: the sum of its one or two teachers.
+    weight_S = weight_T.view(-1, len(task.sources)).sum(0)
+    return trained_target(
+        task,
+        target,
+        metrics={"started_from_source": float(start is not None)},
+        diagnostics=FusionDiagnostics(mixture_SQ=mixture_spread(weight_S[:, None])),
     )
 
 
 def adapt_teachers(task: TrainingTask, x_N: Tensor, without: Collection[Part] = ()) -> _Teachers:
     """Step 1: every source as it came, then every source renormalised; no encoder learns."""
-    sources = [replace(s, mask_C=s.mask_C | task.label_mask) for s in task.sources]
+    sources = with_classes(task.sources, task.label_mask)
+    features = [features_in_batches(source.network, x_N) for source in sources]
+    statistics: list[Mapping[str, Tensor]] = [{}] * len(sources)
     if "norms" not in without:
-        sources += [adapt_source(source, x_N, task.label_mask) for source in task.sources]
-    features_TNF = stack_features(sources, x_N)
+        for source in sources:
+            with renormalised(source.network, x_N) as of_the_domain:
+                features.append(features_in_batches(source.network, x_N))
+                statistics.append(of_the_domain)
+        sources = sources * 2
+    features_TNF = stack_padded(features)
     weight_TFC, bias_TC = stack_heads(sources)
     mask_TC = torch.stack([torch.from_numpy(source.mask_C) for source in sources])
     if "heads" not in without:
@@ -103,7 +122,7 @@ def adapt_teachers(task: TrainingTask, x_N: Tensor, without: Collection[Part] = 
         weight_TFC, bias_TC = train_heads(
             labelled_TLF, task.y_L, weight_TFC, bias_TC, mask_TC, task.config.graft
         )
-    return _Teachers(tuple(sources), features_TNF, weight_TFC, bias_TC, mask_TC)
+    return _Teachers(sources, tuple(statistics), features_TNF, weight_TFC, bias_TC, mask_TC)
 
 
 def train_heads(
@@ -114,7 +133,7 @@ def train_heads(
     mask_TC: Tensor,
     settings: GraftConfig,
 ) -> tuple[Tensor, Tensor]:
-    """All heads at once, on cached features: CE on L + pull ||W - W_s||^2, summed over teachers."""
+    """All heads at once, on cached features: CE(L) + head_l2_sp ||W - W_s||^2, summed over T."""
     weight, bias = weight_TFC.clone().requires_grad_(), bias_TC.clone().requires_grad_()
     optimiser = torch.optim.Adam([weight, bias], lr=settings.head_learning_rate, fused=True)
     y_TL = y_L.expand(len(features_TLF), -1)
@@ -122,8 +141,8 @@ def train_heads(
         optimiser.zero_grad()
         logits_TLC = _logits(features_TLF, weight, bias, mask_TC)
         loss = F.cross_entropy(logits_TLC.flatten(0, 1), y_TL.flatten(), reduction="sum")
-        pulled = settings.head_l2_sp * ((weight - weight_TFC) ** 2).sum()
-        (loss / len(y_L) + pulled).backward()  # type: ignore[no-untyped-call]
+        penalty = settings.head_l2_sp * ((weight - weight_TFC) ** 2).sum()
+        (loss / len(y_L) + penalty).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return weight.detach(), bias.detach()
 
@@ -131,58 +150,54 @@ def train_heads(
 def agreed_prediction(
     teachers: _Teachers, task: TrainingTask, without: Collection[Part] = ()
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Step 2: what the teachers agree on, for L and U (N, C), how far each agrees with it (T,),
-    and what each weighed in it (T,).
+    """Step 2: the agreed prediction on L and U (N, C), each teacher's agreement with it (T,), and
+    each teacher's weight in it (T,).
 
-    A dozen labels say too little of which teacher to trust; all rows together say more.
+    A dozen labels do not say which teacher is right on the domain; all rows together say more.
     """
-    settings = task.config.graft
-    logits_TNC = _logits(
-        teachers.features_TNF, teachers.weight_TFC, teachers.bias_TC, teachers.mask_TC
+    settings, max_weight = task.config.graft, task.config.trust.max_source_weight
+    log_TNC = torch.log_softmax(
+        _logits(teachers.features_TNF, teachers.weight_TFC, teachers.bias_TC, teachers.mask_TC),
+        dim=-1,
     )
-    log_TNC = torch.log_softmax(logits_TNC, dim=-1)
-    y_LC = F.one_hot(task.y_L, task.task.num_classes).float()
+    y_LC = F.one_hot(task.y_L, task.domain_task.num_classes).float()
     graph = None
     if "propagation" not in without:
         graph = neighbour_graph(joint_features(teachers.features_TNF), settings.num_neighbours)
-    trust_T = torch.full((len(log_TNC),), 1 / len(log_TNC))
-    max_source_weight = task.config.trust.max_source_weight
+    next_weight_T = torch.full((len(log_TNC),), 1 / len(log_TNC))
     source_T = [source.model_id for source in teachers.sources]
-    rounds = 0 if "agreement" in without else settings.agreement_iterations
-    for _ in range(rounds + 1):
-        weight_T = trust_T
+    iterations = 0 if "agreement" in without else settings.agreement_iterations
+    for _ in range(iterations + 1):
+        weight_T = next_weight_T
         agreed_NC = geometric_mean(log_TNC, weight_T)
         agreed_NC[: len(y_LC)] = y_LC
         if graph is not None:
             agreed_NC = propagate(agreed_NC, graph, settings.propagation_alpha)
         agreement_T = (log_TNC.argmax(2) == agreed_NC.argmax(1)).float().mean(1)
-        trust_T = torch.softmax(settings.agreement_weight * agreement_T, dim=0)
-        if max_source_weight < 1:
-            trust_T = cap_teachers(trust_T, source_T, max_source_weight)
+        next_weight_T = torch.softmax(settings.agreement_weight * agreement_T, dim=0)
+        if max_weight < 1:
+            next_weight_T = cap_teachers(next_weight_T, source_T, max_weight)
     return agreed_NC, agreement_T, weight_T
 
 
 def geometric_mean(log_TNC: Tensor, weight_T: Tensor) -> Tensor:
     """softmax over classes of sum_t weight_t log p_t, from log probabilities: (N, C).
 
-    One that is sure that a class is wrong says more than in a plain mean; none has a veto: a
-    probability counts as e^-14 at least.
+    A teacher that is sure that a class is wrong counts more than in a plain mean. None has a
+    veto: a probability counts as e^-14 at least.
     """
     return torch.softmax((weight_T[:, None, None] * log_TNC.clamp_min(-14.0)).sum(0), dim=-1)
 
 
 def grafted_start(task: TrainingTask, teachers: _Teachers, agreement_T: Tensor) -> Network | None:
-    """Step 3's start: of the teachers of the target's own architecture, the one that agrees
-    most, with its new head; None where there is none."""
-    kin = [
-        place
-        for place, source in enumerate(teachers.sources)
-        if source.architecture == task.architecture
-    ]
-    if not kin:
+    """Step 3's start: the teacher of the target's own architecture that agrees most, with its
+    new head; None where there is none."""
+    same = [t for t, s in enumerate(teachers.sources) if s.architecture == task.architecture]
+    if not same:
         return None
-    best = max(kin, key=lambda place: float(agreement_T[place]))
+    best = max(same, key=lambda index: float(agreement_T[index]))
     network = copy.deepcopy(teachers.sources[best].network)
+    network.load_state_dict(dict(teachers.statistics[best]), strict=False)
     with torch.no_grad():
         weight_FC = teachers.weight_TFC[best, : network.num_features]
         network.head.weight.copy_(weight_FC.T)
@@ -193,6 +208,7 @@ def grafted_start(task: TrainingTask, teachers: _Teachers, agreement_T: Tensor) 
 def _train(
     target: Network, soft_targets_UC: Tensor, task: TrainingTask, *, augmented: bool
 ) -> None:
+    """Step 3's training on augmented batches."""
     settings, training = task.config.graft, task.config.training
     num_labelled, num_unlabelled = len(task.x_L), len(task.x_U)
     _, usual_steps = count_steps(num_labelled + num_unlabelled, training)
@@ -203,28 +219,22 @@ def _train(
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         x = torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
         if augmented:
-            x = augment(x, task.task.modality, settings, generator)
+            x = augment(x, task.domain_task.modality, settings, generator)
         logits_BC = target(x)
         split = len(labelled_B)
         supervised = F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
         if split == len(x):
             return supervised
-        soft_targets = F.cross_entropy(logits_BC[split:], soft_targets_UC[unlabelled_B])
-        return supervised + settings.distillation_weight * soft_targets
+        distillation = F.cross_entropy(logits_BC[split:], soft_targets_UC[unlabelled_B])
+        return supervised + settings.distillation_weight * distillation
 
     def rate(step: int) -> float:
         """Up over the first tenth of the steps, then down to zero along a cosine."""
         return min(1.0, 10 * (step + 1) / steps) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
-    minimise(
-        loss_of,
-        [parameter_group(target, settings.learning_rate)],
-        num_labelled,
-        num_unlabelled,
-        replace(training, max_steps=steps),
-        task.seed,
-        rate=rate,
-    )
+    groups = [parameter_group(target, settings.learning_rate)]
+    shorter = replace(training, max_steps=steps)
+    minimise(loss_of, groups, num_labelled, num_unlabelled, shorter, task.seed, rate=rate)
 
 
 def _logits(features_TNF: Tensor, weight_TFC: Tensor, bias_TC: Tensor, mask_TC: Tensor) -> Tensor:
@@ -243,7 +253,7 @@ _PARTS: dict[Part, str] = {
 }
 # Each of them makes up in part for the others.
 _CONSENSUS: tuple[Part, ...] = ("norms", "propagation", "agreement")
-_grown = partial(
+_graft = partial(
     Method,
     fit=fit_graft,
     sources_needed="selected",
@@ -253,17 +263,17 @@ _grown = partial(
     reads=("graft",),
 )
 METHODS = (
-    _grown(name="graft", title="graft"),
-    _grown(name="graft-initial", title="graft, initial domains only", initial_only=True),
+    _graft(name="graft", title="graft"),
+    _graft(name="graft-initial", title="graft, initial domains only", initial_only=True),
     *(
-        _grown(
+        _graft(
             name=f"graft-no-{part}",
             title=f"graft without {words}",
             fit=partial(fit_graft, without=(part,)),
         )
         for part, words in _PARTS.items()
     ),
-    _grown(
+    _graft(
         name="graft-no-consensus",
         title="graft without statistics, spreading and trust",
         fit=partial(fit_graft, without=_CONSENSUS),

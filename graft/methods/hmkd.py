@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
 from graft.methods.base import Method
-from graft.methods.blocks.targets import best_source, fresh_target
+from graft.methods.blocks.targets import best_source, fresh_target, trained_target
 from graft.methods.cost import mutual_cost
 from graft.models import Network
 from graft.training import TrainedModel, TrainingTask, minimise, parameter_group
 
-# Where a network is listened to: the end of each of its stages.
+# Where a network's intermediate features are read: the end of each of its stages.
 _STAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "cnn-small": ("encoder.0", "encoder.1"),
@@ -55,7 +55,7 @@ _BATCH_SIZE = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MutualConfig:
-    """``exchange`` is r, 0 to 1. A frozen teacher teaches as it is and learns nothing back."""
+    """``exchange`` is r, 0 to 1. A frozen teacher learns nothing from the student."""
 
     exchange: float = 0.1
     width: int = 128
@@ -68,7 +68,7 @@ PUBLISHED_TRAINING = TrainingConfig(batch_size=64, learning_rate=1e-4, weight_de
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class View:
-    """What one network shows the other of a batch: its logits and its ensemble feature F."""
+    """One network's output on a batch that the other learns from: logits and ensemble feature F."""
 
     logits_BC: Tensor
     feature_BW: Tensor
@@ -132,23 +132,23 @@ class Learner(nn.Module):
 
 
 def tap_stages(network: Network, architecture: str, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    """What each stage of a network gave, pooled over its positions (B, channels), and the logits.
+    """The output of each stage, pooled over its positions (B, channels), and the logits.
 
     An architecture without listed stages is one stage: its feature.
     """
     paths = _STAGES.get(architecture, ("encoder",))
     taps: dict[str, Tensor] = {}
 
-    def listen(path: str) -> Any:
-        def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+    def record(path: str) -> Any:
+        def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
             stage = output if isinstance(output, Tensor) else output[0]
             if path in _STEPS_FIRST:
                 stage = stage.transpose(1, 2)
             taps[path] = stage.flatten(2).mean(2) if stage.dim() > 2 else stage
 
-        return keep
+        return hook
 
-    hooks = [network.get_submodule(path).register_forward_hook(listen(path)) for path in paths]
+    hooks = [network.get_submodule(path).register_forward_hook(record(path)) for path in paths]
     try:
         logits_BC = network(x)
     finally:
@@ -192,8 +192,8 @@ def learn_mutually(
 ) -> None:
     """Train both learners side by side and leave them in eval mode as the last step made them.
 
-    A frozen teacher is asked once, in eval mode; its ensemble stays the random projection that
-    it began as. ``num_unlabelled`` rows count towards an epoch's length and are not looked at.
+    A frozen teacher is read once, in eval mode; its ensemble stays a random projection.
+    ``num_unlabelled`` rows count towards an epoch's length and are not read.
     """
     fixed = teacher.frozen_view(x_N) if config.freeze_teacher else None
     learners = (student,) if fixed is not None else (student, teacher)
@@ -238,12 +238,7 @@ def fit_hmkd(task: TrainingTask) -> TrainedModel:
         config,
         num_unlabelled=len(task.x_U),
     )
-    return TrainedModel(
-        architecture=task.architecture,
-        network=student.network,
-        mask_C=task.label_mask,
-        used=(best,),
-    )
+    return trained_target(task, student.network, task.label_mask, used=(best,))
 
 
 METHODS = (

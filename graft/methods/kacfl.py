@@ -6,9 +6,9 @@ that it shares with them in a learnt common space:
     L = L_soft + w sum_i (MMD_i + beta MSE(decoded_i, f_i))
 
 Losses, kernel widths and weights are published; the networks are the published ones in vector
-form (ours), as a sequence's feature has no place in space left. There w = 1 (ours) taught more
-than the published 10. No label is read and no cross-entropy on L is added, in the expansion
-either.
+form (ours), as a sequence's feature has no spatial axes left. There w = 1 (ours) gave better
+students than the published 10. No label is read and no cross-entropy on L is added, in the
+expansion either.
 
 Legend: S teachers, N, B samples, C classes, F features, H common features, K kernel widths.
 """
@@ -23,18 +23,17 @@ from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
 from graft.methods.base import Method
-from graft.methods.blocks.targets import fresh_target, require_sources
-from graft.methods.cost import common_features_cost, soft_targets_cost
+from graft.methods.blocks.targets import fresh_target, trained_target
+from graft.methods.cost import common_features_cost
+from graft.methods.distillation import soft_cross_entropy, teachers_soft_targets
 from graft.models import Network
 from graft.training import (
     Source,
     TrainedModel,
     TrainingTask,
     features_in_batches,
-    masked_probabilities,
     minimise,
     parameter_group,
-    predict_in_batches,
 )
 
 
@@ -106,44 +105,7 @@ def _mean_kernel(a_BH: Tensor, b_BH: Tensor, kernel_widths: Sequence[float]) -> 
     return torch.exp(-rates_K11 * squared_BB).sum(0).mean()
 
 
-def soft_targets(logits_SNC: Tensor, mask_SC: Tensor) -> Tensor:
-    """What the teachers say together, (N, C): distributions over the classes that any knows.
-
-    Disjoint label spaces (published): softmax of the teachers' concatenated logits. Spaces that
-    overlap (ours): each class's mean over the teachers that know it, scaled to sum to 1.
-    """
-    teachers_C = mask_SC.sum(0)
-    if (teachers_C <= 1).all():
-        joined_NC = logits_SNC.masked_fill(~mask_SC[:, None], 0).sum(0)
-        return masked_probabilities(joined_NC, teachers_C > 0)
-    mean_NC = masked_probabilities(logits_SNC, mask_SC[:, None]).sum(0) / teachers_C.clamp_min(1)
-    return mean_NC / mean_NC.sum(1, keepdim=True)
-
-
-def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
-    """L_soft: the batch mean of -sum_c target_c log softmax(logits)_c."""
-    return -(target_BC * F.log_softmax(logits_BC, dim=1)).sum(1).mean()
-
-
-def teach_soft_targets(
-    student: Network, teachers: Sequence[Source], x_N: Tensor, training: TrainingConfig, seed: int
-) -> None:
-    """Train the student on L_soft alone: soft-target distillation, what KA-CFL builds on.
-
-    x_N needs no label. Raises TransportError without teachers.
-    """
-    target_NC = _ask_teachers(teachers, x_N)
-    student.train()
-
-    def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
-        return soft_cross_entropy(student(x_N[rows_B]), target_NC[rows_B])
-
-    groups = [parameter_group(student, training.learning_rate)]
-    minimise(loss_of, groups, len(x_N), 0, training, seed)
-    student.eval()
-
-
-def teach_common_features(
+def distil_common_features(
     student: Network,
     teachers: Sequence[Source],
     x_N: Tensor,
@@ -156,7 +118,7 @@ def teach_common_features(
     The student and the common space learn at ``training.learning_rate`` (ours). Teachers are
     read once and stay as they are. Raises TransportError without teachers.
     """
-    target_NC = _ask_teachers(teachers, x_N)
+    target_NC = teachers_soft_targets(teachers, x_N)
     features = [features_in_batches(teacher.network, x_N) for teacher in teachers]
     widths = [features_NF.shape[1] for features_NF in features]
     space = CommonSpace(student.num_features, widths, config.width, seed)
@@ -165,8 +127,8 @@ def teach_common_features(
     def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
         student_BF = student.features(x_N[rows_B])
         soft = soft_cross_entropy(student.head(student_BF), target_NC[rows_B])
-        soft_targets = [features_NF[rows_B] for features_NF in features]
-        return soft + config.feature_weight * space.common_loss(student_BF, soft_targets, config)
+        teachers_BF = [features_NF[rows_B] for features_NF in features]
+        return soft + config.feature_weight * space.common_loss(student_BF, teachers_BF, config)
 
     groups = [parameter_group(part, training.learning_rate) for part in (student, space)]
     minimise(loss_of, groups, len(x_N), 0, training, seed)
@@ -176,34 +138,10 @@ def teach_common_features(
 def fit_kacfl(task: TrainingTask) -> TrainedModel:
     """KA-CFL from the selected sources on all of the domain's windows; its labels stay unread."""
     student = fresh_target(task)
-    teach_common_features(student, task.sources, _windows(task), task.config.training, task.seed)
-    return _trained_model(student, task)
-
-
-def fit_soft_targets(task: TrainingTask) -> TrainedModel:
-    """Soft-target distillation alone, from the same teachers on the same windows."""
-    student = fresh_target(task)
-    teach_soft_targets(student, task.sources, _windows(task), task.config.training, task.seed)
-    return _trained_model(student, task)
-
-
-def _ask_teachers(teachers: Sequence[Source], x_N: Tensor) -> Tensor:
-    require_sources(tuple(teachers))
-    logits_SNC = torch.stack([predict_in_batches(t.network, x_N) for t in teachers])
-    return soft_targets(logits_SNC, torch.from_numpy(np.stack([t.mask_C for t in teachers])))
-
-
-def _windows(task: TrainingTask) -> Tensor:
-    return torch.cat([task.x_L, task.x_U])
-
-
-def _trained_model(student: Network, task: TrainingTask) -> TrainedModel:
-    return TrainedModel(
-        architecture=task.architecture,
-        network=student,
-        mask_C=np.any([source.mask_C for source in task.sources], axis=0),
-        used=task.sources,
-    )
+    x_N = torch.cat([task.x_L, task.x_U])
+    distil_common_features(student, task.sources, x_N, task.config.training, task.seed)
+    mask_C = np.any([source.mask_C for source in task.sources], axis=0)
+    return trained_target(task, student, mask_C)
 
 
 def _adapter(inputs: int, width: int) -> nn.Sequential:
@@ -221,12 +159,5 @@ METHODS = (
         fit=fit_kacfl,
         sources_needed="selected",
         cost=common_features_cost,
-    ),
-    Method(
-        name="soft-kd",
-        title="Soft targets",
-        fit=fit_soft_targets,
-        sources_needed="selected",
-        cost=soft_targets_cost,
     ),
 )

@@ -25,42 +25,8 @@ from graft.training import (
     parameter_group,
 )
 
-PSEUDO_LABEL_SHARE = 0.3
+PSEUDO_LABEL_WEIGHT = 0.3
 _SMALLEST = 1e-6
-
-
-def information_loss(predictions_BC: Tensor) -> Tensor:
-    """Mean entropy of the predictions minus the entropy of their mean, in nats.
-
-    It is least where each prediction is sure and all classes are predicted equally often.
-    """
-    return _entropy(predictions_BC).mean() - _entropy(predictions_BC.mean(0))
-
-
-def _entropy(predictions_BC: Tensor) -> Tensor:
-    # An exact 0 has no finite slope in p log p.
-    return -(predictions_BC * (predictions_BC + _SMALLEST).log()).sum(-1)
-
-
-@torch.no_grad()
-def cluster_labels(features_SUF: Tensor, predictions_SUC: Tensor, mixture_S: Tensor) -> Tensor:
-    """The nearest class of each sample, (U,): least sum_s mixture_s (1 - cos(f_s(x), c_sk)).
-
-    c_sk is first the mean feature, weighed by the source's own prediction of k, then the mean
-    over the samples nearest to k. A class that nobody would predict stays out.
-    """
-    num_classes = predictions_SUC.shape[2]
-    unit_SUF = F.normalize(features_SUF, dim=2)
-    nearest_U = torch.einsum("s,suc->uc", mixture_S, predictions_SUC).argmax(1)
-    assigned_SUC = predictions_SUC
-    for _ in range(2):
-        absent_C = torch.bincount(nearest_U, minlength=num_classes) == 0
-        centroids_SCF = F.normalize(assigned_SUC.transpose(1, 2) @ unit_SUF, dim=2)
-        cosine_SUC = unit_SUF @ centroids_SCF.transpose(1, 2)
-        similarity_UC = torch.einsum("s,suc->uc", mixture_S, cosine_SUC)
-        nearest_U = similarity_UC.masked_fill(absent_C, float("-inf")).argmax(1)
-        assigned_SUC = F.one_hot(nearest_U, num_classes).float().expand(len(mixture_S), -1, -1)
-    return nearest_U
 
 
 def fit_shot(task: TrainingTask) -> TrainedModel:
@@ -87,15 +53,49 @@ def fit_shot(task: TrainingTask) -> TrainedModel:
         return (
             F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
             + information_loss(torch.softmax(logits_BC[split:], dim=1))
-            + PSEUDO_LABEL_SHARE * F.cross_entropy(logits_BC[split:], pseudo_U[unlabelled_B])
+            + PSEUDO_LABEL_WEIGHT * F.cross_entropy(logits_BC[split:], pseudo_U[unlabelled_B])
         )
 
     groups = [parameter_group(network, training.learning_rate)]
-    rows = len(task.x_L), len(task.x_U)
-    minimise(loss_of, groups, *rows, training, task.seed, renew_labels)
+    num_rows = len(task.x_L), len(task.x_U)
+    minimise(loss_of, groups, *num_rows, training, task.seed, renew_labels)
     return TrainedModel(
         architecture=best.architecture, network=network.eval(), mask_C=known_C, used=(best,)
     )
+
+
+def information_loss(predictions_BC: Tensor) -> Tensor:
+    """Mean entropy of the predictions minus the entropy of their mean, in nats.
+
+    It is least where each prediction is sure and all classes are predicted equally often.
+    """
+    return _entropy(predictions_BC).mean() - _entropy(predictions_BC.mean(0))
+
+
+def _entropy(predictions_BC: Tensor) -> Tensor:
+    # An exact 0 has no finite slope in p log p.
+    return -(predictions_BC * (predictions_BC + _SMALLEST).log()).sum(-1)
+
+
+@torch.no_grad()
+def cluster_labels(features_SUF: Tensor, predictions_SUC: Tensor, mixture_S: Tensor) -> Tensor:
+    """The nearest class of each sample, (U,): least sum_s mixture_s (1 - cos(f_s(x), c_sk)).
+
+    c_sk is first the mean feature, weighted by the source's own prediction of k, then the mean
+    over the samples nearest to k. A class that no sample is predicted as stays out.
+    """
+    num_classes = predictions_SUC.shape[2]
+    unit_SUF = F.normalize(features_SUF, dim=2)
+    nearest_U = torch.einsum("s,suc->uc", mixture_S, predictions_SUC).argmax(1)
+    assigned_SUC = predictions_SUC
+    for _ in range(2):
+        absent_C = torch.bincount(nearest_U, minlength=num_classes) == 0
+        centroids_SCF = F.normalize(assigned_SUC.transpose(1, 2) @ unit_SUF, dim=2)
+        cosine_SUC = unit_SUF @ centroids_SCF.transpose(1, 2)
+        similarity_UC = torch.einsum("s,suc->uc", mixture_S, cosine_SUC)
+        nearest_U = similarity_UC.masked_fill(absent_C, float("-inf")).argmax(1)
+        assigned_SUC = F.one_hot(nearest_U, num_classes).float().expand(len(mixture_S), -1, -1)
+    return nearest_U
 
 
 METHODS = (

@@ -1,6 +1,7 @@
 """A domain's own machine, as the device half of a round sees it."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Clock, WeightTransport
@@ -11,9 +12,29 @@ from graft.devices import DeviceClass
 from graft.privacy import Cost, SeededReleases, SitePolicy, release_cost
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Device:
-    """One domain's machine: its data and budget, its site's policy, and its ways out."""
+    """One domain's machine, made for one request.
+
+    Parameters
+    ----------
+    task : Task
+        What the domain's model must do.
+    data : DomainData
+        The domain's own rows, which never leave it.
+    device_class : DeviceClass
+        The machine's memory and speed.
+    architecture : str
+        The architecture of the domain's own model.
+    config : ExpansionConfig
+        The run's configuration.
+    transport : WeightTransport
+        The way to the model store.
+    clock : Clock
+        Times the training, in seconds.
+    policy : SitePolicy
+        What the site releases, and with how much noise.
+    """
 
     task: Task
     data: DomainData
@@ -24,22 +45,26 @@ class Device:
     clock: Clock
     policy: SitePolicy
 
+    @cached_property
+    def _split(self) -> DomainSplit:
+        return split_rows(self.data, self.config.split, self.config.seed)
+
     def rows(self, request: Request) -> DomainSplit:
         """The domain's split. An initial domain is fully labelled (A7)."""
-        split = split_rows(self.data, self.config.split, self.config.seed)
         initial_domain = request.round_index == 0
+        split = self._split
         return replace(split, labelled_N=split.train_N) if initial_domain else split
 
 
 def configured_policy(request: Request, config: ExpansionConfig) -> SitePolicy:
     """The policy of a simulated domain: the run's, with noise from (seed, domain, round).
 
-    A domain tells its profile first and its centroids last, each once.
+    A domain releases its profile first and its centroids last, each once.
     """
-    before = None if isinstance(request, ProfileRequest) else release_cost(config.policy)
+    spent = None if isinstance(request, ProfileRequest) else release_cost(config.policy)
     releases = SeededReleases(
         config.policy,
         keys=(config.seed, request.domain_id, request.round_index),
-        spent=before or Cost(epsilon=0, delta=0),
+        spent=spent or Cost(epsilon=0, delta=0),
     )
     return SitePolicy(config.policy, releases)

@@ -1,16 +1,14 @@
-"""Learning on a device: fetch the sources, run the method, test the result, register it.
+"""A train request on the device: fetch the sources, run the method, test the model, register it.
 
 Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes, F features.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from graft.core.config import ExpansionConfig
 from graft.core.records import (
     FloatArray,
     IntArray,
@@ -22,7 +20,7 @@ from graft.core.records import (
 )
 from graft.core.seeding import derive_seed
 from graft.errors import DomainEmptyError
-from graft.methods import Method, find_method
+from graft.methods import find_method
 from graft.methods.fedavg import FEDAVG_LOCAL
 from graft.models import Network, network_cost, network_from, parameters_of
 from graft.privacy import class_centroids
@@ -41,29 +39,20 @@ from graft.training import (
 FeaturesOf = Callable[[Network, Sequence[Tensor]], list[Tensor]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PreparedTraining:
-    """A prepared request: the training task, and the cards it fetched for it."""
-
-    request: TrainRequest
-    device: Device
-    task: TrainingTask
-    fetched: tuple[ModelCard, ...]
-    rejected: tuple[RejectedSource, ...]
-    x_test: FloatArray
-    y_test_N: IntArray
-
-
-def learn(request: TrainRequest, device: Device) -> TrainResult:
-    """Carry out one request by itself; raises GraftError."""
-    prepared = prepare_training(request, device)
+def train(request: TrainRequest, device: Device) -> TrainResult:
+    """Carry out one train request by itself; raises GraftError."""
+    task = prepare_training(request, device)
     start_s = device.clock()
-    trained_model = find_method(request.method).fit(prepared.task)
-    return evaluate_and_register(prepared, trained_model, device.clock() - start_s)
+    model = find_method(request.method).fit(task)
+    return evaluate_and_register(request, device, task, model, device.clock() - start_s)
 
 
-def prepare_training(request: TrainRequest, device: Device) -> PreparedTraining:
-    """Fetch the sources and lay out the rows; raises GraftError where either is not there."""
+def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
+    """Fetch the sources and lay out the rows.
+
+    Raises DomainEmptyError for fewer than two labelled rows, TransportError or PayloadError
+    where a source does not come.
+    """
     rows, data, config = device.rows(request), device.data, device.config
     if len(rows.labelled_N) < 2:
         raise DomainEmptyError(
@@ -71,123 +60,110 @@ def prepare_training(request: TrainRequest, device: Device) -> PreparedTraining:
             " or more"
         )
     method = find_method(request.method)
-    cards = _cards_to_fetch(method, request, device)
-    sources = tuple(_fetch_source(card, device, method.precision) for card in cards)
-    x_L, x_U = data.x[rows.labelled_N], data.x[rows.unlabelled_N]
-    y_L = data.y_N[rows.labelled_N]
-    sources, rejected = _agreeing(sources, x_L, x_U, y_L, request, config)
-    group_cards = [
-        card for card in request.architecture_averages if card.architecture == device.architecture
-    ][:1]
-    groups = [_fetch_source(card, device, "exact") for card in group_cards]
-    unlabelled_N = rows.unlabelled_N
-    task = TrainingTask(
-        task=device.task,
+    sources = tuple(
+        _fetch_source(card, device, method.precision) for card in _source_cards(request, device)
+    )
+    x_L = torch.from_numpy(data.x[rows.labelled_N])
+    y_L = torch.from_numpy(data.y_N[rows.labelled_N])
+    x_U = torch.from_numpy(data.x[rows.unlabelled_N])
+    if config.trust.disagreement:
+        sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
+    averages = [_fetch_source(card, device, "exact") for card in _average_cards(request, device)]
+    return TrainingTask(
+        domain_task=device.task,
         architecture=device.architecture,
-        x_L=torch.from_numpy(x_L),
-        y_L=torch.from_numpy(y_L),
-        x_U=torch.from_numpy(x_U),
+        x_L=x_L,
+        y_L=y_L,
+        x_U=x_U,
         sources=sources,
         config=config,
         seed=derive_seed("learn", config.seed, request.domain_id, request.round_index),
-        hidden_y_U=torch.from_numpy(data.y_N[unlabelled_N]),
-        average=groups[0] if groups else None,
+        hidden_y_U=torch.from_numpy(data.y_N[rows.unlabelled_N]),
+        average=averages[0] if averages else None,
         prototypes=_prototypes(request) if method.sources_needed == "centroids" else (),
-    )
-    return PreparedTraining(
-        request=request,
-        device=device,
-        task=task,
-        fetched=(*cards, *group_cards),
-        rejected=rejected,
-        x_test=data.x[rows.test_N],
-        y_test_N=data.y_N[rows.test_N],
     )
 
 
 def evaluate_and_register(
-    prepared: PreparedTraining,
-    trained_model: TrainedModel,
+    request: TrainRequest,
+    device: Device,
+    task: TrainingTask,
+    model: TrainedModel,
     compute_s: float,
     features_of: FeaturesOf = features_of_parts,
 ) -> TrainResult:
-    """Test what was learnt, register it where asked, and report; raises GraftError."""
-    request, device, task = prepared.request, prepared.device, prepared.task
-    parts = [torch.from_numpy(prepared.x_test)]
+    """Test a trained model, register it where asked, and report.
+
+    Parameters
+    ----------
+    request, device, task
+        As ``prepare_training`` had and gave them.
+    model : TrainedModel
+        What the method made of the task.
+    compute_s : float
+        The method's seconds.
+    features_of : callable
+        Features of several sets of rows.
+
+    Raises
+    ------
+    GraftError
+        Where the model cannot be pushed, or the site's policy releases no centroids.
+    """
+    test_N = device.rows(request).test_N
+    parts = [torch.from_numpy(device.data.x[test_N])]
     if request.register:
         parts.append(torch.cat([task.x_L, task.x_U]))
-    tested_NF, *learnt_from = features_of(trained_model.network, parts)
-    metrics = {
-        **trained_model.figures,
-        **_test_metrics(trained_model, tested_NF, prepared.y_test_N),
-        "num_labelled": float(len(task.x_L)),
-        "num_unlabelled": float(len(task.x_U)),
-    }
-    training_bytes = network_cost(trained_model.architecture, device.task).training_memory_bytes
+    test_NF, *train_NF = features_of(model.network, parts)
+    cards = _source_cards(request, device)
+    source_ids = {source.model_id for source in task.sources}
+    fetched_bytes = sum(c.payload_bytes for c in (*cards, *_average_cards(request, device)))
+    training_bytes = network_cost(model.architecture, device.task).training_memory_bytes
     return TrainResult(
         domain_id=request.domain_id,
         round_index=request.round_index,
         method=request.method,
-        architecture=trained_model.architecture,
+        architecture=model.architecture,
         device_class=device.device_class.name,
-        source_domains=tuple(source.domain_id for source in trained_model.used),
-        metrics=metrics,
+        source_domains=tuple(source.domain_id for source in model.used),
+        metrics={
+            **model.metrics,
+            **_test_metrics(model, test_NF, device.data.y_N[test_N]),
+            "num_labelled": float(len(task.x_L)),
+            "num_unlabelled": float(len(task.x_U)),
+        },
         compute_s=compute_s,
-        peak_memory_bytes=training_bytes + sum(card.payload_bytes for card in prepared.fetched),
-        card=_register(prepared, trained_model, learnt_from[0]) if request.register else None,
-        rejected=prepared.rejected,
-        # It has no noise of its own, and a budget is there for what others need.
-        diagnostics=trained_model.diagnostics if device.policy.settings.epsilon is None else None,
+        peak_memory_bytes=training_bytes + fetched_bytes,
+        card=_register(request, device, task, model, train_NF[0]) if request.register else None,
+        rejected=tuple(
+            RejectedSource(
+                by=request.domain_id,
+                domain_id=card.domain_id,
+                model_id=card.model_id,
+                reason="disagreement",
+            )
+            for card in cards
+            if card.model_id not in source_ids
+        ),
+        # Diagnostics carry no noise, and the privacy budget is needed for profile and centroids.
+        diagnostics=model.diagnostics if device.policy.settings.epsilon is None else None,
     )
 
 
-def _agreeing(
-    sources: tuple[Source, ...],
-    x_L: FloatArray,
-    x_U: FloatArray,
-    y_L: IntArray,
-    request: TrainRequest,
-    config: ExpansionConfig,
-) -> tuple[tuple[Source, ...], tuple[RejectedSource, ...]]:
-    """The sources that have a share in what is learnt, and those that have none."""
-    if not config.trust.disagreement or len(sources) < 3:
-        return sources, ()
-    x_N = torch.from_numpy(np.concatenate([x_L, x_U]))
-    log_SNC = np.stack(
-        [
-            log_probabilities(predict_in_batches(s.network, x_N), torch.from_numpy(s.mask_C))
-            for s in sources
-        ]
-    )
-    mask_SC = np.stack([source.mask_C for source in sources])
-    out = disagreeing_sources(log_SNC, np.arange(len(x_N)) < len(x_L), y_L, mask_SC)
-    rejected = tuple(
-        RejectedSource(
-            by=request.domain_id,
-            domain_id=sources[place].domain_id,
-            model_id=sources[place].model_id,
-            reason="disagreement",
-        )
-        for place in out
-    )
-    return tuple(s for place, s in enumerate(sources) if place not in out), rejected
-
-
-def _cards_to_fetch(method: Method, request: TrainRequest, device: Device) -> list[ModelCard]:
+def _source_cards(request: TrainRequest, device: Device) -> tuple[ModelCard, ...]:
     """The sources of which the method needs the model itself."""
-    if method.sources_needed == "centroids":
-        return []
-    same = method.sources_needed == "same-architecture"
-    return [c for c in request.sources if not same or c.architecture == device.architecture]
+    needed = find_method(request.method).sources_needed
+    if needed == "centroids":
+        return ()
+    if needed == "same-architecture":
+        return tuple(c for c in request.sources if c.architecture == device.architecture)
+    return request.sources
 
 
-def _prototypes(request: TrainRequest) -> tuple[Prototypes, ...]:
-    """The class centroids that came with the order; a site may withhold its own."""
-    return tuple(
-        Prototypes(model_id=card.model_id, domain_id=card.domain_id, centroids_CF=card.centroids_CF)
-        for card in request.sources
-        if card.centroids_CF is not None
-    )
+def _average_cards(request: TrainRequest, device: Device) -> list[ModelCard]:
+    """The average model of the device's architecture, if one was sent."""
+    averages = request.architecture_averages
+    return [card for card in averages if card.architecture == device.architecture][:1]
 
 
 def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Source:
@@ -201,12 +177,34 @@ def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Sour
     )
 
 
+def _prototypes(request: TrainRequest) -> tuple[Prototypes, ...]:
+    """The class centroids that came with the request; a site may withhold its own."""
+    return tuple(
+        Prototypes(model_id=card.model_id, domain_id=card.domain_id, centroids_CF=card.centroids_CF)
+        for card in request.sources
+        if card.centroids_CF is not None
+    )
+
+
+def _agreeing(sources: tuple[Source, ...], x_N: Tensor, y_L: IntArray) -> tuple[Source, ...]:
+    """The sources but for those that agree neither with the others nor with the labels."""
+    if len(sources) < 3:
+        return sources
+    log_SNC = np.stack(
+        [
+            log_probabilities(predict_in_batches(s.network, x_N), torch.from_numpy(s.mask_C))
+            for s in sources
+        ]
+    )
+    mask_SC = np.stack([source.mask_C for source in sources])
+    rejected = disagreeing_sources(log_SNC, np.arange(len(x_N)) < len(y_L), y_L, mask_SC)
+    return tuple(source for index, source in enumerate(sources) if index not in rejected)
+
+
 @torch.no_grad()
-def _test_metrics(
-    trained_model: TrainedModel, features_NF: Tensor, y_N: IntArray
-) -> dict[str, float]:
-    logits_NC = trained_model.network.head(features_NF)
-    mask_C = torch.from_numpy(trained_model.mask_C)
+def _test_metrics(model: TrainedModel, features_NF: Tensor, y_N: IntArray) -> dict[str, float]:
+    logits_NC = model.network.head(features_NF)
+    mask_C = torch.from_numpy(model.mask_C)
     predicted_N = logits_NC.masked_fill(~mask_C, float("-inf")).argmax(1).numpy()
     return {
         "accuracy": float((predicted_N == y_N).mean()),
@@ -216,48 +214,53 @@ def _test_metrics(
 
 
 def macro_f1(y_N: IntArray, predicted_N: IntArray) -> float:
-    """Mean of 2 TP / (2 TP + FP + FN) over the classes that are there or are predicted (0 to 1).
+    """Mean of 2 TP / (2 TP + FP + FN) over the classes that occur in either (0 to 1).
 
     As scikit-learn's, whose checks of its arguments take longer than a small model's test.
     """
     num_classes = int(max(y_N.max(), predicted_N.max())) + 1
     pairs = np.bincount(y_N * num_classes + predicted_N, minlength=num_classes**2)
     confusion_CC = pairs.reshape(num_classes, num_classes)
-    said_C = confusion_CC.sum(0) + confusion_CC.sum(1)
-    score_C = 2 * confusion_CC.diagonal()[said_C > 0] / said_C[said_C > 0]
+    total_C = confusion_CC.sum(0) + confusion_CC.sum(1)
+    score_C = 2 * confusion_CC.diagonal()[total_C > 0] / total_C[total_C > 0]
     return float(score_C.mean())
 
 
 def _register(
-    prepared: PreparedTraining, trained_model: TrainedModel, features_NF: Tensor
+    request: TrainRequest,
+    device: Device,
+    task: TrainingTask,
+    model: TrainedModel,
+    features_NF: Tensor,
 ) -> ModelCard:
-    """Push the finished model and describe it by its features of L and U. Where labels are
-    few, the class centroids take the model's own predictions on U for labels."""
-    request, device, task = prepared.request, prepared.device, prepared.task
-    pushed = device.transport.push(trained_model.architecture, parameters_of(trained_model.network))
+    """Push the finished model and describe it by its features of L and U. Labels are few, so the
+    class centroids take the model's own predictions on U for labels."""
+    model_id, exact_bytes, base_bytes, residual_bytes = device.transport.push(
+        model.architecture, parameters_of(model.network)
+    )
     with torch.no_grad():
-        predicted_U = trained_model.network.head(features_NF[len(task.x_L) :]).argmax(1)
+        predicted_U = model.network.head(features_NF[len(task.x_L) :]).argmax(1)
     y_N = torch.cat([task.y_L, predicted_U]).numpy()
     return ModelCard(
-        model_id=pushed[0],
+        model_id=model_id,
         domain_id=request.domain_id,
-        architecture=trained_model.architecture,
-        payload_bytes=pushed[1],
-        base_bytes=pushed[2],
-        residual_bytes=pushed[3],
-        class_mask_C=trained_model.mask_C,
+        architecture=model.architecture,
+        payload_bytes=exact_bytes,
+        base_bytes=base_bytes,
+        residual_bytes=residual_bytes,
+        class_mask_C=model.mask_C,
         round_index=request.round_index,
-        parents=tuple(source.model_id for source in trained_model.used),
-        centroids_CF=_released_centroids(request, features_NF.numpy(), y_N, device),
+        parents=tuple(source.model_id for source in model.used),
+        centroids_CF=_released_centroids(request, device, features_NF.numpy(), y_N),
     )
 
 
 def _released_centroids(
-    request: TrainRequest, features_NF: FloatArray, y_N: IntArray, device: Device
+    request: TrainRequest, device: Device, features_NF: FloatArray, y_N: IntArray
 ) -> FloatArray | None:
-    """The class centroids as the site's policy lets them out."""
+    """The class centroids as the site's policy releases them."""
     if request.method == FEDAVG_LOCAL and device.policy.settings.epsilon is not None:
-        return None  # nobody reads a group member's, and each would cost a release
+        return None  # nothing reads those of a model that is averaged, and each costs a release
     return class_centroids(
         f"centroids of {request.domain_id}",
         ("centroids", request.domain_id, request.round_index, request.method),

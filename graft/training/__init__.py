@@ -1,25 +1,24 @@
 """Local training on one device: the training task, and the one loop that minimises a loss."""
 
-from graft.training.loop import count_steps, minimise, parameter_group
-from graft.training.stacked import SupervisedJob, quick_features, train_alone, train_supervised_many
-from graft.training.task import (
-    Prototypes,
-    Source,
-    TrainedModel,
-    TrainingTask,
+from graft.training.inference import (
+    compiled_features_of_parts,
     features_in_batches,
     features_of_parts,
     log_probabilities,
     masked_probabilities,
     predict_in_batches,
 )
+from graft.training.loop import count_steps, minimise, parameter_group
+from graft.training.supervised import SupervisedTraining, train_supervised, train_supervised_many
+from graft.training.task import Prototypes, Source, TrainedModel, TrainingTask
 
 __all__ = [
     "Prototypes",
     "Source",
-    "SupervisedJob",
+    "SupervisedTraining",
     "TrainedModel",
     "TrainingTask",
+    "compiled_features_of_parts",
     "count_steps",
     "features_in_batches",
     "features_of_parts",
@@ -28,7 +27,6 @@ __all__ = [
     "minimise",
     "parameter_group",
     "predict_in_batches",
-    "quick_features",
-    "train_alone",
+    "train_supervised",
     "train_supervised_many",
 ]

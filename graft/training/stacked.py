@@ -1,152 +1,173 @@
-"""Training thousands of small networks: those of one architecture together, or compiled.
+"""Many networks of one architecture as one computation in plain PyTorch, on any device.
 
-Legend: N labelled rows, M models, B a batch, S steps, C classes.
+Legend: M models, B samples a batch, K channels, F features, T steps of a sequence, H hidden.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
-from torch import Tensor
+from torch import Tensor, nn
 
-from graft.core.config import TrainingConfig
 from graft.models import Network
-from graft.training.compiled.build import load_kernels
-from graft.training.compiled.plan import KernelPlan, compiled_features, kernel_plan, train_compiled
-from graft.training.loop import batch_rows, count_steps, minimise, parameter_group
-from graft.training.stacked_layers import StackedNetwork
-from graft.training.stages import stages_of
-from graft.training.task import features_of_parts
+from graft.models.layers import MeanPool, Outline
+from graft.models.windows import Gru
 
-# The quickest of 8, 16 and 32 on a CPU: larger stacks leave the last-level cache.
-STACK_SIZE = 16
-# Rows of a forward pass of the compiled kind, whose activations then stay in the cache.
-_ROWS_AT_ONCE = 32
+Stage = Callable[[Tensor], Tensor]
+# GRU stands for the GRU and the mean over its steps, as `Gru` has them.
+STAGES = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.ReLU, nn.Flatten,
+    nn.GRU, MeanPool, Outline,
+)  # fmt: skip
+# Large temporaries are fresh memory each time, which costs more than the arithmetic on them.
+ROWS_AT_ONCE = 128
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class SupervisedJob:
-    """One network's training by cross-entropy on labelled rows, in place.
+def stages_of(network: Network) -> list[tuple[str, nn.Module]] | None:
+    """(name, module) of every stage, the head last; None where one has no stacked form."""
+    stages = [*_leaves("encoder", network.encoder), ("head", network.head)]
+    fits = all(_has_form(module) for _, module in stages)
+    floats = all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())
+    return stages if fits and floats else None
 
-    ``num_rows`` are the labelled and the unlabelled rows together: they decide the number of
-    steps (``count_steps``), so that every method of a domain takes as many.
+
+def _leaves(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, nn.Sequential | Gru):
+        for child_name, child in module.named_children():
+            yield from _leaves(f"{name}.{child_name}", child)
+    else:
+        yield name, module
+
+
+def _has_form(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        plain = module.bias is None and module.groups == 1 and set(module.dilation) == {1}
+        return plain and module.padding_mode == "zeros" and isinstance(module.padding, tuple)
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        return module.affine and module.track_running_stats and module.momentum is not None
+    if isinstance(module, nn.GRU):
+        plain = module.num_layers == 1 and module.bias and not module.bidirectional
+        return plain and module.batch_first
+    return type(module) in STAGES
+
+
+class StackedNetwork:
+    """M networks side by side: every tensor of one has a leading axis of M here.
+
+    ``parameters`` are leaves that ask for gradients; ``statistics`` are batch norm's, which
+    a forward pass moves as training mode does.
     """
 
-    network: Network
-    x: Tensor
-    y_N: Tensor
-    num_rows: int
-    config: TrainingConfig
-    seed: int
+    def __init__(self, networks: list[Network], device: str) -> None:
+        stages = stages_of(networks[0])
+        assert stages is not None
+
+        def stack(states: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+            return {
+                name: torch.stack([state[name].detach() for state in states]).to(device)
+                for name in states[0]
+            }
+
+        self._networks = networks
+        self.parameters = stack([dict(network.named_parameters()) for network in networks])
+        self.statistics = stack([dict(network.named_buffers()) for network in networks])
+        for tensor in self.parameters.values():
+            tensor.requires_grad_()
+        tensors = {**self.parameters, **self.statistics}
+        first = stages[0][1]
+        self._rows = first if isinstance(first, nn.Flatten | Outline) else None
+        learnt = stages if self._rows is None else stages[1:]
+        self._stages = [_stacked(name, module, tensors) for name, module in learnt]
+
+    def rows(self, x: Tensor) -> Tensor:
+        """Samples (N, ...) as a forward pass reads them: what learns nothing is done once."""
+        if self._rows is None:
+            return x
+        return torch.cat([self._rows(part) for part in torch.split(x, ROWS_AT_ONCE)])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """A batch of ``rows`` of each model (M, B, ...) -> logits (M, B, C), in training mode."""
+        for stage in self._stages:
+            x = stage(x)
+        return x
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Copy every model's tensors into the network that they came from."""
+        for name, stack in {**self.parameters, **self.statistics}.items():
+            for network, tensor in zip(self._networks, stack, strict=True):
+                network.get_parameter(name).copy_(tensor) if name in self.parameters else (
+                    network.get_buffer(name).copy_(tensor)
+                )
 
 
-def train_alone(job: SupervisedJob) -> None:
-    """Train one network by PyTorch's plain loop."""
-    job.network.train()
-
-    def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
-        return F.cross_entropy(job.network(job.x[labelled_B]), job.y_N[labelled_B])
-
-    groups = [parameter_group(job.network, job.config.learning_rate)]
-    minimise(loss_of, groups, len(job.x), job.num_rows - len(job.x), job.config, job.seed)
-
-
-def train_supervised_many(jobs: Sequence[SupervisedJob], device: str = "cpu") -> None:
-    """Give each network what ``train_alone`` gives it alone, up to float tolerance.
-
-    Batches, steps, Adam and batch norm's statistics are the same whatever other jobs are
-    beside it. On a CPU with a compiler each model trains in a kernel of its own; otherwise
-    jobs of one architecture, sample shape, batch size, number of steps and configuration
-    train as one stack on ``device``. What has neither form, and a group of one, takes the
-    plain loop.
-    """
-    groups: dict[tuple[object, ...], list[SupervisedJob]] = {}
-    for job in jobs:
-        groups.setdefault(_group_key(job), []).append(job)
-    for group in groups.values():
-        plan = _plan_of(group[0]) if device == "cpu" else None
-        if plan is not None:
-            for job in group:
-                _train_compiled(job, plan)
-        elif len(group) > 1 and _has_rows(group[0]) and stages_of(group[0].network) is not None:
-            for first in range(0, len(group), STACK_SIZE):
-                _train_stack(group[first : first + STACK_SIZE], device)
-        else:
-            for job in group:
-                train_alone(job)
+def _stacked(name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> Stage:
+    """One module's stage over M models; its tensors are those under ``name``."""
+    own = {key.rpartition(".")[2]: tensor for key, tensor in tensors.items()
+           if key.rpartition(".")[0] == name}  # fmt: skip
+    match module:
+        case nn.Linear():
+            return lambda x: _linear(x, own["weight"], own.get("bias"))
+        case nn.Conv1d() | nn.Conv2d():
+            return lambda x: _convolution(x, own["weight"], module)
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
+            return lambda x: _batch_norm(x, own, module)
+        case nn.ReLU():
+            return torch.relu
+        case nn.GRU():
+            return lambda x: _mean_of_gru(x, own)
+        case _:
+            assert isinstance(module, MeanPool)
+            return lambda x: x.flatten(3).mean(3)
 
 
-def quick_features(network: Network, parts: Sequence[Tensor]) -> list[Tensor]:
-    """What ``features_of_parts`` gives, up to float tolerance, compiled where it can be."""
-    plan = None
-    if load_kernels() is not None and all(x.dtype == torch.float32 for x in parts):
-        plan = kernel_plan(network, tuple(parts[0].shape[1:]), _ROWS_AT_ONCE)
-    if plan is None:
-        return features_of_parts(network, parts)
-    features_NF = compiled_features(plan, network, torch.cat(list(parts)))
-    return list(torch.split(features_NF, [len(x) for x in parts]))
+def _linear(x_MBF: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return x_MBF @ weight.mT
+    return torch.baddbmm(bias[:, None], x_MBF, weight.mT)
 
 
-def _group_key(job: SupervisedJob) -> tuple[object, ...]:
-    return (
-        str(job.network), tuple(job.x.shape[1:]), job.x.dtype, _batch_size(job), _num_steps(job),
-        job.config, _labels_fit(job), stages_of(job.network) is None,
+def _convolution(x: Tensor, weight: Tensor, module: nn.Conv1d | nn.Conv2d) -> Tensor:
+    """A product of unfolded samples, channels last: a grouped convolution is slower on a CPU."""
+    assert not isinstance(module.padding, str)
+    x = F.pad(x, [pad for pad in reversed(module.padding) for _ in range(2)])
+    for axis, (size, stride) in enumerate(zip(module.kernel_size, module.stride, strict=True)):
+        x = x.unfold(3 + axis, size, stride)
+    # (M, B, K, *out, *kernel) -> (M, B, *out, K, *kernel), whose tail is a weight's tail.
+    positions = x.shape[3 : 3 + len(module.stride)]
+    rows = x.movedim(2, 2 + len(positions)).flatten(2 + len(positions))
+    out = torch.bmm(rows.flatten(1, -2), weight.flatten(2).mT)
+    return torch.unflatten(out, 1, (x.shape[1], *positions)).movedim(-1, 2)
+
+
+def _batch_norm(
+    x: Tensor, own: Mapping[str, Tensor], module: nn.BatchNorm1d | nn.BatchNorm2d
+) -> Tensor:
+    """(M, B, K, ...): one norm over the M * K channels, so statistics are PyTorch's own."""
+    own["num_batches_tracked"].add_(1)
+    flat = x.transpose(0, 1).flatten(1, 2)
+    flat = F.batch_norm(
+        flat, own["running_mean"].view(-1), own["running_var"].view(-1), own["weight"].flatten(),
+        own["bias"].flatten(), True, module.momentum or 0.0, module.eps,
     )  # fmt: skip
+    return torch.unflatten(flat, 1, (x.shape[0], x.shape[2])).transpose(0, 1)
 
 
-def _batch_size(job: SupervisedJob) -> int:
-    return min(job.config.batch_size, len(job.x))
-
-
-def _num_steps(job: SupervisedJob) -> int:
-    return count_steps(job.num_rows, job.config)[1]
-
-
-def _labels_fit(job: SupervisedJob) -> bool:
-    """Labels that the plain loop would refuse must not reach a kernel as memory addresses."""
-    classes = job.network.head.out_features
-    return bool(((job.y_N >= 0) & (job.y_N < classes)).all()) and len(job.y_N) == len(job.x)
-
-
-def _has_rows(job: SupervisedJob) -> bool:
-    return len(job.x) > 0 and _labels_fit(job) and job.x.dtype == torch.float32
-
-
-def _plan_of(job: SupervisedJob) -> KernelPlan | None:
-    if load_kernels() is None or not _has_rows(job):
-        return None
-    return kernel_plan(job.network, tuple(job.x.shape[1:]), _batch_size(job))
-
-
-def _train_compiled(job: SupervisedJob, plan: KernelPlan) -> None:
-    job.network.train()
-    rows_SB = batch_rows(len(job.x), job.config.batch_size, job.seed, _num_steps(job))
-    train_compiled(plan, job.network, job.x, job.y_N, rows_SB, job.config)
-
-
-def _train_stack(jobs: Sequence[SupervisedJob], device: str) -> None:
-    """One block of a group, all models one step at a time."""
-    for job in jobs:
-        job.network.train()
-    config, steps = jobs[0].config, _num_steps(jobs[0])
-    stack = StackedNetwork([job.network for job in jobs], device)
-    # One table of all rows: a model's row numbers start where its own rows do.
-    starts = torch.tensor([0, *(len(job.x) for job in jobs[:-1])]).cumsum(0)
-    x = torch.cat([stack.rows(job.x) for job in jobs])
-    y = torch.cat([job.y_N for job in jobs])
-    rows = [batch_rows(len(job.x), config.batch_size, job.seed, steps) for job in jobs]
-    rows_SMB = torch.stack(rows, dim=1) + starts[:, None]
-    x, y, rows_SMB = x.to(device), y.to(device), rows_SMB.to(device)
-    optimiser = torch.optim.Adam(
-        list(stack.parameters.values()), config.learning_rate, weight_decay=config.weight_decay,
-        fused=True,
-    )  # fmt: skip
-    for rows_MB in rows_SMB:
-        optimiser.zero_grad()
-        logits_MBC = stack(x[rows_MB])
-        # A sum over models of means over samples: each model's gradients are its own.
-        loss = F.cross_entropy(logits_MBC.flatten(0, 1), y[rows_MB].flatten(), reduction="sum")
-        (loss / rows_MB.shape[1]).backward()
-        optimiser.step()
-    stack.write_back()
+def _mean_of_gru(x_MBKT: Tensor, own: Mapping[str, Tensor]) -> Tensor:
+    """The mean over steps of a GRU's hidden states, (M, B, H)."""
+    num_models, num_samples, _, num_steps = x_MBKT.shape
+    x = x_MBKT.permute(0, 3, 1, 2)
+    inputs = _linear(x.flatten(1, 2), own["weight_ih_l0"], own["bias_ih_l0"])
+    inputs_TMBG = torch.unflatten(inputs, 1, (num_steps, num_samples)).transpose(0, 1)
+    recurrent, bias = own["weight_hh_l0"].mT, own["bias_hh_l0"][:, None]
+    width = recurrent.shape[1]
+    hidden = x.new_zeros(num_models, num_samples, width)
+    total = torch.zeros_like(hidden)
+    for from_input in inputs_TMBG:
+        from_hidden = torch.baddbmm(bias, hidden, recurrent)
+        gates, new = torch.split(from_input, [2 * width, width], dim=2)
+        own_gates, own_new = torch.split(from_hidden, [2 * width, width], dim=2)
+        reset, keep = torch.sigmoid(gates + own_gates).chunk(2, dim=2)
+        hidden = torch.lerp(torch.tanh(new + reset * own_new), hidden, keep)
+        total = total + hidden
+    return total / num_steps

@@ -1,13 +1,11 @@
-"""What a device learns from: its own rows and the source models it was sent.
+"""What a method gets on a device, and what it gives back.
 
-Legend: L labelled, U unlabelled samples, C classes, F features, S sources.
+Legend: L labelled, U unlabelled samples, C classes, F features.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig
@@ -17,7 +15,7 @@ from graft.models import Network
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Source:
-    """One source model on the device, exact, in eval mode, with the classes it knows."""
+    """One source model on the device, in eval mode; ``mask_C`` marks the classes it knows."""
 
     model_id: str
     domain_id: str
@@ -40,16 +38,36 @@ class Prototypes:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrainingTask:
-    """Everything a method may use on one device; the test block is not in it.
+    """Everything that a method may use on one device. The test block is not in it.
 
-    ``average`` is the average model of the initial domains that have this device's architecture,
-    and ``prototypes`` are what a method of reach "centroids" learns from; None and empty where the
-    method asks for neither, or the catalogue has none. ``hidden_y_U`` are labels that a real target
-    domain does not have: only the all-labels oracle reads them. ``seed`` is the same for every
-    method of a domain and round, so that methods are compared from equal starts on equal batches.
+    Parameters
+    ----------
+    domain_task : Task
+        Shape of a sample and the classes to tell apart.
+    architecture : str
+        The architecture of the device's own model.
+    x_L, y_L : Tensor
+        Labelled samples (L, ...), float32, and their classes (L,), int64.
+    x_U : Tensor
+        Unlabelled samples (U, ...), float32.
+    sources : tuple of Source
+        The source models that the device was sent for the method.
+    config : ExpansionConfig
+        The run's configuration.
+    seed : int
+        The same for every method of a domain and round: methods start from equal weights and
+        see equal batches.
+    hidden_y_U : Tensor
+        Labels of U, which a real target domain does not have. Only the all-labels reference
+        reads them.
+    average : Source, optional
+        The average model of the initial domains that have this device's architecture, for a
+        method with ``needs_average``.
+    prototypes : tuple of Prototypes
+        Class centroids, for a method whose ``sources_needed`` is "centroids".
     """
 
-    task: Task
+    domain_task: Task
     architecture: str
     x_L: Tensor
     y_L: Tensor
@@ -64,52 +82,35 @@ class TrainingTask:
     @property
     def label_mask(self) -> BoolArray:
         """The classes that the domain has labels for, (C,)."""
-        mask_C: BoolArray = np.bincount(self.y_L.numpy(), minlength=self.task.num_classes) > 0
+        count_C = np.bincount(self.y_L.numpy(), minlength=self.domain_task.num_classes)
+        mask_C: BoolArray = count_C > 0
         return mask_C
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrainedModel:
-    """What a method gives back: a network in eval mode, the classes it knows, figures of its own.
+    """What a method gives back.
 
-    ``figures`` may hold held_out_accuracy and knowledge_quality (0 to 1) and whatever else
-    the method wants in the report. ``diagnostics`` has a row for each of ``used``.
+    Parameters
+    ----------
+    architecture : str
+        The network's architecture.
+    network : Network
+        The trained network, in eval mode.
+    mask_C : ndarray of bool
+        The classes that it knows, (C,).
+    used : tuple of Source or Prototypes
+        The sources that it learnt from.
+    metrics : dict of float
+        Numbers for the report beside the test's: held_out_accuracy and knowledge_quality
+        (0 to 1), or any others.
+    diagnostics : FusionDiagnostics, optional
+        How the sources were fused, with a row for each of ``used``.
     """
 
     architecture: str
     network: Network
     mask_C: BoolArray
     used: tuple[Source | Prototypes, ...] = ()
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     diagnostics: FusionDiagnostics | None = None
-
-
-def masked_probabilities(logits_BC: Tensor, mask_C: Tensor) -> Tensor:
-    """softmax over the classes that a source knows; zero for the others."""
-    return torch.softmax(logits_BC.masked_fill(~mask_C, float("-inf")), dim=-1)
-
-
-def log_probabilities(logits_NC: Tensor, mask_C: Tensor) -> FloatArray:
-    """log softmax over the classes that a source knows, at least log 1e-6: none has a veto."""
-    log_NC: FloatArray = masked_probabilities(logits_NC, mask_C).clamp_min(1e-6).log().numpy()
-    return log_NC
-
-
-@torch.no_grad()
-def predict_in_batches(network: Network, x: Tensor, batch_size: int = 256) -> Tensor:
-    """Logits (N, C) of a network in eval mode."""
-    network.eval()
-    return torch.cat([network(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
-
-
-@torch.no_grad()
-def features_in_batches(network: Network, x: Tensor, batch_size: int = 256) -> Tensor:
-    """Features (N, F) of a network in eval mode."""
-    network.eval()
-    parts = [network.features(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
-    return torch.cat(parts)
-
-
-def features_of_parts(network: Network, parts: Sequence[Tensor]) -> list[Tensor]:
-    """Features of each of several sets of rows, one or more."""
-    return [features_in_batches(network, x) for x in parts]

@@ -20,12 +20,13 @@ from side_by_side import (
 
 def train(work: ComputeCost, start: Callable[[], None], stop: Callable[[], None]) -> None:
     """A few domains compile the kernels and warm up, then the rest are timed."""
+    import numpy as np
     import torch
 
     from graft.core.config import TrainingConfig
     from graft.core.records import Task
     from graft.models import build_network
-    from graft.training import SupervisedJob, train_supervised_many
+    from graft.training import SupervisedTraining, train_supervised_many
 
     torch.set_num_threads(1)
     task = Task(
@@ -52,13 +53,15 @@ def train(work: ComputeCost, start: Callable[[], None], stop: Callable[[], None]
     def train_domains(number: int) -> None:
         for domain in range(number):
             x, y_N = data[domain % DISTINCT_DOMAINS]
-            job = SupervisedJob(
+            job = SupervisedTraining(
                 network=build_network(work.architecture, task, work.seed),
                 x=x,
                 y_N=y_N,
                 num_rows=NUM_ROWS,
                 config=config,
                 seed=domain,
+                architecture=work.architecture,
+                mask_C=np.ones(NUM_CLASSES, np.bool_),
             )
             train_supervised_many([job])
 

@@ -1,26 +1,23 @@
-"""What a source gets to know of the new domain before it teaches there (A6, ours)."""
+"""A source on the new domain: batch-norm statistics of its samples, stacked features and heads.
 
-import copy
+No encoder weight of a source changes (A6, ours). The statistics are changed in place and put
+back, so that a device never holds a source's weights twice.
+
+Legend: S sources, N samples, C classes, F features.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from graft.core.records import BoolArray
-from graft.training import Source
+from graft.models import Network
+from graft.training import Source, features_in_batches, features_of_parts
 
 _BATCH_SIZE = 128
-
-
-def adapt_source(source: Source, x: Tensor, label_mask: BoolArray) -> Source:
-    """The source with batch-norm statistics of the new domain's own samples x.
-
-    No weight of its encoder changes and no label is read for it. The source counts as knowing
-    the classes of L too (``label_mask``): its head is about to learn them there.
-    """
-    network = copy.deepcopy(source.network)
-    renormalise(network, x)
-    return replace(source, network=network, mask_C=source.mask_C | label_mask)
 
 
 @torch.no_grad()
@@ -44,3 +41,53 @@ def renormalise(network: nn.Module, x: Tensor) -> None:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
+
+
+@contextmanager
+def renormalised(network: Network, x: Tensor) -> Iterator[dict[str, Tensor]]:
+    """Batch-norm statistics of x inside the block, which gets them by name; the own ones after."""
+    own = _statistics(network)
+    try:
+        renormalise(network, x)
+        yield _statistics(network)
+    finally:
+        network.load_state_dict(own, strict=False)
+
+
+def renormalised_features(
+    sources: Sequence[Source], x_N: Tensor, parts: Sequence[Tensor]
+) -> list[Tensor]:
+    """Every source's features (S, ., F) of each part of the rows, with statistics of x_N."""
+    features = []
+    for source in sources:
+        with renormalised(source.network, x_N):
+            features.append(features_of_parts(source.network, parts))
+    return [stack_padded(part) for part in zip(*features, strict=True)]
+
+
+def stack_features(sources: Sequence[Source], x: Tensor) -> Tensor:
+    """Every source's features of x, zero-padded to the widest: (S, N, F)."""
+    return stack_padded([features_in_batches(source.network, x) for source in sources])
+
+
+@torch.no_grad()
+def stack_heads(sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
+    """Every source's head: weights (S, F, C), zero-padded to the widest, and biases (S, C)."""
+    heads = [source.network.head for source in sources]
+    weight_SFC = stack_padded([head.weight for head in heads]).transpose(1, 2).contiguous()
+    return weight_SFC, torch.stack([head.bias for head in heads])
+
+
+def stack_padded(rows: Sequence[Tensor]) -> Tensor:
+    """Tensors (N, .) of several widths as one (S, N, F), zero-padded to the widest."""
+    widest = max(part.shape[1] for part in rows)
+    return torch.stack([nn.functional.pad(part, (0, widest - part.shape[1])) for part in rows])
+
+
+def with_classes(sources: Sequence[Source], mask_C: BoolArray) -> tuple[Source, ...]:
+    """The sources as knowing these classes too: their heads are about to learn them."""
+    return tuple(replace(source, mask_C=source.mask_C | mask_C) for source in sources)
+
+
+def _statistics(network: Network) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in network.named_buffers()}

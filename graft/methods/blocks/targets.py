@@ -1,7 +1,10 @@
 """The steps that several methods share on the target's side.
 
-Legend: N, B samples, C classes, S sources.
+Legend: N, B samples, L labelled, U unlabelled, C classes, S sources.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -12,6 +15,7 @@ from graft.errors import TransportError
 from graft.models import Network, build_network
 from graft.training import (
     Source,
+    TrainedModel,
     TrainingTask,
     masked_probabilities,
     minimise,
@@ -23,7 +27,7 @@ from graft.training.loop import StepLoss
 
 def fresh_target(task: TrainingTask) -> Network:
     """The target's own architecture, freshly initialised, in training mode."""
-    return build_network(task.architecture, task.task, task.seed).train()
+    return build_network(task.architecture, task.domain_task, task.seed).train()
 
 
 def train_target(network: Network, loss_of: StepLoss, task: TrainingTask) -> None:
@@ -32,6 +36,29 @@ def train_target(network: Network, loss_of: StepLoss, task: TrainingTask) -> Non
     groups = [parameter_group(network, training.learning_rate)]
     network.train()
     minimise(loss_of, groups, len(task.x_L), len(task.x_U), training, task.seed)
+
+
+def trained_target(
+    task: TrainingTask, network: Network, mask_C: BoolArray | None = None, **fields: Any
+) -> TrainedModel:
+    """The model of a trained network of the target's architecture.
+
+    By default it knows ``known_classes`` and used all sources; ``fields`` are TrainedModel's.
+    """
+    return TrainedModel(
+        architecture=task.architecture,
+        network=network.eval(),
+        mask_C=known_classes(task) if mask_C is None else mask_C,
+        **{"used": task.sources, **fields},
+    )
+
+
+def known_classes(task: TrainingTask) -> BoolArray:
+    """The classes that L or any source knows, (C,)."""
+    mask_C = task.label_mask
+    for source in task.sources:
+        mask_C = mask_C | source.mask_C
+    return mask_C
 
 
 def batch_logits(
@@ -43,14 +70,14 @@ def batch_logits(
 
 
 def kd_loss(logits_BC: Tensor, soft_targets_BC: Tensor) -> Tensor:
-    """Mean over the rows of KL(taught || student); 0 for no rows."""
+    """Mean over the rows of KL(soft targets || student); 0 for no rows."""
     student_log_BC = F.log_softmax(logits_BC, dim=1)
     total = F.kl_div(student_log_BC, soft_targets_BC, reduction="sum")
     return total / max(len(logits_BC), 1)
 
 
 def distil(network: Network, soft_targets_UC: Tensor, task: TrainingTask) -> None:
-    """Train a network on L by cross-entropy and on U by what it is taught there (U, C)."""
+    """Train a network on L by cross-entropy and on U by soft targets (U, C)."""
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
@@ -66,15 +93,16 @@ def source_prediction(source: Source, x: Tensor) -> Tensor:
     return masked_probabilities(logits_NC, torch.from_numpy(source.mask_C))
 
 
-def source_predictions(sources: tuple[Source, ...], x: Tensor) -> Tensor:
+def source_predictions(sources: Sequence[Source], x: Tensor) -> Tensor:
     """Every source's probabilities (S, N, C). Raises TransportError without sources."""
     require_sources(sources)
     return torch.stack([source_prediction(source, x) for source in sources])
 
 
-def mean_prediction(sources: tuple[Source, ...], x: Tensor) -> Tensor:
+def mean_prediction(sources: Sequence[Source], x: Tensor) -> Tensor:
     """Mean of the sources' probabilities (N, C). Raises TransportError without sources."""
     require_sources(sources)
+    # A running sum: with all sources of a large catalogue, (S, N, C) would not fit.
     total_NC = source_prediction(sources[0], x)
     for source in sources[1:]:
         total_NC += source_prediction(source, x)
@@ -94,15 +122,7 @@ def best_source(task: TrainingTask) -> Source:
     return min(task.sources, key=merit)
 
 
-def known_classes(task: TrainingTask) -> BoolArray:
-    """The classes that L or any source knows."""
-    mask_C = task.label_mask
-    for source in task.sources:
-        mask_C = mask_C | source.mask_C
-    return mask_C
-
-
-def require_sources(sources: tuple[Source, ...]) -> None:
+def require_sources(sources: Sequence[Source]) -> None:
     """Raise TransportError where a method that needs sources was sent none."""
     if not sources:
         raise TransportError("sources: got none, wanted at least one source model")

@@ -1,4 +1,4 @@
-"""The quality-verified knowledge dictionary (A4) and the injection it earns (A5), ours.
+"""The quality-verified knowledge dictionary (A4) and the injection strength (A5), ours.
 
 Legend: U unlabelled samples, B a batch of them, H held-out labelled rows, C classes.
 """
@@ -10,7 +10,7 @@ from graft.core.config import HatConfig
 
 
 class KnowledgeDictionary:
-    """Sample -> (fused prediction, quality), for the samples whose quality was ever enough."""
+    """Sample -> (fused prediction, quality), for the samples of sufficient quality."""
 
     def __init__(self, num_unlabelled: int, num_classes: int, config: HatConfig) -> None:
         self.config = config
@@ -18,27 +18,27 @@ class KnowledgeDictionary:
         self.quality_U = torch.zeros(num_unlabelled)
 
     @property
-    def share(self) -> float:
+    def filled_fraction(self) -> float:
         """|dictionary| / |U|, 0 to 1."""
         return float((self.quality_U > 0).double().mean())
 
     @property
     def mean_quality(self) -> float:
-        """Mean quality of what is held; 0 for an empty dictionary."""
-        held = self.quality_U[self.quality_U > 0]
-        return float(held.mean()) if len(held) else 0.0
+        """Mean quality of the entries; 0 for an empty dictionary."""
+        quality = self.quality_U[self.quality_U > 0]
+        return float(quality.mean()) if len(quality) else 0.0
 
     def update(self, rows_B: Tensor, fused_BC: Tensor, quality_B: Tensor) -> None:
         """Insert at q >= 0.5; p~ <- 0.7 p~ + 0.3 p while q >= 0.9 q_old."""
         old_B = self.quality_U[rows_B]
         insert = (old_B == 0) & (quality_B >= self.config.insert_quality)
-        keep = (old_B > 0) & (quality_B >= self.config.keep_quality * old_B)
+        renew = (old_B > 0) & (quality_B >= self.config.keep_quality * old_B)
         momentum = self.config.dictionary_momentum
         self.fused_UC[rows_B[insert]] = fused_BC[insert]
-        self.fused_UC[rows_B[keep]] = (
-            momentum * self.fused_UC[rows_B[keep]] + (1 - momentum) * fused_BC[keep]
+        self.fused_UC[rows_B[renew]] = (
+            momentum * self.fused_UC[rows_B[renew]] + (1 - momentum) * fused_BC[renew]
         )
-        changed = insert | keep
+        changed = insert | renew
         self.quality_U[rows_B[changed]] = quality_B[changed]
 
 
@@ -57,12 +57,8 @@ def prediction_quality(fused_BC: Tensor, precision_C: Tensor) -> Tensor:
     return confidence_B * precision_C[label_B]
 
 
-def injection_strength(held_out_accuracy: float, share: float, config: HatConfig) -> float:
+def injection_strength(
+    held_out_accuracy: float, filled_fraction: float, config: HatConfig
+) -> float:
     """alpha = alpha_max (fused held-out accuracy) (|dictionary| / |U|)."""
-    return config.max_injection * held_out_accuracy * share
-
-
-def sharpened(fused_BC: Tensor, temperature: float) -> Tensor:
-    """p^(1/T), renormalised; rows of zeros (samples that the dictionary lacks) stay zero."""
-    powered_BC = fused_BC ** (1 / temperature)
-    return powered_BC / powered_BC.sum(1, keepdim=True).clamp_min(1e-12)
+    return config.max_injection * held_out_accuracy * filled_fraction

@@ -5,13 +5,14 @@ The structure is published (arXiv 2412.04060); the equations are ours:
     L_t = CE on L + alpha sum_i q_i KL(s(p~_i) || p_t(x_i)) / sum_i q_i,  s(p) ~ p^(1/T)
     total = L_t + L_mix + L_heads
 
-Quality q weighs samples against each other, alpha alone says how much is injected. The sources'
+Quality q weights samples against each other; alpha alone scales the injection. The sources'
 encoders are frozen but for their batch-norm statistics; their heads learn with the mixer.
 
 Legend: L labelled, U unlabelled samples, B a batch, R replicas, C classes, F features.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -19,18 +20,17 @@ from torch import Tensor
 
 from graft.core.records import FusionDiagnostics
 from graft.methods.base import Method
-from graft.methods.blocks.adaptation import adapt_source
-from graft.methods.blocks.diagnostics import mixture_spread, thinned_epochs
-from graft.methods.blocks.targets import fresh_target, known_classes, require_sources
+from graft.methods.blocks.adaptation import renormalised_features, with_classes
+from graft.methods.blocks.fusion import mixture_spread, sharpened, thinned_epochs
+from graft.methods.blocks.targets import fresh_target, require_sources, trained_target
 from graft.methods.cost import hat_cost
 from graft.methods.hat.dictionary import (
     KnowledgeDictionary,
     class_precision,
     injection_strength,
     prediction_quality,
-    sharpened,
 )
-from graft.methods.hat.mixer import Mixer, heads_loss, holdout_folds, mixer_loss, stack_features
+from graft.methods.hat.mixer import Mixer, heads_loss, holdout_folds, mixer_loss
 from graft.training import (
     TrainedModel,
     TrainingTask,
@@ -42,27 +42,27 @@ from graft.training import (
 
 @dataclass(slots=True)
 class _Knowledge:
-    """What the last check on held-out rows said of the fused predictor."""
+    """How good the fused predictor was on held-out rows at the start of this epoch."""
 
     precision_C: Tensor
     accuracy: float
 
 
 def fit_hat(task: TrainingTask) -> TrainedModel:
-    """Fuse the sources sample by sample and distil what proved good into the target."""
+    """Fuse the sources sample by sample and distil the verified predictions into the target."""
     require_sources(task.sources)
     settings, training = task.config.hat, task.config.training
-    num_classes = task.task.num_classes
+    num_classes = task.domain_task.num_classes
     target = fresh_target(task)
-    held_RL = torch.from_numpy(
+    heldout_RL = torch.from_numpy(
         holdout_folds(task.y_L.numpy(), settings.holdout_fraction, task.seed)
     )
     x_N = torch.cat([task.x_L, task.x_U])
-    sources = [adapt_source(source, x_N, task.label_mask) for source in task.sources]
+    sources = with_classes(task.sources, task.label_mask)
     mixer = Mixer(
         sources,
         target.num_features,
-        len(held_RL),
+        len(heldout_RL),
         settings,
         task.seed,
         task.config.trust.max_source_weight,
@@ -70,8 +70,7 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
     dictionary = KnowledgeDictionary(len(task.x_U), num_classes, settings)
     knowledge = _Knowledge(precision_C=torch.zeros(num_classes), accuracy=0.0)
     # Source encoders are frozen and in eval mode, so their features are computed once.
-    sources_SLF = stack_features(sources, task.x_L)
-    sources_SUF = stack_features(sources, task.x_U)
+    sources_SLF, sources_SUF = renormalised_features(sources, x_N, (task.x_L, task.x_U))
     epochs: list[tuple[float, ...]] = []
 
     @torch.no_grad()
@@ -79,7 +78,7 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
         target_LF = features_in_batches(target, task.x_L)
         target.train()
         fused_RLC, _ = mixer(target_LF, sources_SLF)
-        fused_HC, y_H = fused_RLC[held_RL], task.y_L.expand(len(held_RL), -1)[held_RL]
+        fused_HC, y_H = fused_RLC[heldout_RL], task.y_L.expand(len(heldout_RL), -1)[heldout_RL]
         correct = int((fused_HC.argmax(1) == y_H).sum())
         knowledge.precision_C = class_precision(fused_HC, y_H)
         # Smoothed, so that one unlucky row out of three does not stop the injection.
@@ -88,7 +87,7 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
 
     def note_epoch() -> None:
         quality = dictionary.mean_quality
-        epochs.append((len(epochs), dictionary.share, quality, knowledge.accuracy))
+        epochs.append((len(epochs), dictionary.filled_fraction, quality, knowledge.accuracy))
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         x = torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
@@ -101,21 +100,21 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
         quality_B = prediction_quality(soft_targets_BC, knowledge.precision_C)
         dictionary.update(unlabelled_B, soft_targets_BC, quality_B)
         y_B = task.y_L[labelled_B]
-        alpha = injection_strength(knowledge.accuracy, dictionary.share, settings)
+        alpha = injection_strength(knowledge.accuracy, dictionary.filled_fraction, settings)
         divergence_B = F.kl_div(
             F.log_softmax(logits_BC[split:], dim=1),
             sharpened(dictionary.fused_UC[unlabelled_B], settings.knowledge_temperature),
             reduction="none",
         ).sum(1)
-        held_quality_B = dictionary.quality_U[unlabelled_B]
-        injected = (held_quality_B * divergence_B).sum() / held_quality_B.sum().clamp_min(1e-6)
-        held_RB = held_RL[:, labelled_B]
+        entry_quality_B = dictionary.quality_U[unlabelled_B]
+        injected = (entry_quality_B * divergence_B).sum() / entry_quality_B.sum().clamp_min(1e-6)
+        heldout_RB = heldout_RL[:, labelled_B]
         predictions_RSBC = mixer.predictions(sources_SLF[:, labelled_B])
         return (
             F.cross_entropy(logits_BC[:split], y_B)
             + alpha * injected
-            + mixer_loss(fused_RBC[:, :split], y_B, held_RB)
-            + heads_loss(predictions_RSBC, y_B, held_RB)
+            + mixer_loss(fused_RBC[:, :split], y_B, heldout_RB)
+            + heads_loss(predictions_RSBC, y_B, heldout_RB)
         )
 
     groups = [
@@ -128,15 +127,13 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
     with torch.no_grad():
         sources_SNF = torch.cat([sources_SLF, sources_SUF], dim=1)
         _, mixture_RNS = mixer(features_in_batches(target, x_N), sources_SNF)
-    return TrainedModel(
-        architecture=task.architecture,
-        network=target.eval(),
-        mask_C=known_classes(task),
-        used=task.sources,
-        figures={
+    return trained_target(
+        task,
+        target,
+        metrics={
             "held_out_accuracy": knowledge.accuracy,
             "knowledge_quality": dictionary.mean_quality,
-            "dictionary_share": dictionary.share,
+            "dictionary_share": dictionary.filled_fraction,
         },
         diagnostics=FusionDiagnostics(
             mixture_SQ=mixture_spread(mixture_RNS.mean(0).T), dictionary_E4=thinned_epochs(epochs)
@@ -144,22 +141,8 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
     )
 
 
+_hat = partial(Method, fit=fit_hat, sources_needed="selected", cost=hat_cost, reads=("hat",))
 METHODS = (
-    Method(
-        name="hat",
-        title="HaT-style",
-        fit=fit_hat,
-        sources_needed="selected",
-        cost=hat_cost,
-        reads=("hat",),
-    ),
-    Method(
-        name="hat-initial",
-        title="HaT-style, initial domains only",
-        fit=fit_hat,
-        sources_needed="selected",
-        cost=hat_cost,
-        initial_only=True,
-        reads=("hat",),
-    ),
+    _hat(name="hat", title="HaT-style"),
+    _hat(name="hat-initial", title="HaT-style, initial domains only", initial_only=True),
 )

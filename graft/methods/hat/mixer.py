@@ -16,37 +16,24 @@ from torch import Tensor, nn
 from graft.core.config import HatConfig
 from graft.core.records import BoolArray, IntArray
 from graft.core.seeding import stream
-from graft.methods.blocks.weight_cap import cap_weights
-from graft.training import Source, features_in_batches, masked_probabilities
+from graft.methods.blocks.adaptation import stack_heads, stack_padded
+from graft.methods.blocks.fusion import cap_weights
+from graft.training import Source, masked_probabilities
 
 
-def holdout_folds(y_L: IntArray, share: float, seed: int) -> BoolArray:
+def holdout_folds(y_L: IntArray, fraction: float, seed: int) -> BoolArray:
     """Which labelled rows each replica keeps out of its training: (R, L).
 
-    Every row is held out once, over 1/share folds that share each class evenly: quality is
-    measured on all of L, and the replicas' mean has learnt from all of it.
+    Every row is held out once, in 1/fraction folds with each class spread evenly over them:
+    quality is measured on all of L, and the replicas' mean has learnt from all of it.
     """
-    num_folds = min(len(y_L), round(1 / share))
+    num_folds = min(len(y_L), round(1 / fraction))
     shuffled_L = stream("holdout", seed).permutation(len(y_L))
     by_class_L = shuffled_L[np.argsort(y_L[shuffled_L], kind="stable")]
     fold_L = np.empty(len(y_L), np.int64)
     fold_L[by_class_L] = np.arange(len(y_L)) % num_folds
     folds_RL: BoolArray = fold_L == np.arange(num_folds)[:, None]
     return folds_RL
-
-
-def stack_features(sources: Sequence[Source], x: Tensor) -> Tensor:
-    """Every source's features of x, zero-padded to the widest: (S, N, F)."""
-    widest = max(source.network.num_features for source in sources)
-    return torch.stack([_widened(features_in_batches(s.network, x), widest) for s in sources])
-
-
-@torch.no_grad()
-def stack_heads(sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
-    """Every source's head: weights (S, F, C), zero-padded to the widest, and biases (S, C)."""
-    widest = max(source.network.num_features for source in sources)
-    weights = [_widened(source.network.head.weight, widest).T for source in sources]
-    return torch.stack(weights), torch.stack([source.network.head.bias for source in sources])
 
 
 class Mixer(nn.Module):
@@ -68,7 +55,6 @@ class Mixer(nn.Module):
         super().__init__()
         self.max_source_weight = max_source_weight
         generator = torch.Generator().manual_seed(seed)
-        widest = max(source.network.num_features for source in sources)
 
         def projection(num_features: int) -> Tensor:
             plain_FW = torch.empty(num_features, config.mixer_width)
@@ -79,8 +65,8 @@ class Mixer(nn.Module):
             return nn.Parameter(tensor.detach().repeat(num_replicas, *[1] * tensor.dim()))
 
         self.query_RFW = replicate(projection(target_features))
-        keys = [_widened(projection(s.network.num_features).T, widest).T for s in sources]
-        self.key_RSFW = replicate(torch.stack(keys))
+        key_SWF = stack_padded([projection(s.network.num_features).T for s in sources])
+        self.key_RSFW = replicate(key_SWF.transpose(1, 2).contiguous())
         self.tau_R11 = replicate(torch.full((1, 1), config.mixer_temperature))
         weight_SFC, bias_SC = stack_heads(sources)
         self.head_RSFC, self.bias_RSC = replicate(weight_SFC), replicate(bias_SC)
@@ -111,22 +97,18 @@ class Mixer(nn.Module):
         return masked_probabilities(logits_RSBC, self.mask_SC[:, None])
 
 
-def _widened(rows_NF: Tensor, width: int) -> Tensor:
-    return nn.functional.pad(rows_NF, (0, width - rows_NF.shape[1]))
-
-
-def mixer_loss(fused_RBC: Tensor, y_B: Tensor, held_RB: Tensor) -> Tensor:
+def mixer_loss(fused_RBC: Tensor, y_B: Tensor, heldout_RB: Tensor) -> Tensor:
     """L_mix = -mean over the rows a replica trains on of log p_i[y_i]; summed over replicas."""
     picked_RB = fused_RBC.gather(2, y_B.expand(len(fused_RBC), -1)[..., None])[..., 0]
-    loss_RB = -picked_RB.clamp_min(1e-6).log() * ~held_RB
-    return (loss_RB.sum(1) / (~held_RB).sum(1).clamp_min(1)).sum()
+    loss_RB = -picked_RB.clamp_min(1e-6).log() * ~heldout_RB
+    return (loss_RB.sum(1) / (~heldout_RB).sum(1).clamp_min(1)).sum()
 
 
-def heads_loss(predictions_RSBC: Tensor, y_B: Tensor, held_RB: Tensor) -> Tensor:
+def heads_loss(predictions_RSBC: Tensor, y_B: Tensor, heldout_RB: Tensor) -> Tensor:
     """L_heads: the mixer's loss of every source by itself, mean over the sources.
 
-    Through the mixture alone, a head learns only what the other sources leave over.
+    Through the mixture alone, a head would learn only what the other sources do not explain.
     """
     num_sources = predictions_RSBC.shape[1]
-    held_RSB = held_RB[:, None].expand(-1, num_sources, -1)
-    return mixer_loss(predictions_RSBC.flatten(0, 1), y_B, held_RSB.flatten(0, 1)) / num_sources
+    heldout_RSB = heldout_RB[:, None].expand(-1, num_sources, -1)
+    return mixer_loss(predictions_RSBC.flatten(0, 1), y_B, heldout_RSB.flatten(0, 1)) / num_sources

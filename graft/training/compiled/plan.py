@@ -16,7 +16,7 @@ from graft.core.config import TrainingConfig
 from graft.models import Network
 from graft.models.layers import MeanPool, Outline
 from graft.training.compiled.build import load_kernels
-from graft.training.stages import ROWS_AT_ONCE, stages_of
+from graft.training.stacked import ROWS_AT_ONCE, stages_of
 
 _UNIT = 16  # floats: every width is padded to whole vectors
 _MAX_BLOCKS = 8

@@ -39,7 +39,7 @@ def make_source() -> MakeSource:
             seed = sum(domain_id.encode())
             x, y = toy_rows([0, 1, 2] * 30, seed)
             task = TrainingTask(
-                task=TASK,
+                domain_task=TASK,
                 architecture=architecture,
                 x_L=x,
                 y_L=(y + shift) % 3,
@@ -71,7 +71,7 @@ def make_task() -> MakeTask:
         x_L, y_L = toy_rows(labels, seed=100)
         x_U, y_U = toy_rows([0, 1, 2] * 20, seed=101)
         return TrainingTask(
-            task=TASK,
+            domain_task=TASK,
             architecture="mlp",
             x_L=x_L,
             y_L=y_L,

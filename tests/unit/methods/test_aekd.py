@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from graft.methods.aekd import LARGEST_SHARE, fit_aekd, min_norm_mixture
 from graft.methods.blocks.targets import kd_loss
+from graft.methods.distillation import MAX_AEKD_WEIGHT, fit_aekd, min_norm_weights
 from graft.training import Source, TrainedModel, TrainingTask
 
 # S sources, D numbers of a gradient.
@@ -26,22 +26,22 @@ def products(gradients_SD: Matrix) -> Matrix:
 def test_the_shorter_of_two_orthogonal_gradients_gets_the_most() -> None:
     # |a (1, 0) + (1 - a) (0, 2)|^2 = a^2 + 4 (1 - a)^2 is least at a = 4/5.
     products_SS = products(np.array([[1.0, 0.0], [0.0, 2.0]]))
-    np.testing.assert_allclose(min_norm_mixture(products_SS, largest=1.0), [0.8, 0.2])
+    np.testing.assert_allclose(min_norm_weights(products_SS, largest=1.0), [0.8, 0.2])
     # 4/5 is more than a source may have.
-    np.testing.assert_allclose(min_norm_mixture(products_SS), [0.6, 0.4])
+    np.testing.assert_allclose(min_norm_weights(products_SS), [0.6, 0.4])
 
 
 def test_gradients_that_cancel_are_mixed_to_nothing() -> None:
     gradients_SD = np.array([[3.0, 0.0], [-2.0, 0.0], [0.0, 5.0]])
-    share_S = min_norm_mixture(products(gradients_SD))
+    share_S = min_norm_weights(products(gradients_SD))
     np.testing.assert_allclose(share_S @ gradients_SD, 0, atol=1e-6)
     np.testing.assert_allclose(share_S, [0.4, 0.6, 0.0], atol=1e-6)  # 3 * 0.4 = 2 * 0.6
 
 
 def test_an_only_source_has_all_and_equal_sources_share_alike() -> None:
-    assert min_norm_mixture(np.array([[7.0]])).tolist() == [1.0]
-    np.testing.assert_allclose(min_norm_mixture(np.ones((4, 4))), 0.25)
-    np.testing.assert_allclose(min_norm_mixture(np.zeros((3, 3))), 1 / 3)
+    assert min_norm_weights(np.array([[7.0]])).tolist() == [1.0]
+    np.testing.assert_allclose(min_norm_weights(np.ones((4, 4))), 0.25)
+    np.testing.assert_allclose(min_norm_weights(np.zeros((3, 3))), 1 / 3)
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,16 +51,16 @@ def test_no_feasible_mixture_is_shorter_than_scipys_best(
 ) -> None:
     gradients_SD = np.random.default_rng(seed).normal(size=(num_sources, num_numbers))
     products_SS = products(gradients_SD)
-    share_S = min_norm_mixture(products_SS)
+    share_S = min_norm_weights(products_SS)
     assert share_S.sum() == pytest.approx(1)
     assert share_S.min() >= 0
-    assert share_S.max() <= LARGEST_SHARE + 1e-12
+    assert share_S.max() <= MAX_AEKD_WEIGHT + 1e-12
     best = minimize(
         lambda a: 0.5 * a @ products_SS @ a,
         np.full(num_sources, 1 / num_sources),
         jac=lambda a: products_SS @ a,
         method="SLSQP",
-        bounds=[(0, LARGEST_SHARE)] * num_sources,
+        bounds=[(0, MAX_AEKD_WEIGHT)] * num_sources,
         constraints={"type": "eq", "fun": lambda a: a.sum() - 1},
         options={"ftol": 1e-12, "maxiter": 500},
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from graft.core.config import GraftConfig
-from graft.methods.blocks.augmentation import augment, shifted, turned
+from graft.methods.blocks.augmentation import augment, rotated, shifted
 
 CONFIG = GraftConfig()
 
@@ -21,7 +21,7 @@ def drawn(seed: int = 0) -> torch.Generator:
 
 def test_a_turn_keeps_lengths_and_angles_within_a_sample() -> None:
     x = random(4, 7, 9)  # two triples and one channel more
-    after = turned(x, 3, 20.0, drawn())
+    after = rotated(x, 3, 20.0, drawn())
     first, second = x[:, :3], x[:, 3:6]
     for one, other in ((first, first), (first, second)):
         pair = after[:, :3], after[:, :3] if other is first else after[:, 3:6]
@@ -32,7 +32,7 @@ def test_a_turn_keeps_lengths_and_angles_within_a_sample() -> None:
 
 def test_the_angle_of_a_turn_has_the_deviation_asked_for() -> None:
     x = torch.eye(3)[None].repeat(4000, 1, 1)  # the turned axes are the rotation itself
-    after = turned(x, 3, 10.0, drawn())
+    after = rotated(x, 3, 10.0, drawn())
     cosine_B = (torch.einsum("bii->b", after) - 1) / 2
     angle_B = torch.rad2deg(torch.arccos(cosine_B.clamp(-1, 1)))
     # Three normal components of 10 degrees: the mean square of the angle is 300.
@@ -41,7 +41,7 @@ def test_the_angle_of_a_turn_has_the_deviation_asked_for() -> None:
 
 def test_a_turn_in_the_plane_by_hand() -> None:
     x = torch.tensor([[[3.0], [4.0], [1.0]]])  # the point (3, 4) and a channel beside it
-    after = turned(x, 2, 30.0, drawn())
+    after = rotated(x, 2, 30.0, drawn())
     angle = float(torch.randn(1, 1, generator=drawn())) * math.radians(30)
     cosine, sine = math.cos(angle), math.sin(angle)
     wanted = torch.tensor([[[3 * cosine + 4 * sine], [-3 * sine + 4 * cosine], [1.0]]])
@@ -50,7 +50,7 @@ def test_a_turn_in_the_plane_by_hand() -> None:
 
 def test_no_turn_is_no_change() -> None:
     x = random(3, 6, 5)
-    torch.testing.assert_close(turned(x, 3, 0.0, drawn()), x)
+    torch.testing.assert_close(rotated(x, 3, 0.0, drawn()), x)
 
 
 def test_a_shift_rolls_the_whole_batch_and_no_further_than_asked() -> None:
@@ -82,7 +82,7 @@ def test_each_modality_gets_what_fits_it() -> None:
     for modality in ("emg", "audio", "sequence"):
         assert torch.equal(augment(window, modality, CONFIG, drawn()), shift_only)
     in_plane = augment(window, "pen", CONFIG, drawn())
-    assert torch.equal(in_plane, turned(window, 2, CONFIG.rotation_degrees, drawn()))
+    assert torch.equal(in_plane, rotated(window, 2, CONFIG.rotation_degrees, drawn()))
     assert not torch.allclose(augment(window, "imu", CONFIG, drawn()).sum(2), window.sum(2))
     assert augment(image, "image", CONFIG, drawn()).sum() == pytest.approx(float(image.sum()), 1e-4)
     assert math.isfinite(float(augment(image, "imu", CONFIG, drawn()).sum()))

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from graft.errors import TransportError
+from graft.methods.blocks.adaptation import stack_features
 from graft.methods.blocks.targets import mean_prediction
 from graft.methods.decision import MovedSources, fit_decision
-from graft.methods.hat.mixer import stack_features
 from graft.training import Source, TrainedModel, TrainingTask
 
 MakeTask = Callable[..., TrainingTask]
@@ -37,12 +37,12 @@ def test_features_and_shares_learn_and_heads_do_not(
     log_BC = moved_sources(stack_features(sources, task.x_L)).log()
     torch.nn.functional.nll_loss(log_BC, task.y_L).backward()
     learning = dict(moved_sources.named_parameters())
-    assert set(learning) == {"map_SFF", "shift_S1F", "leaning_S"}
+    assert set(learning) == {"map_SFF", "shift_S1F", "mixture_logits_S"}
     for parameter in learning.values():
         assert parameter.grad is not None
         assert parameter.grad.abs().sum() > 0
     # Down the slope, the share of the source that is right grows.
-    assert moved_sources.leaning_S.grad[0] < 0 < moved_sources.leaning_S.grad[1]
+    assert moved_sources.mixture_logits_S.grad[0] < 0 < moved_sources.mixture_logits_S.grad[1]
     torch.testing.assert_close(moved_sources.mixture_S, torch.tensor([0.5, 0.5]))
 
 

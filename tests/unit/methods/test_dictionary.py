@@ -23,14 +23,14 @@ def told(dictionary: KnowledgeDictionary, row: int, first: float, quality: float
 
 def test_an_empty_dictionary_has_no_share_and_no_quality() -> None:
     dictionary = KnowledgeDictionary(4, 2, CONFIG)
-    assert (dictionary.share, dictionary.mean_quality) == (0.0, 0.0)
+    assert (dictionary.filled_fraction, dictionary.mean_quality) == (0.0, 0.0)
 
 
 def test_a_prediction_enters_at_the_insert_quality_and_not_below() -> None:
     dictionary = KnowledgeDictionary(4, 2, CONFIG)
     told(dictionary, 0, 0.9, 0.5)
     told(dictionary, 1, 0.9, 0.49)
-    assert dictionary.share == 0.25  # one of four
+    assert dictionary.filled_fraction == 0.25  # one of four
     assert dictionary.mean_quality == 0.5
     torch.testing.assert_close(dictionary.fused_UC[0], torch.tensor([0.9, 0.1]))
     assert (dictionary.fused_UC[1:] == 0).all()

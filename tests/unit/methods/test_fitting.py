@@ -12,12 +12,12 @@ from graft.errors import ConfigError, TransportError
 from graft.methods import INITIAL, find_method, methods_by_name
 from graft.methods.baselines import (
     fit_all_labels,
-    fit_average_kd,
     fit_best_source,
     fit_finetuned_source,
     fit_label_only,
 )
-from graft.methods.blocks.diagnostics import mixture_spread, thinned_epochs
+from graft.methods.blocks.fusion import mixture_spread, thinned_epochs
+from graft.methods.distillation import fit_average_kd
 from graft.methods.hat.method import fit_hat
 from graft.models import parameters_of
 from graft.training import Source, TrainedModel, TrainingTask
@@ -128,7 +128,7 @@ def test_what_needs_sources_says_so(
 def test_the_figures_of_the_main_method_are_shares(
     make_task: MakeTask, make_source: MakeSource
 ) -> None:
-    figures = fit_hat(make_task([make_source("right")])).figures
+    figures = fit_hat(make_task([make_source("right")])).metrics
     for name in ("held_out_accuracy", "knowledge_quality"):
         assert 0 <= figures[name] <= 1
 
@@ -160,7 +160,7 @@ def test_the_dictionary_is_told_epoch_by_epoch(
     assert table_E4[:, 0].tolist() == list(range(21))
     assert table_E4[0, 1:3].tolist() == [0, 0]
     assert (np.diff(table_E4[:, 1]) >= 0).all()
-    figures = trained_model.figures
+    figures = trained_model.metrics
     assert table_E4[-1, 1:].tolist() == pytest.approx(
         [figures["dictionary_share"], figures["knowledge_quality"], figures["held_out_accuracy"]]
     )

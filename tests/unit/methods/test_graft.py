@@ -45,8 +45,8 @@ def test_it_learns_what_its_sources_teach_and_starts_from_its_kin(
     trained_model = fit_graft(make_task([other, kin]))
     assert accuracy(trained_model) > 0.9
     assert trained_model.used == (other, kin)
-    assert trained_model.figures["started_from_source"] == 1.0
-    assert fit_graft(make_task([other])).figures["started_from_source"] == 0.0
+    assert trained_model.metrics["started_from_source"] == 1.0
+    assert fit_graft(make_task([other])).metrics["started_from_source"] == 0.0
 
 
 def test_a_misled_source_is_set_right_by_the_labels(
@@ -185,6 +185,6 @@ def test_sources_teach_well_from_their_int8_bases(
     exact = make_source("small", architecture="cnn-small")
     payload = encode_payload(exact.architecture, parameters_of(exact.network))
     _, approximate = decode_base(split_payload(payload)[0])
-    task = make_task().task
+    task = make_task().domain_task
     base = replace(exact, network=network_from(exact.architecture, task, approximate))
     assert accuracy(fit_graft(make_task([base]))) > 0.9

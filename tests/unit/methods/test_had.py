@@ -481,7 +481,7 @@ def test_a_domain_that_grows_for_two_rounds_keeps_its_first_head() -> None:
     # labelled with nothing but the new output: where gravity points, how fast the sensor turns.
     first_rows, second_rows, third_rows = (split.train_N[place::3] for place in range(3))
     task = TrainingTask(
-        task=IMU_TASK,
+        domain_task=IMU_TASK,
         architecture="cnn-small",
         x_L=x[first_rows],
         y_L=y[first_rows],

@@ -225,7 +225,10 @@ def test_without_an_exchange_the_student_learns_from_labels_alone(
     task = make_task([make_source("right")], max_steps=10)
     student, teacher = (
         Learner(copy.deepcopy(network), "mlp", task.x_L, 128, 0)
-        for network in (build_network("mlp", task.task, task.seed), make_source("right").network)
+        for network in (
+            build_network("mlp", task.domain_task, task.seed),
+            make_source("right").network,
+        )
     )
     learn_mutually(
         student,

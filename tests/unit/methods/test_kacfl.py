@@ -11,17 +11,19 @@ from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.errors import TransportError
+from graft.methods.distillation import (
+    distil_soft_targets,
+    fit_soft_targets,
+    soft_cross_entropy,
+    soft_targets,
+)
 from graft.methods.kacfl import (
     PUBLISHED,
     CommonFeatureConfig,
     CommonSpace,
+    distil_common_features,
     fit_kacfl,
-    fit_soft_targets,
     mean_discrepancy,
-    soft_cross_entropy,
-    soft_targets,
-    teach_common_features,
-    teach_soft_targets,
 )
 from graft.models import Network, build_network, parameters_of
 from graft.training import Source, TrainedModel, TrainingTask
@@ -194,11 +196,11 @@ def test_without_the_feature_terms_it_is_soft_target_distillation(
 ) -> None:
     task = make_task([make_source("right"), make_source("misled", shift=1)])
     training = TrainingConfig(max_steps=8, batch_size=16)
-    plain, bare, whole = (build_network("cnn-small", task.task, SEED) for _ in range(3))
-    teach_soft_targets(plain, task.sources, task.x_U, training, SEED)
+    plain, bare, whole = (build_network("cnn-small", task.domain_task, SEED) for _ in range(3))
+    distil_soft_targets(plain, task.sources, task.x_U, training, SEED)
     off = CommonFeatureConfig(feature_weight=0.0)
-    teach_common_features(bare, task.sources, task.x_U, training, SEED, off)
-    teach_common_features(whole, task.sources, task.x_U, training, SEED)
+    distil_common_features(bare, task.sources, task.x_U, training, SEED, off)
+    distil_common_features(whole, task.sources, task.x_U, training, SEED)
     assert same(plain, bare)
     assert not same(plain, whole)
 
@@ -215,7 +217,7 @@ def test_every_batch_has_one_size(
 
     monkeypatch.setattr(CommonSpace, "common_loss", counted)
     task = make_task([make_source("right")])
-    student = build_network("mlp", task.task, SEED)
+    student = build_network("mlp", task.domain_task, SEED)
     training = TrainingConfig(max_steps=9, batch_size=16)
-    teach_common_features(student, task.sources, task.x_U[:37], training, SEED)
+    distil_common_features(student, task.sources, task.x_U[:37], training, SEED)
     assert sizes == [16] * 9  # 37 is no multiple of 16: what is left begins the next pass

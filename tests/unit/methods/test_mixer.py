@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from graft.core.config import HatConfig
 from graft.core.records import Task
-from graft.methods.hat.mixer import Mixer, holdout_folds, mixer_loss, stack_features
+from graft.methods.blocks.adaptation import stack_features
+from graft.methods.hat.mixer import Mixer, holdout_folds, mixer_loss
 from graft.models import build_network
 from graft.training import Source, masked_probabilities
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graft.methods.blocks.weight_cap import cap_teachers, cap_weights
+from graft.methods.blocks.fusion import cap_teachers, cap_weights
 
 
 @pytest.mark.parametrize(

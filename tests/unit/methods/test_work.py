@@ -57,7 +57,7 @@ def task(architecture: str, num_labelled: int, num_unlabelled: int, max_steps: i
     y = torch.arange(len(x)) % TASK.num_classes
     centroids_CF = np.ones((TASK.num_classes, 64), np.float32)
     return TrainingTask(
-        task=TASK,
+        domain_task=TASK,
         architecture=architecture,
         x_L=x[:num_labelled],
         y_L=y[:num_labelled],

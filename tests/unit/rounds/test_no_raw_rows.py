@@ -98,7 +98,7 @@ def test_a_window_in_a_profile_is_found(wire: Wire, monkeypatch: pytest.MonkeyPa
         leaked_D[: 2 * RUN_LENGTH] = device.data.x[0].reshape(-1)[: 2 * RUN_LENGTH]
         return replace(profile, statistics_D=leaked_D)
 
-    monkeypatch.setattr("graft.rounds.requests._describe", leaking)
+    monkeypatch.setattr("graft.rounds.requests.compute_profile", leaking)
     leaks = found_in(wire.run())
     assert f"{INITIAL_DOMAINS[0]} window 0 as <f4" in leaks
     assert len(leaks) >= len(DOMAINS)

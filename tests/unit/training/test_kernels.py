@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
-from small_jobs import STACKABLE, WINDOWS, make_job, tensors
+from small_trainings import STACKABLE, WINDOWS, make_training, tensors
 
 from graft.core.records import Task
 from graft.models import build_network
-from graft.training import features_of_parts, quick_features, stacked
+from graft.training import compiled_features_of_parts, features_of_parts, train_supervised_many
 from graft.training.compiled.build import build_kernels, load_kernels
 from graft.training.compiled.plan import compiled_gradients, kernel_plan
-from graft.training.stacked_layers import StackedNetwork
+from graft.training.stacked import StackedNetwork
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -57,7 +57,10 @@ def test_compiled_features_are_pytorchs_in_eval_mode(task: Task, architecture: s
     network = build_network(architecture, task, 3).train()
     network(3 * parts[1] + 1)  # running statistics other than a fresh network's
     assert kernel_plan(network, task.sample_shape, 32) is not None
-    found, wanted = quick_features(network.eval(), parts), features_of_parts(network, parts)
+    found, wanted = (
+        compiled_features_of_parts(network.eval(), parts),
+        features_of_parts(network, parts),
+    )
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5 * theirs.abs().max().item(), rtol=1e-4)
 
@@ -65,14 +68,16 @@ def test_compiled_features_are_pytorchs_in_eval_mode(task: Task, architecture: s
 def test_features_without_a_compiled_form_are_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAFT_NO_KERNELS", "1")
     network, parts = build_network("mlp", WINDOWS, 3).eval(), [torch.ones(3, *WINDOWS.sample_shape)]
-    assert torch.equal(quick_features(network, parts)[0], features_of_parts(network, parts)[0])
+    assert torch.equal(
+        compiled_features_of_parts(network, parts)[0], features_of_parts(network, parts)[0]
+    )
 
 
 @needs_compiler
 def test_a_compiled_network_does_not_depend_on_its_neighbours() -> None:
-    one, *many = [make_job(WINDOWS, "cnn-small", 12, 0) for _ in range(2)]
-    stacked.train_supervised_many([one])
-    stacked.train_supervised_many([make_job(WINDOWS, "cnn-small", 12, 5), *many])
+    one, *many = [make_training(WINDOWS, "cnn-small", 12, 0) for _ in range(2)]
+    train_supervised_many([one])
+    train_supervised_many([make_training(WINDOWS, "cnn-small", 12, 5), *many])
     mine, theirs = tensors(one.network), tensors(many[0].network)
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
@@ -85,9 +90,9 @@ def test_without_a_compiler_jobs_train_all_the_same(
     with caplog.at_level(logging.INFO):
         assert load_kernels() is None
     assert "no compiled kernels" in caplog.text
-    jobs = [make_job(WINDOWS, "cnn-small", 12, seed) for seed in (0, 1)]
+    jobs = [make_training(WINDOWS, "cnn-small", 12, seed) for seed in (0, 1)]
     before = tensors(jobs[0].network)
-    stacked.train_supervised_many(jobs)
+    train_supervised_many(jobs)
     after = tensors(jobs[0].network)
     assert not torch.equal(before["head.weight"], after["head.weight"])
 

@@ -52,7 +52,7 @@ def test_the_size_of_a_batch_does_not_change_a_prediction(batch_size: int) -> No
 
 def test_a_training_task_knows_the_classes_of_its_labels() -> None:
     task = TrainingTask(
-        task=TASK,
+        domain_task=TASK,
         architecture="mlp",
         x_L=torch.zeros(2, 2, 16),
         y_L=torch.tensor([2, 0]),

@@ -5,18 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_jobs import STACKABLE, WINDOWS, make_job, tensors
+from small_trainings import STACKABLE, WINDOWS, make_training, tensors
 
 from graft.core.records import Task
-from graft.training import SupervisedJob, train_alone, train_supervised_many
-from graft.training.stages import stages_of
+from graft.training import SupervisedTraining, train_supervised, train_supervised_many
+from graft.training.stacked import stages_of
 
 
-def copies(jobs: list[SupervisedJob]) -> list[SupervisedJob]:
+def copies(jobs: list[SupervisedTraining]) -> list[SupervisedTraining]:
     return [replace(job, network=copy.deepcopy(job.network)) for job in jobs]
 
 
-def assert_close(got: SupervisedJob, wanted: SupervisedJob) -> None:
+def assert_close(got: SupervisedTraining, wanted: SupervisedTraining) -> None:
     mine, theirs = tensors(got.network), tensors(wanted.network)
     assert mine.keys() == theirs.keys()
     for name, tensor in mine.items():
@@ -43,24 +43,24 @@ def test_a_network_among_others_learns_what_it_learns_alone(
 ) -> None:
     # 5 labelled rows are less than a batch of 8; 40 rows in all are 5 steps, cut to 3.
     sizes = [(20, 24), (5, 24), (5, 24), (11, 24), (20, 40), (3, 9)]
-    jobs = [make_job(task, architecture, n, i, rows) for i, (n, rows) in enumerate(sizes)]
+    jobs = [make_training(task, architecture, n, i, rows) for i, (n, rows) in enumerate(sizes)]
     alone = copies(jobs)
     for job in alone:
-        train_alone(job)
+        train_supervised(job)
     train_supervised_many(jobs)
     for got, wanted in zip(jobs, alone, strict=True):
-        assert got.network.training
+        assert not got.network.training
         assert_close(got, wanted)
 
 
 def test_architectures_mix_and_those_without_a_stacked_form_take_the_plain_loop(way: str) -> None:
     jobs = [
-        make_job(WINDOWS, name, 12, seed)
+        make_training(WINDOWS, name, 12, seed)
         for seed, name in enumerate(("mlp-500", "mlp", "mlp-500", "cnn-small", "mlp"))
     ]
     alone = copies(jobs)
     for job in alone:
-        train_alone(job)
+        train_supervised(job)
     train_supervised_many(jobs)
     for got, wanted in zip(jobs, alone, strict=True):
         assert_close(got, wanted)
@@ -72,7 +72,7 @@ def test_architectures_mix_and_those_without_a_stacked_form_take_the_plain_loop(
 
 @pytest.mark.parametrize("architecture", ["cnn-small", "mlp", "gru"])
 def test_the_same_jobs_give_the_same_bits(way: str, architecture: str) -> None:
-    jobs = [make_job(WINDOWS, architecture, 10 + seed, seed) for seed in range(3)]
+    jobs = [make_training(WINDOWS, architecture, 10 + seed, seed) for seed in range(3)]
     again = copies(jobs)
     train_supervised_many(jobs)
     train_supervised_many(again)
@@ -84,14 +84,14 @@ def test_the_same_jobs_give_the_same_bits(way: str, architecture: str) -> None:
 def test_rows_that_the_plain_loop_refuses_are_refused(way: str) -> None:
     # Batch norm of a dense layer has no variance of one row, and there is no class 5 of 5.
     with pytest.raises(ValueError, match="more than 1 value"):
-        train_supervised_many([make_job(WINDOWS, "mlp", 1, seed) for seed in (0, 1)])
-    job = make_job(WINDOWS, "cnn-small", 9, 0)
+        train_supervised_many([make_training(WINDOWS, "mlp", 1, seed) for seed in (0, 1)])
+    job = make_training(WINDOWS, "cnn-small", 9, 0)
     with pytest.raises(IndexError):
         train_supervised_many([replace(job, y_N=torch.full((9,), 5))] * 2)
 
 
 def test_a_row_that_is_no_number_spoils_its_own_network_alone(way: str) -> None:
-    jobs = [make_job(WINDOWS, "cnn-small", 8, seed) for seed in (0, 1)]
+    jobs = [make_training(WINDOWS, "cnn-small", 8, seed) for seed in (0, 1)]
     jobs[0].x[3, 1, 5] = float("nan")
     train_supervised_many(jobs)
     spoilt, sound = (tensors(job.network)["head.weight"] for job in jobs)

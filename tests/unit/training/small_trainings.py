@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.core.records import Task
 from graft.models import Network, build_network
-from graft.training import SupervisedJob
+from graft.training import SupervisedTraining
 
 WINDOWS = Task(name="windows", modality="imu", sample_shape=(3, 40), classes=tuple("abcde"))
 # No length of a layer is a multiple of four here, so that pairs of outputs do not come out even.
@@ -24,15 +25,16 @@ STACKABLE = [
 CONFIG = TrainingConfig(epochs=1, max_steps=3, batch_size=8, learning_rate=1e-3)
 
 
-def make_job(
+def make_training(
     task: Task, architecture: str, num_labelled: int, seed: int, num_rows: int = 24
-) -> SupervisedJob:
+) -> SupervisedTraining:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(num_labelled, *task.sample_shape, generator=generator)
     y_N = torch.randint(0, task.num_classes, (num_labelled,), generator=generator)
-    return SupervisedJob(
+    return SupervisedTraining(
         network=build_network(architecture, task, seed), x=x, y_N=y_N, num_rows=num_rows,
-        config=CONFIG, seed=seed,
+        config=CONFIG, seed=seed, architecture=architecture,
+        mask_C=np.ones(task.num_classes, np.bool_),
     )  # fmt: skip
 
 

@@ -1,0 +1,185 @@
+"""Cross-entropy training of small networks: alone, or thousands of them side by side.
+
+Legend: N labelled rows, M models, B a batch, S steps, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
+from torch import Tensor
+
+from graft.core.config import TrainingConfig
+from graft.core.records import BoolArray
+from graft.models import Network
+from graft.training.compiled.build import load_kernels
+from graft.training.compiled.plan import KernelPlan, kernel_plan, train_compiled
+from graft.training.loop import batch_rows, count_steps, minimise, parameter_group
+from graft.training.stacked import StackedNetwork, stages_of
+from graft.training.task import Source, TrainedModel
+
+# The quickest of 8, 16 and 32 on a CPU: larger stacks leave the last-level cache.
+STACK_SIZE = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class SupervisedTraining:
+    """One network's training by cross-entropy on labelled rows.
+
+    Parameters
+    ----------
+    network : Network
+        Trained in place.
+    x, y_N : Tensor
+        Samples (N, ...), float32, and their classes (N,), int64.
+    num_rows : int
+        The domain's labelled and unlabelled rows together. They decide the number of steps
+        (``count_steps``), so that every method of a domain takes as many.
+    config : TrainingConfig
+        Optimiser, batch size and number of steps.
+    seed : int
+        Of the order of the batches.
+    architecture, mask_C, used
+        As in the ``TrainedModel`` that comes of it.
+    """
+
+    network: Network
+    x: Tensor
+    y_N: Tensor
+    num_rows: int
+    config: TrainingConfig
+    seed: int
+    architecture: str
+    mask_C: BoolArray
+    used: tuple[Source, ...] = ()
+
+    @property
+    def batch_size(self) -> int:
+        return min(self.config.batch_size, len(self.x))
+
+    @property
+    def num_steps(self) -> int:
+        return count_steps(self.num_rows, self.config)[1]
+
+    def batches(self) -> Tensor:
+        """Row indices of every step, (S, B)."""
+        return batch_rows(len(self.x), self.config.batch_size, self.seed, self.num_steps)
+
+
+def train_supervised(training: SupervisedTraining) -> TrainedModel:
+    """Train one network by PyTorch's plain loop."""
+    network, config, num_labelled = training.network, training.config, len(training.x)
+    network.train()
+
+    def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
+        return F.cross_entropy(network(training.x[labelled_B]), training.y_N[labelled_B])
+
+    groups = [parameter_group(network, config.learning_rate)]
+    num_unlabelled = training.num_rows - num_labelled
+    minimise(loss_of, groups, num_labelled, num_unlabelled, config, training.seed)
+    return _trained_model(training)
+
+
+def train_supervised_many(
+    trainings: Sequence[SupervisedTraining], device: str = "cpu"
+) -> list[TrainedModel]:
+    """Give each network what ``train_supervised`` gives it alone, up to float tolerance.
+
+    Batches, steps, Adam and batch norm's statistics are the same whatever other networks are
+    beside it. On a CPU with a compiler each network trains in a kernel of its own. Otherwise
+    networks of one architecture, sample shape, batch size, number of steps and configuration
+    train as one stack. What has neither form, and a group of one, takes the plain loop.
+
+    Parameters
+    ----------
+    trainings : sequence of SupervisedTraining
+        Their networks are trained in place.
+    device : str
+        The torch device of the stacks.
+
+    Returns
+    -------
+    list of TrainedModel
+        In the order of ``trainings``.
+    """
+    groups: dict[tuple[object, ...], list[SupervisedTraining]] = {}
+    for training in trainings:
+        groups.setdefault(_group_key(training), []).append(training)
+    for group in groups.values():
+        plan = _kernel_plan(group[0]) if device == "cpu" else None
+        if plan is not None:
+            for training in group:
+                _train_compiled(training, plan)
+        elif len(group) > 1 and _has_rows(group[0]) and stages_of(group[0].network) is not None:
+            for first in range(0, len(group), STACK_SIZE):
+                _train_stack(group[first : first + STACK_SIZE], device)
+        else:
+            for training in group:
+                train_supervised(training)
+    return [_trained_model(training) for training in trainings]
+
+
+def _trained_model(training: SupervisedTraining) -> TrainedModel:
+    return TrainedModel(
+        architecture=training.architecture,
+        network=training.network.eval(),
+        mask_C=training.mask_C,
+        used=training.used,
+    )
+
+
+def _group_key(training: SupervisedTraining) -> tuple[object, ...]:
+    return (
+        str(training.network), tuple(training.x.shape[1:]), training.x.dtype, training.batch_size,
+        training.num_steps, training.config, _labels_fit(training),
+        stages_of(training.network) is None,
+    )  # fmt: skip
+
+
+def _labels_fit(training: SupervisedTraining) -> bool:
+    """Labels that the plain loop would refuse must not reach a kernel as memory addresses."""
+    y_N, classes = training.y_N, training.network.head.out_features
+    return bool(((y_N >= 0) & (y_N < classes)).all()) and len(y_N) == len(training.x)
+
+
+def _has_rows(training: SupervisedTraining) -> bool:
+    return len(training.x) > 0 and _labels_fit(training) and training.x.dtype == torch.float32
+
+
+def _kernel_plan(training: SupervisedTraining) -> KernelPlan | None:
+    if load_kernels() is None or not _has_rows(training):
+        return None
+    return kernel_plan(training.network, tuple(training.x.shape[1:]), training.batch_size)
+
+
+def _train_compiled(training: SupervisedTraining, plan: KernelPlan) -> None:
+    training.network.train()
+    network, x, y_N, config = training.network, training.x, training.y_N, training.config
+    train_compiled(plan, network, x, y_N, training.batches(), config)
+
+
+def _train_stack(trainings: Sequence[SupervisedTraining], device: str) -> None:
+    """One block of a group, all models one step at a time."""
+    for training in trainings:
+        training.network.train()
+    config = trainings[0].config
+    stack = StackedNetwork([training.network for training in trainings], device)
+    # One table of all rows: a model's row numbers start where its own rows do.
+    starts = torch.tensor([0, *(len(training.x) for training in trainings[:-1])]).cumsum(0)
+    x = torch.cat([stack.rows(training.x) for training in trainings])
+    y = torch.cat([training.y_N for training in trainings])
+    rows_SMB = torch.stack([training.batches() for training in trainings], 1) + starts[:, None]
+    x, y, rows_SMB = x.to(device), y.to(device), rows_SMB.to(device)
+    optimiser = torch.optim.Adam(
+        list(stack.parameters.values()), config.learning_rate, weight_decay=config.weight_decay,
+        fused=True,
+    )  # fmt: skip
+    for rows_MB in rows_SMB:
+        optimiser.zero_grad()
+        logits_MBC = stack(x[rows_MB])
+        # A sum over models of means over samples: each model's gradients are its own.
+        loss = F.cross_entropy(logits_MBC.flatten(0, 1), y[rows_MB].flatten(), reduction="sum")
+        (loss / rows_MB.shape[1]).backward()
+        optimiser.step()
+    stack.write_back()
