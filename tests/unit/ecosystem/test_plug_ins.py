@@ -43,7 +43,7 @@ class OwnModel(BaseModel):
 
 def fit_own(task: TrainingTask) -> TrainedModel:
     alpha = task.config.section("own", OwnSettings).alpha
-    return dataclasses.replace(fit_label_only(task), figures={"held_out_accuracy": alpha})
+    return dataclasses.replace(fit_label_only(task), metrics={"held_out_accuracy": alpha})
 
 
 OWN = Method(
