@@ -108,7 +108,7 @@ def class_dicts(times: Sequence[ClassTimes]) -> list[dict[str, Any]]:
 def markdown_grid(
     headings: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: Sequence[int] = (0,)
 ) -> str:
-    """Cells as a Markdown table; columns other than ``text_columns`` hold figures, right-aligned."""
+    """Cells as a Markdown table; all but ``text_columns`` are right-aligned."""
     marks = [":--" if number in text_columns else "--:" for number in range(len(headings))]
     lines = [headings, marks, *([_markdown_text(cell) for cell in row] for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

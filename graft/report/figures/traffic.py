@@ -163,7 +163,7 @@ def _stacked_bar(axes: Axes, number: int, name: str, parts: dict[str, int], long
 def _time_row(
     axes: Axes, top_px: float, name: str, ranked: Sequence[float], canvas: Canvas
 ) -> None:
-    """One device class from ``top_px`` down: its name, percentiles as text, and a dot for each target domain."""
+    """One device class from ``top_px`` down: name, percentiles, a dot for each target domain."""
     middle = top_px + _time_row_px(canvas) - 20
     # Spread by rank and not by chance, so that the figure is the same each time.
     shown = evenly(ranked, _MOST_DOTS)
