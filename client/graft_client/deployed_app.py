@@ -87,9 +87,8 @@ def carry(context: Context, record: ConfigRecord) -> dict[str, bytes]:
     request = decode_request(body)
     try:
         if not site.settings.insecure:
-            seal = record.get(MESSAGE_SIGNATURE, b"")
-            assert isinstance(seal, bytes)
-            site.check_nonce(verify_request(site.settings.run, body, seal, site.public_key))
+            signature = record.get(MESSAGE_SIGNATURE)
+            site.check_nonce(verify_request(site.settings.run, body, signature, site.public_key))
         if request.domain_id != site.settings.domain:
             raise EdgeError(f"order for {request.domain_id}: this is {site.settings.domain}")
     except GraftError as error:

@@ -36,10 +36,10 @@ class Signer:
         """The card with this run's signature, whatever stood there before."""
         return replace(card, signature=self._key.sign(manifest_bytes(self._run, card)))
 
-    def seal(self, order: bytes) -> bytes:
-        """What lets a device take an encoded order from this server, once."""
+    def sign_request(self, request: bytes) -> bytes:
+        """The signature by which a device accepts an encoded request from this server, once."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + self._key.sign(signed_request_bytes(self._run, nonce, order))
+        return nonce + self._key.sign(signed_request_bytes(self._run, nonce, request))
 
 
 def open_signer(folder: AnyPath, run: str) -> Signer:

@@ -79,7 +79,7 @@ class FakeGrid:
     waiting: dict[str, Message] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=count)
     sent: list[bytes] = field(default_factory=list)
-    seals: list[bytes] = field(default_factory=list)
+    signatures: list[bytes] = field(default_factory=list)
     answered: list[bytes] = field(default_factory=list)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -111,9 +111,9 @@ class FakeGrid:
         name = f"message-{next(self.numbers)}"
         message.metadata.__dict__["_message_id"] = name
         self.sent.append(body_of(message))
-        seal = message.content.config_records[MESSAGE_RECORD].get(MESSAGE_SIGNATURE, b"")
-        assert isinstance(seal, bytes)
-        self.seals.append(seal)
+        signature = message.content.config_records[MESSAGE_RECORD].get(MESSAGE_SIGNATURE, b"")
+        assert isinstance(signature, bytes)
+        self.signatures.append(signature)
         if domain_id not in self.lost or joining:
             self.waiting[name] = reply = self._reply(message, domain_id, joining)
             self.answered.append(body_of(reply) if reply.has_content() else b"")
@@ -619,13 +619,13 @@ def test_who_stays_away_fails_alone_where_that_is_wanted(entries: list[LedgerEnt
 
 def test_every_order_carries_its_signature(entries: list[LedgerEntry]) -> None:
     grid = fake_grid()
-    edge = field_edge(grid, entries, seal=SIGNER.seal)
+    edge = field_edge(grid, entries, sign=SIGNER.sign_request)
     edge.connect(DOMAINS)
     grid.sent.clear()
-    grid.seals.clear()
+    grid.signatures.clear()
     edge.ask(profile_requests(*DOMAINS[:2]))
     nonces = {
-        verify_request(RUN, body, seal, SIGNER.public_key)
-        for body, seal in zip(grid.sent, grid.seals, strict=True)
+        verify_request(RUN, body, signature, SIGNER.public_key)
+        for body, signature in zip(grid.sent, grid.signatures, strict=True)
     }
     assert len(nonces) == 2

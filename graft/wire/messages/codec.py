@@ -56,7 +56,7 @@ def encode_request(request: Request) -> bytes:
     check_request(request)
     if isinstance(request, ProfileRequest):
         body = pb.ProfileRequest(domain_id=request.domain_id, round_index=request.round_index)
-        return _seal(pb.Envelope(profile_request=body))
+        return _serialise(pb.Envelope(profile_request=body))
     if isinstance(request, ProbeRequest):
         probe = pb.ProbeRequest(
             domain_id=request.domain_id,
@@ -65,7 +65,7 @@ def encode_request(request: Request) -> bytes:
             candidates=[card_message(card) for card in request.candidates],
             coarse_distances=request.coarse_distances,
         )
-        return _seal(pb.Envelope(probe_request=probe))
+        return _serialise(pb.Envelope(probe_request=probe))
     learn = pb.TrainRequest(
         domain_id=request.domain_id,
         round_index=request.round_index,
@@ -74,12 +74,12 @@ def encode_request(request: Request) -> bytes:
         register=request.register,
         architecture_averages=[card_message(card) for card in request.architecture_averages],
     )
-    return _seal(pb.Envelope(train_request=learn))
+    return _serialise(pb.Envelope(train_request=learn))
 
 
 def decode_request(data: bytes) -> Request:
     """The order in ``data``; raises MessageError for anything else."""
-    request = _open(data, _request_record)
+    request = _parse(data, _request_record)
     check_request(request)
     return request
 
@@ -99,18 +99,18 @@ def encode_response(response: Response) -> bytes:
             message=readable,
         )
         check_response(failure_record(failure))
-        return _seal(pb.Envelope(failure=failure))
+        return _serialise(pb.Envelope(failure=failure))
     check_response(response)
     if isinstance(response, DomainProfile):
-        return _seal(pb.Envelope(domain_profile=profile_message(response)))
+        return _serialise(pb.Envelope(domain_profile=profile_message(response)))
     if isinstance(response, Selection):
-        return _seal(pb.Envelope(selection=selection_message(response)))
-    return _seal(pb.Envelope(train_result=report_message(response)))
+        return _serialise(pb.Envelope(selection=selection_message(response)))
+    return _serialise(pb.Envelope(train_result=report_message(response)))
 
 
 def decode_response(data: bytes) -> Response:
     """The answer in ``data``; raises MessageError for anything else."""
-    response = _open(data, _response_record)
+    response = _parse(data, _response_record)
     check_response(response)
     return response
 
@@ -118,12 +118,12 @@ def decode_response(data: bytes) -> Response:
 def encode_join(domain_id: str) -> bytes:
     """The bytes by which a node says which domain it speaks for."""
     check_domain_id(domain_id)
-    return _seal(pb.Envelope(join_reply=pb.JoinReply(domain_id=domain_id)))
+    return _serialise(pb.Envelope(join_reply=pb.JoinReply(domain_id=domain_id)))
 
 
 def decode_join(data: bytes) -> str:
     """The domain id of a join reply; raises MessageError for anything else."""
-    domain_id = _open(data, _join_record)
+    domain_id = _parse(data, _join_record)
     check_domain_id(domain_id)
     return domain_id
 
@@ -145,7 +145,7 @@ def decode_card(data: bytes) -> ModelCard:
     return card
 
 
-def _seal(envelope: pb.Envelope) -> bytes:
+def _serialise(envelope: pb.Envelope) -> bytes:
     envelope.version = VERSION
     try:
         data: bytes = envelope.SerializeToString(deterministic=True)
@@ -156,7 +156,7 @@ def _seal(envelope: pb.Envelope) -> bytes:
     return data
 
 
-def _open(data: bytes, read: Callable[[pb.Envelope], Decoded]) -> Decoded:
+def _parse(data: bytes, read: Callable[[pb.Envelope], Decoded]) -> Decoded:
     if len(data) > MAX_MESSAGE_BYTES:
         raise MessageError(f"message: {len(data)} bytes, limit {MAX_MESSAGE_BYTES}")
     try:

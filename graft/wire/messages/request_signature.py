@@ -1,7 +1,7 @@
-"""What the server signs of a request, so that a device takes none from elsewhere, nor one twice.
+"""The server's signature of a request: a device accepts its own server's requests, each once.
 
-A seal is a nonce that no other order has and the signature over run, nonce and order (ours).
-Sealing is for the field: a simulation has no stranger on its wires.
+A request signature is a nonce and an Ed25519 signature over run, nonce and request (ours). Only a
+deployment signs requests: a simulation has no stranger on its wires.
 """
 
 from typing import Final
@@ -17,24 +17,25 @@ _PURPOSE: Final = b"graft order 1"
 _SIGNATURE_BYTES: Final = NONCE_BYTES + 64
 
 
-def signed_request_bytes(run: str, nonce: bytes, order: bytes) -> bytes:
-    """The bytes that a seal's signature covers; ``order`` is an encoded order."""
-    return joined_fields(_PURPOSE, run.encode(), nonce, order)
+def signed_request_bytes(run: str, nonce: bytes, request: bytes) -> bytes:
+    """The bytes that a request signature covers; ``request`` is an encoded request."""
+    return joined_fields(_PURPOSE, run.encode(), nonce, request)
 
 
-def verify_request(run: str, order: bytes, seal: bytes, public_key: bytes) -> bytes:
-    """The nonce of a request that the server of ``run`` sealed as it stands.
+def verify_request(run: str, request: bytes, signature: object, public_key: bytes) -> bytes:
+    """The nonce of a request that the server of ``run`` signed as it stands.
 
     ``public_key`` is the PEM text of the run's ``keys/server.pub``. Raises RequestForgedError for
-    a missing or wrong seal, RunError where ``public_key`` is none.
+    a missing or wrong signature, RunError where ``public_key`` is none.
     """
-    if len(seal) != _SIGNATURE_BYTES:
-        raise RequestForgedError(
-            f"order: got a seal of {len(seal)} bytes, wanted {_SIGNATURE_BYTES}"
-        )
-    nonce, signature = seal[:NONCE_BYTES], seal[NONCE_BYTES:]
+    if not isinstance(signature, bytes) or len(signature) != _SIGNATURE_BYTES:
+        got = f"{len(signature)} bytes" if isinstance(signature, bytes) else repr(signature)[:40]
+        raise RequestForgedError(f"request signature: got {got}, wanted {_SIGNATURE_BYTES} bytes")
+    nonce, ed25519 = signature[:NONCE_BYTES], signature[NONCE_BYTES:]
     try:
-        read_public_key(public_key).verify(signature, signed_request_bytes(run, nonce, order))
+        read_public_key(public_key).verify(ed25519, signed_request_bytes(run, nonce, request))
     except InvalidSignature as error:
-        raise RequestForgedError("order: got another's seal, wanted the run's server's") from error
+        raise RequestForgedError(
+            "request signature: got another's, wanted the run's server's"
+        ) from error
     return nonce

@@ -90,7 +90,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         stall_timeout_s=STALL_S,
         poll_s=_POLL_S,
         round_index=finished,
-        seal=open_signer(folder.keys, folder.run_id).seal,
+        sign=open_signer(folder.keys, folder.run_id).sign_request,
         replies=ReplyFolder(folder.steps),
         nodes=lambda: read_nodes(server),
     )

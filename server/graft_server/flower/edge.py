@@ -44,7 +44,7 @@ class EdgeSettings:
     stay away fail by themselves, not the whole run. ``stall_timeout_s``: how long without
     any answer at all before the rest count as lost. ``lost_patience_s``: how long after the first
     try a device that is lost is asked again; ``poll_s``: between two looks. ``round_index``: the
-    round that joining is charged to. ``seal`` signs an encoded order; ``replies`` keeps what was
+    round that joining is charged to. ``sign`` signs an encoded request; ``replies`` keeps what was
     answered across a restart; ``nodes`` gives the node id that each domain has been enrolled with
     by now, where nobody needs to be asked.
     """
@@ -56,7 +56,7 @@ class EdgeSettings:
     lost_patience_s: float = 0.0
     poll_s: float = 0.05
     round_index: int = 0
-    seal: Callable[[bytes], bytes] | None = None
+    sign: Callable[[bytes], bytes] | None = None
     replies: ReplyFolder | None = None
     nodes: Callable[[], Mapping[str, int]] | None = None
 
@@ -179,8 +179,8 @@ class FlowerEdge:
             error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
             exchange.response = failure_of(request, error)
             return ()
-        seal = self._settings.seal
-        parts = {MESSAGE_BODY: body} | ({MESSAGE_SIGNATURE: seal(body)} if seal else {})
+        sign = self._settings.sign
+        parts = {MESSAGE_BODY: body} | ({MESSAGE_SIGNATURE: sign(body)} if sign else {})
         message = _message(parts, self._nodes[request.domain_id], message_name(request))
         sent = [id for id in self._grid.push_messages([message]) if id]
         now_s = time.monotonic()

@@ -56,9 +56,9 @@ class Site:
             run_config={"expansion": config_toml(ExpansionConfig())},
         )  # fmt: skip
 
-    def ask(self, request: bytes = REQUEST, seal: bytes | None = None) -> Response:
-        seal = self.signer.seal(request) if seal is None else seal
-        record = ConfigRecord({MESSAGE_BODY: request, MESSAGE_SIGNATURE: seal})
+    def ask(self, request: bytes = REQUEST, signature: bytes | None = None) -> Response:
+        signature = self.signer.sign_request(request) if signature is None else signature
+        record = ConfigRecord({MESSAGE_BODY: request, MESSAGE_SIGNATURE: signature})
         reply = carry(self.context(), record)
         assert set(reply) <= {MESSAGE_BODY, MESSAGE_TRANSFERS}
         return decode_response(reply[MESSAGE_BODY])
@@ -82,10 +82,10 @@ def test_an_order_of_its_own_server_is_carried_out(site: Site) -> None:
 
 
 def test_a_thousand_replays_are_refused(site: Site) -> None:
-    seal = site.signer.seal(REQUEST)
-    assert isinstance(site.ask(seal=seal), DomainProfile)
+    signature = site.signer.sign_request(REQUEST)
+    assert isinstance(site.ask(signature=signature), DomainProfile)
     for _ in range(1000):
-        response = site.ask(seal=seal)
+        response = site.ask(signature=signature)
         assert isinstance(response, Failure)
         assert (response.error, response.domain_id) == ("RequestForgedError", ME)
 
@@ -105,8 +105,8 @@ def test_the_same_order_asked_anew_gets_the_kept_answer(site: Site) -> None:
 
 def test_a_strangers_order_is_refused(site: Site, tmp_path: Path) -> None:
     stranger = open_signer(tmp_path / "stranger", RUN)
-    for seal in (b"", bytes(80), stranger.seal(REQUEST)):
-        response = site.ask(seal=seal)
+    for signature in (b"", bytes(80), stranger.sign_request(REQUEST)):
+        response = site.ask(signature=signature)
         assert isinstance(response, Failure)
         assert response.error == "RequestForgedError"
 

@@ -1,4 +1,4 @@
-"""A request's seal: the run's server's, over this very request, with a nonce of its own."""
+"""A request's signature: the run's server's, over this very request, with a nonce of its own."""
 
 from pathlib import Path
 
@@ -17,16 +17,18 @@ def signer(tmp_path: Path) -> Signer:
 
 
 def test_a_signature_opens_to_its_nonce_and_no_two_are_alike(signer: Signer) -> None:
-    seals = [signer.seal(REQUEST) for _ in range(3)]
-    nonces = {verify_request("run-1", REQUEST, seal, signer.public_key) for seal in seals}
-    assert nonces == {seal[:NONCE_BYTES] for seal in seals}
+    signatures = [signer.sign_request(REQUEST) for _ in range(3)]
+    nonces = {
+        verify_request("run-1", REQUEST, signature, signer.public_key) for signature in signatures
+    }
+    assert nonces == {signature[:NONCE_BYTES] for signature in signatures}
     assert len(nonces) == 3
 
 
 def test_every_flipped_bit_of_order_or_signature_is_refused(signer: Signer) -> None:
-    seal = signer.seal(REQUEST)
-    for place in range(8 * (len(REQUEST) + len(seal))):
-        whole = bytearray(REQUEST + seal)
+    signature = signer.sign_request(REQUEST)
+    for place in range(8 * (len(REQUEST) + len(signature))):
+        whole = bytearray(REQUEST + signature)
         whole[place // 8] ^= 1 << place % 8
         with pytest.raises(RequestForgedError):
             verify_request(
@@ -39,18 +41,18 @@ def test_every_flipped_bit_of_order_or_signature_is_refused(signer: Signer) -> N
 
 @pytest.mark.parametrize("length", [0, 15, 79, 81, 1000])
 def test_a_signature_of_another_length_is_refused(signer: Signer, length: int) -> None:
-    with pytest.raises(RequestForgedError, match=f"{length} bytes, wanted 80"):
+    with pytest.raises(RequestForgedError, match=f"{length} bytes, wanted 80 bytes"):
         verify_request("run-1", REQUEST, bytes(length), signer.public_key)
 
 
 def test_another_runs_or_servers_signature_is_refused(signer: Signer, tmp_path: Path) -> None:
     stranger = open_signer(tmp_path / "elsewhere", "run-1")
-    with pytest.raises(RequestForgedError, match="another's seal"):
-        verify_request("run-1", REQUEST, stranger.seal(REQUEST), signer.public_key)
-    with pytest.raises(RequestForgedError, match="another's seal"):
-        verify_request("run-2", REQUEST, signer.seal(REQUEST), signer.public_key)
+    with pytest.raises(RequestForgedError, match="got another's"):
+        verify_request("run-1", REQUEST, stranger.sign_request(REQUEST), signer.public_key)
+    with pytest.raises(RequestForgedError, match="got another's"):
+        verify_request("run-2", REQUEST, signer.sign_request(REQUEST), signer.public_key)
 
 
 def test_what_is_no_public_key_is_named(signer: Signer) -> None:
     with pytest.raises(RunError, match="public key"):
-        verify_request("run-1", REQUEST, signer.seal(REQUEST), b"not a key")
+        verify_request("run-1", REQUEST, signer.sign_request(REQUEST), b"not a key")
