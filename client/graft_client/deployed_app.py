@@ -19,11 +19,11 @@ from flwr.clientapp import ClientApp
 
 from graft.core.config import ExpansionConfig, config_from_dict
 from graft.core.deployment import DeviceSettings, read_device
-from graft.core.files import remove_tree, replace_file
+from graft.core.files import remove_tree
 from graft.core.plugins import load_references
 from graft.core.records import Failure, Request, failure_of
 from graft.data.folder import FolderWorld
-from graft.errors import ConfigError, EdgeError, GraftError, RequestForgedError
+from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
 from graft.wire.messages.codec import MESSAGE_BODY, decode_request, encode_response
 from graft.wire.messages.replies import (
@@ -33,7 +33,7 @@ from graft.wire.messages.replies import (
     encode_transfers,
     request_digest,
 )
-from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, verify_request
+from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, UsedNonces, verify_request
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.transfer_log import JournalMeter, read_journal
 from graft_client.app import attach, request_bytes, respond_with
@@ -59,12 +59,10 @@ class Site:
         """The server's, by which it signs requests and cards."""
         return (self.folder / "server.pub").read_bytes()
 
-    def check_nonce(self, nonce: bytes) -> None:
-        """Note a request's nonce; raises RequestForgedError where it was there before."""
-        path = self.folder / "state" / "nonces" / nonce.hex()
-        if path.exists():
-            raise RequestForgedError("order: got one a second time, wanted each once")
-        replace_file(path, b"")
+    @property
+    def nonces(self) -> UsedNonces:
+        """Of the requests accepted so far."""
+        return UsedNonces(self.folder / "state" / "request_nonces")
 
 
 def open_site(context: Context) -> Site:
@@ -88,7 +86,8 @@ def carry(context: Context, record: ConfigRecord) -> dict[str, bytes]:
     try:
         if not site.settings.insecure:
             signature = record.get(MESSAGE_SIGNATURE)
-            site.check_nonce(verify_request(site.settings.run, body, signature, site.public_key))
+            nonce = verify_request(site.settings.run, body, signature, site.public_key)
+            site.nonces.use(nonce)
         if request.domain_id != site.settings.domain:
             raise EdgeError(f"order for {request.domain_id}: this is {site.settings.domain}")
     except GraftError as error:

@@ -1,6 +1,7 @@
 """The run's own key, and its signature under every card that is admitted and every request."""
 
-import secrets
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,15 +18,21 @@ from graft.core.files import AnyPath, replace_file
 from graft.core.records import ModelCard
 from graft.errors import RunError
 from graft.wire.messages.card_signature import manifest_bytes
-from graft.wire.messages.request_signature import NONCE_BYTES, signed_request_bytes
+from graft.wire.messages.request_signature import new_nonce, signed_request_bytes
 
 
 class Signer:
-    """Signs for one run. Ed25519 draws nothing: one card, run and key, one signature."""
+    """Signs for one run. Ed25519 draws nothing: one card, run and key, one signature.
 
-    def __init__(self, run: str, key: Ed25519PrivateKey) -> None:
+    ``now_ns``: Unix time in nanoseconds, when a request is issued.
+    """
+
+    def __init__(
+        self, run: str, key: Ed25519PrivateKey, now_ns: Callable[[], int] = time.time_ns
+    ) -> None:
         self._run = run
         self._key = key
+        self._now_ns = now_ns
 
     @property
     def public_key(self) -> bytes:
@@ -38,7 +45,7 @@ class Signer:
 
     def sign_request(self, request: bytes) -> bytes:
         """The signature by which a device accepts an encoded request from this server, once."""
-        nonce = secrets.token_bytes(NONCE_BYTES)
+        nonce = new_nonce(self._now_ns())
         return nonce + self._key.sign(signed_request_bytes(self._run, nonce, request))
 
 

@@ -4,6 +4,9 @@ A request signature is a nonce and an Ed25519 signature over run, nonce and requ
 deployment signs requests: a simulation has no stranger on its wires.
 """
 
+import os
+import secrets
+from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -13,8 +16,13 @@ from graft.wire.messages.card_signature import joined_fields, read_public_key
 
 MESSAGE_SIGNATURE: Final = "seal"  # the record's key, beside the request's
 NONCE_BYTES: Final = 16
-_PURPOSE: Final = b"graft order 1"
+_PURPOSE: Final = b"graft request 2"
 _SIGNATURE_BYTES: Final = NONCE_BYTES + 64
+
+
+def new_nonce(issued_ns: int) -> bytes:
+    """A nonce that sorts by when it was issued: 8 bytes of Unix nanoseconds, 8 random bytes."""
+    return issued_ns.to_bytes(8, "big") + secrets.token_bytes(NONCE_BYTES - 8)
 
 
 def signed_request_bytes(run: str, nonce: bytes, request: bytes) -> bytes:
@@ -39,3 +47,39 @@ def verify_request(run: str, request: bytes, signature: object, public_key: byte
             "request signature: got another's, wanted the run's server's"
         ) from error
     return nonce
+
+
+class UsedNonces:
+    """The nonces of the requests that a device accepted, in a folder with an empty file each.
+
+    Only those of the ``limit`` newest requests are kept, by the server's time of issue in the
+    signed nonce. While as many are kept, any older request is refused: so a nonce that was removed
+    is never accepted again, and no clock of the device is asked.
+    """
+
+    def __init__(self, folder: Path, limit: int = 1024) -> None:
+        self._folder = folder
+        self._limit = limit
+
+    def use(self, nonce: bytes) -> None:
+        """Note a nonce, on the disk; raises RequestForgedError for a used or too old one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # Of two deliveries at once only one creates the file.
+            os.close(os.open(self._folder / nonce.hex(), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        except FileExistsError as error:
+            raise RequestForgedError("request: got one a second time, wanted each once") from error
+        names = sorted(os.listdir(self._folder))
+        # Created first and compared then: nobody can remove a nonce between the two.
+        removed = names[: -self._limit]
+        for name in removed:
+            (self._folder / name).unlink(missing_ok=True)
+        if nonce.hex() in removed:
+            raise RequestForgedError(
+                f"request: got one issued before the last {self._limit}, wanted a newer one"
+            )
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
