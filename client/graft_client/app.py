@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from graft.core.records import Request, Response, failure_of
+from graft.core.records import Failure, Request, Response, failure_of
+from graft.errors import GraftError, MessageError
 from graft.rounds import Device, handle_request
 from graft.wire.messages.codec import (
     MESSAGE_BODY,
@@ -19,37 +20,44 @@ from graft_client.device_factory import domain_of_node, node_device
 
 DomainOf = Callable[[Context], str]
 OpenDevice = Callable[[Context, Request], AbstractContextManager[Device]]
-# The record of a request as it came, to the record of its reply.
-Carry = Callable[[Context, ConfigRecord], dict[str, bytes]]
+# From a request's record, as it came, to the record of its reply.
+Handler = Callable[[Context, ConfigRecord], dict[str, bytes]]
 
 
-def attach(app: ClientApp, domain_of: DomainOf, carry: Carry) -> None:
-    """Let ``app`` answer for one domain a node, each request carried out by ``carry``."""
+def attach(app: ClientApp, domain_of: DomainOf, handle: Handler) -> None:
+    """Let ``app`` answer for one domain a node; ``handle`` answers each request's record.
+
+    A MessageError of ``handle`` is answered with a failure of the node's domain.
+    """
 
     def join(message: Message, context: Context) -> Message:
         return _reply(message, {MESSAGE_BODY: encode_join(domain_of(context))})
 
-    def carry_out(message: Message, context: Context) -> Message:
-        return _reply(message, carry(context, message.content.config_records[MESSAGE_RECORD]))
+    def answer(message: Message, context: Context) -> Message:
+        record = message.content.config_records.get(MESSAGE_RECORD, ConfigRecord())
+        try:
+            return _reply(message, handle(context, record))
+        except MessageError as error:
+            return _reply(message, refusal(domain_of(context), error))
 
     app.query("join")(join)
-    app.query("profile")(carry_out)
-    app.query("probe")(carry_out)
-    app.train("learn")(carry_out)
+    app.query("profile")(answer)
+    app.query("probe")(answer)
+    app.train("learn")(answer)
 
 
-def carry_on(open_device: OpenDevice) -> Carry:
-    """Carry requests out on the devices that ``open_device`` brings: data, transport and clock."""
+def handle_with(open_device: OpenDevice) -> Handler:
+    """A handler of requests on the devices that ``open_device`` opens."""
 
-    def carry(context: Context, record: ConfigRecord) -> dict[str, bytes]:
+    def handle(context: Context, record: ConfigRecord) -> dict[str, bytes]:
         request = decode_request(request_bytes(record))
         return {MESSAGE_BODY: encode_response(respond_with(context, request, open_device))}
 
-    return carry
+    return handle
 
 
 def respond_with(context: Context, request: Request, open_device: OpenDevice) -> Response:
-    """The answer to a request; whatever goes wrong on a device has a name at the server."""
+    """The answer to a request; any error on the device becomes a failure with its name."""
     try:
         with open_device(context, request) as device:
             return handle_request(request, device)
@@ -58,10 +66,23 @@ def respond_with(context: Context, request: Request, open_device: OpenDevice) ->
 
 
 def request_bytes(record: ConfigRecord) -> bytes:
-    """The encoded order in a message's record."""
-    body = record[MESSAGE_BODY]
-    assert isinstance(body, bytes)
+    """The encoded request in a message's record; raises MessageError where there is none."""
+    body = record.get(MESSAGE_BODY)
+    if not isinstance(body, bytes):
+        raise MessageError(f"message: got {type(body).__name__} as its body, wanted bytes")
     return body
+
+
+def refusal(domain_id: str, error: GraftError) -> dict[str, bytes]:
+    """The reply to a message that is no request for this domain; the server knows what it sent."""
+    failure = Failure(
+        domain_id=domain_id,
+        round_index=0,
+        method="",
+        error=type(error).__name__,
+        message=str(error),
+    )
+    return {MESSAGE_BODY: encode_response(failure)}
 
 
 def _reply(message: Message, parts: dict[str, bytes]) -> Message:
@@ -70,4 +91,4 @@ def _reply(message: Message, parts: dict[str, bytes]) -> Message:
 
 
 app = ClientApp()
-attach(app, domain_of_node, carry_on(node_device))
+attach(app, domain_of_node, handle_with(node_device))

@@ -1,7 +1,7 @@
 """The ClientApp of a real device: its own folder, its own data, its own policy.
 
-Everything that a device believes comes from its folder; of what Flower brings it takes the
-requests that its server sealed, and the configuration that says how to learn.
+A device trusts only its own folder; of what Flower brings it accepts the requests that its server
+signed, and the configuration of the training.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from graft.core.config import ExpansionConfig, config_from_dict
 from graft.core.deployment import DeviceSettings, read_device
 from graft.core.files import remove_tree
 from graft.core.plugins import load_references
-from graft.core.records import Failure, Request, failure_of
+from graft.core.records import Failure, Request
 from graft.data.folder import FolderWorld
 from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
@@ -36,19 +36,19 @@ from graft.wire.messages.replies import (
 from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, UsedNonces, verify_request
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.transfer_log import JournalMeter, read_journal
-from graft_client.app import attach, request_bytes, respond_with
+from graft_client.app import attach, refusal, request_bytes, respond_with
 from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel
 from graft_client.device_factory import DeviceFactory
 from graft_client.policy import load_policy
 
-# With waits that grow to eight seconds this is a quarter of an hour: a depot that was moved, or a
-# link that is down, may come back.
+# A quarter of an hour with waits that grow to eight seconds: a depot that was moved, or a link
+# that is down, may come back.
 _MAX_ATTEMPTS = 120
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
-    """A device's folder: what stands in it, and where it keeps what must outlive a kill."""
+    """A device's folder, its data's folder, and its settings."""
 
     folder: Path
     data: Path
@@ -56,17 +56,20 @@ class Site:
 
     @property
     def public_key(self) -> bytes:
-        """The server's, by which it signs requests and cards."""
+        """The server's key, which verifies requests and cards."""
         return (self.folder / "server.pub").read_bytes()
 
     @property
     def nonces(self) -> UsedNonces:
-        """Of the requests accepted so far."""
+        """The nonces of the requests accepted so far."""
         return UsedNonces(self.folder / "state" / "request_nonces")
 
 
 def open_site(context: Context) -> Site:
-    """The folder that ``graft deploy device`` told the node of; raises ConfigError."""
+    """The site in the folders that ``graft deploy device`` passed to the node.
+
+    Raises ConfigError for a node without them.
+    """
     folder, data = (context.node_config.get(key) for key in ("device-folder", "data-folder"))
     if not isinstance(folder, str) or not isinstance(data, str):
         raise ConfigError(f"node: got {context.node_config}, wanted device-folder and data-folder")
@@ -78,45 +81,47 @@ def domain_of(context: Context) -> str:
     return open_site(context).settings.domain
 
 
-def carry(context: Context, record: ConfigRecord) -> dict[str, bytes]:
-    """Carry out an order of the device's own server, once; a kept answer is given again."""
+def handle(context: Context, record: ConfigRecord) -> dict[str, bytes]:
+    """Handle a request of the device's own server, once; a saved reply is given again."""
     site = open_site(context)
-    body = request_bytes(record)
-    request = decode_request(body)
     try:
-        if not site.settings.insecure:
+        body = request_bytes(record)
+        if not site.settings.insecure:  # before anything in the bytes is read
             signature = record.get(MESSAGE_SIGNATURE)
             nonce = verify_request(site.settings.run, body, signature, site.public_key)
             site.nonces.use(nonce)
+        request = decode_request(body)
         if request.domain_id != site.settings.domain:
-            raise EdgeError(f"order for {request.domain_id}: this is {site.settings.domain}")
+            raise EdgeError(f"request for {request.domain_id}: this is {site.settings.domain}")
     except GraftError as error:
-        return {MESSAGE_BODY: encode_response(failure_of(request, error))}
+        return refusal(site.settings.domain, error)
     with _one_at_a_time(site):
-        reply = _answered(context, site, request, body)
+        reply = _saved_or_new_reply(context, site, request, body)
     return {MESSAGE_BODY: reply.response, MESSAGE_TRANSFERS: reply.transfers}
 
 
-def _answered(context: Context, site: Site, request: Request, body: bytes) -> Reply:
+def _saved_or_new_reply(context: Context, site: Site, request: Request, body: bytes) -> Reply:
     replies = ReplyFolder(site.folder / "state" / "replies" / str(request.round_index))
     reply = replies.load(body)
     if reply is not None:
         return reply
     _forget_other_rounds(site.folder / "state" / "replies", request.round_index)
-    # A process that was killed left here what it had moved for this very request.
+    # A killed process left here the rows of what it had moved for this very request.
     journal = site.folder / "state" / "journal" / f"{request_digest(body)}.jsonl"
-    response = respond_with(context, request, partial(field_device, site=site, journal=journal))
+    response = respond_with(context, request, partial(deployed_device, site=site, journal=journal))
     entries = read_journal(journal) if journal.exists() else []
     reply = Reply(response=encode_response(response), transfers=encode_transfers(entries))
-    if not isinstance(response, Failure):  # a failure may pass: the next try may do better
+    if not isinstance(response, Failure):  # a failure may be temporary
         replies.save(body, reply)
     journal.unlink(missing_ok=True)
     return reply
 
 
 @contextmanager
-def field_device(context: Context, request: Request, site: Site, journal: Path) -> Iterator[Device]:
-    """The device that runs here: models come from the depot over TLS."""
+def deployed_device(
+    context: Context, request: Request, site: Site, journal: Path
+) -> Iterator[Device]:
+    """The device of a site: models come from the depot over TLS."""
     settings, folder = site.settings, site.folder
     load_references(settings.plug_ins)
     torch.set_num_threads(settings.threads)
@@ -150,7 +155,7 @@ def _expansion(context: Context) -> ExpansionConfig:
 
 
 def _forget_other_rounds(replies: Path, round_index: int) -> None:
-    """A new round has begun: nobody will ask for answers of others again."""
+    """Remove the replies of other rounds: in a new round the server asks for none of them."""
     for path in replies.glob("*"):
         if path.name != str(round_index):
             remove_tree(path)
@@ -158,13 +163,13 @@ def _forget_other_rounds(replies: Path, round_index: int) -> None:
 
 @contextmanager
 def _one_at_a_time(site: Site) -> Iterator[None]:
-    """Flower may hand a node several requests at once; a small device carries out one."""
+    """Flower may give a node several requests at once; a small device handles one."""
     path = site.folder / "state" / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # a killed process lets go by itself
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when its process is killed, too
         yield
 
 
 app = ClientApp()
-attach(app, domain_of, carry)
+attach(app, domain_of, handle)

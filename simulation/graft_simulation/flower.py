@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 from flwr.supercore import telemetry
-from graft_client.app import attach, carry_on
+from graft_client.app import attach, handle_with
 from graft_client.device_factory import domain_of_partition, open_journal
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.model_store import open_store
@@ -118,7 +118,7 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
         with open_journal(folder, request) as journal:
             yield factory.device(request, ListedCache(listed, store), journal.record)
 
-    attach(app, domain_of, carry_on(simulated_device))
+    attach(app, domain_of, handle_with(simulated_device))
     return app
 
 

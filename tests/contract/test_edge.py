@@ -13,7 +13,7 @@ from fakes import RUN, SIGNER, world_devices, world_store
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
-from graft_client.app import attach, carry_on
+from graft_client.app import attach, handle_with
 from graft_server.flower.edge import EdgeSettings, FlowerEdge
 from graft_simulation.block import Block, BlockCheckpoints, BlockEdge, BlockResult, Domains
 from graft_simulation.dropout import DropoutEdge, lost_from
@@ -172,7 +172,7 @@ def fake_grid(open_device: OpenDevice | None = None, **habits: object) -> FakeGr
     attach(
         app,
         lambda context: nodes[context.node_id],
-        carry_on(lambda context, request: (open_device or failing(""))(request)),
+        handle_with(lambda context, request: (open_device or failing(""))(request)),
     )
     return FakeGrid(app=app, nodes=nodes, **habits)  # type: ignore[arg-type]
 

@@ -3,11 +3,15 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from flwr.app import ConfigRecord, Context, RecordDict
-from graft_client.deployed_app import carry, domain_of
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
+from graft_client.app import attach, handle_with
+from graft_client.deployed_app import domain_of, handle
 from graft_server.signing import Signer, open_signer
 
 from graft.core.config import ExpansionConfig, config_toml
@@ -24,7 +28,13 @@ from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
 from graft.errors import ConfigError
-from graft.wire.messages.codec import MESSAGE_BODY, decode_response, encode_request, encode_response
+from graft.wire.messages.codec import (
+    MESSAGE_BODY,
+    MESSAGE_RECORD,
+    decode_response,
+    encode_request,
+    encode_response,
+)
 from graft.wire.messages.replies import MESSAGE_TRANSFERS
 from graft.wire.messages.request_signature import MESSAGE_SIGNATURE
 
@@ -59,7 +69,7 @@ class Site:
     def ask(self, request: bytes = REQUEST, signature: bytes | None = None) -> Response:
         signature = self.signer.sign_request(request) if signature is None else signature
         record = ConfigRecord({MESSAGE_BODY: request, MESSAGE_SIGNATURE: signature})
-        reply = carry(self.context(), record)
+        reply = handle(self.context(), record)
         assert set(reply) <= {MESSAGE_BODY, MESSAGE_TRANSFERS}
         return decode_response(reply[MESSAGE_BODY])
 
@@ -155,3 +165,55 @@ def test_a_node_that_graft_did_not_start_is_named(site: Site) -> None:
     context.node_config = {"partition-id": 0}
     with pytest.raises(ConfigError, match="wanted device-folder"):
         domain_of(context)
+
+
+def test_nothing_is_decoded_before_its_signature_is_checked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "graft_client.deployed_app.decode_request", lambda body: pytest.fail("decoded")
+    )
+    for body in (REQUEST, b"not a request", b""):
+        response = site.ask(body, signature=bytes(80))
+        assert isinstance(response, Failure)
+        assert (response.error, response.domain_id) == ("RequestForgedError", ME)
+
+
+def test_a_signed_body_that_is_no_request_is_a_failure(site: Site) -> None:
+    response = site.ask(b"not a request")
+    assert isinstance(response, Failure)
+    assert (response.error, response.domain_id) == ("MessageError", ME)
+
+
+@pytest.mark.parametrize("body", [None, "text", 7, [b"x"]])
+@pytest.mark.parametrize("signature", [None, "text", 1.5])
+def test_a_record_of_other_types_is_a_failure(site: Site, body: Any, signature: Any) -> None:
+    given = {MESSAGE_BODY: body, MESSAGE_SIGNATURE: signature}
+    record = ConfigRecord({key: value for key, value in given.items() if value is not None})
+    response = decode_response(handle(site.context(), record)[MESSAGE_BODY])
+    assert isinstance(response, Failure)
+    assert (response.error, response.domain_id) == ("MessageError", ME)
+    record = ConfigRecord(
+        {MESSAGE_BODY: REQUEST} | ({} if signature is None else {MESSAGE_SIGNATURE: signature})
+    )
+    response = decode_response(handle(site.context(), record)[MESSAGE_BODY])
+    assert isinstance(response, Failure)
+    assert response.error == "RequestForgedError"
+
+
+@pytest.mark.parametrize(
+    "content", [RecordDict(), RecordDict({MESSAGE_RECORD: ConfigRecord({MESSAGE_BODY: "text"})})]
+)
+def test_a_node_of_a_simulation_answers_a_message_without_a_request(
+    content: RecordDict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    app = ClientApp()
+    attach(app, lambda context: ME, handle_with(lambda context, request: pytest.fail("opened")))
+    message = Message(content, dst_node_id=1, message_type="query.profile")
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    reply = app(message, context)
+    response = decode_response(reply.content.config_records[MESSAGE_RECORD][MESSAGE_BODY])
+    assert isinstance(response, Failure)
+    assert (response.error, response.domain_id) == ("MessageError", ME)
