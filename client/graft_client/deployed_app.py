@@ -124,8 +124,8 @@ def deployed_device(
     """The device of a site: models come from the depot over TLS."""
     settings, folder = site.settings, site.folder
     load_references(settings.plug_ins)
-    torch.set_num_threads(settings.threads)
     with (
+        _torch_threads(settings.threads),
         closing(JournalMeter(journal)) as meter,
         open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
     ):
@@ -143,6 +143,17 @@ def deployed_device(
         )
         cache = FolderCache(folder / "state" / "cache", settings.cache_bytes)
         yield factory.device(request, cache, meter.record)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Torch computes on ``count`` threads, and afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _expansion(context: Context) -> ExpansionConfig:

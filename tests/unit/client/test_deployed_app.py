@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
@@ -89,6 +90,21 @@ def test_an_order_of_its_own_server_is_carried_out(site: Site) -> None:
     response = site.ask()
     assert isinstance(response, DomainProfile)
     assert response.domain_id == ME
+
+
+def test_torchs_threads_are_as_before_after_a_request_and_after_a_failure(site: Site) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)  # another number than a device's one
+        assert isinstance(site.ask(), DomainProfile)
+        assert torch.get_num_threads() == 2
+        (site.data / "domains" / f"{ME}.npz").write_bytes(b"damaged")
+        assert isinstance(
+            site.ask(encode_request(ProfileRequest(domain_id=ME, round_index=5))), Failure
+        )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_thousand_replays_are_refused(site: Site) -> None:
