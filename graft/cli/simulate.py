@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from typer import Option
 
+from graft.cli.portable import restart_portably
 from graft.cli.report import show_run
 from graft.cli.shared import (
     ConfigOption,
@@ -68,6 +69,14 @@ def simulate(
     stacked: Annotated[
         bool, Option(help="Block engine: train models of one architecture side by side.")
     ] = True,
+    portable: Annotated[
+        bool,
+        Option(
+            "--portable",
+            help="One hash on every x86-64 processor with AVX2, at a cost in time. Give it to "
+            "--resume as well.",
+        ),
+    ] = False,
     track: TrackOption = None,
     resume: Annotated[str | None, Option(help="Folder of an interrupted run to continue.")] = None,
     join_timeout_s: Annotated[
@@ -85,6 +94,8 @@ def simulate(
 
     Exit code 0 only if every method finished on every domain.
     """
+    if portable:
+        restart_portably(accelerator, ray_address)
     if resume is None:
         config = configure(
             read_config(config_file) if config_file else ExpansionConfig(),
