@@ -27,7 +27,7 @@ DOTTED = re.compile(
     r"(?<![\w/.-])graft(?!\.py\b)(?:_server|_client|_simulation)?(?:\.[A-Za-z_]\w*)+(?![\w/])"
 )
 IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?")
-FOREIGN = {"manylinux_2_28_aarch64"}
+FOREIGN = {"manylinux_2_28_aarch64", "test_a_revoked_device_is_refused"}
 
 
 def spans(page: Path) -> list[str]:
