@@ -161,7 +161,7 @@ def _stored_model(stat: pb.ModelStat) -> StoredModel:
 
 
 def _raise_typed(error: grpc.RpcError, what: str) -> NoReturn:
-    """The depot's status as the error it stands for; whatever else is a broken stream."""
+    """Raise the error that a status stands for; any other status is a broken stream."""
     code, details = error.code(), f"{what}: {error.details()}"
     if code == grpc.StatusCode.NOT_FOUND:
         raise ModelMissingError(details) from error

@@ -46,7 +46,7 @@ class DiskReleases:
     ) -> None:
         self._folder = folder
         self._config = config
-        # The system's own entropy: nobody can draw this noise again.
+        # The system's own entropy: this noise cannot be drawn again.
         self._new_generator = new_generator or (lambda: np.random.default_rng(_entropy()))
 
     @property

@@ -1,4 +1,4 @@
-"""What it takes to carry a message: the one model of wire bytes, for whatever is not measured.
+"""The model of wire bytes: what carrying a message takes, where it is not measured.
 
 Framing, TLS records and TCP segments follow from lengths. What Flower and gRPC send beside a
 message does not: those constants were measured (``benchmarks/trust/flower_wire.py`` and

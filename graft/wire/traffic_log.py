@@ -1,4 +1,4 @@
-"""What a link carried, as whoever counts it notes it: a JSON line a peer and interval.
+"""What a link carried, as its counter logs it: a JSON line a peer and interval.
 
 The TCP proxy before the server and an independent counter on the link write the same lines.
 """

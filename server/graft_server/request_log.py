@@ -20,7 +20,7 @@ from graft.errors import EdgeError, MessageError
 from graft.wire.messages.codec import decode_response
 from graft.wire.overhead import JOIN_DOWN_BYTES, JOIN_UP_BYTES, request_bytes, response_bytes
 
-# The phases that a request travels down in and its answer comes up in.
+# Message type, the phase of the request, the phase of its response.
 _ROUTES: dict[type, tuple[str, Phase, Phase]] = {
     ProfileRequest: ("query.profile", "profile", "profile"),
     ProbeRequest: ("query.probe", "probe", "probe"),
@@ -29,12 +29,12 @@ _ROUTES: dict[type, tuple[str, Phase, Phase]] = {
 
 
 def message_name(request: Request) -> str:
-    """What kind of message carries the order: Flower's message type, the ledger's message."""
+    """Flower's message type of a request, which is the ledger's message too."""
     return _ROUTES[type(request)][0]
 
 
 def response_phase(request: Request) -> Phase:
-    """The phase that the request's answer belongs to."""
+    """The phase that the response to a request belongs to."""
     return _ROUTES[type(request)][2]
 
 
@@ -49,7 +49,7 @@ def exchange_entry(
     outcome: Outcome = "ok",
     measured_s: float | None = None,
 ) -> LedgerEntry:
-    """The ledger's row of a request on its way ``down``, or of its answer on its way up.
+    """The ledger row of a request (``down``) or of its response.
 
     Without ``wire_bytes`` they are modelled: what Flower's exchange carries that way.
     """
@@ -75,9 +75,9 @@ def exchange_entry(
 
 
 def join_entries(domain_id: str, run: str, payload_bytes: int) -> tuple[LedgerEntry, LedgerEntry]:
-    """The ledger's rows of a node being asked for its domain, and of what it answers.
+    """The ledger rows of the request for a node's domain, and of its response.
 
-    It is a run's first exchange; the bundle of the application that comes with it is not in it.
+    It is a run's first exchange; the application bundle sent with it is not counted.
     """
     asked = LedgerEntry(
         run=run,
@@ -92,32 +92,32 @@ def join_entries(domain_id: str, run: str, payload_bytes: int) -> tuple[LedgerEn
         wire_bytes=JOIN_DOWN_BYTES + request_bytes(0),
         wire_source="modelled",
     )
-    told = replace(
+    replied = replace(
         asked,
         sender=domain_id,
         receiver=SERVER,
         payload_bytes=payload_bytes,
         wire_bytes=JOIN_UP_BYTES + response_bytes(payload_bytes),
     )
-    return asked, told
+    return asked, replied
 
 
 def response_to(request: Request, body: bytes) -> Response:
-    """The decoded answer, if it is one to this very request; else the failure that it is."""
+    """The decoded response if it is one to this very request, else a failure."""
     try:
         response = decode_response(body)
     except MessageError as error:
         return failure_of(request, error)
     if isinstance(response, Failure) and response.domain_id == request.domain_id:
-        # A failure is charged to what was asked, whatever a confused node says it was.
+        # A failure is charged to the request, whatever a node says that it was.
         return replace(response, round_index=request.round_index, method=request.method)
-    told: tuple[object, ...] = (response.domain_id,)
+    got: tuple[object, ...] = (response.domain_id,)
     wanted: tuple[object, ...] = (request.domain_id,)
     if isinstance(response, TrainResult | Failure):
-        told += (response.round_index, response.method)
+        got += (response.round_index, response.method)
         wanted += (request.round_index, request.method)
-    if told != wanted:
-        wrong = f"answer to {request.domain_id}: got one to {told}, not to this request"
+    if got != wanted:
+        wrong = f"answer to {request.domain_id}: got one to {got}, wanted one to {wanted}"
         return failure_of(request, EdgeError(wrong))
     return response
 
@@ -125,10 +125,10 @@ def response_to(request: Request, body: bytes) -> Response:
 def record_exchange(
     request: Request, down: bytes, up: bytes, *, run: str, measured_s: float | None = None
 ) -> tuple[Response, tuple[LedgerEntry, LedgerEntry]]:
-    """The answer in ``up``, and the rows of both messages where no real link carried them."""
+    """The response in ``up``, and modelled ledger rows of both messages."""
     response = response_to(request, up)
     asked = exchange_entry(request, run=run, down=True, payload_bytes=len(down))
-    told = exchange_entry(
+    replied = exchange_entry(
         request,
         run=run,
         down=False,
@@ -136,4 +136,4 @@ def record_exchange(
         outcome="failed" if isinstance(response, Failure) else "ok",
         measured_s=measured_s,
     )
-    return response, (asked, told)
+    return response, (asked, replied)

@@ -189,8 +189,8 @@ def exported(server: Path) -> set[str]:
     registry.register(DeploymentMetrics(server, dict))
     ProcessCollector(registry=registry)
     names = {sample.name for family in registry.collect() for sample in family.samples}
-    if find_spec("graft_server.depot.metrics") is not None:
-        from graft_server.depot.metrics import DepotMetrics
+    if find_spec("graft_server.depot.interceptor") is not None:
+        from graft_server.depot.interceptor import DepotMetrics
 
         depot = CollectorRegistry()
         DepotMetrics(depot)
@@ -216,7 +216,7 @@ def test_the_dashboard_asks_for_metrics_that_are_exported(tmp_path: Path) -> Non
     told = {"round": 0, "phase": "learn", "done": 1, "wanted": 2, "payload_bytes": 3}
     (server / "state" / "progress.json").write_text(json.dumps(told))
     missing = queried() - exported(server)
-    if find_spec("graft_server.depot.metrics") is None:
+    if find_spec("graft_server.depot.interceptor") is None:
         missing = {name for name in missing if not name.startswith("graft_depot_")}
     assert not missing
 

@@ -1,7 +1,7 @@
-"""What the server signs of a card, and how whoever gets the card checks it (ours).
+"""The server's signature of a card, and its verification (ours).
 
-Written out by hand: protobuf's own bytes may differ from one version to the next, and a
-signature must still verify years later.
+The signed bytes are written by hand: protobuf's may differ between versions, and a signature
+must still verify years later.
 """
 
 from typing import Final
@@ -49,8 +49,8 @@ def verify_card(run: str, card: ModelCard, public_key: bytes) -> None:
     ``public_key`` is the PEM text of the run's ``keys/server.pub``. Raises PayloadChangedError
     for a missing or wrong signature, RunError where ``public_key`` is none.
     """
-    # Results keep these messages and a run's hash covers them: nothing of the key, or of the
-    # folder's name, may stand in them.
+    # Results contain these messages and a run's hash covers them, so neither the key nor the
+    # folder's name may be in them.
     wanted = f"wanted the server's over model {card.model_id} in this run"
     if not card.signature:
         raise PayloadChangedError(f"card of {card.domain_id}: got no signature, {wanted}")

@@ -1,7 +1,7 @@
 """Records to bytes and back, through one protobuf envelope; encoding is deterministic.
 
-Bytes from the network are believed only after ``checks`` accepted the whole record: whatever
-is wrong with them, decoding raises MessageError and nothing else.
+Bytes from the network are trusted only after ``checks`` accepted the whole record: decoding raises
+MessageError and nothing else.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def encode_request(request: Request) -> bytes:
 
 
 def decode_request(data: bytes) -> Request:
-    """The order in ``data``; raises MessageError for anything else."""
+    """The request in ``data``; raises MessageError for anything else."""
     request = _parse(data, _request_record)
     check_request(request)
     return request

@@ -1,6 +1,6 @@
 """Each record as its protobuf message and back; arrays as little-endian bytes.
 
-Reading refuses what cannot be laid out as an array; all other rules stand in ``checks``.
+Reading refuses what cannot be laid out as an array; all other rules are in ``checks``.
 Legend: C classes, D statistics, F features.
 """
 

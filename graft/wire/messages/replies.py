@@ -1,7 +1,7 @@
-"""A real device's reply: its answer, and the rows of what it moved to and from the depot.
+"""A deployed device's reply: its response, and the ledger rows of its transfers.
 
-The rows ride beside the answer because the device's disk is not the server's. Both sides keep
-a reply until its round is over, so that nobody who was killed has it worked out twice.
+The rows travel with the response because the server cannot read the device's disk. Both sides save
+a reply until its round is over, so that a killed process does not have it computed twice.
 """
 
 import hashlib
@@ -35,35 +35,35 @@ class Reply:
 
 
 def request_digest(request: bytes) -> str:
-    """SHA-256 (hex) of an encoded order: what it is kept under, on either side."""
+    """SHA-256 (hex) of an encoded request, under which both sides save its reply."""
     return hashlib.sha256(request).hexdigest()
 
 
 class ReplyFolder:
-    """Replies by the SHA-256 of the order that they answer, each whole or not there."""
+    """Replies by the SHA-256 of their request; each is written whole."""
 
     def __init__(self, path: AnyPath) -> None:
         self._path = path
 
     def load(self, request: bytes) -> Reply | None:
-        """The reply to an encoded order, or None where there is none."""
+        """The reply to an encoded request, or None."""
         try:
-            kept = pb.KeptReply.FromString(self._file(request).read_bytes())
+            saved = pb.KeptReply.FromString(self._file(request).read_bytes())
         except (FileNotFoundError, DecodeError):
             return None
-        return Reply(response=kept.response, transfers=kept.transfers)
+        return Reply(response=saved.response, transfers=saved.transfers)
 
     def save(self, request: bytes, reply: Reply) -> None:
-        """Keep a reply; it outlives a power cut."""
-        kept = pb.KeptReply(response=reply.response, transfers=reply.transfers)
-        replace_file(self._file(request), kept.SerializeToString(), mode=0o600)
+        """Save a reply durably."""
+        saved = pb.KeptReply(response=reply.response, transfers=reply.transfers)
+        replace_file(self._file(request), saved.SerializeToString(), mode=0o600)
 
     def _file(self, request: bytes) -> AnyPath:
         return self._path / request_digest(request)
 
 
 def encode_transfers(entries: Sequence[LedgerEntry]) -> bytes:
-    """The rows of one request's transfers; what they share with the order is left out."""
+    """The rows of one request's transfers, without the columns that the request gives."""
     rows = [
         pb.Transfer(
             phase=entry.phase,

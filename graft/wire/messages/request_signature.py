@@ -1,7 +1,7 @@
 """The server's signature of a request: a device accepts its own server's requests, each once.
 
 A request signature is a nonce and an Ed25519 signature over run, nonce and request (ours). Only a
-deployment signs requests: a simulation has no stranger on its wires.
+deployment signs requests: a simulation has no untrusted network.
 """
 
 import os

@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retries:
-    """At most ``max_attempts`` streams that break; those that a quota ended are not among them.
+    """At most ``max_attempts`` broken streams; streams that a quota ended do not count.
 
     ``wait_before_retry`` gets the broken attempts so far, ``wait_out`` the seconds that the depot
-    told this device to wait; both may sleep.
+    requested; both may sleep.
     """
 
     max_attempts: int

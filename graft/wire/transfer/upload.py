@@ -39,7 +39,7 @@ def _send_logged(
         outcome = outcome_of(error)
         raise
     finally:
-        # The parts share one stream, so the time stands once, on its first row.
+        # The parts share one stream, so only its first row has the time.
         measured_s = clock() - start_s
         # A copy: a link's own thread may still count while a failed stream winds down.
         for part, (payload_bytes, wire_bytes) in list(sent.items()):

@@ -1,4 +1,4 @@
-"""Around every call of the depot: who may, how much, how long, and a record of it afterwards."""
+"""gRPC interceptor of the depot: authorisation, rate limits, metrics and an access log."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
 import grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from graft.core.ports import Clock
 from graft.errors import (
@@ -21,21 +22,42 @@ from graft.errors import (
 from graft.wire.overhead import framed_bytes, stream_bytes
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.transfer.link import PART_CODES, RETRY_AFTER, Part
-from graft_server.depot.metrics import DepotMetrics
 from graft_server.depot.rate_limit import RateLimiter
 
 SERVICE: Final = "graft.v1.Depot"
 PARTS: Final[dict[int, Part]] = {code: part for part, code in PART_CODES.items()}
 Direction = Literal["up", "down"]
+_SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+
+
+class DepotMetrics:
+    """The depot's Prometheus metrics, all named ``graft_depot_...``."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        moved = ("direction", "part", "device")
+        self.payload_bytes = Counter(
+            "graft_depot_payload_bytes", "Model bytes moved", moved, registry=registry
+        )
+        self.wire_bytes = Counter(
+            "graft_depot_wire_bytes", "The same with gRPC's framing", moved, registry=registry
+        )
+        self.calls = Counter(
+            "graft_depot_calls", "Calls that ended", ("rpc", "outcome"), registry=registry
+        )
+        self.running = Gauge("graft_depot_running", "Calls running", ("rpc",), registry=registry)
+        self.waiting = Gauge("graft_depot_waiting", "Calls in the queue", registry=registry)
+        self.seconds = Histogram(
+            "graft_depot_seconds", "Time a call ran", ("rpc",), buckets=_SECONDS, registry=registry
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallRecord:
-    """One call as it ended.
+    """A line of the access log: one call, when it ended.
 
     ``part``: "base", "residual", "exact", "base+residual" for a push of both, "" for none.
     ``wire_bytes``: of all its messages, both ways, with gRPC's framing. ``outcome``: gRPC's name
-    of the status, "CANCELLED" where the device went away.
+    of the status, "CANCELLED" where the device disconnected.
     """
 
     device: str
@@ -49,7 +71,7 @@ class CallRecord:
 
 
 def device_of(context: grpc.ServicerContext) -> str:
-    """Who calls: the client certificate's common name, else the peer's address without port."""
+    """The caller: its certificate's common name, else the peer's address without port."""
     names = context.auth_context().get("x509_common_name")
     if names:
         return str(names[0].decode("utf-8", "replace"))
@@ -57,7 +79,7 @@ def device_of(context: grpc.ServicerContext) -> str:
 
 
 def end_call(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End a call with the status that the client's link turns back into the typed error."""
+    """End a call with the status that ``GrpcLink`` turns back into the typed error."""
     if isinstance(error, QuotaExceededError):
         code = grpc.StatusCode.RESOURCE_EXHAUSTED
         context.set_trailing_metadata(((RETRY_AFTER, f"{error.retry_after_s:.3f}"),))
@@ -78,9 +100,10 @@ def end_call(context: grpc.ServicerContext, error: Exception) -> NoReturn:
 
 
 class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Refuses strangers, charges quotas message by message, and gives one record a call.
+    """Refuses unknown devices, charges quotas message by message, and records every call.
 
-    ``allows(device)``: whether the depot serves a device of this name; None: everyone.
+    ``allows(device)``: whether the depot serves a device of this name; None: every device.
+    ``record`` gets one record a call when it ends, on the thread that served it.
     """
 
     def __init__(
@@ -99,7 +122,7 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         self.clock = clock
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:
-        """The depot's own handlers, watched; health checks as they are."""
+        """The depot's own handlers, observed; health checks are passed through."""
         handler = continuation(details)
         service, _, rpc = details.method.lstrip("/").partition("/")
         if handler is None or service != SERVICE:
@@ -109,30 +132,30 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
 
             def push(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
                 with self._running(rpc, context) as call:
-                    return call.answered(handler.stream_unary(call.asked(messages), context))
+                    return call.sent(handler.stream_unary(call.received(messages), context))
 
             return grpc.stream_unary_rpc_method_handler(push, *codecs)
         if handler.response_streaming:
 
             def fetch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
                 with self._running(rpc, context) as call:
-                    (request,) = call.asked(iter([request]))
+                    (request,) = call.received(iter([request]))
                     for message in handler.unary_stream(request, context):
-                        yield call.answered(message)
+                        yield call.sent(message)
 
             return grpc.unary_stream_rpc_method_handler(fetch, *codecs)
 
         def ask(request: Any, context: grpc.ServicerContext) -> Any:
             with self._running(rpc, context) as call:
-                (request,) = call.asked(iter([request]))
-                return call.answered(handler.unary_unary(request, context))
+                (request,) = call.received(iter([request]))
+                return call.sent(handler.unary_unary(request, context))
 
         return grpc.unary_unary_rpc_method_handler(ask, *codecs)
 
     @contextmanager
     def _running(self, rpc: str, context: grpc.ServicerContext) -> Iterator["_Call"]:
         call = _Call(self, device_of(context), rpc)
-        start_s, outcome = self.clock(), "CANCELLED"  # a stream nobody reads is simply left
+        start_s, outcome = self.clock(), "CANCELLED"  # what a stream that is no longer read ends in
         self.metrics.running.labels(rpc).inc()
         try:
             if self.allows is not None and not self.allows(call.device):
@@ -161,19 +184,19 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
 
 
 class _Call:
-    """What one call has moved so far."""
+    """The bytes that one call has moved so far."""
 
-    def __init__(self, watch: DepotInterceptor, device: str, rpc: str) -> None:
+    def __init__(self, interceptor: DepotInterceptor, device: str, rpc: str) -> None:
         self.device = device
-        self._watch = watch
+        self._interceptor = interceptor
         self._rpc = rpc
         self._model_id = ""
-        self._forms: list[tuple[Part, int]] = []  # what is moved, and the bytes left of each
+        self._forms: list[tuple[Part, int]] = []  # the forms of a push, and the bytes left of each
         self._part = ""
         self._payload_bytes = self._wire_bytes = 0
 
-    def asked(self, messages: Iterator[Any]) -> Iterator[Any]:
-        """The device's messages, as they are taken."""
+    def received(self, messages: Iterator[Any]) -> Iterator[Any]:
+        """The device's messages, counted as the handler takes them."""
         for message in messages:
             if isinstance(message, pb.PushChunk):
                 if message.WhichOneof("content") == "header":
@@ -188,8 +211,8 @@ class _Call:
                 self._moved("up", message, 0)
             yield message
 
-    def answered(self, message: Any) -> Any:
-        """A message of the depot's, as it is given."""
+    def sent(self, message: Any) -> Any:
+        """A message of the depot, counted."""
         self._moved("down", message, len(message.data) if isinstance(message, pb.Chunk) else 0)
         return message
 
@@ -220,17 +243,17 @@ class _Call:
 
     def _moved(self, direction: Direction, message: Any, num_bytes: int) -> None:
         if num_bytes:
-            self._watch.quotas.charge(self.device, num_bytes)
+            self._interceptor.quotas.charge(self.device, num_bytes)
         wire_bytes = stream_bytes(framed_bytes(message.ByteSize()))
         self._payload_bytes += num_bytes
         self._wire_bytes += wire_bytes
         part = self._part_of(num_bytes) if self._rpc == "Push" else self._part
         labels = (direction, part, self.device)
-        self._watch.metrics.payload_bytes.labels(*labels).inc(num_bytes)
-        self._watch.metrics.wire_bytes.labels(*labels).inc(wire_bytes)
+        self._interceptor.metrics.payload_bytes.labels(*labels).inc(num_bytes)
+        self._interceptor.metrics.wire_bytes.labels(*labels).inc(wire_bytes)
 
     def _part_of(self, num_bytes: int) -> str:
-        """Which form the next bytes of a push are; a message across two counts as the first."""
+        """The form that the next bytes of a push belong to; of a message across two, the first."""
         while self._forms and not self._forms[0][1]:
             self._forms.pop(0)
         if not self._forms:

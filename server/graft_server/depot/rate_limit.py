@@ -1,4 +1,4 @@
-"""How much of the depot one device may use."""
+"""Rate limits of the depot, for each device by itself."""
 
 import threading
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from graft.core.ports import Clock
 from graft.errors import QuotaExceededError
 from graft.wire.transfer.link import CHUNK_BYTES
 
-MAX_MESSAGE_BYTES: Final = 2 * CHUNK_BYTES  # what the depot takes in one message
-_BUSY_S: Final = 1.0  # when to knock again where other streams of the device are running
+MAX_MESSAGE_BYTES: Final = 2 * CHUNK_BYTES  # the largest message that the depot accepts
+_BUSY_S: Final = 1.0  # how long a device waits while its other streams are running
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceQuota:
-    """For each device by itself: payload bytes both ways a window, and streams at once.
+    """Payload bytes a window, both ways together, and streams at once; None: no limit.
 
-    A window of ``window_s`` seconds begins with a device's first byte behind the one before.
-    None: no limit. Raises ValueError for a quota that no message fits into.
+    A window of ``window_s`` seconds begins with a device's first byte after the window before.
+    Raises ValueError for a quota that no message fits into.
     """
 
     bytes_per_window: int | None = None
@@ -36,7 +36,7 @@ class DeviceQuota:
 
 
 class RateLimiter:
-    """What every device has used; any number of threads."""
+    """Counts what every device uses; safe for any number of threads."""
 
     def __init__(self, quota: DeviceQuota, clock: Clock) -> None:
         self._quota = quota
@@ -47,7 +47,7 @@ class RateLimiter:
 
     @contextmanager
     def stream(self, device: str) -> Iterator[None]:
-        """One stream of a device's; QuotaExceededError where it has too many already."""
+        """A stream of a device; raises QuotaExceededError where it has too many already."""
         with self._lock:
             running, limit = self._streams.get(device, 0), self._quota.max_streams
             if limit is not None and running >= limit:
@@ -62,7 +62,7 @@ class RateLimiter:
                     del self._streams[device]
 
     def charge(self, device: str, num_bytes: int) -> None:
-        """Count bytes of a device's; QuotaExceededError where they are too many for this window."""
+        """Count bytes of a device; raises QuotaExceededError beyond its quota for this window."""
         limit, window_s = self._quota.bytes_per_window, self._quota.window_s
         if limit is None:
             return
@@ -71,9 +71,11 @@ class RateLimiter:
             start, used = self._windows.get(device, (now, 0))
             if now >= start + window_s:
                 start, used = now, 0
-                # Whoever has been quiet for a window leaves nothing behind.
+                # Windows that are over are forgotten, so that the table does not grow.
                 self._windows = {
-                    name: held for name, held in self._windows.items() if now < held[0] + window_s
+                    name: window
+                    for name, window in self._windows.items()
+                    if now < window[0] + window_s
                 }
             if used + num_bytes > limit:
                 raise QuotaExceededError(

@@ -4,18 +4,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from graft.core.ports import Clock
 from graft.wire.payload.encoding import MAX_PAYLOAD_BYTES
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
-from graft_server.depot.interceptor import SERVICE, CallRecord, DepotInterceptor
-from graft_server.depot.metrics import CountedPool, DepotMetrics
+from graft_server.depot.interceptor import SERVICE, CallRecord, DepotInterceptor, DepotMetrics
 from graft_server.depot.rate_limit import MAX_MESSAGE_BYTES, DeviceQuota, RateLimiter
 from graft_server.depot.service import DepotService
 from graft_server.depot.uploads import Uploads
@@ -28,13 +29,25 @@ __all__ = ["SERVICE", "DepotServer", "DepotSettings", "tls_credentials"]
 class DepotSettings:
     """The depot's limits.
 
-    ``max_concurrent``: streams served at once; ``max_waiting`` more wait their turn, and any
-    beyond are turned away to try again. ``max_finishing``: pushes that are joined, checked and
-    split at once; each takes a core and a few dozen MB. ``max_payload_bytes``: the largest model
-    taken in. ``quota``: for each device by itself. ``incoming_folder``: where pushes arrive (None:
-    in the store's folder, or for a store elsewhere in a temporary one); what nobody went on with
-    for ``incoming_max_age_s`` goes, and the oldest beyond ``incoming_max_bytes`` in all.
-    ``keepalive_s``: how long a device may be silent before the depot asks whether it is there.
+    Parameters
+    ----------
+    max_concurrent, max_waiting
+        Calls served at once, and calls that wait for a thread; the depot refuses any more, which
+        devices retry.
+    max_finishing
+        Pushes joined, checked and split at once; each takes a core and a few dozen MB.
+    max_payload_bytes
+        The largest model accepted.
+    quota
+        The quota of each device.
+    incoming_folder
+        Where pushes are received; None: in the store's folder, or in a temporary folder for a
+        store that is not on this machine.
+    incoming_max_age_s, incoming_max_bytes
+        Unfinished pushes are removed after this time without data, and the oldest of them beyond
+        this size in all.
+    keepalive_s
+        How long a connection may be silent before the depot pings the device.
     """
 
     max_concurrent: int = 16
@@ -51,10 +64,22 @@ class DepotSettings:
 class DepotServer:
     """A running depot; ``close`` (or leaving its ``with`` block) stops it.
 
-    ``credentials``: TLS; None only together with ``insecure=True``, else ValueError.
-    ``allows(device)``: whether a device of this name is served (None: everyone); a device is named
-    by its certificate's common name, without one by its address. ``registry`` takes the metrics;
-    ``record`` gets one record a call when it ends, on the thread that served it.
+    Parameters
+    ----------
+    store, address
+        The models, and "host:port" to listen on; port 0 takes a free one (``port``).
+    credentials, insecure
+        TLS credentials; None only together with ``insecure=True``.
+    settings, allows, registry, record
+        The limits, and as of ``DepotInterceptor``; a device is named by its certificate's common
+        name, without one by its address.
+    clock, now
+        Monotonic and wall-clock seconds.
+
+    Raises
+    ------
+    ValueError
+        Where both or neither of ``credentials`` and ``insecure`` are given.
     """
 
     def __init__(
@@ -75,7 +100,7 @@ class DepotServer:
             raise ValueError("depot: give TLS credentials, or ask for insecure; not both")
         settings = settings or DepotSettings()
         metrics = DepotMetrics(registry or CollectorRegistry())
-        watch = DepotInterceptor(
+        interceptor = DepotInterceptor(
             allows=allows,
             quotas=RateLimiter(settings.quota, clock),
             metrics=metrics,
@@ -83,8 +108,8 @@ class DepotServer:
             clock=clock,
         )
         self._server = grpc.server(
-            CountedPool(settings.max_concurrent, metrics.waiting),
-            interceptors=[watch],
+            _CountedPool(settings.max_concurrent, metrics.waiting),
+            interceptors=[interceptor],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),  # a second depot on the port must fail, not share
@@ -92,7 +117,7 @@ class DepotServer:
             ],
             maximum_concurrent_rpcs=settings.max_concurrent + settings.max_waiting,
         )
-        incoming = Uploads(
+        uploads = Uploads(
             settings.incoming_folder or _incoming_folder(store),
             max_age_s=settings.incoming_max_age_s,
             max_bytes=settings.incoming_max_bytes,
@@ -100,7 +125,7 @@ class DepotServer:
         )
         service = DepotService(
             store,
-            incoming,
+            uploads,
             settings.max_payload_bytes,
             threading.BoundedSemaphore(settings.max_finishing),
         )
@@ -120,13 +145,13 @@ class DepotServer:
         self.close()
 
     def start(self) -> None:
-        """Serve from now on, and say so to health checks."""
+        """Serve from now on; health checks report it."""
         self._server.start()
         for service in ("", SERVICE):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     def close(self, grace_s: float = 0.0) -> None:
-        """Stop; streams still running after ``grace_s`` seconds are cut."""
+        """Stop; streams still running after ``grace_s`` seconds are cancelled."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
 
@@ -134,7 +159,7 @@ class DepotServer:
 def tls_credentials(
     *, key_pem: bytes, certificate_pem: bytes, client_ca_pem: bytes | None = None
 ) -> grpc.ServerCredentials:
-    """The depot's TLS identity; with ``client_ca_pem`` every client must show a certificate."""
+    """The depot's TLS identity; with ``client_ca_pem`` clients need a certificate of that CA."""
     return grpc.ssl_server_credentials(
         [(key_pem, certificate_pem)],
         root_certificates=client_ca_pem,
@@ -146,3 +171,20 @@ def _incoming_folder(store: DirectoryStore) -> Path:
     if isinstance(store.folder, Path):
         return store.folder / "incoming"
     return Path(tempfile.mkdtemp(prefix="graft-incoming-"))
+
+
+class _CountedPool(ThreadPoolExecutor):
+    """Threads that serve calls; ``waiting`` is how many calls have none yet."""
+
+    def __init__(self, max_workers: int, waiting: Gauge) -> None:
+        super().__init__(max_workers=max_workers, thread_name_prefix="depot")
+        self._waiting = waiting
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self._waiting.inc()
+
+        def begin() -> Any:
+            self._waiting.dec()
+            return fn(*args, **kwargs)
+
+        return super().submit(begin)

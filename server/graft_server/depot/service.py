@@ -77,7 +77,7 @@ class DepotService(pb_grpc.DepotServicer):
             with self._uploads.receive(push, first.header.offset) as upload:
                 for message in request_iterator:
                     if message.WhichOneof("content") != "data":
-                        raise PayloadLimitError("push: wanted data behind the header")
+                        raise PayloadLimitError("push: wanted data after the header")
                     upload.append(message.data)
                 if upload.num_bytes < push.num_bytes:
                     raise PayloadTruncatedError(
@@ -113,7 +113,7 @@ class DepotService(pb_grpc.DepotServicer):
             end_call(context, error)
 
     def _announced(self, header: pb.PushHeader, context: grpc.ServicerContext) -> PendingPush:
-        """The push that a header announces, within the limits."""
+        """The push that a header announces, checked against the limits."""
         push = PendingPush(
             device=device_of(context),
             model_id=header.model_id,

@@ -1,4 +1,4 @@
-"""Pushes on their way in: kept when a stream or the depot breaks, gone when nobody comes back."""
+"""Pushes that are being received: they survive a broken stream or depot, and expire."""
 
 import hashlib
 import os
@@ -31,17 +31,17 @@ class PendingPush:
 
     @property
     def file_name(self) -> str:
-        """One a push; the device's name goes in as a digest, since it may be any text."""
+        """One a push; the device's name, which may be any text, is in it as a digest."""
         device = hashlib.sha256(self.device.encode()).hexdigest()[:16]
         lengths = f"{self.exact_bytes}-{self.base_bytes}-{self.residual_bytes}"
         return f"{self.model_id}.{lengths}.{device}{_SUFFIX}"
 
 
 class Uploads:
-    """A folder with a file a push, made on first use.
+    """A folder with a file a push, made on first use; one depot a folder.
 
-    A push that nobody went on with for ``max_age_s`` seconds is removed, and beyond ``max_bytes``
-    in all the oldest are. ``now`` is wall time in seconds, as file times are. One depot a folder.
+    A push without new data for ``max_age_s`` seconds is removed, and the oldest are while all
+    exceed ``max_bytes``. ``now`` is wall time in seconds, as file times are.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Uploads:
         self._lock = threading.Lock()
         self._owners: dict[str, Upload] = {}
         self._finishing: dict[str, _Turn] = {}
-        for work in folder.glob(f"{WORK_PREFIX}*"):  # of a depot that was killed
+        for work in folder.glob(f"{WORK_PREFIX}*"):  # left by a depot that was killed
             work.unlink(missing_ok=True)
 
     def received_bytes(self, push: PendingPush) -> int:
-        """How much of a push is here."""
+        """How much of a push has been received."""
         try:
             return (self.folder / push.file_name).stat().st_size
         except FileNotFoundError:
@@ -66,36 +66,38 @@ class Uploads:
 
     @contextmanager
     def receive(self, push: PendingPush, offset: int) -> Iterator["Upload"]:
-        """Go on with a push at ``offset``; the stream that had it before can add no more.
+        """Continue a push at ``offset``; the newest stream owns it, an older one can add no more.
 
-        Raises TransportError where less than ``offset`` bytes are held.
+        Raises TransportError where fewer than ``offset`` bytes were received.
         """
         self.sweep()
         self.folder.mkdir(parents=True, exist_ok=True)
         name = push.file_name
         handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "r+b", buffering=0) as file:
-            incoming = Upload(file, push.num_bytes, self._lock, offset)
+            upload = Upload(file, push.num_bytes, self._lock, offset)
             with self._lock:
-                held_bytes = os.fstat(handle).st_size
-                if offset > held_bytes:
-                    raise TransportError(f"push: holds {held_bytes} bytes, offset is {offset}")
+                received_bytes = os.fstat(handle).st_size
+                if offset > received_bytes:
+                    raise TransportError(
+                        f"push: got offset {offset}, wanted at most {received_bytes}"
+                    )
                 if (before := self._owners.get(name)) is not None:
                     before.superseded = True
-                self._owners[name] = incoming
-                if held_bytes > offset:
+                self._owners[name] = upload
+                if received_bytes > offset:
                     file.truncate(offset)
                 file.seek(offset)
             try:
-                yield incoming
+                yield upload
             finally:
                 with self._lock:
-                    if self._owners.get(name) is incoming:
+                    if self._owners.get(name) is upload:
                         del self._owners[name]
 
     @contextmanager
     def finishing(self, push: PendingPush) -> Iterator[Path]:
-        """The file of a push that is whole; one stream at a time has it."""
+        """The file of a whole push, for one stream at a time."""
         name = push.file_name
         with self._lock:
             turn = self._finishing.setdefault(name, _Turn())
@@ -110,12 +112,12 @@ class Uploads:
                     del self._finishing[name]
 
     def drop(self, push: PendingPush) -> None:
-        """Forget what came of a push."""
+        """Remove what was received of a push."""
         with self._lock:
             (self.folder / push.file_name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what was abandoned, by age first, then by size."""
+        """Remove abandoned pushes: first by age, then the oldest beyond the size limit."""
         with self._lock:
             left = []
             for path in self.folder.glob(f"*{_SUFFIX}"):
@@ -135,7 +137,7 @@ class Uploads:
 
 
 class _Turn:
-    """Whose turn it is to finish one push, and how many streams want to."""
+    """The lock to finish one push, and how many streams have or want it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -143,7 +145,7 @@ class _Turn:
 
 
 class Upload:
-    """One stream's hold on a push."""
+    """A push as one stream writes it."""
 
     def __init__(self, file: BinaryIO, limit: int, lock: threading.Lock, num_bytes: int) -> None:
         self._file = file
@@ -158,7 +160,7 @@ class Upload:
             raise PayloadLimitError(f"push: more than the {self._limit} bytes announced")
         with self._lock:
             if self.superseded:
-                raise TransportError("push: another stream went on with it")
+                raise TransportError("push: another stream continued it")
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
