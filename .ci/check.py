@@ -20,6 +20,7 @@ IMPORT_PATH = [ROOT / name for name in (".", "server", "client", "simulation", "
 UNITS = ("tests/unit", "tests/contract")
 EVERYTHING = {"pyproject.toml", ".ci/constraints.txt", ".ci/check.py"}
 _NAMED = re.compile(r"\bgraft(?:_\w+)?(?:\.\w+)+")
+_FROM = re.compile(r"\bfrom (graft[\w.]*) import ([\w, ]+)")
 
 
 def main() -> None:
@@ -80,6 +81,8 @@ def imported(path: Path) -> frozenset[Path]:
     """Files of ours that a file names in an import or in a string."""
     text = path.read_text("utf-8")
     names = set(_NAMED.findall(text))
+    for module, attributes in _FROM.findall(text):
+        names |= {f"{module}.{name.split(' ')[0]}" for name in attributes.split(", ")}
     # Every module reaches graft/__init__.py, which reaches everything, but only when it is used.
     is_lazy = path == ROOT / "graft" / "__init__.py"
     for node in () if is_lazy else ast.walk(ast.parse(text)):

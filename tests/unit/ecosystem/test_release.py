@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("graft", "graft_server", "graft_client", "graft_simulation")
@@ -91,3 +92,26 @@ def test_every_extra_of_the_code_is_an_extra_of_the_project() -> None:
     }
     assert named == {"datasets", "export", "report", "trackers"}
     assert named <= set(PROJECT["optional-dependencies"])
+
+
+def test_the_citation_names_this_version_and_the_four_papers() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    known = {i["value"] for r in citation["references"] for i in r.get("identifiers", ())}
+    assert known == {"arXiv:2412.04060", "arXiv:1906.10546", "arXiv:2603.26192"}
+    assert "HMKD" in [reference["notes"] for reference in citation["references"]]
+
+
+def test_continuous_integration_and_hooks_run_commands_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8"))
+    steps = [
+        step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
+    ]
+    assert steps == [".ci/run", "make test-ranges"]
+    assert "\ntest-ranges:" in makefile
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    for hook in hooks["repos"][0]["hooks"]:
+        command = hook["entry"].removeprefix(".venv/bin/").partition(" --")[0]
+        assert f"$(BIN)/{command}" in makefile
