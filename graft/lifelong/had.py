@@ -4,12 +4,12 @@ Published (CVPR 2026, arXiv 2603.26192), with I_j the teacher-student loss map o
 
     L = L_new + lambda / (2 (t - 1)) sum_j (L_db_j + L_sg_j)
 
-L_db balances groups of pixels by geometric means, L_sg looks where the loss map has edges.
-``variant="released"`` computes what the authors' published code does instead; where the two
-differ is said at ``_released_*``. Taking groups and edges of each picture by itself, leaving
-out groups that a picture lacks, and the edge padding are ours.
+L_db balances groups of pixels by geometric means; L_sg is the loss where its map has edges.
+``variant="released"`` computes what the authors' published code does instead; the ``_released_*``
+functions state the differences. Ours: groups and edges are taken of each image by itself, groups
+that an image lacks are left out, and the edge padding.
 
-Legend: B pictures, C outputs, H, W pixels.
+Legend: B images, C outputs, H, W pixels.
 """
 
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def grow_task(
     ``headed`` makes the first such network of a zoo classifier that an expansion left on the
     device. x (N, ...) and ``target`` are the new task's rows alone; on them the model as it was
     pseudo-labels every old task, and no old row is needed. In a vector task a sample is one
-    pixel and a batch one picture, so that groups are balanced over the batch; samples have
+    pixel and a batch one image, so that groups are balanced over the batch; samples have
     no neighbours, so L_sg is left out (ours).
     """
     retention = Distillation(config=config or HadConfig())
@@ -96,7 +96,7 @@ def had_loss(kind: OutputKind, output: Tensor, soft_targets: Tensor, config: Had
     """L_db + L_sg of one old task; outputs are (B, C, H, W), or (B, C) with L_db alone."""
     is_vector = output.dim() == 2
     if is_vector:
-        output, soft_targets = _as_picture(output), _as_picture(soft_targets)
+        output, soft_targets = _as_image(output), _as_image(soft_targets)
     if config.variant == "released":
         balanced = _released_balance(kind, output, soft_targets, config)
         return (
@@ -110,15 +110,15 @@ def had_loss(kind: OutputKind, output: Tensor, soft_targets: Tensor, config: Had
     return balanced if is_vector else balanced + salient_loss(loss_BHW, config.salience)
 
 
-def _as_picture(output_BC: Tensor) -> Tensor:
-    """A batch of vectors as one picture, one pixel a sample: (1, C, 1, B)."""
+def _as_image(output_BC: Tensor) -> Tensor:
+    """A batch of vectors as one image, one pixel a sample: (1, C, 1, B)."""
     return output_BC.T[None, :, None]
 
 
 def pixel_groups(kind: OutputKind, soft_targets: Tensor, split: float) -> tuple[Tensor, int]:
     """Each pixel's group (B, H, W), and how many there are: the teacher's classes, or low and high.
 
-    High: the teacher's channel mean, min-max scaled to 0 to 1 in each picture, is ``split`` or
+    High: the teacher's channel mean, min-max scaled to 0 to 1 in each image, is ``split`` or
     more; where it is the same everywhere all pixels are low.
     """
     if kind == "classes":
@@ -127,9 +127,9 @@ def pixel_groups(kind: OutputKind, soft_targets: Tensor, split: float) -> tuple[
 
 
 def balanced_loss(loss_BHW: Tensor, group_BHW: Tensor, num_groups: int) -> Tensor:
-    """L_db: mean over a picture's groups of exp(mean over a group's pixels of log(I + 1e-3)).
+    """L_db: mean over a image's groups of exp(mean over a group's pixels of log(I + 1e-3)).
 
-    Groups that a picture lacks are left out; mean over the pictures.
+    Groups that a image lacks are left out; mean over the images.
     """
     pixels_BGHW = F.one_hot(group_BHW, num_groups).movedim(-1, 1).to(loss_BHW.dtype)
     size_BG = pixels_BGHW.sum((2, 3))
@@ -142,7 +142,7 @@ def balanced_loss(loss_BHW: Tensor, group_BHW: Tensor, num_groups: int) -> Tenso
 def salient_loss(loss_BHW: Tensor, salience: float) -> Tensor:
     """L_sg: mean of I over the pixels whose loss gradient is above ``salience``; mean over B.
 
-    A picture without such pixels (a constant loss map) gives 0.
+    A image without such pixels (a constant loss map) gives 0.
     """
     salient_BHW = salient_pixels(loss_BHW, salience, pad_mode="replicate").to(loss_BHW.dtype)
     size_B = salient_BHW.sum((1, 2)).clamp_min(1)
@@ -151,7 +151,7 @@ def salient_loss(loss_BHW: Tensor, salience: float) -> Tensor:
 
 @torch.no_grad()
 def salient_pixels(loss_BHW: Tensor, salience: float, pad_mode: str) -> Tensor:
-    """Where the 3x3 Sobel magnitude of a loss map, min-max scaled a picture, is above a threshold.
+    """Where the 3x3 Sobel magnitude of a loss map, min-max scaled a image, is above a threshold.
 
     The choice itself takes no gradient. Replicated borders ("replicate") make no edges of their
     own, zeros ("constant") do.
@@ -163,7 +163,7 @@ def salient_pixels(loss_BHW: Tensor, salience: float, pad_mode: str) -> Tensor:
 
 
 def _min_max(map_BHW: Tensor) -> Tensor:
-    """Each picture scaled to 0 to 1; zeros where it is constant."""
+    """Each image scaled to 0 to 1; zeros where it is constant."""
     low_B, high_B = map_BHW.amin((1, 2), keepdim=True), map_BHW.amax((1, 2), keepdim=True)
     span_B = high_B - low_B
     return torch.where(span_B > 0, (map_BHW - low_B) / span_B.clamp_min(1e-12), 0.0)

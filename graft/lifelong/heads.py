@@ -1,4 +1,4 @@
-"""One trunk with a head for each output: pictures' dense maps, or one vector a sample.
+"""One trunk with a head for each output: images' dense maps, or one vector a sample.
 
 Legend: B samples, F features, C outputs, H, W pixels; sizes of a vector task lack H and W.
 """
@@ -75,9 +75,9 @@ class HeadedNetwork(nn.Module):
 
 
 def dense_network(width: int, seed: int) -> HeadedNetwork:
-    """A small convolutional encoder and decoder for pictures whose sides divide by 8; no heads.
+    """A small convolutional encoder and decoder for images whose sides divide by 8; no heads.
 
-    Features are ``width`` channels at half of the picture's resolution; heads scale up.
+    Features are ``width`` channels at half of the image's resolution; heads scale up.
     Raises ArchitectureError for a width that four groups cannot share.
     """
     if width < 1 or width % _GROUPS:
@@ -106,7 +106,7 @@ def _dense_head(num_features: int, num_outputs: int) -> nn.Module:
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     # Group and not batch normalisation: a new stage's light must not become the statistics by
-    # which old stages' pictures are normalised.
+    # which old stages' images are normalised.
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
         nn.GroupNorm(_GROUPS, outputs),

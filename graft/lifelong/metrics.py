@@ -1,6 +1,6 @@
 """How good dense predictions are, and what a method gains over naive sequential training.
 
-Legend: N pictures, H, W pixels, K classes.
+Legend: N images, H, W pixels, K classes.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""Learning one output after the other with one trunk, and what people do against forgetting.
+"""Learning one output after the other with one trunk, and the remedies against forgetting.
 
-A stage brings pictures (or samples) with the targets of one task only; nothing of earlier stages
-is kept but the network. What holds old tasks in place is a ``Retention``: none (naive
-sequential), LwF, EWC, or HAD in its own file.
+A stage brings images (or samples) with the targets of one task only; nothing of earlier stages
+remains but the network. A ``Retention`` preserves the old tasks: none (naive sequential), LwF,
+EWC, or HAD in its own file.
 
 Legend: N, B samples, C outputs, H, W pixels; vector tasks lack H and W.
 """
@@ -37,7 +37,7 @@ class Stage:
 
 
 class Retention(Protocol):
-    """How old tasks are held while a new one is learnt."""
+    """How old tasks are preserved while a new one is learnt."""
 
     def penalty(
         self, student: HeadedNetwork, teacher: HeadedNetwork, x: Tensor, features: Tensor
@@ -45,12 +45,12 @@ class Retention(Protocol):
         """What is added to the new task's loss on a batch x, whose student features are given.
 
         ``teacher`` is the network before this stage, frozen and in eval mode; its tasks are
-        the old ones. Not asked in the first stage.
+        the old ones. Not called in the first stage.
         """
         ...
 
     def after_stage(self, network: HeadedNetwork, stage: Stage) -> None:
-        """Keep what may be kept of a finished stage; its rows are gone afterwards."""
+        """Store what the method needs of a finished stage; its rows are gone afterwards."""
         ...
 
 
@@ -75,7 +75,7 @@ def learn_stage(
 ) -> HeadedNetwork:
     """The network with one more task, learnt from the stage's rows alone; in eval mode.
 
-    The network handed in stays as it was: it is the frozen teacher of its own tasks.
+    The given network is unchanged: it is the frozen teacher of its own tasks.
     """
     teacher = frozen(network)
     student = network.with_head(stage.task, derive_seed("head", stage.task.name, seed)).train()
@@ -101,7 +101,7 @@ def learn_stage(
 def learn_jointly(
     network: HeadedNetwork, stages: Sequence[Stage], training: TrainingConfig, seed: int
 ) -> HeadedNetwork:
-    """All tasks at once, each from its own stage's rows: the bound that no sequence knows.
+    """All tasks at once, each from its own stage's rows: an upper bound for any sequence.
 
     Each step takes an equal part of its batch from every stage and adds the losses: as many
     steps, and as many passes over each task's rows, as the whole sequence takes.
@@ -139,7 +139,7 @@ def predict_outputs(network: HeadedNetwork, x: Tensor, batch_size: int = 64) -> 
 
 
 class Naive:
-    """Sequential training: nothing holds the old tasks."""
+    """Sequential training: nothing preserves the old tasks."""
 
     def penalty(
         self, student: HeadedNetwork, teacher: HeadedNetwork, x: Tensor, features: Tensor
@@ -151,7 +151,7 @@ class Naive:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearningWithoutForgetting:
-    """LwF (published for classes): the old heads shall give on new rows what they gave before.
+    """LwF (published for classes): the old heads are trained to keep their outputs on new rows.
 
     L = L_new + ``strength`` mean over old tasks of the mean over pixels of: cross-entropy
     against the teacher's probabilities at ``temperature``, |difference| for amounts, 1 - dot for
@@ -169,14 +169,14 @@ class LearningWithoutForgetting:
         for name, soft_targets in teacher_outputs(teacher, x).items():
             output, kind = student.output(features, name), teacher.tasks[name].kind
             if kind == "classes":
-                losses.append(self._surprise(output, soft_targets))
+                losses.append(self._class_loss(output, soft_targets))
             else:
                 losses.append(distillation_map(kind, output, soft_targets).mean())
         return self.strength * torch.stack(losses).mean()
 
     def after_stage(self, network: HeadedNetwork, stage: Stage) -> None: ...
 
-    def _surprise(self, output: Tensor, soft_targets: Tensor) -> Tensor:
+    def _class_loss(self, output: Tensor, soft_targets: Tensor) -> Tensor:
         if self.temperature == 0:
             return distillation_map("classes", output, soft_targets).mean()
         wanted = torch.softmax(soft_targets / self.temperature, dim=1)
@@ -185,7 +185,7 @@ class LearningWithoutForgetting:
 
 
 class ElasticWeights:
-    """EWC (published): the trunk is held where the old losses are sensitive to it.
+    """EWC (published): trunk weights stay near old values where old losses depend on them.
 
     penalty = ``strength`` / 2 sum over old stages and parameters of F (theta - theta*)^2, F the
     mean squared gradient of the stage's own loss over ``num_samples`` of its rows, one at a time
@@ -226,7 +226,7 @@ def diagonal_fisher(network: HeadedNetwork, stage: Stage, num_samples: int) -> d
 
 
 def teacher_outputs(teacher: HeadedNetwork, x: Tensor) -> dict[str, Tensor]:
-    """What the frozen teacher says of the new rows, by old task: the pseudo-labels."""
+    """The frozen teacher's outputs on the new rows, by old task: the pseudo-labels."""
     with torch.no_grad():
         outputs: dict[str, Tensor] = teacher(x)
     return outputs

@@ -1,7 +1,7 @@
-"""How much work each method is for a device, beside the networks that it trains and reads.
+"""The compute cost of each method on a device, beside the networks that it trains and reads.
 
 FLOPs follow from shapes; numbers of tensor operations were counted on this code (a test counts
-both again). A method that says nothing of its work counts as plain distillation.
+both again). A method without a cost of its own counts as plain distillation.
 
 Legend: L labelled, U unlabelled, N all rows, S sources, T teachers, F features, C classes.
 """
@@ -34,7 +34,7 @@ def all_labels_cost(shape: WorkloadShape) -> ComputeCost:
 
 
 def best_source_cost(shape: WorkloadShape) -> ComputeCost:
-    """Every source looks at L."""
+    """Every source predicts L."""
     return read_all(shape.sources, shape.num_labelled)
 
 
@@ -50,12 +50,12 @@ def fedavg_local_cost(shape: WorkloadShape) -> ComputeCost:
 
 
 def distilled_cost(shape: WorkloadShape) -> ComputeCost:
-    """Every source teaches on U; the target learns L and U."""
+    """Every source predicts U; the target learns L and U."""
     return read_all(shape.sources, shape.num_unlabelled) + _both(shape, 22)
 
 
 def camkd_cost(shape: WorkloadShape) -> ComputeCost:
-    """As ``distilled_cost``, with what the sources say of L."""
+    """As ``distilled_cost``, with the sources' predictions on L."""
     return read_all(shape.sources, shape.num_rows) + _both(shape, 28)
 
 
@@ -67,7 +67,7 @@ def aekd_cost(shape: WorkloadShape) -> ComputeCost:
 
 
 def soft_targets_cost(shape: WorkloadShape) -> ComputeCost:
-    """Every source teaches on all rows; the target learns from nothing else."""
+    """Every source predicts all rows; the target learns from nothing else."""
     return read_all(shape.sources, shape.num_rows) + all_labels_cost(shape)
 
 
@@ -155,7 +155,7 @@ def hat_cost(shape: WorkloadShape) -> ComputeCost:
     mixed = replicas * 2 * keyed
     own_loss = labelled * replicas * 2 * sources * features * classes
     step = _LEARNT * (rows * mixed + own_loss)
-    # The check on L after each epoch, and every row once at the end, for the trace.
+    # The check on L after each epoch, and every row once at the end, for the diagnostics.
     alone = (shape.epochs * shape.num_labelled + shape.num_rows) * mixed
     return (
         read_all(shape.sources, shape.num_rows, passes=2)
@@ -177,14 +177,14 @@ def graft_cost(shape: WorkloadShape) -> ComputeCost:
     head = 2 * teachers * features * classes
     heads = settings.head_steps * shape.num_labelled * head * _LEARNT
     graph = 2 * shape.num_rows**2 * teachers * features
-    turned = 2 * (shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)) * 3
-    turned *= math.prod(shape.task.sample_shape) if shape.task.modality == "imu" else 0
+    rotated = 2 * (shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)) * 3
+    rotated *= math.prod(shape.task.sample_shape) if shape.task.modality == "imu" else 0
     return (
         read_all(shape.sources, shape.num_rows, passes=3)
         + _both(shape, 58, steps)
         + read_all((shape.architecture,), shape.num_rows)
         + ComputeCost(
-            flops=float(heads + shape.num_rows * head + graph + steps * turned),
+            flops=float(heads + shape.num_rows * head + graph + steps * rotated),
             operations=45.0 * settings.head_steps + 100.0 * teachers,
         )
     )

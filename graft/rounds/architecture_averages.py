@@ -1,6 +1,6 @@
-"""FedAvg in the cloud half: initial domains of one architecture train one model together.
+"""FedAvg in the cloud half: initial domains of one architecture train one average model.
 
-It runs after round 0, and only where a configured method starts from a group's model.
+It runs after round 0, and only where a configured method needs an average.
 """
 
 from collections import defaultdict
@@ -20,10 +20,10 @@ Members = Sequence[tuple[ModelCard, int]]
 
 
 class Averaging(Protocol):
-    """What the server does for a group; both give the admitted card of a model in its store."""
+    """The server's averaging; both functions give the admitted card of a model in its store."""
 
     def begin(self, architecture: str) -> ModelCard:
-        """The common start of a group's members."""
+        """The common start of an architecture's members."""
         ...
 
     def average(self, architecture: str, members: Members) -> ModelCard:
@@ -34,17 +34,30 @@ class Averaging(Protocol):
 def average_by_architecture(
     trained: Round, edge: Edge, admit: Admission, averaging: Averaging, config: ExpansionConfig
 ) -> Round:
-    """Round 0 with the groups' models in its state.
+    """Round 0 with an average model of each architecture in its state.
 
     An initial domain that fails in one of the ``training.fedavg_rounds`` is a failure of the round
-    and is asked no more. Unchanged where no configured method wants a group's model.
+    and is asked no more. Unchanged where no configured method needs an average.
+
+    Parameters
+    ----------
+    trained : Round
+        What ``train_initial_domains`` returned.
+    edge : Edge
+        The way to the domains.
+    admit : callable
+        Checks and signs a card; raises GraftError for one that is refused.
+    averaging : Averaging
+        Averages the pushed models in the server's store.
+    config : ExpansionConfig
+        The run's configuration.
     """
     if not any(find_method(name).needs_average for name in config.methods):
         return trained
     members = {card.domain_id: card.architecture for card in trained.state.catalogue}
     starts = {name: averaging.begin(name) for name in sorted(set(members.values()))}
     averages: dict[str, ModelCard] = {}
-    told: dict[str, TrainResult | Failure] = {}
+    last: dict[str, TrainResult | Failure] = {}
     for _ in range(config.training.fedavg_rounds):
         requests = [
             _local_request(domain_id, (starts | averages)[architecture])
@@ -59,30 +72,30 @@ def average_by_architecture(
                     pushed[members[domain_id]].append(member)
                 except GraftError as error:
                     report = failure_of(request, error)
-            told[domain_id] = _after(told.get(domain_id), report)
+            last[domain_id] = _after(last.get(domain_id), report)
         averages |= {name: averaging.average(name, each) for name, each in pushed.items()}
-        members = {d: name for d, name in members.items() if isinstance(told[d], TrainResult)}
+        members = {d: name for d, name in members.items() if isinstance(last[d], TrainResult)}
     averages_by_name = tuple(averages[name] for name in sorted(averages))
     return replace(
         trained,
         state=replace(trained.state, architecture_averages=averages_by_name),
-        reports=(*trained.reports, *told.values()),
+        reports=(*trained.reports, *last.values()),
     )
 
 
-def _local_request(domain_id: str, group: ModelCard) -> TrainRequest:
+def _local_request(domain_id: str, average: ModelCard) -> TrainRequest:
     return TrainRequest(
         domain_id=domain_id,
         round_index=0,
         method=FEDAVG_LOCAL,
         sources=(),
         register=True,
-        architecture_averages=(group.for_fusion(),),
+        architecture_averages=(average.for_fusion(),),
     )
 
 
 def _member(report: TrainResult, architecture: str, admit: Admission) -> tuple[ModelCard, int]:
-    """The admitted card and the number of samples behind it; raises GraftError for neither."""
+    """The admitted card and its number of samples; raises GraftError for a bad one."""
     card = own_card(report)
     if card.architecture != architecture:
         raise EdgeError(
@@ -99,7 +112,7 @@ def _member(report: TrainResult, architecture: str, admit: Admission) -> tuple[M
 def _after(
     before: TrainResult | Failure | None, report: TrainResult | Failure
 ) -> TrainResult | Failure:
-    """An source's one row for all its rounds: the last report, with the time of them all."""
+    """A domain's one row for all its rounds: the last report, with the sum of their times."""
     if isinstance(report, TrainResult) and isinstance(before, TrainResult):
         return replace(report, compute_s=before.compute_s + report.compute_s)
     return report

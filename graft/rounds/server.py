@@ -23,14 +23,13 @@ from graft.methods import INITIAL, Method, find_method
 from graft.rounds.source_selection import as_failure, choose_sources, rank_candidates, visible_cards
 
 Admission = Callable[[ModelCard], ModelCard]
-# What a report must tell for its row of the results.
+# What a result must contain for its row of the results.
 _METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """What one round leaves behind: the next state, every domain's report or failure, and the
-    profiles of those that gave one."""
+    """A finished round: the next state, every domain's result or failure, and the profiles."""
 
     state: SystemState
     reports: tuple[TrainResult | Failure, ...]
@@ -42,7 +41,22 @@ class Round:
 
 
 def train_initial_domains(domain_ids: Sequence[str], edge: Edge, admit: Admission) -> Round:
-    """Round 0: every initial domain trains on its own labels and registers its model."""
+    """Round 0: every initial domain trains on its own labels and registers its model.
+
+    Parameters
+    ----------
+    domain_ids : sequence of str
+        The initial domains.
+    edge : Edge
+        The way to them.
+    admit : callable
+        Checks and signs a card; raises GraftError for one that is refused.
+
+    Returns
+    -------
+    Round
+        A domain that failed is among its ``failures``.
+    """
     profiles, failures = _ask_profiles(domain_ids, 0, (INITIAL,), edge)
     requests = [
         TrainRequest(domain_id=d, round_index=0, method=INITIAL, sources=(), register=True)
@@ -59,7 +73,27 @@ def expand_system(
     admit: Admission,
     config: ExpansionConfig,
 ) -> Round:
-    """One round: target domains are profiled, matched, taught and, by the main method, admitted."""
+    """One round: target domains are profiled and matched, train, and join the catalogue.
+
+    Parameters
+    ----------
+    state : SystemState
+        The catalogue so far; it is not changed.
+    targets : sequence of str
+        The target domains of this round.
+    edge : Edge
+        The way to them.
+    admit : callable
+        Checks and signs a card; raises GraftError for one that is refused.
+    config : ExpansionConfig
+        The run's configuration: every one of ``config.methods`` trains a model for every target,
+        and that of ``config.method`` is admitted.
+
+    Returns
+    -------
+    Round
+        A domain that failed is among its ``failures``, once for each method.
+    """
     index = state.round_index
     profiles, failures = _ask_profiles(targets, index, config.methods, edge)
     methods = [find_method(name) for name in config.methods]

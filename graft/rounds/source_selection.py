@@ -1,4 +1,4 @@
-"""Whom targets learn from: stage one's ranking, their own probes, and others for the rejected."""
+"""Which sources each target learns from: coarse ranking, the target's probe, and replacements."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,18 @@ from graft.errors import EdgeError
 from graft.methods import Method
 from graft.selection import RankedCards, rank_catalogue
 
-Place = tuple[str, str]  # domain, method
+TargetMethod = tuple[str, str]  # domain id, method
 CandidatesByMethod = dict[str, dict[str, RankedCards]]  # by method and target domain
-# A device that rejects is asked once more. What it rejects then is not replaced: whoever could
-# fill the catalogue with liars would keep it probing.
+# A device that rejects candidates probes once more; what it rejects then is not replaced. Without
+# a bound, an attacker who fills the catalogue would keep devices probing.
 _PROBES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSelection:
-    """The models chosen, by domain and method, what target domains rejected, and who failed."""
+    """The chosen model ids by domain and method, what target domains rejected, and failures."""
 
-    chosen: dict[Place, tuple[str, ...]] = field(default_factory=dict)
+    chosen: dict[TargetMethod, tuple[str, ...]] = field(default_factory=dict)
     rejections: list[RejectedSource] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -64,9 +64,9 @@ def choose_sources(
 ) -> SourceSelection:
     """Every target domain probes its nearest candidates for every method that selects.
 
-    Who rejected any probes again: those that stood, which it holds already, and the next nearest
-    in place of the others, so that a liar takes no honest source's place. The later selection
-    counts; without rejections nothing is asked twice.
+    A domain that rejected candidates probes again: the accepted ones, whose bases it has already,
+    and the next nearest instead of the others, so that rejected sources displace no honest ones.
+    The later selection counts; without rejections nothing is asked twice.
     """
     choice, index = SourceSelection(), state.round_index
     selecting = [method for method in methods if method.sources_needed == "selected"]
@@ -75,23 +75,23 @@ def choose_sources(
         for method in selecting
         for domain_id in profiles
     ]
-    rejected_ids: dict[Place, set[str]] = defaultdict(set)
+    rejected_ids: dict[TargetMethod, set[str]] = defaultdict(set)
     for left in reversed(range(_PROBES)):
-        probed: dict[Place, ProbeRequest] = {}
+        probed: dict[TargetMethod, ProbeRequest] = {}
         for request, selection in _ask(requests, edge, choice.failures):
-            place = request.domain_id, request.method
-            choice.chosen[place] = selection.chosen
+            key = request.domain_id, request.method
+            choice.chosen[key] = selection.chosen
             choice.rejections.extend(selection.rejected)
-            rejected_ids[place] |= {rejection.model_id for rejection in selection.rejected}
+            rejected_ids[key] |= {rejection.model_id for rejection in selection.rejected}
             if selection.rejected:
-                probed[place] = request
+                probed[key] = request
         if not probed or not left:
             break
-        who = {domain_id: profiles[domain_id] for domain_id, _ in probed}
+        rejecting = {domain_id: profiles[domain_id] for domain_id, _ in probed}
         wanted = config.selection.candidates_wanted
-        most = wanted + max(len(rejected_ids[place]) for place in probed)
+        most = wanted + max(len(rejected_ids[key]) for key in probed)
         wider = replace(config, selection=replace(config.selection, num_candidates=most))
-        further = rank_candidates(who, selecting, state, wider)
+        further = rank_candidates(rejecting, selecting, state, wider)
         requests = []
         for (domain_id, method), request in probed.items():
             accepted = [
@@ -113,7 +113,7 @@ def visible_cards(method: Method, cards: tuple[ModelCard, ...]) -> tuple[ModelCa
 
 
 def as_failure(response: Response, request: Request) -> Failure:
-    """The failure that an answer is: told, or being of another kind than was asked for."""
+    """The failure that a response is: a named one, or one of another kind than was asked for."""
     if isinstance(response, Failure):
         return response
     kind = type(response).__name__
@@ -129,7 +129,7 @@ def _rank_sound(
     state: SystemState,
     config: ExpansionConfig,
 ) -> list[RankedCards]:
-    """Stage one's ranking with those behind all others that several target domains rejected."""
+    """The coarse ranking, with sources that several target domains rejected behind all others."""
     reported_sources = state.reported_sources(config.trust.min_reports)
     sound = [card for card in cards if card.domain_id not in reported_sources]
     nearest = rank_catalogue(profiles, sound, config.selection)

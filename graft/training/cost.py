@@ -1,4 +1,4 @@
-"""What a training task's work depends on, what work is, and how long a device takes over it.
+"""Compute cost of a training task: what it depends on, and the seconds that a device needs.
 
 compute_s = FLOPs / (device FLOP/s x efficiency), forward and backward, counted from the
 architecture. Where a device was measured, terms are added (ours): what a training step and a
@@ -19,7 +19,7 @@ from graft.training.loop import count_steps
 class WorkloadShape:
     """A training task without its data: names of architectures and numbers of rows.
 
-    ``sources`` are the architectures of the models that the device holds for the method,
+    ``sources`` are the architectures of the models that the device was sent for the method,
     ``used`` of those that the finished model learnt from, ``trained_model`` is its own.
     ``prototypes``: how many sources' centroids came.
     """
@@ -81,8 +81,8 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComputeCost:
-    """What a device does for one order. ``flops`` and ``operations`` (small tensor operations)
-    are what lies beside the networks of the zoo: heads, mixers, losses, graphs."""
+    """What a device computes for one request. ``flops`` and ``operations`` (small tensor
+    operations) are those beside the networks themselves: heads, mixers, losses, graphs."""
 
     trained: tuple[Training, ...] = ()
     read: tuple[Reading, ...] = ()

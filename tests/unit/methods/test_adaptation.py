@@ -23,7 +23,7 @@ MINIMISE = {
 
 def num_networks() -> int:
     gc.collect()
-    return sum(isinstance(each, Network) for each in gc.get_objects())
+    return sum(type(each) is Network for each in gc.get_objects())
 
 
 def test_statistics_hold_inside_the_block_and_no_longer(
