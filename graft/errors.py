@@ -11,7 +11,7 @@ GraftError
 ├── ExtraMissingError          an optional library is not installed; names the extra
 ├── ArchitectureError          an architecture is unknown or does not fit the device
 ├── MessageError               a message between server and device cannot be decoded
-│   └── RequestForgedError       an order is not the server's, or was carried out before
+│   └── RequestForgedError       a request is not the server's, or was carried out before
 ├── PayloadError               a model payload cannot be accepted
 │   ├── PayloadTruncatedError  fewer bytes than announced
 │   ├── PayloadChangedError    the bytes do not hash to the model id, or are forged

@@ -69,7 +69,6 @@ _NUM_GROUPS: Final = _HALF_GROUP + 1
 _SIGN: Final = np.uint32(0x80000000)
 
 UInt32Array = npt.NDArray[np.uint32]
-IntArray = npt.NDArray[np.int64]
 
 
 def split_payload(payload: bytes) -> tuple[bytes, bytes]:
