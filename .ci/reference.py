@@ -30,8 +30,9 @@ COMMANDS_HEAD = """# Commands
 Every command of `graft`, as `graft COMMAND --help` shows it. `make reference` generates this page
 from the commands.
 
-The exit code is 0 for success, 1 for a failure (the last line names the [error](errors.md)) and 2
-for an unknown option or argument. Results go to the standard output, as a table or with
+The exit code is 0 for success, 1 for a failure (the last line names the [error](errors.md)), 2
+for an unknown option or argument, 130 for an interrupt, and 70 for an internal error (the last
+line names the file with its traceback). Results go to the standard output, as a table or with
 `--format json`; progress goes to the error stream.
 """
 CONFIGURATION_HEAD = """# Configuration
