@@ -4,9 +4,11 @@ Legend: U unlabelled samples, B a batch of them, H held-out labelled rows, C cla
 """
 
 import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.config import HatConfig
+from graft.methods.blocks.fusion import sharpened
 
 
 class KnowledgeDictionary:
@@ -40,6 +42,14 @@ class KnowledgeDictionary:
         )
         changed = insert | renew
         self.quality_U[rows_B[changed]] = quality_B[changed]
+
+    def injection_loss(self, rows_B: Tensor, logits_BC: Tensor) -> Tensor:
+        """sum_i q_i KL(s(p~_i) || p_t(x_i)) / sum_i q_i over a batch; s(p) ~ p^(1/T)."""
+        wanted_BC = sharpened(self.fused_UC[rows_B], self.config.knowledge_temperature)
+        log_BC = F.log_softmax(logits_BC, dim=1)
+        divergence_B = F.kl_div(log_BC, wanted_BC, reduction="none").sum(1)
+        quality_B = self.quality_U[rows_B]
+        return (quality_B * divergence_B).sum() / quality_B.sum().clamp_min(1e-6)
 
 
 def class_precision(fused_HC: Tensor, y_H: Tensor) -> Tensor:

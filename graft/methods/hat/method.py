@@ -21,7 +21,7 @@ from torch import Tensor
 from graft.core.records import FusionDiagnostics
 from graft.methods.base import Method
 from graft.methods.blocks.adaptation import renormalised_features, with_classes
-from graft.methods.blocks.fusion import mixture_spread, sharpened, thinned_epochs
+from graft.methods.blocks.fusion import mixture_spread, thinned_epochs
 from graft.methods.blocks.targets import fresh_target, require_sources, trained_target
 from graft.methods.cost import hat_cost
 from graft.methods.hat.dictionary import (
@@ -75,6 +75,7 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
 
     @torch.no_grad()
     def check_knowledge() -> None:
+        """Before each epoch: the fused predictor on the rows that a replica did not train on."""
         target_LF = features_in_batches(target, task.x_L)
         target.train()
         fused_RLC, _ = mixer(target_LF, sources_SLF)
@@ -96,19 +97,12 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
         split = len(labelled_B)
         sources_SBF = torch.cat([sources_SLF[:, labelled_B], sources_SUF[:, unlabelled_B]], dim=1)
         fused_RBC, _ = mixer(features_BF, sources_SBF)
-        soft_targets_BC = fused_RBC[:, split:].detach().mean(0)
-        quality_B = prediction_quality(soft_targets_BC, knowledge.precision_C)
-        dictionary.update(unlabelled_B, soft_targets_BC, quality_B)
-        y_B = task.y_L[labelled_B]
+        fused_BC = fused_RBC[:, split:].detach().mean(0)
+        quality_B = prediction_quality(fused_BC, knowledge.precision_C)
+        dictionary.update(unlabelled_B, fused_BC, quality_B)
         alpha = injection_strength(knowledge.accuracy, dictionary.filled_fraction, settings)
-        divergence_B = F.kl_div(
-            F.log_softmax(logits_BC[split:], dim=1),
-            sharpened(dictionary.fused_UC[unlabelled_B], settings.knowledge_temperature),
-            reduction="none",
-        ).sum(1)
-        entry_quality_B = dictionary.quality_U[unlabelled_B]
-        injected = (entry_quality_B * divergence_B).sum() / entry_quality_B.sum().clamp_min(1e-6)
-        heldout_RB = heldout_RL[:, labelled_B]
+        injected = dictionary.injection_loss(unlabelled_B, logits_BC[split:])
+        y_B, heldout_RB = task.y_L[labelled_B], heldout_RL[:, labelled_B]
         predictions_RSBC = mixer.predictions(sources_SLF[:, labelled_B])
         return (
             F.cross_entropy(logits_BC[:split], y_B)
