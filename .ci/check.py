@@ -2,7 +2,7 @@
 
 The change is what differs from the commit where the branch left ``main``; ``CHECK`` names another
 commit, or is ``all``. A changed file that is no module touches the tests that name it or that
-reach a module of its folder. Imports are followed wherever they stand, in strings too.
+reach a module of its folder. Imports are followed wherever they stand, in a test's strings too.
 """
 
 import ast
@@ -20,6 +20,7 @@ IMPORT_PATH = [ROOT / name for name in (".", "server", "client", "simulation", "
 UNITS = ("tests/unit", "tests/contract")
 EVERYTHING = {"pyproject.toml", ".ci/constraints.txt", ".ci/check.py"}
 _NAMED = re.compile(r"\bgraft(?:_\w+)?(?:\.\w+)+")
+_REFERENCE = re.compile(rf"{_NAMED.pattern}(:\w+)?")  # what Flower, or Python's -m, imports
 _FROM = re.compile(r"\bfrom (graft[\w.]*) import ([\w, ]+)")
 
 
@@ -80,9 +81,11 @@ def reach(test: Path) -> set[Path]:
 def imported(path: Path) -> frozenset[Path]:
     """Files of ours that a file names in an import or in a string."""
     text = path.read_text("utf-8")
-    names = set(_NAMED.findall(text))
-    for module, attributes in _FROM.findall(text):
-        names |= {f"{module}.{name.split(' ')[0]}" for name in attributes.split(", ")}
+    names = set[str]()
+    if path.is_relative_to(ROOT / "tests"):  # programs that a test starts are strings in it
+        names |= set(_NAMED.findall(text))
+        for module, attributes in _FROM.findall(text):
+            names |= {f"{module}.{name.split(' ')[0]}" for name in attributes.split(", ")}
     # Every module reaches graft/__init__.py, which reaches everything, but only when it is used.
     is_lazy = path == ROOT / "graft" / "__init__.py"
     for node in () if is_lazy else ast.walk(ast.parse(text)):
@@ -90,6 +93,8 @@ def imported(path: Path) -> frozenset[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and _REFERENCE.fullmatch(str(node.value)):
+            names.add(node.value.partition(":")[0])
     if "iter_modules" in text:  # a registry: it imports every module of its folder
         return frozenset(path.parent.rglob("*.py")) | {path}
     if names & {"graft", "graft.simulate", "graft.open_run", "graft.load_model"}:

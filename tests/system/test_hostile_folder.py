@@ -223,15 +223,9 @@ def test_a_device_installs_from_the_base_dependencies_and_answers_a_round(
     wheel: Path, binaries: Path, hostile: Path, graft: Graft, tmp_path: Path
 ) -> None:
     """A real installation, without any extra; the server runs in the other environment."""
-    folder = tmp_path / "device"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    constraints = ROOT / ".ci" / "constraints.txt"
-    subprocess.run(
-        [folder / "bin" / "python", "-m", "pip", "install", "-q", "-c", constraints, wheel],
-        check=True,
-    )
-    installed = {path.name for path in folder.glob("lib/python*/site-packages/*")}
-    assert not {"ray", "matplotlib", "simpy", "prometheus_client", "sklearn"} & installed
+    folder = installed(tmp_path / "device", str(wheel))
+    packages = {path.name for path in folder.glob("lib/python*/site-packages/*")}
+    assert not {"ray", "matplotlib", "simpy", "prometheus_client", "sklearn"} & packages
 
     def checked(*arguments: str) -> None:
         done = graft("deploy", *arguments)
@@ -251,6 +245,32 @@ def test_a_device_installs_from_the_base_dependencies_and_answers_a_round(
     ):
         checked("expand", "user-000000", "--initial", "--server", "field/server")
     shutil.rmtree(folder)
+
+
+def test_the_extras_install_with_the_constraints_and_run(
+    wheel: Path, hostile: Path, tmp_path: Path
+) -> None:
+    folder = installed(tmp_path / "server", f"{wheel}[simulation,server]")
+    done = subprocess.run(
+        [folder / "bin" / "graft", "simulate", *SMALL, "--engine", "block", "--out", "run"],
+        cwd=hostile,
+        env=environment(folder / "bin", PYTHONPATH=str(hostile)),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.rmtree(folder)
+
+
+def installed(folder: Path, requirement: str) -> Path:
+    """A new environment with the requirement as pip installs it."""
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python, constraints = folder / "bin" / "python", ROOT / ".ci" / "constraints.txt"
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "-c", constraints, requirement], check=True
+    )
+    return folder
 
 
 def test_the_wheel_puts_only_our_names_on_the_import_path(wheel: Path) -> None:
