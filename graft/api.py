@@ -21,7 +21,7 @@ from graft.core.config import ExpansionConfig, configure, with_settings
 from graft.core.files import AnyPath, open_path, read_table
 from graft.core.ports import Tracker
 from graft.data.domain import World
-from graft.data.new_folder import write_world
+from graft.data.folder import write_world
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError, GraftError
 from graft.methods import Method, add_method, with_method_sections

@@ -1,5 +1,5 @@
-"""Domains and where they come from: folders of people's own data, seeded synthetic worlds,
-loaders of public data sets, and the split of a domain's rows and of a world's rounds."""
+"""Domains and where they come from: folders of users' own data, seeded synthetic worlds, readers of
+public data sets, and the split of a domain's rows and of a world's rounds."""
 
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World

@@ -1,4 +1,4 @@
-"""What is wrong with a domain folder, in words, with what to do about it.
+"""What is wrong with a domain folder, in words, with a remedy for each finding.
 
 Legend: N rows of a domain, K channels, T samples of a window, D domains.
 """
@@ -24,9 +24,9 @@ from graft.errors import (
     DomainValueError,
 )
 
-# Initial domains and target domains both need some: fewer tell little.
+# Initial domains and target domains both need some.
 _FEW_DOMAINS = 5
-# A domain so much stronger or weaker than the others is rather in another unit.
+# A domain so much stronger or weaker than the others is probably in another unit.
 _SCALE_APART = 20.0
 _ADVICE: Mapping[type[DataError], str] = MappingProxyType(
     {
@@ -74,8 +74,17 @@ def explain_folder(
 ) -> tuple[Finding, ...]:
     """Everything wrong or odd in a domain folder, problems first.
 
-    Problems are what a run would fail on, and windows that overlap across groups, which would
-    make it lie. Remarks are what a run would serve, though perhaps not as meant.
+    Problems are what a run would fail on, and windows that overlap across groups, with which its
+    accuracies would be wrong. Remarks are what a run accepts, though perhaps not as meant.
+
+    Parameters
+    ----------
+    path
+        The folder of ``dataset.toml``.
+    config
+        How rows are split; by default as a run does.
+    progress
+        Called before each domain with its id, its number and the number of domains.
     """
     config = config or SplitConfig()
     try:
@@ -100,7 +109,7 @@ def explain_folder(
             _remark(
                 "",
                 f"The folder holds {len(world.domain_ids)} domains.",
-                f"With fewer than {_FEW_DOMAINS} there is hardly anyone to learn from.",
+                f"With fewer than {_FEW_DOMAINS} there are hardly any sources to learn from.",
             )
         )
     return tuple(sorted(findings, key=lambda finding: not finding.is_problem))
@@ -117,10 +126,10 @@ def overlapping_rows(data: DomainData) -> tuple[int, int] | None:
         for hop in np.flatnonzero((before_KT == own_KT[:, :1]).all(0)):
             shared_KT = before_KT[:, hop:]
             # Any two stretches of silence are equal, and so may be a few samples.
-            tells = (
+            is_evidence = (
                 shared_KT.shape[1] >= max(2, length // 8) and (np.ptp(shared_KT, axis=1) > 0).any()
             )
-            if tells and np.array_equal(shared_KT, own_KT[:, : length - hop]):
+            if is_evidence and np.array_equal(shared_KT, own_KT[:, : length - hop]):
                 return int(row), int(length - hop)
     return None
 
@@ -135,14 +144,7 @@ def _explain_domain(
             f"Rows {row - 1} and {row} share {shared} of {data.x.shape[2]} samples and belong to "
             f"the groups {data.group_N[row - 1]} and {data.group_N[row]}."
         )
-        return [
-            Finding(
-                domain_id=data.domain_id,
-                error=DatasetFormatError.__name__,
-                what=what,
-                advice=_OVERLAP_ADVICE,
-            )
-        ]
+        return [_problem(data.domain_id, DatasetFormatError(what), _OVERLAP_ADVICE)]
     try:
         split = split_rows(data, config, seed=0)
     except DataError as error:
@@ -156,11 +158,11 @@ def _explain_domain(
         )
     still = np.ptp(np.moveaxis(data.x, 1, 0).reshape(data.x.shape[1], -1), axis=1) == 0
     if still.any():
-        places = ", ".join(str(place) for place in np.flatnonzero(still))
+        indices = ", ".join(str(index) for index in np.flatnonzero(still))
         findings.append(
             _remark(
                 data.domain_id,
-                f"The channels at places {places} never change.",
+                f"The channels of index {indices} never change.",
                 "Was that sensor connected?",
             )
         )
@@ -174,10 +176,10 @@ def _compare_scales(scales: Mapping[str, FloatArray], channels: tuple[str, ...])
     usual_K = np.median(scale_DK, axis=0)
     findings = []
     for domain_id, scale_K in scales.items():
-        for place in np.flatnonzero((scale_K > 0) & (usual_K > 0)):
-            ratio = float(scale_K[place] / usual_K[place])
+        for k in np.flatnonzero((scale_K > 0) & (usual_K > 0)):
+            ratio = float(scale_K[k] / usual_K[k])
             if not 1 / _SCALE_APART < ratio < _SCALE_APART:
-                what = f"Channel {channels[place]} moves {ratio:.3g} times as much as elsewhere."
+                what = f"Channel {channels[k]} moves {ratio:.3g} times as much as elsewhere."
                 findings.append(_remark(domain_id, what, "Is it in the same unit?"))
     return findings
 

@@ -1,4 +1,4 @@
-"""``dataset.toml``: what a domain folder says of itself; every key is checked."""
+"""``dataset.toml``: the description of a domain folder; every key is checked."""
 
 import math
 import tomllib
@@ -85,7 +85,7 @@ def _parse_table(path: Path, table: Mapping[str, Any]) -> DatasetTable:
     for key in _REQUIRED_KEYS:
         require(key in table, key, "a value")
     for key in ("name", "licence"):
-        require(isinstance(table[key], str) and bool(table[key]), key, "a text")
+        require(isinstance(table[key], str) and bool(table[key]), key, "a string")
     modalities = get_args(Modality)
     require(table["modality"] in modalities, "modality", f"one of {list(modalities)}")
     for key, least in (("classes", 2), ("channels", 1)):

@@ -1,4 +1,7 @@
-"""What a domain's data is, and what a world of domains offers."""
+"""What a domain's data is, what a world of domains offers, and a picture with its maps.
+
+Legend: N rows of a domain, each one window or image; H, W pixels.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +12,23 @@ import numpy.typing as npt
 
 from graft.core.records import FloatArray, IntArray, Task
 
-# N rows of a domain; a row is one window or image.
-
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DomainData:
     """All rows of one domain in time order.
 
-    ``x`` is (N, channels, length) or (N, channels, height, width), float32, finite;
-    ``y_N`` indexes the task's classes. Rows of one ``group_N`` value come from one recording
-    segment and never straddle a split. ``split_N`` (0 train, 1 test) is given only where
-    the data's authors fixed it.
+    Parameters
+    ----------
+    domain_id
+        Unique in its world.
+    x
+        (N, channels, length) or (N, channels, height, width), float32, finite.
+    y_N
+        Indices into the task's classes.
+    group_N
+        Rows of one value come from one recording segment, which a split never divides.
+    split_N
+        0 train, 1 test; given only where the data's authors fixed it.
     """
 
     domain_id: str
@@ -41,9 +50,24 @@ class World(Protocol):
         ...
 
     def person(self, domain_id: str) -> str:
-        """Who a domain's data comes from; domains of one person arrive in the same round."""
+        """The person that a domain's data comes from; domains of one person arrive together."""
         ...
 
     def load(self, domain_id: str) -> DomainData:
         """One domain's rows; raises DataError (a subclass names what is wrong)."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DenseSample:
+    """One picture with its segmentation, depth and surface normals.
+
+    ``image_3HW`` is 0 to 1; ``label_HW`` a class index, -1 where unknown; ``depth_HW`` in
+    metres, 0 where unknown; ``normal_3HW`` unit vectors in the camera's frame, zero vectors
+    where unknown.
+    """
+
+    image_3HW: FloatArray
+    label_HW: IntArray
+    depth_HW: FloatArray
+    normal_3HW: FloatArray

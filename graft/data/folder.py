@@ -1,4 +1,4 @@
-"""The domain folder: people's own data, one small table and one array file a domain.
+"""The domain folder, the layout of users' own data: one small table, one array file a domain.
 
 ``dataset.toml`` states name, modality, classes, channels, sample_shape, rate_hz (left out for
 images), licence and, where one person has several domains, a ``[persons]`` table from domain
@@ -9,9 +9,11 @@ Legend: N rows of a domain.
 """
 
 import io
+import shutil
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ import numpy.typing as npt
 
 from graft.core.files import replace_file
 from graft.core.records import DOMAIN_ID, FloatArray, IntArray, Task
-from graft.data.dataset_table import DatasetTable, read_dataset
-from graft.data.domain import DomainData
+from graft.data.dataset_table import DatasetTable, read_dataset, write_dataset
+from graft.data.domain import DomainData, World
 from graft.errors import (
     DataError,
     DatasetFormatError,
@@ -49,16 +51,16 @@ class FolderWorld:
         self._path = path
         self._table = read_dataset(path)
         self._domain_ids = _list_domains(path)
-        strangers = sorted(set(self._table.persons) - set(self._domain_ids))
-        if strangers:
+        unknown = sorted(set(self._table.persons) - set(self._domain_ids))
+        if unknown:
             raise DatasetFormatError(
-                f"{path / 'dataset.toml'}: persons: got the domain {strangers[0]!r}, "
+                f"{path / 'dataset.toml'}: persons: got the domain {unknown[0]!r}, "
                 "wanted only domains that have a file"
             )
 
     @property
     def table(self) -> DatasetTable:
-        """What the folder says of itself."""
+        """What ``dataset.toml`` states."""
         return self._table
 
     @property
@@ -83,11 +85,22 @@ class FolderWorld:
 def write_domain(folder: Path, data: DomainData, *, compressed: bool = True) -> None:
     """Write ``domains/<id>.npz`` whole or not at all; equal data gives equal bytes.
 
-    Sensors' windows shrink by a tenth or two, and take four times as long to read: a world that
-    is read again and again is quicker without (``compressed`` False).
+    Parameters
+    ----------
+    folder
+        The folder of ``dataset.toml``.
+    data
+        Its values are checked when they are loaded, not here.
+    compressed
+        Sensors' windows shrink by a tenth or two and take four times as long to read, so a world
+        that is read repeatedly is quicker without.
 
-    Raises DatasetFormatError for an id or lengths that ``FolderWorld`` would refuse, and
-    DomainEmptyError for no rows; the values are checked when they are loaded.
+    Raises
+    ------
+    DatasetFormatError
+        An id or lengths that ``FolderWorld`` would refuse.
+    DomainEmptyError
+        No rows.
     """
     path = _domain_path(folder, data.domain_id)
     arrays: dict[str, _AnyArray] = {
@@ -99,14 +112,14 @@ def write_domain(folder: Path, data: DomainData, *, compressed: bool = True) -> 
         arrays["split"] = data.split_N.astype(np.int8)
     _check_lengths(path, arrays)
     packed = io.BytesIO()
-    how = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-    with zipfile.ZipFile(packed, "w", how) as archive:
+    method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(packed, "w", method) as archive:
         for name, array in arrays.items():
             plain = io.BytesIO()
             np.lib.format.write_array(plain, np.ascontiguousarray(array), allow_pickle=False)
             # A bare ZipInfo carries a fixed date and mode; the clock must not reach the bytes.
             entry = zipfile.ZipInfo(f"{name}.npy")
-            entry.compress_type = how
+            entry.compress_type = method
             archive.writestr(entry, plain.getvalue())
     replace_file(path, packed.getvalue())
 
@@ -127,6 +140,56 @@ def check_folder(path: Path) -> list[tuple[str, DataError]]:
         except DataError as error:
             problems.append((domain_id, error))
     return problems
+
+
+@contextmanager
+def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder ``<out>.partial`` that replaces ``out`` when the block ends without an error.
+
+    ``overwrite`` allows that ``out`` already holds something; it goes once the new folder is whole.
+    Raises DataError where it does and ``overwrite`` is off.
+    """
+    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: got a path that already holds something, wanted an empty one")
+    partial = out.with_name(out.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        _replace_folder(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_world(out: Path, world: World) -> None:
+    """Write a world as a domain folder; raises DataError where ``out`` already holds something."""
+    with new_folder(out) as folder:
+        for domain_id in world.domain_ids:
+            write_domain(folder, world.load(domain_id))
+        persons = {name: world.person(name) for name in world.domain_ids}
+        write_dataset(
+            folder,
+            world.task,
+            channels=[f"channel_{index}" for index in range(world.task.sample_shape[0])],
+            rate_hz=None,
+            licence="not stated",
+            persons={name: person for name, person in persons.items() if name != person},
+        )
+
+
+def _replace_folder(partial: Path, out: Path) -> None:
+    """Rename ``partial`` to ``out``; what was there goes only once it is replaced."""
+    if not out.exists():
+        partial.rename(out)
+        return
+    previous = out.with_name(out.name + ".previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    out.rename(previous)
+    partial.rename(out)
+    if previous.is_dir():
+        shutil.rmtree(previous)
+    else:
+        previous.unlink()
 
 
 def _list_domains(folder: Path) -> tuple[str, ...]:

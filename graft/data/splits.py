@@ -1,4 +1,4 @@
-"""Which rows of a domain train, test and bear labels; which domains arrive in which round.
+"""Which rows of a domain train, test and are labelled; which domains arrive in which round.
 
 Legend: N rows of a domain, C classes, G groups.
 """
@@ -6,6 +6,7 @@ Legend: N rows of a domain, C classes, G groups.
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from graft.core.config import SplitConfig
 from graft.core.records import BoolArray, IntArray
@@ -36,12 +37,20 @@ def split_rows(data: DomainData, config: SplitConfig, seed: int) -> DomainSplit:
     """Split a domain by time: of each class the latest groups test, the earlier ones train.
 
     Groups stay whole and every class keeps at least one of its groups in train, so the
-    tested share of a class is as near to ``test_fraction`` as its groups allow. Where the data
-    bring their own split, that one holds. The labelled rows are drawn from (seed, domain).
-    Raises DomainEmptyError where either side would be empty, DatasetFormatError where the
-    data's own split cuts through a group.
+    tested share of a class is as near to ``test_fraction`` as its groups allow. Data with a split
+    of their own keep it. The labelled rows are drawn from (seed, domain).
+
+    Raises
+    ------
+    DomainEmptyError
+        Either side would be empty.
+    DatasetFormatError
+        The data's own split divides a group.
     """
-    is_test_N = _fixed_block(data) if data.split_N is not None else _latest_block(data, config)
+    if data.split_N is not None:
+        is_test_N = _fixed_block(data, data.split_N)
+    else:
+        is_test_N = _latest_block(data, config)
     train_N, test_N = np.flatnonzero(~is_test_N), np.flatnonzero(is_test_N)
     for side, rows in (("train", train_N), ("test", test_N)):
         if not len(rows):
@@ -58,9 +67,9 @@ def schedule_rounds(
 ) -> tuple[tuple[str, ...], ...]:
     """Domain ids by round of arrival: the initial domains (round 0), then ``rounds`` even parts.
 
-    Persons are drawn, not domains: all domains of one person arrive together, so that a
-    target domain is never taught by a model of its own person from an earlier round. The order
-    comes from the seed only. Raises ConfigError where a round would stay empty.
+    Persons are drawn, not domains: all domains of one person arrive together, so that no
+    target domain learns from a model of its own person from an earlier round. The order
+    depends on the seed only. Raises ConfigError where a round would stay empty.
     """
     domains_by_person: dict[str, list[str]] = {}
     for domain_id in world.domain_ids:
@@ -81,9 +90,8 @@ def schedule_rounds(
     )
 
 
-def _fixed_block(data: DomainData) -> BoolArray:
-    assert data.split_N is not None
-    is_test_N: BoolArray = data.split_N == 1
+def _fixed_block(data: DomainData, split_N: npt.NDArray[np.int8]) -> BoolArray:
+    is_test_N: BoolArray = split_N == 1
     cut = np.intersect1d(data.group_N[is_test_N], data.group_N[~is_test_N])
     if len(cut):
         raise DatasetFormatError(
@@ -96,53 +104,53 @@ def _latest_block(data: DomainData, config: SplitConfig) -> BoolArray:
     group_of_row_N, counts_GC = _count_groups(data)
     # Plain numbers, rows by class: a group holds a class or two, and arrays of that size would
     # be most of what a split costs.
-    held_G: list[dict[int, int]] = [{} for _ in counts_GC]
+    rows_GC: list[dict[int, int]] = [{} for _ in counts_GC]
     filled = np.nonzero(counts_GC)
     for (group, label), count in zip(
         np.transpose(filled).tolist(), counts_GC[filled].tolist(), strict=True
     ):
-        held_G[group][label] = count
-    rows_C: list[int] = counts_GC.sum(0).tolist()
-    train_C = rows_C.copy()
-    is_test_G = np.zeros(len(held_G), np.bool_)
-    for label, all_rows in enumerate(rows_C):
+        rows_GC[group][label] = count
+    total_C: list[int] = counts_GC.sum(0).tolist()
+    train_C = total_C.copy()
+    is_test_G = np.zeros(len(rows_GC), np.bool_)
+    for label, all_rows in enumerate(total_C):
         target = config.test_fraction * all_rows
         for group in reversed(np.flatnonzero(counts_GC[:, label]).tolist()):
             if is_test_G[group]:
                 continue
             taken = all_rows - train_C[label]
-            rows = held_G[group][label]
+            rows = rows_GC[group][label]
             # A class with few long segments still gets a test block, if that leaves it half.
             first = taken == 0 and 2 * rows <= all_rows
             if not first and abs(taken + rows - target) >= abs(taken - target):
                 break
-            if _can_leave(held_G[group], train_C):
+            if _can_leave(rows_GC[group], train_C):
                 is_test_G[group] = True
-                for own, count in held_G[group].items():
+                for own, count in rows_GC[group].items():
                     train_C[own] -= count
     # Where every block is too long for its class's share, one too long beats no test at all.
     if not is_test_G.any():
-        for group in reversed(range(len(held_G))):
-            if _can_leave(held_G[group], train_C):
+        for group in reversed(range(len(rows_GC))):
+            if _can_leave(rows_GC[group], train_C):
                 is_test_G[group] = True
                 break
     is_test_N: BoolArray = is_test_G[group_of_row_N]
     return is_test_N
 
 
-def _can_leave(held: dict[int, int], train_C: list[int]) -> bool:
-    """Whether every class of a group keeps rows in train once the group is gone."""
-    return all(count < train_C[label] for label, count in held.items())
+def _can_leave(rows_C: dict[int, int], train_C: list[int]) -> bool:
+    """Whether every class of a group keeps rows in train without the group."""
+    return all(count < train_C[label] for label, count in rows_C.items())
 
 
 def _count_groups(data: DomainData) -> tuple[IntArray, IntArray]:
     """Each row's group as a position in time (N), and the rows of each class in it (G, C)."""
     _, first_row_G, group_of_row_N = np.unique(data.group_N, return_index=True, return_inverse=True)
-    # Group numbers are names; a group's place in time is that of its first row.
-    place_G = np.empty(len(first_row_G), np.int64)
-    place_G[np.argsort(first_row_G)] = np.arange(len(first_row_G))
-    group_of_row_N = place_G[group_of_row_N]
-    counts_GC = np.zeros((len(place_G), int(data.y_N.max(initial=0)) + 1), np.int64)
+    # Group numbers are names; a group's position in time is that of its first row.
+    position_G = np.empty(len(first_row_G), np.int64)
+    position_G[np.argsort(first_row_G)] = np.arange(len(first_row_G))
+    group_of_row_N = position_G[group_of_row_N]
+    counts_GC = np.zeros((len(position_G), int(data.y_N.max(initial=0)) + 1), np.int64)
     np.add.at(counts_GC, (group_of_row_N, data.y_N), 1)
     return group_of_row_N, counts_GC
 
@@ -152,7 +160,7 @@ def _draw_labelled(data: DomainData, train_N: IntArray, gamma: float, seed: int)
     labels, counts = np.unique(data.y_N[train_N], return_counts=True)
     wanted = gamma * counts
     quotas = np.maximum(1, np.floor(wanted)).astype(np.int64)
-    # Largest remainders make the total gamma of the block; ties fall by lot, not to class 0.
+    # Largest remainders make the total gamma of the block; ties are drawn, not given to class 0.
     by_remainder = np.lexsort((rng.random(len(labels)), quotas - wanted))
     spare = max(0, round(gamma * len(train_N)) - int(quotas.sum()))
     quotas[by_remainder[:spare]] += 1

@@ -44,9 +44,20 @@ class PartWorld:
 def open_world(config: WorldConfig, seed: int) -> World:
     """The world of a configuration, embedded or from a folder.
 
-    Where ``max_domains`` is fewer than the world has, the first of an order drawn from the
-    seed are offered, so that a smaller part lies within a larger one. Raises ConfigError for
-    sizes that the world cannot have, DatasetFormatError for a folder that cannot be opened.
+    Parameters
+    ----------
+    config
+        Where ``max_domains`` is fewer than the world has, the first of an order drawn from the
+        seed are offered, so that a smaller part is within a larger one.
+    seed
+        Of the run.
+
+    Raises
+    ------
+    ConfigError
+        The world cannot have such a size.
+    DatasetFormatError
+        The folder cannot be opened.
     """
     world = _open_whole(config, seed)
     if config.max_domains is None:
@@ -56,9 +67,9 @@ def open_world(config: WorldConfig, seed: int) -> World:
     if config.max_domains >= len(world.domain_ids):
         return world
     order = stream("max-domains", seed).permutation(len(world.domain_ids))
-    # Each kept domain stands where it stood in the whole world.
-    kept = np.sort(order[: config.max_domains])
-    return PartWorld(world, [world.domain_ids[place] for place in kept])
+    # In the order of the whole world.
+    chosen = np.sort(order[: config.max_domains])
+    return PartWorld(world, [world.domain_ids[index] for index in chosen])
 
 
 def _open_whole(config: WorldConfig, seed: int) -> World:

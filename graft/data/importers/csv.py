@@ -15,7 +15,7 @@ from scipy.ndimage import uniform_filter1d
 from graft.core.records import FloatArray, Modality, Task
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
-from graft.data.folder import write_domain
+from graft.data.folder import new_folder, write_domain
 from graft.data.importers.csv_recordings import (
     CsvColumns,
     LineTally,
@@ -23,7 +23,6 @@ from graft.data.importers.csv_recordings import (
     Stretch,
     read_stretches,
 )
-from graft.data.new_folder import new_folder
 from graft.data.public.recordings import cut_windows
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError
 

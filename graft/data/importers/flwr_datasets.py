@@ -16,8 +16,7 @@ from graft.core.records import FloatArray, IntArray, Modality, Task
 from graft.core.seeding import derive_seed
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
-from graft.data.folder import write_domain
-from graft.data.new_folder import new_folder
+from graft.data.folder import new_folder, write_domain
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError, missing_extra
 
 _LOCAL = {".parquet": "from_parquet", ".csv": "from_csv", ".json": "from_json"}

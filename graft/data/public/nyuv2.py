@@ -1,7 +1,7 @@
 """NYUv2 as MTAN's authors publish it: numbered .npy files in four folders a part.
 
 ``train/`` and ``val/`` each hold ``image/N.npy`` (H, W, 3), ``label/N.npy`` (H, W) with 13 classes
-and -1 where nobody labelled, ``depth/N.npy`` (H, W, 1) in metres with 0 where the sensor saw
+and -1 where there is no label, ``depth/N.npy`` (H, W, 1) in metres with 0 where the sensor saw
 nothing, and ``normal/N.npy`` (H, W, 3). graft contains none of it.
 
 Legend: H, W pixels.
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.records import FloatArray, IntArray
-from graft.data.dense_sample import DenseSample
+from graft.data.domain import DenseSample
 from graft.errors import (
     DatasetFormatError,
     DomainClassError,
@@ -49,7 +49,7 @@ class NyuV2(Sequence[DenseSample]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[DenseSample]: ...
     def __getitem__(self, index: int | slice) -> DenseSample | Sequence[DenseSample]:
-        """The sample at a place of the numbers' order.
+        """The sample at an index, in the order of the numbers.
 
         Raises DatasetFormatError for a file that cannot be read, DomainShapeError where its
         shape or dtype is not the layout's or unlike the image's, DomainValueError for NaN,

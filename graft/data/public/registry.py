@@ -7,8 +7,7 @@ from typing import Protocol
 
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
-from graft.data.folder import write_domain
-from graft.data.new_folder import new_folder
+from graft.data.folder import new_folder, write_domain
 from graft.data.public import fsdd, hapt, myo, pendigits, spsw
 from graft.data.public.archives import Originals, open_originals
 from graft.data.public.recordings import (

@@ -43,7 +43,7 @@ class DigitsWorld:
                 f"digits world: got {num_domains} domains, wanted 2 to {MAX_DOMAINS}: "
                 f"there are {NUM_IMAGES} images and none is used twice"
             )
-        self._domain_ids = tuple(f"camera-{place:02d}" for place in range(num_domains))
+        self._domain_ids = tuple(f"camera-{index:02d}" for index in range(num_domains))
         self._seed = seed
         self._x, self._y = _read_digits()
         self._rows = _deal_rows(self._y, num_domains, images_per_domain, seed)
@@ -80,7 +80,7 @@ class DigitsWorld:
 
 def _read_digits() -> tuple[_Array, npt.NDArray[np.int64]]:
     """Pixels (N, P) from 0 to 1 and labels (N)."""
-    # scikit-learn takes a second to import: only worlds that read it shall wait for it.
+    # scikit-learn takes a second to import, which only this world needs.
     from sklearn.datasets import load_digits
 
     pixels_NP, labels_N = load_digits(return_X_y=True)
@@ -95,8 +95,8 @@ def _deal_rows(
     shuffled_N = rng.permutation(len(y_N))
     by_class_N = shuffled_N[np.argsort(y_N[shuffled_N], kind="stable")]
     hands = []
-    for place in range(num_domains):
-        hand = rng.permutation(by_class_N[place::num_domains])
+    for first in range(num_domains):
+        hand = rng.permutation(by_class_N[first::num_domains])
         hands.append(hand[: min(images_per_domain, NUM_IMAGES // num_domains)])
     return tuple(hands)
 

@@ -1,8 +1,8 @@
 """The embedded IMU world: people who carry an accelerometer and a gyroscope, made from a seed.
 
 Each activity is a posture (gravity in the body's frame) and a periodic motion of three
-harmonics. People fall into clusters, which move in their own way and wear the sensor in their
-own place; a person adds an own orientation, pace, vigour, device gain and noise, and lacks
+harmonics. People fall into clusters, which move in their own way and wear the sensor in
+their own way; a person adds an own orientation, pace, vigour, device gain and noise, and lacks
 some activities. Any domain is made alone and from (seed, domain id): the last of 100,000
 costs what the first does.
 
@@ -255,7 +255,7 @@ class _DomainIds(Sequence[str]):
     def __getitem__(self, index: slice) -> Sequence[str]: ...
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
-            return [_domain_id(place) for place in self._range[index]]
+            return [_domain_id(number) for number in self._range[index]]
         return _domain_id(self._range[index])
 
     def __contains__(self, value: object) -> bool:
@@ -267,5 +267,5 @@ class _DomainIds(Sequence[str]):
         return int(digits) in self._range and _domain_id(int(digits)) == value
 
 
-def _domain_id(place: int) -> str:
-    return f"user-{place:06d}"
+def _domain_id(number: int) -> str:
+    return f"user-{number:06d}"

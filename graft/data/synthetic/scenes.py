@@ -1,4 +1,4 @@
-"""Pictures of simple packages, made from a seed, with exact segmentation, depth and normals.
+"""Pictures of simple rooms, made from a seed, with exact segmentation, depth and normals.
 
 A room with spheres, boxes and cylinders on its floor, a lamp under its ceiling and sometimes a
 window, seen by a camera at one wall. Axes, of the world and of the camera: x right, y down,
@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.seeding import stream
-from graft.data.dense_sample import DenseSample
+from graft.data.domain import DenseSample
 from graft.data.synthetic.solids import Box, Cylinder, Paint, Room, Solid, Sphere, finite, yaw_turn
 
 _Array = npt.NDArray[np.float64]
 
 UNKNOWN = -1
 _AMBIENT = 0.35
-# What spheres, boxes and cylinders are usually painted: a hint, no more, as in real packages.
+# What spheres, boxes and cylinders are usually painted: a hint, no more, as in real rooms.
 _USUAL_COLOURS = ((0.75, 0.35, 0.3), (0.65, 0.6, 0.3), (0.3, 0.45, 0.7))
 
 
@@ -68,7 +68,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SceneStyle:
-    """What pictures of one place share. Geometry but for pitch and crowd is alike in all.
+    """What pictures of one building share. Geometry but for pitch and crowd is alike in all.
 
     ``light`` is the lamp's colour, ``paint`` the mean colour of walls and floor, ``noise`` the
     sensor's standard deviation, ``pitch_rad`` and ``crowd`` the least and greatest downward
@@ -101,7 +101,7 @@ STYLES: Mapping[str, SceneStyle] = MappingProxyType(
 
 
 def make_scene(style: SceneStyle, *keys: object) -> Scene:
-    """One random scene of a style; equal keys (seed, place in the set, ...) give equal scenes."""
+    """One random scene of a style; equal keys (seed, index in the set, ...) give equal scenes."""
     rng = stream("scenes", *keys)
     half_3 = np.array([rng.uniform(2.0, 3.2), rng.uniform(1.2, 1.6), rng.uniform(2.0, 3.5)])
     middle_3 = np.array([0.0, -half_3[1], half_3[2]])
@@ -191,7 +191,7 @@ def _draw_solids(
         room_m = half_3[0] - abs(x), 2 * half_3[2] - z, z
         crowded = any(np.hypot(x - a, z - b) < 1.5 * size + c for a, b, c in taken)
         paints = (_draw_paint(rng, np.array(_USUAL_COLOURS[kind]), 0.25),)
-        # A solid that finds no place is left out: trying again would favour small ones.
+        # A solid that does not fit is left out: trying again would favour small ones.
         if crowded or min(room_m) < 1.5 * size:
             continue
         taken.append((x, z, 1.5 * size))

@@ -1,4 +1,4 @@
-"""Solids and packages that rays meet: the geometry of the rendered scenes.
+"""Solids and rooms that rays meet: the geometry of the rendered scenes.
 
 Axes are x right, y down, z forward; lengths are metres.
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from graft.core.files import replace_file
 from graft.core.records import BoolArray, Task
-from graft.data.new_folder import new_folder
+from graft.data.folder import new_folder
 from graft.errors import DatasetFormatError
 from graft.models import Network, network_from, parameter_shapes
 from graft.wire.payload.encoding import decode_payload

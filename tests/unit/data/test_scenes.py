@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from graft.data.dense_sample import DenseSample
+from graft.data.domain import DenseSample
 from graft.data.synthetic.scenes import STYLES, UNKNOWN, Camera, Scene, make_scene, render_scene
 from graft.data.synthetic.solids import CLASSES, Box, Cylinder, Paint, Room, Solid, Sphere
 
