@@ -159,7 +159,8 @@ def _open_tar(path: Path, stack: ExitStack) -> Originals:
 
     def read(name: str) -> bytes:
         stream = tar.extractfile(members[name])
-        assert stream is not None, "only regular files are listed"
+        if stream is None:
+            raise DatasetFormatError(f"{path}: got no file {name}, wanted a regular one")
         return stream.read()
 
     return Originals(label=str(path), names=_wanted_names(str(path), members), read=read)

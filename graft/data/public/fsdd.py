@@ -46,7 +46,7 @@ DESCRIPTION = DatasetDescription(
 )
 
 
-def read_fsdd(originals: Originals, *, tally: Tally | None = None) -> Iterator[DomainData]:
+def read_fsdd(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     """One domain a speaker, by name.
 
     A sample is (32, 64), one recording, its own group: the log energies of 32 mel bands in 64
@@ -58,7 +58,6 @@ def read_fsdd(originals: Originals, *, tally: Tally | None = None) -> Iterator[D
     Raises:
         DatasetFormatError: no recording at all, or one is not 8 kHz mono 16-bit wav.
     """
-    tally = tally if tally is not None else Tally()
     takes: dict[str, list[tuple[int, int, str]]] = {}
     for name, match in originals.matching(r"(?P<digit>\d)_(?P<who>[a-z]+)_(?P<take>\d+)\.wav"):
         takes.setdefault(match["who"], []).append((int(match["take"]), int(match["digit"]), name))
@@ -69,19 +68,12 @@ def read_fsdd(originals: Originals, *, tally: Tally | None = None) -> Iterator[D
     filters_BQ = _mel_filters()
     for speaker, spoken in sorted(takes.items()):
         spoken.sort()
-        pictures = []
-        for _, _, name in spoken:
+        parts = []
+        for index, (_, digit, name) in enumerate(spoken):
             audio_A = _read_audio(originals, name)
             tally.add_recording(rows=len(audio_A))
-            pictures.append(_log_mel(audio_A, filters_BQ))
-        data = DomainData(
-            domain_id=speaker,
-            x=np.stack(pictures),
-            y_N=np.array([digit for _, digit, _ in spoken], dtype=np.int64),
-            group_N=np.arange(len(spoken), dtype=np.int64),
-        )
-        tally.add_domain(windows=len(spoken))
-        yield data
+            parts.append((_log_mel(audio_A, filters_BQ)[None], digit, index))
+        yield tally.domain(speaker, DESCRIPTION.task.sample_shape, parts)
 
 
 def _read_audio(originals: Originals, name: str) -> FloatArray:

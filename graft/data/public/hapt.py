@@ -59,7 +59,7 @@ DESCRIPTION = DatasetDescription(
 )
 
 
-def read_hapt(originals: Originals, *, tally: Tally | None = None) -> Iterator[DomainData]:
+def read_hapt(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     """One domain a user, "user01" to "user30", recordings in the order they were made.
 
     A window is (6, 128): acceleration in g and angular speed in rad/s, 2.56 s at 50 Hz. It
@@ -68,13 +68,10 @@ def read_hapt(originals: Originals, *, tally: Tally | None = None) -> Iterator[D
     Raises:
         DatasetFormatError: a file is missing, or a label points outside its recording.
     """
-    tally = tally if tally is not None else Tally()
     label_rows = _tallied(originals.only(r"RawData/labels\.txt", "RawData/labels.txt"), 5, tally)
     segments = label_rows[intact_rows(label_rows)].astype(np.int64)
     for user in np.unique(segments[:, 1]).tolist():
-        windows: list[FloatArray] = []
-        labels: list[int] = []
-        groups: list[int] = []
+        parts: list[tuple[FloatArray, int, int]] = []
         of_user = segments[segments[:, 1] == user]
         for experiment in np.unique(of_user[:, 0]).tolist():
             recording = _read_recording(originals, experiment, user, tally)
@@ -83,21 +80,13 @@ def read_hapt(originals: Originals, *, tally: Tally | None = None) -> Iterator[D
                 _check_segment(originals, experiment, activity, first, last, len(recording))
                 # The labels count lines from 1 and include the last one.
                 segment = recording[first - 1 : last]
-                group = groups[-1] + 1 if groups else 0
+                group = parts[-1][2] + 1 if parts else 0
                 same = np.zeros(len(segment), dtype=np.int64)
                 for start, stop in runs(same, intact_rows(segment)):
-                    cut = cut_windows(segment[start:stop], WINDOW, STEP)
-                    windows.append(cut)
-                    labels += [activity - 1] * len(cut)
-                    groups += [group] * len(cut)
-        data = DomainData(
-            domain_id=f"user{user:02d}",
-            x=np.concatenate(windows),
-            y_N=np.array(labels, dtype=np.int64),
-            group_N=np.array(groups, dtype=np.int64),
-        )
-        tally.add_domain(windows=len(data.y_N))
-        yield data
+                    x = cut_windows(segment[start:stop], WINDOW, STEP)
+                    if len(x):
+                        parts.append((x, activity - 1, group))
+        yield tally.domain(f"user{user:02d}", DESCRIPTION.task.sample_shape, parts)
 
 
 def _read_recording(originals: Originals, experiment: int, user: int, tally: Tally) -> RowArray:

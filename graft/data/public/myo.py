@@ -54,7 +54,7 @@ DESCRIPTION = DatasetDescription(
 )
 
 
-def read_myo(originals: Originals, *, tally: Tally | None = None) -> Iterator[DomainData]:
+def read_myo(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     """One domain a participant, "p06666" and so on, from the participant's first session.
 
     A folder ``_readings_<hand>_hand/<participant>-<session>`` is one session; the lowest
@@ -75,7 +75,6 @@ def read_myo(originals: Originals, *, tally: Tally | None = None) -> Iterator[Do
     Raises:
         DatasetFormatError: there is no session at all, or a session misses one of 0-7.txt.
     """
-    tally = tally if tally is not None else Tally()
     for participant, files in _first_sessions(originals).items():
         parts: list[tuple[int, int, int, FloatArray]] = []
         for gesture, name in files.items():
@@ -88,14 +87,11 @@ def read_myo(originals: Originals, *, tally: Tally | None = None) -> Iterator[Do
         # A stable sort keeps the runs of a block in the order of time.
         parts.sort(key=lambda part: part[:2])
         blocks = {key: group for group, key in enumerate(sorted({part[:2] for part in parts}))}
-        data = DomainData(
-            domain_id=f"p{participant:05d}",
-            x=np.concatenate([np.empty((0, 8, WINDOW), np.float32), *(part[3] for part in parts)]),
-            y_N=np.array([part[2] for part in parts for _ in part[3]], dtype=np.int64),
-            group_N=np.array([blocks[part[:2]] for part in parts for _ in part[3]], dtype=np.int64),
+        yield tally.domain(
+            f"p{participant:05d}",
+            DESCRIPTION.task.sample_shape,
+            [(x, label, blocks[block, gesture]) for block, gesture, label, x in parts],
         )
-        tally.add_domain(windows=len(data.y_N))
-        yield data
 
 
 def _first_sessions(originals: Originals) -> dict[int, dict[int, str]]:

@@ -46,7 +46,7 @@ class _Trace:
     strokes: tuple[RowArray, ...]
 
 
-def read_pendigits(originals: Originals, *, tally: Tally | None = None) -> Iterator[DomainData]:
+def read_pendigits(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     """One domain a writer, "train-01" to "train-30" and "test-01" to "test-14".
 
     The two files hold different people although their numbers both start at 1. A sample is
@@ -58,7 +58,6 @@ def read_pendigits(originals: Originals, *, tally: Tally | None = None) -> Itera
     Raises:
         DatasetFormatError: one of the two files is missing or holds no trace.
     """
-    tally = tally if tally is not None else Tally()
     for part, original in (("train", "tra"), ("test", "tes")):
         name = f"pendigits-{part}"
         raw = _read_part(originals, name, f"pendigits-orig.{original}")
@@ -67,14 +66,11 @@ def read_pendigits(originals: Originals, *, tally: Tally | None = None) -> Itera
             raise DatasetFormatError(f"{originals.label}: {name}: got no trace, wanted some")
         for writer in sorted({trace.writer for trace in traces}):
             written = sorted((t for t in traces if t.writer == writer), key=lambda t: t.index)
-            data = DomainData(
-                domain_id=f"{part}-{writer:02d}",
-                x=np.stack([_resample(trace.strokes) for trace in written]),
-                y_N=np.array([trace.digit for trace in written], dtype=np.int64),
-                group_N=np.arange(len(written), dtype=np.int64),
+            yield tally.domain(
+                f"{part}-{writer:02d}",
+                DESCRIPTION.task.sample_shape,
+                [(_resample(t.strokes)[None], t.digit, index) for index, t in enumerate(written)],
             )
-            tally.add_domain(windows=len(written))
-            yield data
 
 
 def _read_part(originals: Originals, name: str, official: str) -> bytes:

@@ -4,7 +4,7 @@ Legend: L lines of a file, C columns, N windows, T samples of a window.
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from graft.core.records import BoolArray, FloatArray, IntArray, Task
+from graft.data.domain import DomainData
 from graft.errors import DatasetFormatError
 
 RowArray = npt.NDArray[np.float64]
@@ -47,20 +48,9 @@ class DatasetDescription:
     published: Counts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadReport:
-    """What a reader met: counts, and the corrupt lines it skipped, by file name."""
-
-    domains: int
-    recordings: int
-    rows: int
-    windows: int
-    skipped_lines: Mapping[str, int]
-
-
 @dataclass(kw_only=True, slots=True)
 class Tally:
-    """Counts while a reader runs; the one mutable record here, made anew for each reading."""
+    """What a reader counts as it runs, and the corrupt lines it skipped, by file name."""
 
     domains: int = 0
     recordings: int = 0
@@ -76,33 +66,44 @@ class Tally:
         if num_lines:
             self.skipped_lines[name] = self.skipped_lines.get(name, 0) + num_lines
 
-    def add_domain(self, *, windows: int) -> None:
-        self.domains += 1
-        self.windows += windows
-
-    def report(self) -> LoadReport:
-        return LoadReport(
-            domains=self.domains,
-            recordings=self.recordings,
-            rows=self.rows,
-            windows=self.windows,
-            skipped_lines=dict(sorted(self.skipped_lines.items())),
+    def domain(
+        self,
+        domain_id: str,
+        sample_shape: tuple[int, ...],
+        parts: Iterable[tuple[FloatArray, IntArray | int, int]],
+    ) -> DomainData:
+        """A domain of parts in time order (samples (N, ...), label or labels, group), counted."""
+        x = [np.empty((0, *sample_shape), np.float32)]
+        y = [np.empty(0, np.int64)]
+        group = [np.empty(0, np.int64)]
+        for x_N, label, group_index in parts:
+            x.append(x_N)
+            y.append(np.broadcast_to(np.asarray(label, np.int64), len(x_N)))
+            group.append(np.full(len(x_N), group_index, np.int64))
+        data = DomainData(
+            domain_id=domain_id,
+            x=np.concatenate(x),
+            y_N=np.concatenate(y),
+            group_N=np.concatenate(group),
         )
+        self.domains += 1
+        self.windows += len(data.y_N)
+        return data
 
 
 def person_of(domain_id: str) -> str:
-    """Who a domain's data comes from: its id up to "@", which sets a device apart."""
+    """The person a domain's data comes from: its id up to "@", which a device's name follows."""
     return domain_id.partition("@")[0]
 
 
-def check_counts(description: DatasetDescription, report: LoadReport) -> None:
+def check_counts(description: DatasetDescription, tally: Tally) -> None:
     """Compare a whole reading with the published counts.
 
     Raises:
         DatasetFormatError: a count differs; the message says got and wanted.
     """
     for what in ("domains", "recordings", "rows", "windows"):
-        got, wanted = getattr(report, what), getattr(description.published, what)
+        got, wanted = getattr(tally, what), getattr(description.published, what)
         if wanted is not None and got != wanted:
             raise DatasetFormatError(f"{description.name}: got {got} {what}, wanted {wanted}")
 

@@ -10,13 +10,7 @@ from graft.data.domain import DomainData
 from graft.data.folder import new_folder, write_domain
 from graft.data.public import fsdd, hapt, myo, pendigits, spsw
 from graft.data.public.archives import Originals, open_originals
-from graft.data.public.recordings import (
-    DatasetDescription,
-    LoadReport,
-    Tally,
-    check_counts,
-    person_of,
-)
+from graft.data.public.recordings import DatasetDescription, Tally, check_counts, person_of
 from graft.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]
@@ -25,9 +19,7 @@ Progress = Callable[[str, int, int], None]
 class Reader(Protocol):
     """Yields the domains of one original data set in a fixed order, counting as it goes."""
 
-    def __call__(
-        self, originals: Originals, *, tally: Tally | None = None
-    ) -> Iterator[DomainData]: ...
+    def __call__(self, originals: Originals, tally: Tally) -> Iterator[DomainData]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +37,7 @@ class PrepareReport:
     name: str
     folder: Path
     licence: str
-    load: LoadReport
+    load: Tally
 
 
 PUBLIC_DATASETS = (
@@ -96,14 +88,14 @@ def prepare_dataset(
     tally = Tally()
     persons: dict[str, str] = {}
     with new_folder(out, overwrite=overwrite) as folder, open_originals(source) as originals:
-        for data in dataset.read(originals, tally=tally):
+        for data in dataset.read(originals, tally):
             write_domain(folder, data)
             persons[data.domain_id] = person_of(data.domain_id)
             if progress is not None:
                 progress(data.domain_id, len(persons), description.published.domains)
-        report = tally.report()
+        tally.skipped_lines = dict(sorted(tally.skipped_lines.items()))
         if complete:
-            check_counts(description, report)
+            check_counts(description, tally)
         write_dataset(
             folder,
             description.task,
@@ -112,4 +104,4 @@ def prepare_dataset(
             licence=description.licence,
             persons={domain: person for domain, person in persons.items() if domain != person},
         )
-    return PrepareReport(name=name, folder=out, licence=description.licence, load=report)
+    return PrepareReport(name=name, folder=out, licence=description.licence, load=tally)

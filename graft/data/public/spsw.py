@@ -50,7 +50,7 @@ DESCRIPTION = DatasetDescription(
 )
 
 
-def read_spsw(originals: Originals, *, tally: Tally | None = None) -> Iterator[DomainData]:
+def read_spsw(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     """One domain a subject and device, "s01@sp" (phone) or "s01@sw" (watch).
 
     A window is (6, 128): acceleration in g and angular speed in rad/s, 1.28 s at 100 Hz,
@@ -65,7 +65,6 @@ def read_spsw(originals: Originals, *, tally: Tally | None = None) -> Iterator[D
     Raises:
         DatasetFormatError: no recording at all, or a header or a label is not as published.
     """
-    tally = tally if tally is not None else Tally()
     files: dict[str, list[str]] = {}
     for name, match in originals.matching(r"(?P<who>s\d+)/(?P=who)_\d+_(?P<device>sp|sw)\.csv"):
         files.setdefault(f"{match['who']}@{match['device']}", []).append(name)
@@ -74,22 +73,12 @@ def read_spsw(originals: Originals, *, tally: Tally | None = None) -> Iterator[D
             f"{originals.label}: got no sXX/sXX_YY_sp.csv or sXX/sXX_YY_sw.csv, wanted recordings"
         )
     for domain_id, names in sorted(files.items()):
-        x_parts: list[FloatArray] = []
-        y_parts: list[IntArray] = []
-        group_parts: list[IntArray] = []
-        for group, name in enumerate(names):
-            for x, y_N in _read_recording(originals, name, tally):
-                x_parts.append(x)
-                y_parts.append(y_N)
-                group_parts.append(np.full(len(y_N), group, dtype=np.int64))
-        data = DomainData(
-            domain_id=domain_id,
-            x=np.concatenate([np.empty((0, 6, WINDOW), np.float32), *x_parts]),
-            y_N=np.concatenate([np.empty(0, np.int64), *y_parts]),
-            group_N=np.concatenate([np.empty(0, np.int64), *group_parts]),
-        )
-        tally.add_domain(windows=len(data.y_N))
-        yield data
+        parts = [
+            (x, y_N, group)
+            for group, name in enumerate(names)
+            for x, y_N in _read_recording(originals, name, tally)
+        ]
+        yield tally.domain(domain_id, DESCRIPTION.task.sample_shape, parts)
 
 
 def _read_recording(

@@ -9,6 +9,7 @@ import pytest
 from graft.data.domain import DomainData
 from graft.data.public.archives import open_originals
 from graft.data.public.fsdd import LOG_CENTRE, LOG_FLOOR, LOG_SCALE, read_fsdd
+from graft.data.public.recordings import Tally
 from graft.errors import DatasetFormatError
 
 
@@ -25,7 +26,7 @@ def write_tone(path: Path, pitch_hz: float, duration_s: float, rate_hz: int = 80
 
 def load(folder: Path) -> list[DomainData]:
     with open_originals(folder) as originals:
-        return list(read_fsdd(originals))
+        return list(read_fsdd(originals, Tally()))
 
 
 def test_a_speaker_is_a_domain_ordered_by_take_then_digit(tmp_path: Path) -> None:

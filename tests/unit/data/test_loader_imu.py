@@ -25,7 +25,7 @@ def write_hapt(folder: Path, labels: str, num_lines: int = 500) -> None:
 def load_hapt(folder: Path) -> tuple[list[DomainData], Tally]:
     tally = Tally()
     with open_originals(folder) as originals:
-        return list(read_hapt(originals, tally=tally)), tally
+        return list(read_hapt(originals, tally)), tally
 
 
 def test_hapt_windows_are_cut_at_half_overlap_inside_each_segment(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_hapt_never_spans_a_corrupt_line_and_counts_it(tmp_path: Path) -> None:
     (data,), tally = load_hapt(tmp_path)
     # Lines 0..129 hold one window, 131..299 (169 lines) one more.
     assert data.x[:, 0, 0].tolist() == [0, 131]
-    assert tally.report().skipped_lines == {"gyro_exp01_user01.txt": 1}
+    assert tally.skipped_lines == {"gyro_exp01_user01.txt": 1}
 
 
 def test_hapt_names_a_missing_recording_and_a_label_outside_it(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_hapt_names_a_missing_recording_and_a_label_outside_it(tmp_path: Path) -
 
 def test_an_incomplete_set_is_told_by_its_counts() -> None:
     with pytest.raises(DatasetFormatError, match="got 0 domains, wanted 46"):
-        check_counts(DESCRIPTION, Tally().report())
+        check_counts(DESCRIPTION, Tally())
 
 
 def test_lines_that_are_no_numbers_become_nan_in_their_place() -> None:
@@ -88,7 +88,7 @@ def spsw_row(line: int, label: str, period_ms: float = 10.0) -> str:
 def load_spsw(folder: Path) -> tuple[list[DomainData], Tally]:
     tally = Tally()
     with open_originals(folder) as originals:
-        return list(read_spsw(originals, tally=tally)), tally
+        return list(read_spsw(originals, tally)), tally
 
 
 def test_spsw_makes_one_domain_a_subject_and_device_with_one_group_an_execution(
@@ -134,7 +134,7 @@ def test_spsw_finds_columns_by_name_skips_corrupt_lines_and_refuses_other_header
     write_execution(tmp_path / "a", "s01_01_sp.csv", rows, header)
     (data,), tally = load_spsw(tmp_path / "a")
     assert data.x[0, :, 0].tolist() == [0, 0, 0, 3, 4, 5]
-    assert list(tally.report().skipped_lines.values()) == [3]
+    assert list(tally.skipped_lines.values()) == [3]
     write_execution(tmp_path / "b", "s01_01_sp.csv", rows, header.replace("label", "activity"))
     with pytest.raises(DatasetFormatError, match="activity"):
         load_spsw(tmp_path / "b")

@@ -27,7 +27,7 @@ def write_session(folder: Path, session: str, hand: str = "right", value: int = 
 def load(folder: Path) -> tuple[list[DomainData], Tally]:
     tally = Tally()
     with open_originals(folder) as originals:
-        return list(read_myo(originals, tally=tally)), tally
+        return list(read_myo(originals, tally)), tally
 
 
 def test_a_participant_is_a_domain_and_only_the_first_session_counts(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_no_window_crosses_a_block_a_label_or_a_skipped_line(tmp_path: Path) -> 
     # The pause before the gesture is no window of rest: rest has a file of its own.
     assert (data.y_N[from_file] == 0).sum() == 0
     assert (data.y_N == 3).sum() == flexed
-    assert tally.report().skipped_lines == {"_readings_right_hand/1-1/3.txt": 3}
+    assert tally.skipped_lines == {"_readings_right_hand/1-1/3.txt": 3}
 
 
 def test_rows_run_block_by_block_so_that_the_later_part_holds_every_gesture(tmp_path: Path) -> None:

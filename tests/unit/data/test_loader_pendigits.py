@@ -27,7 +27,7 @@ def load(folder: Path, train: str, test: str) -> tuple[list[DomainData], Tally]:
     (folder / "pendigits-test").write_text(HEADER + test)
     tally = Tally()
     with open_originals(folder) as originals:
-        return list(read_pendigits(originals, tally=tally)), tally
+        return list(read_pendigits(originals, tally)), tally
 
 
 LINE = [(0, 0), (10, 0)]
@@ -74,7 +74,7 @@ def test_a_dot_is_a_finite_sample_at_the_centre(tmp_path: Path) -> None:
 def test_corrupt_lines_are_counted_and_a_missing_file_named(tmp_path: Path) -> None:
     broken = trace(1, 1, 1, LINE).replace(" 10  0", " 10\n x y\n 10  0")
     _, tally = load(tmp_path, broken, trace(1, 1, 1, LINE))
-    assert tally.report().skipped_lines == {"pendigits-train": 2}
+    assert tally.skipped_lines == {"pendigits-train": 2}
     (tmp_path / "pendigits-test").unlink()
     with open_originals(tmp_path) as originals, pytest.raises(DatasetFormatError, match="test"):
-        list(read_pendigits(originals))
+        list(read_pendigits(originals, Tally()))
