@@ -15,7 +15,7 @@ from graft.core.records import (
     TrainRequest,
     failure_of,
 )
-from graft.errors import NodesMissingError
+from graft.errors import ConfigError, NodesMissingError
 from graft.methods import find_method
 from graft.wire.messages.codec import encode_join, encode_request
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
@@ -123,8 +123,12 @@ class BlockEdge:
 
     def _stacks(self, request: Request) -> bool:
         """Whether it is a training request of a method that can train many models at once."""
-        trains = self._stacked and isinstance(request, TrainRequest)
-        return trains and find_method(request.method).fit_many is not None
+        if not self._stacked or not isinstance(request, TrainRequest):
+            return False
+        try:
+            return find_method(request.method).fit_many is not None
+        except ConfigError:  # the device fails by this name, and no other domain with it
+            return False
 
     def _block(
         self, numbers: Sequence[int], requests: Sequence[Request], bodies: dict[int, bytes]
