@@ -22,9 +22,9 @@ _spec.loader.exec_module(check)
         # Through the registry, which imports every method.
         ("graft/methods/shot.py", "rounds/test_cloud.py", True),
         # Through a program in a string.
-        ("client/graft_client/supernode.py", "client/test_node.py", True),
+        ("client/graft_client/supernode.py", "client/test_supernode.py", True),
         ("graft/training/compiled/kernels.c", "training/test_kernels.py", True),
-        ("docker-compose.yml", "client/test_node.py", False),
+        ("docker-compose.yml", "client/test_supernode.py", False),
         ("graft/methods/shot.py", "wire/test_payload.py", False),
         ("server/graft_server/signing.py", "test_seeding.py", False),
     ],

@@ -73,8 +73,8 @@ class RequestPath:
 
 
 def is_public(code: CodeType) -> bool:
-    path, sep = code.co_filename, os.sep
-    ours = path.startswith(f"{ROOT}{sep}") and not path.startswith(f"{ROOT}{sep}tests{sep}")
+    folders = ("graft", "server", "client", "simulation")
+    ours = code.co_filename.startswith(tuple(f"{ROOT}{os.sep}{name}{os.sep}" for name in folders))
     return ours and not code.co_name.startswith(("<", "_"))
 
 
