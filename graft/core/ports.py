@@ -7,21 +7,51 @@ from graft.core.records import ModelCard, Parameters, Precision, Request, Respon
 
 
 class Edge(Protocol):
-    """The server's way to its domains. One answer a request, in the order of the requests."""
+    """The server's way to its domains: Flower, a block of simulated devices, or this process.
+
+    Examples
+    --------
+    >>> from graft.core.records import ProfileRequest, failure_of
+    >>> from graft.errors import DomainLostError
+    >>> class LostEdge:
+    ...     def ask(self, requests):
+    ...         return [failure_of(each, DomainLostError("no connection")) for each in requests]
+    >>> edge: Edge = LostEdge()
+    >>> edge.ask([ProfileRequest(domain_id="ann", round_index=1)])[0].error
+    'DomainLostError'
+    """
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
-        """Carry every request to its domain and wait, bounded, for the answers.
+        """Send every request to its domain and wait, bounded, for the responses.
 
-        A domain that fails, is lost or never answers is a ``Failure``, never missing.
+        Returns
+        -------
+        list of Response
+            One a request, in their order; a domain that fails or is lost has a ``Failure``.
         """
         ...
 
 
 class ModelStore(Protocol):
-    """The server's durable, content-addressed store of payloads."""
+    """The server's durable, content-addressed store of payloads.
+
+    Examples
+    --------
+    >>> import graft
+    >>> from graft_server.model_store import open_store
+    >>> model = graft.open_run("runs/example").model("user-000000")
+    >>> store: ModelStore = open_store(Path("runs/example/models"), model.task)
+    >>> store.put(model.payload, model.card.architecture) == model.card.model_id
+    True
+    >>> store.num_bytes(model.card.model_id, "exact") == len(model.payload)
+    True
+    """
 
     def put(self, payload: bytes, architecture: str) -> str:
-        """Check and keep a payload; returns its model id (SHA-256 hex). Idempotent."""
+        """Check and store a payload; returns its model id (SHA-256 hex). Idempotent.
+
+        Raises PayloadError where it does not fit the architecture.
+        """
         ...
 
     def part(self, model_id: str, part: str) -> bytes:
@@ -39,13 +69,41 @@ class ModelStore(Protocol):
 
 
 class WeightTransport(Protocol):
-    """A device's way to the model store; what it fetched before is not sent again."""
+    """A device's way to the model store; what it fetched before is not sent again.
+
+    Examples
+    --------
+    >>> class EmptyTransport:
+    ...     def fetch(self, card, precision):
+    ...         raise ModelMissingError(card.model_id)
+    ...     def push(self, architecture, parameters):
+    ...         return "0" * 64, 0, 0, 0
+    >>> transport: WeightTransport = EmptyTransport()
+    >>> transport.push("mlp", {})[1:]
+    (0, 0, 0)
+    """
 
     def fetch(self, card: ModelCard, precision: Precision) -> Parameters:
-        """The model's parameters: "base" is the int8 approximation, "exact" the model itself.
+        """The model's parameters.
 
-        Arrays of a large model may be private views of a file; writing to them changes no file.
-        Raises PayloadError where bytes and card disagree, TransportError where they do not come.
+        Parameters
+        ----------
+        card : ModelCard
+            The model, as the server signed it.
+        precision : {"base", "exact"}
+            The int8 approximation, or the model itself.
+
+        Returns
+        -------
+        mapping of str to array
+            Those of a large model may be private views of a file; writing changes no file.
+
+        Raises
+        ------
+        PayloadError
+            Where bytes and card disagree.
+        TransportError
+            Where they do not arrive.
         """
         ...
 
@@ -55,10 +113,31 @@ class WeightTransport(Protocol):
 
 
 class Tracker(Protocol):
-    """Where a run's figures go while it runs, beside the run's own folder."""
+    """Where a run's figures go while it runs, beside the run's own folder.
+
+    An error of a tracker is logged and never ends a run.
+
+    Examples
+    --------
+    >>> class Accuracies:
+    ...     def begin(self, run, settings):
+    ...         self.of_round = {}
+    ...     def log(self, figures, round_index):
+    ...         self.of_round[round_index] = figures.get("label-only/accuracy")
+    ...     def close(self, *, failed):
+    ...         self.failed = failed
+    >>> tracker = Accuracies()
+    >>> _ = graft.simulate(
+    ...     "imu", method="label-only", comparisons=[], domains=6, rounds=1, track=[tracker],
+    ...     settings={"world.windows_per_domain": 40, "training.max_steps": 2},
+    ...     engine="block", workers=0, out="runs/tracked",
+    ... )
+    >>> tracker.failed, sorted(tracker.of_round)
+    (False, [0, 1])
+    """
 
     def begin(self, run: str, settings: Mapping[str, str]) -> None:
-        """A run begins or goes on; ``settings`` are all keys of its configuration, as texts."""
+        """A run begins or continues; ``settings`` has every key of its configuration, dotted."""
         ...
 
     def log(self, figures: Mapping[str, float], round_index: int) -> None:
@@ -77,6 +156,14 @@ class Progress(Protocol):
 
 
 class Clock(Protocol):
-    """Monotonic time in seconds, brought in from outside."""
+    """Monotonic time in seconds.
+
+    Examples
+    --------
+    >>> import time
+    >>> clock: Clock = time.monotonic
+    >>> clock() <= clock()
+    True
+    """
 
     def __call__(self) -> float: ...

@@ -53,7 +53,7 @@ class TrainingTask:
     sources : tuple of Source
         The source models that the device was sent for the method.
     config : ExpansionConfig
-        The run's configuration.
+        The run's configuration. ``config.section(name, Settings)`` is a method's own section.
     seed : int
         The same for every method of a domain and round: methods start from equal weights and
         see equal batches.
@@ -65,6 +65,21 @@ class TrainingTask:
         method with ``needs_average``.
     prototypes : tuple of Prototypes
         Class centroids, for a method whose ``sources_needed`` is "centroids".
+
+    Examples
+    --------
+    >>> import torch
+    >>> from graft.core.config import ExpansionConfig
+    >>> from graft.core.records import Task
+    >>> from graft.methods.baselines import fit_label_only
+    >>> task = TrainingTask(
+    ...     domain_task=Task(name="t", modality="imu", sample_shape=(3, 64), classes=("sit", "walk")),
+    ...     architecture="mlp", x_L=torch.randn(8, 3, 64), y_L=torch.arange(8) % 2,
+    ...     x_U=torch.randn(16, 3, 64), sources=(), config=ExpansionConfig(), seed=1,
+    ...     hidden_y_U=torch.arange(16) % 2,
+    ... )
+    >>> fit_label_only(task).mask_C
+    array([ True,  True])
     """
 
     domain_task: Task

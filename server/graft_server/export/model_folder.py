@@ -58,12 +58,35 @@ def write_model_folder(
         replace_file(folder / "README.md", model_card(model, licence).encode())
 
 
-def load_model(folder: Path) -> LoadedModel:
-    """Read ``write_model_folder``'s folder back.
+def load_model(folder: str | Path) -> LoadedModel:
+    """An exported model, checked: what ``graft export`` or ``write_model_folder`` wrote.
 
-    Raises DatasetFormatError where it is no such folder, PayloadError where the payload is not
-    the one that config.json names.
+    Parameters
+    ----------
+    folder : str or Path
+        Holds config.json and model.safetensors.
+
+    Returns
+    -------
+    LoadedModel
+        The network in eval mode, its task, and the classes that it knows.
+
+    Raises
+    ------
+    DatasetFormatError
+        Where it is no such folder.
+    PayloadError
+        Where the payload is not the one that config.json names.
+
+    Examples
+    --------
+    >>> import graft
+    >>> from graft_server.export import write_model_folder
+    >>> write_model_folder(graft.open_run("runs/example").model("user-000000"), Path("exported"))
+    >>> graft.load_model("exported").task.sample_shape
+    (6, 64)
     """
+    folder = Path(folder)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         task = Task(
