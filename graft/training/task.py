@@ -73,7 +73,9 @@ class TrainingTask:
     >>> from graft.core.records import Task
     >>> from graft.methods.baselines import fit_label_only
     >>> task = TrainingTask(
-    ...     domain_task=Task(name="t", modality="imu", sample_shape=(3, 64), classes=("sit", "walk")),
+    ...     domain_task=Task(
+    ...         name="t", modality="imu", sample_shape=(3, 64), classes=("sit", "walk")
+    ...     ),
     ...     architecture="mlp", x_L=torch.randn(8, 3, 64), y_L=torch.arange(8) % 2,
     ...     x_U=torch.randn(16, 3, 64), sources=(), config=ExpansionConfig(), seed=1,
     ...     hidden_y_U=torch.arange(16) % 2,
