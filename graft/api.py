@@ -9,8 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from graft_server.export import FinishedModel, LoadedModel, find_model, load_model
 from graft_server.observability.progress import ProgressFile, RoundProgress
-from graft_server.observability.trackers import open_tracker
-from graft_server.observability.tracking import tracked
+from graft_server.observability.trackers import open_tracker, tracked
 from graft_server.round_loop import OnProgress, RunSettings
 from graft_server.run_folder import RunFolder
 from graft_simulation.clock.simulated_clock import SimulatedClock

@@ -45,8 +45,7 @@ def track(
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Send the figures of a finished run to trackers, round by round."""
-    from graft_server.observability.trackers import open_tracker
-    from graft_server.observability.tracking import track_record
+    from graft_server.observability.trackers import open_tracker, track_record
 
     from graft.report import read_run
 

@@ -171,8 +171,7 @@ def _served_metrics(folder: AnyPath, port: int) -> Iterator[None]:
     if port == 0:
         yield
         return
-    from graft_server.observability.deployment_metrics import serve_metrics
-    from graft_server.observability.run_metrics import RunMetrics
+    from graft_server.observability.metrics import RunMetrics, serve_metrics
     from prometheus_client import CollectorRegistry
 
     registry = CollectorRegistry()

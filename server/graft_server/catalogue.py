@@ -17,7 +17,7 @@ _REJECTIONS = pa.schema([(f.name, pa.string()) for f in dataclasses.fields(Rejec
 def write_cards(cards: Sequence[ModelCard], path: AnyPath) -> None:
     """Write a catalogue atomically.
 
-    Readable columns stand beside each card's own encoding, which alone is read back.
+    The column of each card's own encoding is read back; the others are for readers.
     """
     columns = {
         "model_id": [card.model_id for card in cards],
@@ -113,7 +113,7 @@ def _rows(column: pa.ChunkedArray) -> list[Any]:
         values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
         known = chunk.is_valid().to_pylist()
         rows += [
-            values[offsets[place] : offsets[place + 1]] if known[place] else None
-            for place in range(len(chunk))
+            values[offsets[row] : offsets[row + 1]] if known[row] else None
+            for row in range(len(chunk))
         ]
     return rows

@@ -38,7 +38,7 @@ class DirectoryStore:
         self._durable = durable
 
     def put(self, payload: bytes, architecture: str) -> str:
-        """Check and keep a payload; returns its model id. Idempotent.
+        """Check and store a payload; returns its model id. Idempotent.
 
         Raises PayloadError for a payload outside the limits or of other shapes than the
         architecture's, ArchitectureError for an unknown architecture.
@@ -125,7 +125,7 @@ def open_store(folder: AnyPath, task: Task) -> DirectoryStore:
 
 
 def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:
-    """The card, if it describes what the store holds and fits the task.
+    """The card, if it describes the stored payload and fits the task.
 
     Raises PayloadChangedError where sizes or architecture differ from the stored payload,
     PayloadLimitError where mask or centroids have another shape than the model.
@@ -141,7 +141,7 @@ def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:
     announced = (card.architecture, card.payload_bytes, card.base_bytes, card.residual_bytes)
     if stored != announced:
         raise PayloadChangedError(
-            f"card of {card.domain_id}: announces {announced}, the store holds {stored}"
+            f"card of {card.domain_id}: got {announced}, wanted {stored}, as stored"
         )
     num_classes, num_features = shapes["head.weight"]
     centroids_CF = card.centroids_CF

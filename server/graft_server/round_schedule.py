@@ -1,4 +1,4 @@
-"""Which domains arrive in which round of a deployment, and who its nodes are."""
+"""The domains that arrive in each round of a deployment, and the ids of its nodes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def read_rounds(server: Path) -> Rounds:
 def plan_round(server: Path, domain_ids: Sequence[str], state: SystemState) -> Rounds:
     """Add a round; raises RunError where one is unfinished, or a domain is part of the system.
 
-    Who failed in an earlier round may arrive again.
+    A domain that failed in an earlier round may arrive again.
     """
     rounds = read_rounds(server)
     if state.round_index < len(rounds):
@@ -42,11 +42,11 @@ def read_nodes(server: Path) -> dict[str, int]:
 
 
 def write_node(server: Path, domain_id: str, facts: Mapping[str, object]) -> None:
-    """Keep the node id that Flower gave a domain's key."""
+    """Store the node id that Flower gave a domain's key."""
     path = server / "state" / "nodes" / f"{domain_id}.json"
     replace_file(path, json.dumps(dict(facts)).encode())
 
 
 def forget_node(server: Path, domain_id: str) -> None:
-    """Drop what ``write_node`` kept."""
+    """Remove a domain's node id."""
     (server / "state" / "nodes" / f"{domain_id}.json").unlink(missing_ok=True)

@@ -6,8 +6,8 @@ results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
 steps/               blocks that the block engine finished, until their round is over
-progress.json        where the run is, for those who watch it
-journal/             what the depot shipped, row by row, until its round is over
+progress.json        how far the run is, for other processes
+journal/             the devices' transfers, line by line, until their round is over
 """
 
 import json
@@ -50,9 +50,9 @@ class RunFolder:
     """The files of one run. Every write is whole or not there."""
 
     def __init__(self, path: AnyPath) -> None:
-        self.path = path.absolute()  # the working directory may change under a run
+        self.path = path.absolute()  # the caller may change the working directory
         self._seen: dict[AnyPath, tuple[int, int]] = {}
-        self._look_again_s = 0.0
+        self._next_look_s = 0.0
 
     @property
     def run_id(self) -> str:
@@ -86,14 +86,12 @@ class RunFolder:
     def begin(
         self, config: ExpansionConfig, world: World, engine: Mapping[str, str | bool] = _FLOWER
     ) -> None:
-        """Start a new run; raises RunError where the folder already holds one.
+        """Start a new run; raises RunError where the folder has one already.
 
-        ``engine`` is what of the engine touches the result: a resumed run needs the same.
+        ``engine`` has the engine's settings that touch the result: a resumed run needs the same.
         """
         if (self.path / "run.toml").exists():
-            raise RunError(
-                f"run folder {self.path}: holds a run already; resume it or name another"
-            )
+            raise RunError(f"run folder {self.path}: holds a run already; resume it or name another")
         self.path.mkdir(parents=True, exist_ok=True)
         self._write_run(
             {
@@ -122,7 +120,7 @@ class RunFolder:
         )
 
     def resume(self) -> ExpansionConfig:
-        """The configuration of the run that the folder holds; marks it as running again.
+        """The configuration of the folder's run, which is marked as running again.
 
         Raises RunError where there is none, ConfigError where it has keys of another version.
         """
@@ -133,7 +131,7 @@ class RunFolder:
         return config
 
     def read_engine(self) -> Mapping[str, str | bool]:
-        """What ``begin`` was told of the engine; raises RunError where there is no run."""
+        """The engine's settings that ``begin`` recorded; raises RunError where there is no run."""
         engine: Mapping[str, str | bool] = self._read_run().get("engine", _FLOWER)
         return engine
 
@@ -144,7 +142,7 @@ class RunFolder:
         entries: Sequence[LedgerEntry],
         profiles: Sequence[DomainProfile] = (),
     ) -> None:
-        """Keep one finished round; ``state`` is the state after it, ``profiles`` who joined."""
+        """Write a finished round: ``state`` after it, ``profiles`` of the domains that joined."""
         folder = self._round(state.round_index - 1)
         write_ledger(entries, folder / "ledger.parquet")
         write_profiles(profiles, folder / "profiles.parquet")
@@ -157,7 +155,7 @@ class RunFolder:
     def load_state(self) -> SystemState:
         """The state to go on from, after the last finished round.
 
-        What an interrupted round left in journals and devices is dropped, for it runs again.
+        The journals and devices of an interrupted round are removed: it runs again.
         """
         remove_tree(self.journals)
         remove_tree(self.devices)
@@ -187,11 +185,11 @@ class RunFolder:
         )
 
     def journal_bytes(self) -> int:
-        """Payload bytes that the journals hold by now, or held a moment ago.
+        """Payload bytes in the journals, up to a second old.
 
-        Reads only what was added, and looks at thousands of files no more than once a second.
+        Reads only what was added; thousands of files are looked at once a second at most.
         """
-        if time.monotonic() < self._look_again_s:
+        if time.monotonic() < self._next_look_s:
             return sum(shipped for _, shipped in self._seen.values())
         for path in self._journals():
             read, shipped = self._seen.get(path, (0, 0))
@@ -201,17 +199,17 @@ class RunFolder:
             whole = lines[: lines.rfind(b"\n") + 1]
             shipped += sum(json.loads(line)["payload_bytes"] for line in whole.splitlines())
             self._seen[path] = read + len(whole), shipped
-        self._look_again_s = time.monotonic() + _LOOK_EVERY_S
+        self._next_look_s = time.monotonic() + _LOOK_EVERY_S
         return sum(shipped for _, shipped in self._seen.values())
 
     def journal_entries(self) -> list[LedgerEntry]:
-        """Everything that the depot shipped since the last call, which empties the journals."""
+        """The journals' entries since the last call; it empties the journals."""
         entries: list[LedgerEntry] = []
         for path in self._journals():
             entries += read_journal(path)
         remove_tree(self.journals)
         self._seen.clear()
-        self._look_again_s = 0.0
+        self._next_look_s = 0.0
         return entries
 
     def read_rows(self, num_rounds: int) -> list[ResultRow]:

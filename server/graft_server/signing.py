@@ -40,7 +40,7 @@ class Signer:
         return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def sign(self, card: ModelCard) -> ModelCard:
-        """The card with this run's signature, whatever stood there before."""
+        """The card with this run's signature, in place of any other."""
         return replace(card, signature=self._key.sign(manifest_bytes(self._run, card)))
 
     def sign_request(self, request: bytes) -> bytes:

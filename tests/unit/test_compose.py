@@ -19,7 +19,7 @@ import typer
 import yaml
 from compose import ROOT, compose_file, graft_services, services, words
 from graft_server.deployment.enrolment import create_deployment
-from graft_server.observability.deployment_metrics import DeploymentMetrics
+from graft_server.observability.metrics import DeploymentMetrics
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from graft.cli.main import app

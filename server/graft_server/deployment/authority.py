@@ -1,4 +1,4 @@
-"""A deployment's own certificate authority: who may call itself the server or a device."""
+"""A deployment's own certificate authority for its server and its devices."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -79,9 +79,9 @@ class Authority:
 
 
 def create_authority(folder: Path) -> Authority:
-    """A new authority, kept as ``ca.key`` (for its owner alone) and ``ca.pem``.
+    """A new authority, stored as ``ca.key`` (readable by its owner alone) and ``ca.pem``.
 
-    Raises RunError where the folder holds one.
+    Raises RunError where the folder has one.
     """
     if (folder / "ca.key").exists():
         raise RunError(f"{folder / 'ca.key'}: there is an authority already")

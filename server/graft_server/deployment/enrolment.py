@@ -31,7 +31,7 @@ from graft_server.deployment.authority import (
 )
 from graft_server.signing import open_signer
 
-# No code in it: a device runs what is installed there, never what a server sends.
+# It has no code: a device runs its installed packages alone, and nothing that a server sends.
 _BUNDLE = {
     "project": {"name": "graft-field", "version": "1.0.0", "description": "", "dependencies": []},
     "tool": {
@@ -66,9 +66,9 @@ def create_deployment(
 ) -> ServerSettings:
     """The authority and the server's folder under ``out``, without any device yet.
 
-    ``dataset`` is a folder with a ``dataset.toml``: the task that every device works on. What was
-    interrupted goes on with the authority that it had made. Raises RunError where ``out`` holds a
-    deployment, DatasetFormatError for another ``dataset``.
+    ``dataset`` is a folder with a ``dataset.toml``: the task that every device works on. An
+    interrupted call is completed with the authority that it had made. Raises RunError where
+    ``out`` has a deployment, DatasetFormatError for another ``dataset``.
     """
     folder = out / "server"
     if (folder / "server.toml").exists():
@@ -95,14 +95,15 @@ def create_deployment(
 
 
 def enrol_device(out: Path, domain_id: str) -> Path:
-    """A new device's folder, to be carried to its machine; the server admits it from now on.
+    """A new device's folder, to be copied to its machine; the server admits it from now on.
 
     Raises MessageError for an unfit id, RunError where the domain is enrolled or was revoked.
     """
     check_domain_id(domain_id)
     if len(domain_id) > MAX_COMMON_NAME:
         raise MessageError(
-            f"domain id {domain_id}: a certificate has room for {MAX_COMMON_NAME} characters"
+            f"domain id {domain_id}: got {len(domain_id)} characters, "
+            f"wanted at most {MAX_COMMON_NAME}"
         )
     server = out / "server"
     settings = read_server(server)
@@ -111,7 +112,7 @@ def enrol_device(out: Path, domain_id: str) -> Path:
         raise RunError(f"device {domain_id}: is enrolled already")
     if (server / "revoked" / f"{domain_id}.pub").exists():
         raise RunError(
-            f"device {domain_id}: was revoked, and a certificate bears that name; wanted another"
+            f"device {domain_id}: was revoked, and a certificate has that name; wanted another"
         )
     authority = open_authority(out / "ca")
     authority.device_identity(domain_id).write(folder)
@@ -139,7 +140,7 @@ def enrol_device(out: Path, domain_id: str) -> Path:
 
 
 def revoke_devices(server: Path, domain_ids: Sequence[str]) -> None:
-    """Admit devices no more: neither Flower nor the depot, from a running server's next look.
+    """Revoke devices: a running server's Flower and depot refuse them from its next look on.
 
     Raises RunError where one is not enrolled, and then revokes none.
     """
@@ -151,9 +152,9 @@ def revoke_devices(server: Path, domain_ids: Sequence[str]) -> None:
 
 
 def renew_certificates(out: Path, domain_ids: Sequence[str]) -> list[Path]:
-    """New TLS keys and certificates for the server, or for these devices; gives their folders.
+    """New TLS keys and certificates for the server, or for these devices; returns their folders.
 
-    What was issued before holds until it expires. Raises RunError where one is not enrolled or
+    Earlier certificates are valid until they expire. Raises RunError where one is not enrolled or
     the authority is away.
     """
     server = out / "server"
@@ -175,7 +176,7 @@ def bundle_bytes(server: Path) -> bytes:
 
 
 def reported_bytes(server: Path) -> int:
-    """What a node is sent once in each run: the bundle, and how to learn."""
+    """The bytes that a node is sent once in each run: the bundle, and the configuration."""
     return len(bundle_bytes(server)) + (server / "expansion.toml").stat().st_size
 
 
@@ -185,10 +186,10 @@ def enrolled(server: Path) -> tuple[str, ...]:
 
 
 def _check_enrolled(server: Path, domain_ids: Sequence[str]) -> None:
-    if strangers := sorted(set(domain_ids) - set(enrolled(server))):
-        raise RunError(f"device {strangers[0]}: is not enrolled")
+    if unknown := sorted(set(domain_ids) - set(enrolled(server))):
+        raise RunError(f"device {unknown[0]}: is not enrolled")
 
 
 def _hosts(host: str, depot_host: str) -> list[str]:
-    """What the server's certificate is good for; its own commands call it by loopback."""
+    """The names in the server's certificate; its own commands connect by loopback."""
     return list(dict.fromkeys(filter(None, (host, depot_host, "localhost", "127.0.0.1"))))

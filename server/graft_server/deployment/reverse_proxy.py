@@ -1,4 +1,4 @@
-"""The strangers' way to the SuperLink: TLS ends here, and only the devices' interface is behind."""
+"""An HTTPS reverse proxy before the SuperLink: it forwards the devices' interface alone."""
 
 import re
 import socket
@@ -22,7 +22,7 @@ _ALLOWED = re.compile(r"/v1/fleet/[a-z-]+")
 _MAX_BODY_BYTES = 32 * 1024 * 1024
 _UPSTREAM_LIMIT_S = 60.0
 _START_LIMIT_S = 10.0
-# Between two hops, not between the ends.
+# Headers of one hop, which are not forwarded.
 _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive", "content-encoding"}
 
 
@@ -98,5 +98,5 @@ class ReverseProxy:
             )
         except httpx.HTTPError as error:  # the SuperLink is starting again
             return Response(f"no SuperLink: {type(error).__name__}", status_code=503)
-        kept = {k: v for k, v in response.headers.items() if k not in _HOP}
-        return Response(response.content, status_code=response.status_code, headers=kept)
+        own = {k: v for k, v in response.headers.items() if k not in _HOP}
+        return Response(response.content, status_code=response.status_code, headers=own)

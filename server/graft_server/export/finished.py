@@ -43,7 +43,7 @@ class FinishedModel:
 def find_model(path: AnyPath, name: str) -> FinishedModel:
     """The model of the domain called ``name``, or whose id begins with it (8 digits or more).
 
-    Its bytes are held against its id, and its card against the run's signature. Raises RunError
+    Its bytes are checked against its id, and its card against the run's signature. Raises RunError
     where the folder is no run's or cannot be read, ModelMissingError for a name that is none or
     several, PayloadError for bytes or a card that were changed.
     """
@@ -76,28 +76,28 @@ def find_model(path: AnyPath, name: str) -> FinishedModel:
 
 
 def _choose(catalogue: tuple[ModelCard, ...], name: str) -> ModelCard:
-    found = [card for card in catalogue if card.domain_id == name]
-    if not found and len(name) >= 8:
-        found = [card for card in catalogue if card.model_id.startswith(name)]
-    if len(found) != 1:
+    matches = [card for card in catalogue if card.domain_id == name]
+    if not matches and len(name) >= 8:
+        matches = [card for card in catalogue if card.model_id.startswith(name)]
+    if len(matches) != 1:
         some = ", ".join(card.domain_id for card in catalogue[:5])
         raise ModelMissingError(
-            f"model {name!r}: got {len(found)} of {len(catalogue)} in the catalogue, wanted one: "
+            f"model {name!r}: got {len(matches)} of {len(catalogue)} in the catalogue, wanted one: "
             f"a domain's id ({some}, ...) or the first digits of a model's"
         )
-    return found[0]
+    return matches[0]
 
 
 def _lineage(card: ModelCard, catalogue: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
     by_id = {each.model_id: each for each in catalogue}
-    found = {card.model_id: card}
+    lineage = {card.model_id: card}
     waiting = [card]
     while waiting:
         for parent in waiting.pop(0).parents:
-            if parent in by_id and parent not in found:
-                found[parent] = by_id[parent]
+            if parent in by_id and parent not in lineage:
+                lineage[parent] = by_id[parent]
                 waiting.append(by_id[parent])
-    return tuple(found.values())
+    return tuple(lineage.values())
 
 
 def _task(world: Mapping[str, Any]) -> Task:

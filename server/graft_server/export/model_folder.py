@@ -1,4 +1,4 @@
-"""A finished model as a folder in the way of the Hugging Face hub.
+"""A finished model as a folder in the layout of the Hugging Face hub.
 
 model.safetensors   the payload itself: its SHA-256 is the model's id
 config.json         architecture and task: enough for ``load_model``
@@ -49,7 +49,7 @@ def write_model_folder(
     """Write the folder ``out``, all or nothing; equal models give equal bytes.
 
     ``licence`` is the model's own; without one the card names the data's. Raises DataError
-    where ``out`` holds something and ``overwrite`` is off.
+    where ``out`` is not empty and ``overwrite`` is off.
     """
     with new_folder(out, overwrite=overwrite) as folder:
         replace_file(folder / "model.safetensors", model.payload)
@@ -106,7 +106,7 @@ def load_model(folder: str | Path) -> LoadedModel:
 
 
 def model_card(model: FinishedModel, licence: str | None = None) -> str:
-    """README.md: the hub's front matter, then the card in words."""
+    """README.md: the hub's front matter, then the card as text."""
     card, row = model.card, model.row
     stated = licence or model.data_licence
     hub_licence = _HUB_LICENCES.get(stated.lower(), "other")

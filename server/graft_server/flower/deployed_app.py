@@ -1,4 +1,4 @@
-"""The ServerApp of a deployment: the rounds that are planned and not yet over."""
+"""The ServerApp of a deployment: it runs the planned rounds that are not over."""
 
 import contextlib
 import fcntl
@@ -39,7 +39,7 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrolledWorld:
-    """The domains of a deployment as its server knows them: by name. Their data stays away."""
+    """The domains of a deployment as its server knows them: by name, without their data."""
 
     task: Task
     domain_ids: Sequence[str]
@@ -63,7 +63,7 @@ def main(grid: Grid, context: Context) -> None:
     if not (server / "server.toml").exists():
         raise ConfigError(f"{SERVER_FOLDER}: got {str(server)!r}, wanted a server's folder")
     folder = run_folder(server)
-    with _alone(server):
+    with _locked(server):
         try:
             digest = _expand(grid, context, server, folder)
         except GraftError as error:
@@ -131,11 +131,11 @@ class _StageTimes:
 
 
 @contextmanager
-def _alone(server: Path) -> Iterator[None]:
-    """Two expansions at once would write the same round; raises RunError where one goes on."""
+def _locked(server: Path) -> Iterator[None]:
+    """Lock the folder, because two expansions would write the same round; RunError if locked."""
     path = server / "state" / "expansion.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    until_s = time.monotonic() + _LOCK_WAIT_S  # one that was stopped may still be ending
+    until_s = time.monotonic() + _LOCK_WAIT_S  # a stopped expansion may still be ending
     with path.open("w") as file:
         while True:
             try:
@@ -143,6 +143,6 @@ def _alone(server: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > until_s:
-                    raise RunError(f"{server}: another expansion goes on") from error
+                    raise RunError(f"{server}: another expansion is running") from error
                 time.sleep(1)
         yield

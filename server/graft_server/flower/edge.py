@@ -27,7 +27,7 @@ from graft_server.round_loop import Connect
 _LATECOMER_S = 1.0
 _POLL_S_PER_MESSAGE = 0.002
 _ASK_AGAIN_S = 5.0
-# What Flower says of a node, or of its ClientApp's process, that went away in the middle.
+# Flower's codes for a node, or its ClientApp's process, that went away during a request.
 _LOST = {
     ErrorCode.MESSAGE_UNAVAILABLE,
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
@@ -38,7 +38,7 @@ _LOST = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EdgeSettings:
-    """Bounds of the conversation, in seconds, and what it needs between strangers.
+    """Time limits of the exchange, in seconds, and what a deployment needs besides.
 
     ``join_timeout_s``: how long to wait for all nodes, and ``go_on_without``: whether those that
     stay away fail by themselves, not the whole run. ``stall_timeout_s``: how long without
@@ -90,7 +90,7 @@ class FlowerEdge:
         self._nodes: dict[str, int] = {}
 
     def connect(self, expected: Sequence[str]) -> None:
-        """Wait until every expected domain has a node and has said so.
+        """Wait until every expected domain has a node that answered.
 
         Raises NodesMissingError, naming what is missing, after ``join_timeout_s``, unless the
         settings say to go on without.
@@ -101,7 +101,7 @@ class FlowerEdge:
         while True:
             missing = sorted(wanted - set(self._nodes))
             if not missing:
-                # A second node for a domain must be heard of, a silent one must not be waited for.
+                # Time for a second node of a domain to answer, but no wait for silent ones.
                 complete_s = complete_s or time.monotonic()
                 if not pending or time.monotonic() > complete_s + _LATECOMER_S:
                     return
@@ -113,7 +113,7 @@ class FlowerEdge:
                     f"{self._settings.join_timeout_s:.0f} s; missing {', '.join(missing[:5])}"
                 )
             # At the start the list of nodes is short or empty, and one that never answers
-            # must not hold up the others: only names that were heard count.
+            # must not delay the others: only nodes that answered count.
             online = set(self._grid.get_node_ids())
             enrolled = self._settings.nodes
             for domain_id, node_id in (enrolled() if enrolled else {}).items():
@@ -126,16 +126,16 @@ class FlowerEdge:
                 pending.update(self._grid.push_messages([message]))
             for reply in self._grid.pull_messages(list(pending)) if pending else ():
                 pending.remove(reply.metadata.reply_to_message_id)
-                self._welcome(reply)
+                self._add_node(reply)
             self._progress("join", len(wanted & set(self._nodes)), len(wanted))
             time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
-        """See ``Edge.ask``: one answer a request, in order; what fails is a ``Failure``."""
+        """See ``Edge.ask``: one response a request, in order; what fails is a ``Failure``."""
         exchanges = [
             _Exchange(request=request, body=encode_request(request)) for request in requests
         ]
-        if requests:  # long work shows from its start, not from its first answer
+        if requests:  # long work is visible from its start
             self._progress(response_phase(requests[0]), 0, len(requests))
         for exchange in exchanges:
             self._recall(exchange)
@@ -165,7 +165,7 @@ class FlowerEdge:
         return [exchange.response for exchange in exchanges if exchange.response is not None]
 
     def _recall(self, exchange: "_Exchange") -> None:
-        """Take what was answered before a restart."""
+        """Take the response of before a restart."""
         folder = self._settings.replies
         reply = folder.load(exchange.body) if folder else None
         if reply is not None:
@@ -213,7 +213,7 @@ class FlowerEdge:
             self._settings.replies.save(exchange.body, reply)
 
     def _take(self, exchange: "_Exchange", reply: Reply, *, measured_s: float | None) -> None:
-        """Believe a reply as far as it makes sense, and write its rows."""
+        """Take a reply as far as it is valid, and record its ledger entries."""
         request = exchange.request
         exchange.response = response_to(request, reply.response)
         try:
@@ -231,7 +231,7 @@ class FlowerEdge:
         )
 
     def _lose(self, exchange: "_Exchange", error: EdgeError) -> None:
-        """Ask again in a while, or, when patience is over, let it be a failure."""
+        """Ask again in a while; after ``lost_patience_s`` it is a failure."""
         now_s = time.monotonic()
         if now_s - exchange.first_s < self._settings.lost_patience_s:
             exchange.attempt += 1
@@ -247,8 +247,8 @@ class FlowerEdge:
         exchange.response = failure_of(exchange.request, lost)
         self._meter(exchange, 0, outcome="lost", down=False)
 
-    def _welcome(self, reply: Message) -> None:
-        """Note which domain a node speaks for; one that answers nonsense stays unknown."""
+    def _add_node(self, reply: Message) -> None:
+        """Note a node's domain; a node with an invalid answer stays unknown."""
         body = _body(reply)
         try:
             domain_id = decode_join(body)

@@ -1,7 +1,7 @@
 """Flower's SuperLink as a deployment runs it: SQLite, TLS, authenticated nodes, on loopback only.
 
-Its control interface, by which anyone could start a run, answers on the same port as the devices'
-interface and asks for no key: the reverse proxy in front of it lets through the devices' alone.
+Its control interface, which starts runs, answers on the same port as the devices' interface and
+asks for no key: the reverse proxy in front of it forwards the devices' interface alone.
 """
 
 import json
@@ -31,7 +31,7 @@ _QUIET = {
 
 
 def new_superlink(folder: Path) -> "SuperLink":
-    """The SuperLink of a server's folder at a free port, which Flower's commands are told."""
+    """The SuperLink of a server's folder at a free port; configures Flower's commands for it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         superlink = SuperLink(
@@ -77,7 +77,7 @@ class SuperLink:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its processes find; the ServerApp's is among them."""
+        """The environment of its processes; the ServerApp's is among them."""
         return {**flower_environment(self.home), SERVER_FOLDER: str(self.folder)}
 
     @property
@@ -95,7 +95,7 @@ class SuperLink:
         return [*command, "--enable-supernode-auth"]
 
     def configure(self) -> None:
-        """Tell Flower's command line where the SuperLink is."""
+        """Configure Flower's commands with the SuperLink's address."""
         connection: dict[str, Any] = {"address": f"127.0.0.1:{self.port}"}
         if self.settings.insecure:
             connection["insecure"] = True
@@ -105,7 +105,7 @@ class SuperLink:
         replace_file(self.home / "config.toml", tomli_w.dumps(table).encode())
 
     def register_nodes(self) -> list[str]:
-        """Register every enrolled key that Flower does not know yet; gives their domains."""
+        """Register every enrolled key that Flower does not know yet; returns their domains."""
         new = []
         for path in sorted((self.folder / "nodes").glob("*.pub")):
             if not (self.folder / "state" / "nodes" / f"{path.stem}.json").exists():
@@ -114,11 +114,14 @@ class SuperLink:
         return new
 
     def _register(self, public: Path) -> int:
-        """The node id of a key. A server that dies between Flower's answer and our note of it
-        leaves an id that nobody knows; Flower takes no key twice, so that is this key's."""
+        """The node id of a key.
+
+        A crash between Flower's reply and our record of it leaves an unrecorded id. Flower takes no
+        key twice, so a single unrecorded id is this key's.
+        """
         try:
-            told = self.flwr("supernode", "register", str(public), "graft", "--name", public.stem)
-            return int(told["node-id"])
+            reply = self.flwr("supernode", "register", str(public), "graft", "--name", public.stem)
+            return int(reply["node-id"])
         except EdgeError:
             unknown = set(self._statuses()) - set(read_nodes(self.folder).values())
             if len(unknown) != 1:
@@ -126,7 +129,7 @@ class SuperLink:
             return unknown.pop()
 
     def unregister_nodes(self) -> list[str]:
-        """Have Flower refuse every key that is enrolled no more; gives their domains."""
+        """Unregister every key that is not enrolled any more; returns their domains."""
         gone = []
         for domain_id, node_id in read_nodes(self.folder).items():
             if not (self.folder / "nodes" / f"{domain_id}.pub").exists():
@@ -137,9 +140,9 @@ class SuperLink:
         return gone
 
     def start_run(self, expansion: str, join_timeout_s: float, patience_s: float) -> str:
-        """Start the ServerApp on what is planned; gives Flower's run id.
+        """Start the ServerApp on the planned rounds; returns Flower's run id.
 
-        The times: how long it waits for devices to come, and for those that it lost.
+        It waits ``join_timeout_s`` for devices to join, ``patience_s`` for devices that it lost.
         """
         path = self.folder / "state" / "run-config.toml"
         config = {
@@ -153,22 +156,22 @@ class SuperLink:
 
     def run_status(self, run_id: str) -> str:
         """Flower's status of a run, e.g. "running" or "finished:completed"."""
-        told = self.flwr("list", "graft", "--run-id", run_id)
-        return str(told["runs"][0]["status"])
+        reply = self.flwr("list", "graft", "--run-id", run_id)
+        return str(reply["runs"][0]["status"])
 
     def nodes(self) -> dict[str, str]:
-        """What Flower says of each domain's node: "online", "offline" or "registered"."""
+        """Flower's status of each domain's node: "online", "offline" or "registered"."""
         status = self._statuses()
         return {d: status.get(n, "unknown") for d, n in read_nodes(self.folder).items()}
 
     def _statuses(self) -> dict[int, str]:
         """Flower's status of every node id that is registered."""
-        told = self.flwr("supernode", "list", "graft")["nodes"]
-        status = {int(node["node-id"]): str(node["status"]) for node in told}
+        nodes = self.flwr("supernode", "list", "graft")["nodes"]
+        status = {int(node["node-id"]): str(node["status"]) for node in nodes}
         return {node_id: word for node_id, word in status.items() if word != "unregistered"}
 
     def flwr(self, *arguments: str) -> dict[str, Any]:
-        """What Flower's own command answers; raises EdgeError where it does not."""
+        """The reply of Flower's own command; raises EdgeError where it fails."""
         command = [flower_command("flwr"), *arguments, "--format", "json"]
         try:
             done = subprocess.run(  # noqa: S603
@@ -179,10 +182,10 @@ class SuperLink:
                 timeout=_COMMAND_LIMIT_S,
                 check=False,
             )
-            told: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+            reply: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
         except (subprocess.TimeoutExpired, ValueError) as error:
             raise EdgeError(f"SuperLink: flwr {' '.join(arguments[:2])}: {error}") from error
-        if not told.get("success", False):
-            said = str(told.get("error-message", told)).strip()
-            raise EdgeError(f"SuperLink: {said.splitlines()[-1]}")  # advice stands before it
-        return told
+        if not reply.get("success", False):
+            message = str(reply.get("error-message", reply)).strip()
+            raise EdgeError(f"SuperLink: {message.splitlines()[-1]}")  # lines of advice precede it
+        return reply

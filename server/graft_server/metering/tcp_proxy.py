@@ -1,4 +1,4 @@
-"""A TCP proxy before a server that listens on loopback, which counts what its public side carries.
+"""A TCP proxy before a server that listens on loopback; it counts the traffic of its public side.
 
 TLS passes through untouched: the TCP proxy sees bytes and segments, never a message.
 """
@@ -15,13 +15,12 @@ from typing import Any, Final
 from graft.core.ports import Clock
 from graft.errors import ProxyError
 from graft.wire.traffic_log import TrafficRecord
-from graft_server.metering.peer_meter import PeerMeter
-from graft_server.metering.tcp_info import read_tcp_info
+from graft_server.metering.tcp_meter import PeerMeter, read_tcp_info
 
 _BUFFER_BYTES: Final = 64 * 1024
 _BACKLOG: Final = 128
 _LINGER_POLL_S: Final = 0.02
-# A peer that vanished without a word is noticed after two minutes, idle or not.
+# A peer that vanished without closing is noticed after two minutes, idle or not.
 _KEEP_ALIVE: Final = {
     "TCP_KEEPIDLE": 60,
     "TCP_KEEPINTVL": 15,
@@ -31,11 +30,11 @@ _KEEP_ALIVE: Final = {
 
 
 class TcpProxy:
-    """Carries connections from ``listen`` to ``upstream`` (each "host:port") and meters them.
+    """Forwards connections from ``listen`` to ``upstream`` (each "host:port") and counts them.
 
-    ``record`` gets a line every ``interval_s`` for each peer that anything was carried for, and
-    the rest on closing; it is called in the TCP proxy's own thread (``TrafficLog.write`` will do).
-    A direction holds at most 64 KiB here: who reads slowly slows down who writes. Beyond
+    ``record`` gets a line every ``interval_s`` for each peer with traffic, and the rest on closing;
+    it is called in the proxy's own thread (``TrafficLog.write`` will do). A direction buffers at
+    most 64 KiB: a slow reader slows its writer down. Beyond
     ``max_connections`` a client is turned away; one whose upstream does not answer within
     ``connect_timeout_s`` is closed. After both ends have closed, a connection is watched for up
     to ``linger_s`` until its last segment is counted. ``clock`` gives Unix time.
@@ -69,7 +68,7 @@ class TcpProxy:
                 f"TCP proxy of {service}: cannot listen on {listen}: {error}"
             ) from error
         self._listener.setblocking(False)
-        read_tcp_info(self._listener)  # a kernel that tells too little is refused now
+        read_tcp_info(self._listener)  # a kernel that counts too little is refused now
         self.port: int = self._listener.getsockname()[1]
         self.turned_away = 0
         self.unreached = 0
@@ -90,7 +89,7 @@ class TcpProxy:
         self._thread.start()
 
     def close(self) -> None:
-        """Cut what is still connected and write the last lines; raises ProxyError as said."""
+        """Close all connections and write the last lines; ProxyError where ``record`` failed."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
@@ -126,16 +125,16 @@ class TcpProxy:
                 await asyncio.sleep(0.1)
                 continue
             full = len(self._connections) >= self._max_connections
-            task = asyncio.create_task(self._carry(client, full))
+            task = asyncio.create_task(self._forward(client, full))
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
 
-    async def _carry(self, client: socket.socket, full: bool) -> None:
+    async def _forward(self, client: socket.socket, full: bool) -> None:
         """One client's connection from its first byte to its last segment."""
         with contextlib.suppress(OSError), _closing(client), self._meter.counting(client):
             client.setblocking(False)
             if full:
-                self.turned_away += 1  # and not watched to its end: such may be many
+                self.turned_away += 1  # and not watched to its end: there may be many
                 return
             _keep_alive(client)
             upstream = await self._connected()
@@ -144,7 +143,7 @@ class TcpProxy:
                 client.shutdown(socket.SHUT_RDWR)
             else:
                 with _closing(upstream):
-                    await self._carry_both(client, upstream)
+                    await self._forward_both(client, upstream)
             await self._last_segment(client)
 
     async def _connected(self) -> socket.socket | None:
@@ -163,8 +162,8 @@ class TcpProxy:
             raise
         return upstream
 
-    async def _carry_both(self, client: socket.socket, upstream: socket.socket) -> None:
-        """Both directions until each has ended; where one breaks, so does the other."""
+    async def _forward_both(self, client: socket.socket, upstream: socket.socket) -> None:
+        """Forward both directions until each has ended; an error in one ends the other."""
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pump(client, upstream))
@@ -176,7 +175,7 @@ class TcpProxy:
         view = memoryview(bytearray(_BUFFER_BYTES))
         while num_bytes := await self._loop.sock_recv_into(source, view):
             await self._loop.sock_sendall(sink, view[:num_bytes])
-        sink.shutdown(socket.SHUT_WR)  # the other direction may still have much to say
+        sink.shutdown(socket.SHUT_WR)  # the other direction may go on
 
     async def _last_segment(self, client: socket.socket) -> None:
         deadline_s = self._loop.time() + self._linger_s
@@ -211,8 +210,8 @@ def _resolved(address: str) -> tuple[socket.AddressFamily, Any]:
     try:
         if not colon or not port.isdigit():
             raise OSError("wanted host:port")
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except OSError as error:
         raise ProxyError(f"TCP proxy: address {address!r}: {error}") from error
-    family, _, _, _, resolved = found[0]
+    family, _, _, _, resolved = addresses[0]
     return family, resolved

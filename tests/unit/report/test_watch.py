@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from graft_server.observability.metrics import RunMetrics
 from graft_server.observability.progress import ProgressFile, RoundProgress
-from graft_server.observability.run_metrics import RunMetrics
 from rich.console import Console
 from typer.testing import CliRunner
 

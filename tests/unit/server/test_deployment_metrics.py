@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from graft_server.observability.deployment_metrics import DeploymentMetrics, serve_metrics
+from graft_server.observability.metrics import DeploymentMetrics, serve_metrics
 from prometheus_client import CollectorRegistry
 
 from graft.core.deployment import ServerSettings, write_server

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from graft_server.observability.trackers import MlflowTracker, open_tracker
-from graft_server.observability.tracking import flat_settings, round_figures, tracked
+from graft_server.observability.trackers import (
+    MlflowTracker,
+    flat_settings,
+    open_tracker,
+    round_figures,
+    tracked,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from graft.core.config import ExpansionConfig
