@@ -91,7 +91,9 @@ class RunFolder:
         ``engine`` has the engine's settings that touch the result: a resumed run needs the same.
         """
         if (self.path / "run.toml").exists():
-            raise RunError(f"run folder {self.path}: holds a run already; resume it or name another")
+            raise RunError(
+                f"run folder {self.path}: holds a run already; resume it or name another"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         self._write_run(
             {
