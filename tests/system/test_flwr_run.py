@@ -31,6 +31,8 @@ def flower(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
         "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        # Flower would join, and wait for, the last cluster that any ``ray start`` left here.
+        "RAY_ADDRESS": "local",
         "PATH": f"{GRAFT.parent}{os.pathsep}{os.environ['PATH']}",
     }
 
