@@ -6,7 +6,7 @@ the models, the cache, the clock.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,11 +127,8 @@ def open_journal(run_folder: Path, request: Request) -> Iterator[JournalMeter]:
     One file a domain and method, because the methods of a domain may run side by side.
     """
     name = f"{request.domain_id}.{request.method or 'profile'}.jsonl"
-    journal = JournalMeter(run_folder / "journal" / name)
-    try:
+    with closing(JournalMeter(run_folder / "journal" / name)) as journal:
         yield journal
-    finally:
-        journal.close()
 
 
 def domain_of_partition(world: World, context: Context) -> str:
