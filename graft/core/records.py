@@ -12,6 +12,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.ranges import (
+    ClassCounts,
+    Distance,
+    Distances,
+    Index,
+    NumBytes,
+    Samples,
+    Score,
+    Seconds,
+    Shares,
+    Statistics,
+)
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -50,9 +63,9 @@ class DomainProfile:
 
     domain_id: str
     task: str
-    num_samples: int
-    statistics_D: FloatArray
-    class_counts_C: IntArray | None
+    num_samples: Samples
+    statistics_D: Statistics
+    class_counts_C: ClassCounts | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -70,14 +83,14 @@ class ModelCard:
     model_id: str
     domain_id: str
     architecture: str
-    payload_bytes: int
-    base_bytes: int
-    residual_bytes: int
+    payload_bytes: NumBytes
+    base_bytes: NumBytes
+    residual_bytes: NumBytes
     class_mask_C: BoolArray
-    round_index: int
+    round_index: Index
     parents: tuple[str, ...] = ()
     profile: DomainProfile | None = None
-    centroids_CF: FloatArray | None = None
+    centroids_CF: Statistics | None = None
     signature: bytes = b""
 
     @property
@@ -99,8 +112,8 @@ class Candidate:
     """One source model's two scores for one target domain; ``joint_score`` is None until probed."""
 
     model_id: str
-    coarse_distance: float
-    joint_score: float | None = None
+    coarse_distance: Distance
+    joint_score: Score | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +145,7 @@ class ProfileRequest:
     """Ask a domain for its profile."""
 
     domain_id: str
-    round_index: int
+    round_index: Index
 
     @property
     def method(self) -> str:
@@ -145,10 +158,10 @@ class ProbeRequest:
     """Ask a domain to probe the candidates and keep a few."""
 
     domain_id: str
-    round_index: int
+    round_index: Index
     method: str
     candidates: tuple[ModelCard, ...]
-    coarse_distances: tuple[float, ...]
+    coarse_distances: Distances
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +173,7 @@ class TrainRequest:
     """
 
     domain_id: str
-    round_index: int
+    round_index: Index
     method: str
     sources: tuple[ModelCard, ...]
     register: bool
@@ -180,7 +193,7 @@ class FusionDiagnostics:
     sources on held-out rows. All but the epochs lie between 0 and 1.
     """
 
-    mixture_SQ: FloatArray
+    mixture_SQ: Shares
     dictionary_E4: FloatArray | None = None
 
 
@@ -196,14 +209,14 @@ class TrainResult:
     """
 
     domain_id: str
-    round_index: int
+    round_index: Index
     method: str
     architecture: str
     device_class: str
     source_domains: tuple[str, ...]
     metrics: Mapping[str, float]
-    compute_s: float
-    peak_memory_bytes: int
+    compute_s: Seconds
+    peak_memory_bytes: NumBytes
     card: ModelCard | None = None
     rejected: tuple[RejectedSource, ...] = ()
     diagnostics: FusionDiagnostics | None = None
@@ -214,7 +227,7 @@ class Failure:
     """A domain's named failure to carry out a request."""
 
     domain_id: str
-    round_index: int
+    round_index: Index
     method: str
     error: str
     message: str
@@ -243,7 +256,7 @@ class SystemState:
     ``rejections`` are all that target domains found out of sources so far, each once.
     """
 
-    round_index: int = 0
+    round_index: Index = 0
     catalogue: tuple[ModelCard, ...] = field(default=())
     architecture_averages: tuple[ModelCard, ...] = ()
     rejections: tuple[RejectedSource, ...] = ()
@@ -281,18 +294,18 @@ class LedgerEntry:
     """
 
     run: str
-    round_index: int
+    round_index: Index
     phase: Phase
     method: str
     domain_id: str
     sender: str
     receiver: str
     message: str
-    attempt: int = 0
-    payload_bytes: int
-    wire_bytes: int
+    attempt: Index = 0
+    payload_bytes: NumBytes
+    wire_bytes: NumBytes
     wire_source: Literal["measured", "modelled"]
-    measured_s: float | None = None
-    simulated_s: float | None = None
+    measured_s: Seconds | None = None
+    simulated_s: Seconds | None = None
     cached: bool = False
     outcome: Outcome = "ok"

@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError
 
 from graft.core.files import AnyPath, replace_file
 from graft.core.ledger import DEPOT
+from graft.core.ranges import check_ranges
 from graft.core.records import LedgerEntry, Outcome, Phase, Request
 from graft.errors import MessageError
-from graft.wire.messages.checks import MAX_UINT32, MAX_UINT64
 from graft.wire.stubs import messages_pb2 as pb
 
 MESSAGE_TRANSFERS: Final = "transfers"
@@ -101,13 +101,10 @@ def _entry(row: pb.Transfer, request: Request, run: str) -> LedgerEntry:
         or part not in _PARTS
         or row.phase not in _PHASES
         or row.outcome not in _OUTCOMES
-        or row.attempt > MAX_UINT32
-        or max(row.payload_bytes, row.wire_bytes) > MAX_UINT64 // 2
-        or not 0 <= row.measured_s < float("inf")
     ):
         raise MessageError(f"transfers of {request.domain_id}: got a row {row!r:.200}")
     upwards = row.phase == "register"
-    return LedgerEntry(
+    entry = LedgerEntry(
         run=run,
         round_index=request.round_index,
         phase=cast(Phase, row.phase),
@@ -124,3 +121,5 @@ def _entry(row: pb.Transfer, request: Request, run: str) -> LedgerEntry:
         cached=row.cached,
         outcome=cast(Outcome, row.outcome),
     )
+    check_ranges(entry, f"transfers of {request.domain_id}: ")
+    return entry

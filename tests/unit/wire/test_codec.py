@@ -7,18 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
+from record_strategies import cards, requests, responses
 
 from graft.core.records import (
-    Candidate,
     DomainProfile,
     Failure,
     FusionDiagnostics,
     ModelCard,
     ProbeRequest,
     ProfileRequest,
-    Selection,
     TrainRequest,
     TrainResult,
 )
@@ -38,133 +35,6 @@ from graft.wire.messages.protobuf import report_message
 from graft.wire.stubs import messages_pb2 as pb
 
 QUICK = settings(max_examples=40, deadline=None)
-
-domain_ids = st.from_regex(r"[A-Za-z0-9._@-]{1,128}", fullmatch=True)
-model_ids = st.binary(min_size=32, max_size=32).map(bytes.hex)
-names = st.text(max_size=40).filter(str.isprintable)
-rounds = st.integers(0, 2**32 - 1)
-sizes = st.integers(0, 2**63)
-finite = st.floats(allow_nan=False, allow_infinity=False)
-finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
-
-
-def vectors(dtype: type, elements: st.SearchStrategy[Any], smallest: int) -> Any:
-    return hnp.arrays(dtype, st.integers(smallest, 20), elements=elements)
-
-
-profiles = st.builds(
-    DomainProfile,
-    domain_id=domain_ids,
-    task=names,
-    num_samples=sizes,
-    statistics_D=vectors(np.float32, finite32, 0),
-    class_counts_C=st.none() | vectors(np.int64, st.integers(0, 2**63 - 1), 1),
-)
-
-
-@st.composite
-def cards(draw: st.DrawFn) -> ModelCard:
-    mask_C = draw(vectors(np.bool_, st.booleans(), 1))
-    matrix = hnp.arrays(np.float32, (mask_C.size, draw(st.integers(1, 5))), elements=finite32)
-    return ModelCard(
-        model_id=draw(model_ids),
-        domain_id=draw(domain_ids),
-        architecture=draw(names),
-        payload_bytes=draw(sizes),
-        base_bytes=draw(sizes),
-        residual_bytes=draw(sizes),
-        class_mask_C=mask_C,
-        round_index=draw(rounds),
-        parents=draw(st.lists(model_ids, max_size=3).map(tuple)),
-        profile=draw(st.none() | profiles),
-        centroids_CF=draw(st.none() | matrix),
-        signature=draw(st.binary(max_size=64)),
-    )
-
-
-@st.composite
-def probe_requests(draw: st.DrawFn) -> ProbeRequest:
-    candidates = tuple(draw(st.lists(cards(), max_size=3)))
-    return ProbeRequest(
-        domain_id=draw(domain_ids),
-        round_index=draw(rounds),
-        method=draw(names),
-        candidates=candidates,
-        coarse_distances=tuple(draw(finite) for _ in candidates),
-    )
-
-
-requests = st.one_of(
-    st.builds(ProfileRequest, domain_id=domain_ids, round_index=rounds),
-    probe_requests(),
-    st.builds(
-        TrainRequest,
-        domain_id=domain_ids,
-        round_index=rounds,
-        method=names,
-        sources=st.lists(cards(), max_size=3).map(tuple),
-        register=st.booleans(),
-        architecture_averages=st.lists(cards(), max_size=2).map(tuple),
-    ),
-)
-
-
-@st.composite
-def traced_reports(draw: st.DrawFn) -> TrainResult:
-    sources = tuple(draw(st.lists(domain_ids, min_size=1, max_size=3)))
-    shares = st.floats(0, 1, width=32)
-    epochs = (draw(st.integers(1, 32)), 4)
-    return TrainResult(
-        domain_id=draw(domain_ids),
-        round_index=draw(rounds),
-        method=draw(names),
-        architecture=draw(names),
-        device_class=draw(names),
-        source_domains=sources,
-        metrics={},
-        compute_s=draw(finite),
-        peak_memory_bytes=draw(sizes),
-        diagnostics=FusionDiagnostics(
-            mixture_SQ=draw(hnp.arrays(np.float32, (len(sources), 6), elements=shares)),
-            dictionary_E4=draw(st.none() | hnp.arrays(np.float32, epochs, elements=shares)),
-        ),
-    )
-
-
-candidates = st.builds(
-    Candidate, model_id=model_ids, coarse_distance=finite, joint_score=st.none() | finite
-)
-responses = st.one_of(
-    profiles,
-    st.builds(
-        Selection,
-        domain_id=domain_ids,
-        candidates=st.lists(candidates, max_size=4).map(tuple),
-        chosen=st.lists(model_ids, max_size=3).map(tuple),
-    ),
-    st.builds(
-        TrainResult,
-        domain_id=domain_ids,
-        round_index=rounds,
-        method=names,
-        architecture=names,
-        device_class=names,
-        source_domains=st.lists(domain_ids, max_size=3).map(tuple),
-        metrics=st.dictionaries(names, finite, max_size=4),
-        compute_s=finite,
-        peak_memory_bytes=sizes,
-        card=st.none() | cards(),
-    ),
-    traced_reports(),
-    st.builds(
-        Failure,
-        domain_id=domain_ids,
-        round_index=rounds,
-        method=names,
-        error=names,
-        message=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
-    ),
-)
 
 
 def assert_same(left: Any, right: Any) -> None:
