@@ -174,7 +174,7 @@ def resume(
         add_method(method)
     run_folder = RunFolder(open_path(str(folder)))
     engine = EngineSettings(workers=workers).as_recorded(run_folder.read_engine())
-    digest = complete_run(run_folder, run_folder.resume(), engine, is_new=False, track=track)
+    digest = complete_run(run_folder, run_folder.read_config(), engine, is_new=False, track=track)
     return Run(folder=run_folder.path, hash=digest)
 
 
@@ -223,9 +223,21 @@ def complete_run(
 
     Raises GraftError, after it is written to the folder as the run's end.
     """
+    is_begun = not is_new
+
+    def note_begun(world: World) -> None:
+        nonlocal is_begun
+        is_begun = True
+        begun(world)
+
     with caller_restored():
-        trackers = [open_tracker(each) if isinstance(each, str) else each for each in track]
-        return _complete(folder, config, engine, is_new, trackers, on_progress, begun)
+        try:
+            trackers = [open_tracker(each) if isinstance(each, str) else each for each in track]
+            return _complete(folder, config, engine, is_new, trackers, on_progress, note_begun)
+        except GraftError as error:
+            if is_begun:  # otherwise a run that is in the folder already is another one
+                folder.fail(f"{type(error).__name__}: {error}")
+            raise
 
 
 def _complete(
@@ -257,13 +269,11 @@ def _complete(
     )
     if is_new:
         folder.begin(config, world, engine.recorded())
+    else:
+        folder.resume()
     begun(world)
-    try:
-        with tracked(trackers, folder.run_id, config) as on_round:
-            return run_engine(replace(settings, on_round=on_round), engine)
-    except GraftError as error:
-        folder.fail(f"{type(error).__name__}: {error}")
-        raise
+    with tracked(trackers, folder.run_id, config) as on_round:
+        return run_engine(replace(settings, on_round=on_round), engine)
 
 
 def _as_folder(world: str | Path | World, run: RunFolder) -> Path:

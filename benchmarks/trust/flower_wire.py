@@ -100,7 +100,7 @@ def main(grid, context):
 
 def relay_main(meter_path: str, listen: str, upstream: str) -> None:
     """The TCP proxy's process on the server's machine."""
-    from graft_server.metering.tcp_proxy import TcpProxy
+    from graft_server.deployment.tcp_proxy import TcpProxy
 
     from graft.wire.traffic_log import TrafficLog
 

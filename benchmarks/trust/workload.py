@@ -55,7 +55,7 @@ def serve(folder: Path, address: str) -> None:
     """Depot and TCP proxy until a signal ends them."""
     # These import torch, for which a device of the laboratory need not wait.
     from graft_server.depot.server import DepotServer, tls_credentials
-    from graft_server.metering.tcp_proxy import TcpProxy
+    from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.model_store import DirectoryStore
 
     store = DirectoryStore(folder / "store", shapes_of=shapes_of)

@@ -126,7 +126,7 @@ def simulate(
         folder = RunFolder(open_path(out or f"runs/{datetime.now():%Y%m%d-%H%M%S}"))
     else:
         folder = RunFolder(open_path(resume))
-        config = folder.resume()
+        config = folder.read_config()
         engine_settings = engine_settings.as_recorded(folder.read_engine())
 
     is_begun = False

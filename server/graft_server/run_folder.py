@@ -1,7 +1,8 @@
 """A run's folder: durable, atomic steps, one a round, and the whole at the end.
 
 run.toml             configuration, seed, versions, world, engine, outcome
-rounds/<i>/          results, ledger, profiles, catalogue, groups, rejections (.parquet) of a round
+rounds/<i>/          results, ledger, profiles, catalogue, architecture_averages,
+                     rejections (.parquet) of a round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
@@ -42,6 +43,7 @@ from graft_server.catalogue import (
 _LOOK_EVERY_S = 1.0
 # A round is finished when its last file is there.
 _LAST_OF_A_ROUND = "results.parquet"
+_FORMER_NAMES = {"architecture_averages": "groups", "rejections": "demotions"}
 _FLOWER: Mapping[str, str | bool] = MappingProxyType({"name": "flower"})
 _PACKAGES = ("graft-fl", "flwr", "ray", "torch", "numpy", "protobuf", "grpcio")
 
@@ -121,15 +123,17 @@ class RunFolder:
             }
         )
 
-    def resume(self) -> ExpansionConfig:
-        """The configuration of the folder's run, which is marked as running again.
+    def read_config(self) -> ExpansionConfig:
+        """The configuration of the folder's run.
 
         Raises RunError where there is none, ConfigError where it has keys of another version.
         """
-        tables = self._read_run()
-        config = config_from_dict(tables["config"], load_plug_ins=True)
-        tables["run"] |= {"status": "running", "reason": ""}
-        self._write_run(tables)
+        return config_from_dict(self._read_run()["config"], load_plug_ins=True)
+
+    def resume(self) -> ExpansionConfig:
+        """Mark the run as running again; returns and raises as ``read_config`` does."""
+        config = self.read_config()
+        self.note(status="running", reason="")
         return config
 
     def read_engine(self) -> Mapping[str, str | bool]:
@@ -149,8 +153,8 @@ class RunFolder:
         write_ledger(entries, folder / "ledger.parquet")
         write_profiles(profiles, folder / "profiles.parquet")
         write_cards(state.catalogue, folder / "catalogue.parquet")
-        write_cards(state.architecture_averages, folder / "groups.parquet")
-        write_rejections(state.rejections, folder / "demotions.parquet")
+        write_cards(state.architecture_averages, folder / "architecture_averages.parquet")
+        write_rejections(state.rejections, folder / "rejections.parquet")
         write_results(rows, folder / _LAST_OF_A_ROUND)
         remove_tree(self.steps)
 
@@ -176,14 +180,14 @@ class RunFolder:
         if not finished:
             return SystemState()
         catalogue, averages = (
-            read_cards(self._round(finished - 1) / f"{name}.parquet")
-            for name in ("catalogue", "groups")
+            read_cards(self._round_file(finished - 1, name))
+            for name in ("catalogue", "architecture_averages")
         )
         return SystemState(
             round_index=finished,
             catalogue=catalogue,
             architecture_averages=averages,
-            rejections=read_rejections(self._round(finished - 1) / "demotions.parquet"),
+            rejections=read_rejections(self._round_file(finished - 1, "rejections")),
         )
 
     def journal_bytes(self) -> int:
@@ -243,8 +247,9 @@ class RunFolder:
         return digest, failures
 
     def fail(self, reason: str) -> None:
-        """Mark the run as failed before its end."""
-        self.note(status="failed", finished=_now(), reason=reason)
+        """Mark the run as failed before its end; a complete run stays complete."""
+        if self._read_run()["run"]["status"] != "complete":
+            self.note(status="failed", finished=_now(), reason=reason)
 
     def read_failure(self) -> str:
         """Why the run failed before its end, or "" where it did not, or has not begun."""
@@ -266,6 +271,11 @@ class RunFolder:
 
     def _round(self, index: int) -> AnyPath:
         return self.path / "rounds" / str(index)
+
+    def _round_file(self, index: int, name: str) -> AnyPath:
+        """A table of a round, under its name of an earlier version where that is what there is."""
+        path = self._round(index) / f"{name}.parquet"
+        return path if path.exists() else path.with_name(f"{_FORMER_NAMES.get(name, name)}.parquet")
 
     def _read_run(self) -> dict[str, Any]:
         try:

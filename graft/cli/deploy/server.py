@@ -39,7 +39,7 @@ def server(
     """
     from graft_server.deployment.reverse_proxy import ReverseProxy
     from graft_server.flower.superlink import new_superlink
-    from graft_server.metering.tcp_proxy import TcpProxy
+    from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.observability.metrics import DeploymentMetrics, serve_metrics
     from prometheus_client import CollectorRegistry
 
@@ -110,7 +110,7 @@ def depot(
     from graft_server.deployment.enrolment import enrolled
     from graft_server.depot.server import DepotServer, tls_credentials
     from graft_server.flower.deployed_app import run_folder
-    from graft_server.metering.tcp_proxy import TcpProxy
+    from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.model_store import open_store
     from graft_server.observability.metrics import serve_metrics
     from prometheus_client import CollectorRegistry, ProcessCollector

@@ -108,6 +108,10 @@ class PeerMeter:
             self._read(client)
             del self._seen[client]
 
+    def is_over(self, client: socket.socket) -> bool:
+        """Whether the connection's last segment is counted."""
+        return read_tcp_info(client).closed
+
     def write(self) -> None:
         """Record a line for each peer that had traffic."""
         for client in self._seen:

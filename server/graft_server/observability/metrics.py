@@ -139,8 +139,8 @@ def _stage_gauges(
 ) -> Iterator[GaugeMetricFamily]:
     """The stage that runs."""
     for name, what, value in (
-        ("graft_stage_orders", "Responses wanted in the stage that runs", wanted),
-        ("graft_stage_answers", "Responses that came", done),
+        ("graft_stage_requests", "Responses wanted in the stage that runs", wanted),
+        ("graft_stage_responses", "Responses that came", done),
     ):
         family = GaugeMetricFamily(name, what, labels=("stage",))
         family.add_metric([phase], value)

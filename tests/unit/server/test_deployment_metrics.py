@@ -60,7 +60,7 @@ def test_progress_is_the_stages_own(server: Path) -> None:
     (server / "state").mkdir()
     (server / "state" / "progress.json").write_text(json.dumps(told))
     found = samples(DeploymentMetrics(server, dict))
-    assert (found["graft_stage_answers"], found["graft_stage_orders"]) == (1, 2)
+    assert (found["graft_stage_responses"], found["graft_stage_requests"]) == (1, 2)
     assert found["graft_round_payload_bytes"] == 345
 
 

@@ -9,9 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from graft_server.run_folder import RunFolder
 
+import graft
 from graft.core.config import ExpansionConfig
 from graft.core.ledger import read_ledger
-from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState
+from graft.core.records import (
+    DomainProfile,
+    LedgerEntry,
+    ModelCard,
+    RejectedSource,
+    SystemState,
+)
 from graft.core.results import ResultRow, read_results, run_hash
 from graft.data.synthetic.imu import ImuWorld
 from graft.errors import ConfigError, RunError
@@ -224,6 +231,39 @@ def test_a_run_that_broke_says_why_and_can_go_on(folder: RunFolder) -> None:
     assert facts(folder)["workers"] == 2
     assert folder.resume() == CONFIG
     assert facts(folder)["status"] == "running"
+
+
+def test_a_resumed_run_whose_method_is_not_known_here_fails_and_says_so(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    config = ExpansionConfig(method="from-a-notebook", comparisons=())
+    folder.begin(config, WORLD, {"name": "block"})
+    with pytest.raises(ConfigError, match="from-a-notebook"):
+        graft.resume(folder.path)
+    assert facts(folder)["status"] == "failed"
+    assert "from-a-notebook" in str(facts(folder)["reason"])
+
+
+def test_a_complete_run_stays_complete(folder: RunFolder) -> None:
+    folder.save_round(SystemState(round_index=1), [row("ann")], [])
+    folder.finish(1)
+    folder.fail("ConfigError: methods: got mine")
+    assert (facts(folder)["status"], facts(folder)["reason"]) == ("complete", "")
+
+
+def test_a_round_of_former_file_names_is_read(folder: RunFolder) -> None:
+    group = replace(card("group.mlp"), profile=None, centroids_CF=None)
+    state = replace(
+        SystemState().admit((card("ann"),)),
+        architecture_averages=(group,),
+        rejections=(RejectedSource(by="ben", model_id="a" * 64, domain_id="ann", reason="shape"),),
+    )
+    folder.save_round(state, [], [])
+    for name, former in (("architecture_averages", "groups"), ("rejections", "demotions")):
+        path = folder.path / "rounds" / "0" / f"{name}.parquet"
+        path.rename(path.with_name(f"{former}.parquet"))
+    again = folder.load_state()
+    assert [encode_card(each) for each in again.architecture_averages] == [encode_card(group)]
+    assert again.rejections == state.rejections
 
 
 def test_the_catalogue_can_be_read_by_people_too(folder: RunFolder) -> None:

@@ -1,6 +1,7 @@
 """The TCP proxy passes bytes on as they are, counts them, and lets go of whoever is gone."""
 
 import socket
+import sys
 import threading
 import time
 import tracemalloc
@@ -10,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from graft_server.metering.tcp_proxy import TcpProxy
+from graft_server.deployment.tcp_proxy import TcpProxy
 
 from graft.errors import ProxyError, RunError
 from graft.wire.traffic_log import (
@@ -206,6 +207,23 @@ def test_a_meter_that_fails_does_not_cut_devices_off_and_is_told_on_closing() ->
             time.sleep(0.05)
         with pytest.raises(ProxyError, match="disk full"):
             relay.close()
+
+
+def test_a_server_without_the_metering_package_serves_and_counts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "graft_server.metering.tcp_meter", raising=False)
+    monkeypatch.setitem(sys.modules, "graft_server.metering", None)
+    lines: Lines = []
+    with (
+        served(echo_all) as upstream,
+        relay_to(upstream, lines) as relay,
+        connected(relay) as client,
+    ):
+        client.sendall(b"said")
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == b"said"
+    assert lines == []
 
 
 def test_lines_come_back_from_a_file_whose_last_one_was_torn(tmp_path: Path) -> None:

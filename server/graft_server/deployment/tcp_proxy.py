@@ -1,22 +1,24 @@
-"""A TCP proxy before a server that listens on loopback; it counts the traffic of its public side.
+"""A TCP proxy before a server that listens on loopback: limits, and a meter where one is installed.
 
 TLS passes through untouched: the TCP proxy sees bytes and segments, never a message.
 """
 
 import asyncio
 import contextlib
+import logging
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, Protocol
 
 from graft.core.ports import Clock
 from graft.errors import ProxyError
 from graft.wire.traffic_log import TrafficRecord
-from graft_server.metering.tcp_meter import PeerMeter, read_tcp_info
 
+log = logging.getLogger("graft")
 _BUFFER_BYTES: Final = 64 * 1024
 _BACKLOG: Final = 128
 _LINGER_POLL_S: Final = 0.02
@@ -27,6 +29,43 @@ _KEEP_ALIVE: Final = {
     "TCP_KEEPCNT": 4,
     "TCP_USER_TIMEOUT": 120_000,
 }
+
+
+class Meter(Protocol):
+    """What counts a proxy's connections; ``PeerMeter`` does, of the optional metering package."""
+
+    broken: Exception | None
+
+    def counting(self, client: socket.socket) -> AbstractContextManager[None]: ...
+
+    def is_over(self, client: socket.socket) -> bool: ...
+
+    def write(self) -> None: ...
+
+
+class _NoMeter:
+    """Counts nothing."""
+
+    broken: Exception | None = None
+
+    def counting(self, client: socket.socket) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def is_over(self, client: socket.socket) -> bool:
+        return True
+
+    def write(self) -> None:
+        pass
+
+
+def open_meter(service: str, record: Callable[[TrafficRecord], None], clock: Clock) -> Meter:
+    """The meter, which is the only use of the metering package; without it nothing is counted."""
+    try:
+        from graft_server.metering.tcp_meter import PeerMeter
+    except ModuleNotFoundError:
+        log.warning("%s: no metering package is installed, traffic is not counted", service)
+        return _NoMeter()
+    return PeerMeter(service, record, clock)
 
 
 class TcpProxy:
@@ -55,7 +94,7 @@ class TcpProxy:
         clock: Clock = time.time,
     ) -> None:
         self._upstream = _resolved(upstream)
-        self._meter = PeerMeter(service, record, clock)
+        self._meter = open_meter(service, record, clock)
         self._interval_s = interval_s
         self._max_connections = max_connections
         self._connect_timeout_s = connect_timeout_s
@@ -68,7 +107,7 @@ class TcpProxy:
                 f"TCP proxy of {service}: cannot listen on {listen}: {error}"
             ) from error
         self._listener.setblocking(False)
-        read_tcp_info(self._listener)  # a kernel that counts too little is refused now
+        self._meter.is_over(self._listener)  # a kernel that counts too little is refused now
         self.port: int = self._listener.getsockname()[1]
         self.turned_away = 0
         self.unreached = 0
@@ -179,7 +218,7 @@ class TcpProxy:
 
     async def _last_segment(self, client: socket.socket) -> None:
         deadline_s = self._loop.time() + self._linger_s
-        while not read_tcp_info(client).closed and self._loop.time() < deadline_s:
+        while not self._meter.is_over(client) and self._loop.time() < deadline_s:
             await asyncio.sleep(_LINGER_POLL_S)
 
 
