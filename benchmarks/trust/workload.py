@@ -54,8 +54,8 @@ def payload(size: int, seed: int = 0) -> bytes:
 def serve(folder: Path, address: str) -> None:
     """Depot and TCP proxy until a signal ends them."""
     # These import torch, for which a device of the laboratory need not wait.
-    from graft_server.depot.server import DepotServer, tls_credentials
     from graft_server.deployment.tcp_proxy import TcpProxy
+    from graft_server.depot.server import DepotServer, tls_credentials
     from graft_server.model_store import DirectoryStore
 
     store = DirectoryStore(folder / "store", shapes_of=shapes_of)

@@ -38,8 +38,8 @@ def server(
     continues where it was when it is started again.
     """
     from graft_server.deployment.reverse_proxy import ReverseProxy
-    from graft_server.flower.superlink import new_superlink
     from graft_server.deployment.tcp_proxy import TcpProxy
+    from graft_server.flower.superlink import new_superlink
     from graft_server.observability.metrics import DeploymentMetrics, serve_metrics
     from prometheus_client import CollectorRegistry
 
@@ -108,9 +108,9 @@ def depot(
 ) -> None:
     """Run the model depot alone, behind its meter: gRPC over TLS with client certificates."""
     from graft_server.deployment.enrolment import enrolled
+    from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.depot.server import DepotServer, tls_credentials
     from graft_server.flower.deployed_app import run_folder
-    from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.model_store import open_store
     from graft_server.observability.metrics import serve_metrics
     from prometheus_client import CollectorRegistry, ProcessCollector

@@ -12,13 +12,7 @@ from graft_server.run_folder import RunFolder
 import graft
 from graft.core.config import ExpansionConfig
 from graft.core.ledger import read_ledger
-from graft.core.records import (
-    DomainProfile,
-    LedgerEntry,
-    ModelCard,
-    RejectedSource,
-    SystemState,
-)
+from graft.core.records import DomainProfile, LedgerEntry, ModelCard, RejectedSource, SystemState
 from graft.core.results import ResultRow, read_results, run_hash
 from graft.data.synthetic.imu import ImuWorld
 from graft.errors import ConfigError, RunError
