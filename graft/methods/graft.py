@@ -51,6 +51,7 @@ from graft.methods.blocks.targets import fresh_target, require_sources, trained_
 from graft.methods.cost import graft_cost
 from graft.models import Network
 from graft.training import (
+    Adam,
     Source,
     TrainedModel,
     TrainingTask,
@@ -135,7 +136,7 @@ def train_heads(
 ) -> tuple[Tensor, Tensor]:
     """All heads at once, on cached features: CE(L) + head_l2_sp ||W - W_s||^2, summed over T."""
     weight, bias = weight_TFC.clone().requires_grad_(), bias_TC.clone().requires_grad_()
-    optimiser = torch.optim.Adam([weight, bias], lr=settings.head_learning_rate, fused=True)
+    optimiser = Adam([{"params": [weight, bias], "lr": settings.head_learning_rate}])
     y_TL = y_L.expand(len(features_TLF), -1)
     for _ in range(settings.head_steps):
         optimiser.zero_grad()

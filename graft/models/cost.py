@@ -30,14 +30,12 @@ class NetworkCost:
 
     Parameters
     ----------
+    architecture, task
+        What it was measured for.
     num_parameters
         Trained numbers.
     num_bytes
         Size of the tensors that travel, in float32.
-    flops_per_sample
-        One forward pass; a multiply-add counts two.
-    training_flops_per_sample
-        A forward and a backward pass, in which no gradient goes to the input.
     training_memory_bytes
         Parameters, gradients, Adam's two moments and the activations that one training step
         keeps, at the batch size asked for.
@@ -45,12 +43,22 @@ class NetworkCost:
         F, the width of the head's input.
     """
 
+    architecture: str
+    task: Task
     num_parameters: int
     num_bytes: int
-    flops_per_sample: int
-    training_flops_per_sample: int
     training_memory_bytes: int
     num_features: int
+
+    @property
+    def flops_per_sample(self) -> int:
+        """FLOPs of one forward pass; a multiply-add counts two."""
+        return _count_flops(self.architecture, self.task)[0]
+
+    @property
+    def training_flops_per_sample(self) -> int:
+        """FLOPs of a forward and a backward pass, in which no gradient goes to the input."""
+        return _count_flops(self.architecture, self.task)[1]
 
 
 @lru_cache(maxsize=256)
@@ -67,13 +75,6 @@ def network_cost(architecture: str, task: Task, batch_size: int = 64) -> Network
     network = build_network(architecture, task, seed=0)
     num_parameters = sum(p.numel() for p in network.parameters())
     num_bytes = sum(array.nbytes for array in parameters_of(network).values())
-    network.eval()  # batch norm has no statistics of a single sample
-    # With gradients PyTorch takes no fused inference path, which no counter sees into.
-    with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
-        logits = network(torch.zeros(1, *task.sample_shape))
-        flops = counter.get_total_flops()
-        logits.sum().backward()
-
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -85,13 +86,29 @@ def network_cost(architecture: str, task: Task, batch_size: int = 64) -> Network
     parameter_storage = {p.untyped_storage().data_ptr() for p in network.parameters()}
     activations = sum(size for at, size in saved.items() if at not in parameter_storage)
     return NetworkCost(
+        architecture=architecture,
+        task=task,
         num_parameters=num_parameters,
         num_bytes=num_bytes,
-        flops_per_sample=flops,
-        training_flops_per_sample=counter.get_total_flops(),
         training_memory_bytes=activations + num_bytes + 3 * 4 * num_parameters,
         num_features=network.num_features,
     )
+
+
+@lru_cache(maxsize=256)
+def _count_flops(architecture: str, task: Task) -> tuple[int, int]:
+    """FLOPs of a sample's forward pass, and of forward and backward.
+
+    The counter imports torch's compiler, which takes seconds: only what reads FLOPs counts them.
+    """
+    network = build_network(architecture, task, seed=0)
+    network.eval()  # batch norm has no statistics of a single sample
+    # With gradients PyTorch takes no fused inference path, which no counter sees into.
+    with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+        logits = network(torch.zeros(1, *task.sample_shape))
+        forward = counter.get_total_flops()
+        logits.sum().backward()
+    return forward, counter.get_total_flops()
 
 
 def _conv_backward_flops(grad: _Shape, x: _Shape, weight: _Shape, *rest: Any, **_: Any) -> int:

@@ -8,11 +8,12 @@ from graft.training.inference import (
     masked_probabilities,
     predict_in_batches,
 )
-from graft.training.loop import count_steps, minimise, parameter_group
+from graft.training.loop import Adam, count_steps, minimise, parameter_group
 from graft.training.supervised import SupervisedTraining, train_supervised, train_supervised_many
 from graft.training.task import Prototypes, Source, TrainedModel, TrainingTask
 
 __all__ = [
+    "Adam",
     "Prototypes",
     "Source",
     "SupervisedTraining",

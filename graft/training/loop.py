@@ -1,4 +1,4 @@
-"""One local trainer: Adam over steps of a labelled and an unlabelled batch (A6).
+"""Adam, and one local trainer: its steps over a labelled and an unlabelled batch (A6).
 
 Legend: L labelled, U unlabelled samples, B a batch, S steps.
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from graft.core.config import TrainingConfig
 
@@ -40,8 +41,7 @@ def minimise(
     each gives its parameters and learning rate, which ``rate(step)`` scales.
     """
     per_epoch, steps = count_steps(num_labelled + num_unlabelled, config)
-    optimiser = torch.optim.Adam(groups, weight_decay=config.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    optimiser = Adam(groups, config.weight_decay)
     labelled_SB = batch_rows(num_labelled, config.batch_size, seed, steps)
     unlabelled_SB = batch_rows(num_unlabelled, config.batch_size, seed + 1, steps)
     with torch.random.fork_rng(devices=[]):
@@ -53,8 +53,57 @@ def minimise(
                 before_epoch()
             optimiser.zero_grad()
             loss_of(labelled_SB[step], unlabelled_SB[step]).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
+            optimiser.step(rate(step))
+
+
+class Adam:
+    """``torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)``, to the bit.
+
+    That class imports torch's compiler when its first object is made, more than a second in every
+    worker; the function that computes its steps does not.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], weight_decay: float = 0.0) -> None:
+        self._groups = groups
+        self._weight_decay = weight_decay
+        # By parameter: the moving means of its gradient and its square, and its steps so far.
+        self._state: dict[Tensor, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for group in self._groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, rate: float = 1.0) -> None:
+        """One step along the gradients; ``rate`` scales every group's learning rate."""
+        for group in self._groups:
+            moved = [p for p in group["params"] if p.grad is not None]
+            state = [self._state_of(p) for p in moved]
+            adam(
+                moved,
+                [p.grad for p in moved],
+                [mean for mean, _, _ in state],
+                [square for _, square, _ in state],
+                [],
+                [steps for _, _, steps in state],
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=group["lr"] * rate,
+                weight_decay=self._weight_decay,
+                eps=1e-8,
+                maximize=False,
+            )
+
+    def _state_of(self, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if parameter not in self._state:
+            steps = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            mean, square = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            self._state[parameter] = mean, square, steps
+        return self._state[parameter]
 
 
 def parameter_group(module: nn.Module, learning_rate: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from graft.core.records import BoolArray
 from graft.models import Network
 from graft.training.compiled.build import load_kernels
 from graft.training.compiled.plan import KernelPlan, kernel_plan, train_compiled
-from graft.training.loop import batch_rows, count_steps, minimise, parameter_group
+from graft.training.loop import Adam, batch_rows, count_steps, minimise, parameter_group
 from graft.training.stacked import StackedNetwork, stages_of
 from graft.training.task import Source, TrainedModel
 
@@ -171,10 +171,8 @@ def _train_stack(trainings: Sequence[SupervisedTraining], device: str) -> None:
     y = torch.cat([training.y_N for training in trainings])
     rows_SMB = torch.stack([training.batches() for training in trainings], 1) + starts[:, None]
     x, y, rows_SMB = x.to(device), y.to(device), rows_SMB.to(device)
-    optimiser = torch.optim.Adam(
-        list(stack.parameters.values()), config.learning_rate, weight_decay=config.weight_decay,
-        fused=True,
-    )  # fmt: skip
+    group = {"params": list(stack.parameters.values()), "lr": config.learning_rate}
+    optimiser = Adam([group], config.weight_decay)
     for rows_MB in rows_SMB:
         optimiser.zero_grad()
         logits_MBC = stack(x[rows_MB])
