@@ -17,9 +17,11 @@ from rich.progress import Progress
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from graft_server.catalogue import read_profiles, write_profiles
 from graft_server.signing import open_signer
-from graft_simulation.block import BlockCheckpoints, BlockEdge, Domains, WorkerContext, run_on_ray
-from graft_simulation.environment import ray_started
-from graft_simulation.memory import MemoryMeter
+from graft_simulation.block.checkpoints import BlockCheckpoints
+from graft_simulation.block.edge import BlockEdge, Domains
+from graft_simulation.block.engine import run_on_ray
+from graft_simulation.block.worker import WorkerContext
+from graft_simulation.environment import memory_measured, ray_started
 from summary import figure, write_summary
 
 from graft.core.config import ExpansionConfig, with_settings
@@ -44,7 +46,7 @@ def main(
     entries: list[LedgerEntry] = []
     stored = folder / "profiles.parquet"
     started_s = time.monotonic()
-    with MemoryMeter() as memory, ray_started(workers), Progress() as bars:
+    with memory_measured() as memory, ray_started(workers), Progress() as bars:
         bar = bars.add_task("profile", total=domains)
         context = WorkerContext(
             config=config,

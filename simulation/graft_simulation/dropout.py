@@ -12,27 +12,28 @@ from graft.core.records import (
     ProfileRequest,
     Request,
     Response,
+    TrainRequest,
     failure_of,
 )
 from graft.core.seeding import stream
 from graft.errors import DomainLostError
 from graft.wire.messages.codec import encode_request
 
-# What a domain is asked in a round, in turn: for its profile, to probe, to learn.
-_TURNS = 3
+# The requests of a round, in order.
+_TURNS = (ProfileRequest, ProbeRequest, TrainRequest)
 
 
 def lost_from(domain_id: str, round_index: int, seed: int, network: NetworkConfig) -> int | None:
-    """The turn of a round from which on a domain is lost, 0 to 2; None where it stays."""
+    """The index of a round's first request that a domain does not answer; None for no dropout."""
     generator = stream("dropout", seed, domain_id, round_index)
     if generator.random() >= network.dropout_rate:
         return None
-    return int(generator.integers(_TURNS))
+    return int(generator.integers(len(_TURNS)))
 
 
 class DropoutEdge:
-    """``Edge`` of which some domains stop answering: a request still goes down to them, and what
-    should come up is written as lost. ``record`` gets those entries, their wire bytes modelled."""
+    """``Edge`` some of whose domains stop answering: requests still go down to them, and the
+    responses are recorded as lost. ``record`` gets those entries, their wire bytes modelled."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class DropoutEdge:
         self._record = record
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
-        """See ``Edge.ask``: a lost domain's answer is a failure named DomainLostError."""
+        """See ``Edge.ask``: a lost domain's response is a failure named DomainLostError."""
         responses = iter(
             self._edge.ask([request for request in requests if not self._is_lost(request)])
         )
@@ -61,7 +62,7 @@ class DropoutEdge:
 
     def _is_lost(self, request: Request) -> bool:
         turn = lost_from(request.domain_id, request.round_index, self._seed, self._network)
-        return turn is not None and turn <= _turn(request)
+        return turn is not None and turn <= _TURNS.index(type(request))
 
     def _lose(self, request: Request) -> Response:
         num_bytes, run = len(encode_request(request)), self._run
@@ -71,13 +72,5 @@ class DropoutEdge:
                 request, run=run, down=False, payload_bytes=0, wire_bytes=0, outcome="lost"
             )
         )
-        error = DomainLostError(
-            f"domain {request.domain_id}: dropped out of round {request.round_index}"
-        )
-        return failure_of(request, error)
-
-
-def _turn(request: Request) -> int:
-    if isinstance(request, ProfileRequest):
-        return 0
-    return 1 if isinstance(request, ProbeRequest) else 2
+        lost = f"domain {request.domain_id}: dropped out of round {request.round_index}"
+        return failure_of(request, DomainLostError(lost))

@@ -7,7 +7,7 @@ from enum import StrEnum
 from graft_server.round_loop import RunSettings
 
 from graft.errors import ConfigError
-from graft_simulation.block import BlockSettings, run_block_engine
+from graft_simulation.block.engine import run_block_engine
 
 
 class Engine(StrEnum):
@@ -19,11 +19,8 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSettings:
-    """How a run is simulated.
-
-    ``engine``, ``accelerator`` and ``stacked`` touch its result within rounding; the others never
-    do.
-    """
+    """How a run is simulated; only ``engine``, ``accelerator`` and ``stacked`` touch its result,
+    within rounding."""
 
     engine: Engine = Engine.FLOWER
     accelerator: str = "cpu"
@@ -55,13 +52,13 @@ def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
     Raises what ``run_rounds`` raises, and ConfigError for what the engine does not have.
     """
     if engine.engine is Engine.BLOCK:
-        blocks = BlockSettings(
+        return run_block_engine(
+            settings,
             workers=engine.workers,
             ray_address=engine.ray_address,
             accelerator=engine.accelerator,
             stacked=engine.stacked,
         )
-        return run_block_engine(settings, blocks)
     if engine.ray_address is not None:
         raise ConfigError(f"--ray-address: got {engine.ray_address}, wanted the block engine")
     # Flower's simulation is 200 MB of imports that the other engine has no use for.

@@ -1,16 +1,23 @@
-"""The environment of a simulated run: its workers' own, and the caller's, left as it was found."""
+"""What a simulated run needs around it: environment, Ray, workers' plug-ins, and peak memory."""
 
 import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 
+import psutil
 import torch
 
+from graft.core.config import ExpansionConfig
+from graft.core.plugins import load_references
 from graft.errors import EdgeError
+from graft.methods import Method, add_method, added_methods
 
 # Read by Flower and Ray in the process that starts them: nothing is sent to their makers.
 QUIET: Mapping[str, str] = MappingProxyType(
@@ -58,19 +65,9 @@ def caller_restored(variables: Mapping[str, str] = QUIET) -> Iterator[None]:
 
 @contextmanager
 def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
-    """Ray while the block lasts: its own on this machine, or the cluster at ``address``.
+    """Ray while the block lasts: its own with ``workers`` processes, or the cluster at ``address``.
 
-    Parameters
-    ----------
-    workers : int
-        Processes of an own Ray, 1 or more.
-    address : str, optional
-        A cluster to join.
-
-    Raises
-    ------
-    EdgeError
-        Where Ray does not start, or the cluster cannot be joined.
+    Raises EdgeError where Ray does not start, or the cluster cannot be joined.
     """
     import ray  # seconds; a run without workers does without
 
@@ -94,3 +91,76 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class PlugIns:
+    """References for a worker to import, and the pickled Method objects of a script.
+
+    What a script or notebook defines is pickled by value; what it imports, by reference.
+    """
+
+    references: tuple[str, ...]
+    methods: bytes
+
+    def install(self) -> None:
+        """Make them known in this process; raises ConfigError for what cannot be imported."""
+        _install(self)
+
+
+def pack_plug_ins(config: ExpansionConfig) -> PlugIns:
+    """The plug-ins of a run that ``config`` names, from this process."""
+    from ray import cloudpickle  # seconds; a run without workers does without
+
+    named = [method for method in added_methods() if method.name in config.methods]
+    return PlugIns(config.plug_ins, cloudpickle.dumps(named))  # type: ignore[no-untyped-call]
+
+
+@cache
+def _install(plug_ins: PlugIns) -> None:
+    from ray import cloudpickle
+
+    load_references(plug_ins.references)
+    methods: list[Method] = cloudpickle.loads(plug_ins.methods)
+    for method in methods:
+        add_method(method)
+
+
+class PeakMemory:
+    """The highest of all samples so far, in bytes."""
+
+    peak_bytes = 0
+
+
+@contextmanager
+def memory_measured(period_s: float = 5.0) -> Iterator[PeakMemory]:
+    """Sample the memory (PSS) of this process and its children while the block lasts.
+
+    A sample walks every page table of a dozen processes, hence seldom.
+    """
+    memory, stop = PeakMemory(), threading.Event()
+
+    def sample() -> None:
+        root = psutil.Process()
+        stopped = False
+        while not stopped:
+            stopped = stop.wait(period_s)  # one last sample when it stops
+            processes = [root, *root.children(recursive=True)]
+            memory.peak_bytes = max(memory.peak_bytes, sum(map(_share_bytes, processes)))
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _share_bytes(process: psutil.Process) -> int:
+    """Shared pages are divided over the processes that share them, where the system reports it."""
+    try:
+        info = process.memory_full_info()
+        return int(getattr(info, "pss", info.rss))
+    except psutil.Error:  # it ended between the listing and the sample
+        return 0

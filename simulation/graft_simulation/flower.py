@@ -26,9 +26,7 @@ from graft.core.records import Request
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
-from graft_simulation.environment import ray_started
-from graft_simulation.memory import MemoryMeter
-from graft_simulation.plug_ins import pack_plug_ins
+from graft_simulation.environment import memory_measured, pack_plug_ins, ray_started
 from graft_simulation.simulated_devices import ListedCache, simulated_factory
 
 
@@ -40,23 +38,9 @@ def run_flower_engine(
 ) -> str:
     """Run what is left of the rounds on Flower's simulation; returns the run's hash.
 
-    Parameters
-    ----------
-    settings : RunSettings
-        The run; its folder has to be on this machine.
-    workers : int
-        Ray actors, 1 or more.
-    join_timeout_s, stall_timeout_s : float
-        Seconds to wait for all nodes, and without any response.
-
-    Raises
-    ------
-    ConfigError
-        For a run folder on another machine.
-    EdgeError
-        Where Flower's simulation itself breaks.
-    GraftError
-        What ``run_rounds`` raises.
+    ``join_timeout_s`` and ``stall_timeout_s``: how long to wait for all nodes, and without any
+    response. Raises ConfigError for a run folder on another machine, EdgeError where Flower's
+    simulation itself breaks, and what ``run_rounds`` raises.
     """
     config, folder = settings.config, settings.folder.path
     if not isinstance(folder, Path):
@@ -78,7 +62,7 @@ def run_flower_engine(
         ray_started(workers),
         _without_telemetry(),
         _log_file(folder / "flower.log"),
-        MemoryMeter() as memory,
+        memory_measured() as memory,
     ):
         try:
             run_simulation(

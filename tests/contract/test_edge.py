@@ -15,7 +15,8 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 from graft_client.app import attach, handle_with
 from graft_server.flower.edge import EdgeSettings, FlowerEdge
-from graft_simulation.block import Block, BlockCheckpoints, BlockEdge, BlockResult, Domains
+from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
+from graft_simulation.block.edge import BlockEdge, Domains
 from graft_simulation.dropout import DropoutEdge, lost_from
 from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_devices import OpenDevice

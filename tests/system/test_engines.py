@@ -12,7 +12,7 @@ import pytest
 from commands import SMALL, run_facts, wait_until
 from graft_server.round_loop import RunSettings
 from graft_server.run_folder import RunFolder
-from graft_simulation.block import BlockSettings, run_block_engine
+from graft_simulation.block.engine import run_block_engine
 from graft_simulation.engines import Engine, EngineSettings
 
 from graft.core.config import config_from_dict
@@ -31,10 +31,12 @@ def blocks(reference: Path, out: Path, **settings: object) -> str:
     config = config_from_dict(run_tables(reference)["config"])
     world = open_world(config.world, config.seed)
     folder = RunFolder(out)
-    engine = BlockSettings(**settings)  # type: ignore[arg-type]
-    recorded = EngineSettings(engine=Engine.BLOCK, stacked=engine.stacked).recorded()
+    recorded = EngineSettings(
+        engine=Engine.BLOCK, stacked=bool(settings.get("stacked", True))
+    ).recorded()
     folder.begin(config, world, recorded)
-    return run_block_engine(RunSettings(config=config, world=world, folder=folder), engine)
+    run = RunSettings(config=config, world=world, folder=folder)
+    return run_block_engine(run, **settings)  # type: ignore[arg-type]
 
 
 def run_tables(run: Path) -> dict[str, dict[str, object]]:
@@ -132,7 +134,5 @@ def test_a_last_round_that_was_cut_off_is_run_again(stacked: Path, tmp_path: Pat
     folder = RunFolder(copy)
     config = folder.resume()
     world = open_world(config.world, config.seed)
-    digest = run_block_engine(
-        RunSettings(config=config, world=world, folder=folder), BlockSettings(workers=0)
-    )
+    digest = run_block_engine(RunSettings(config=config, world=world, folder=folder), workers=0)
     assert digest == run_facts(stacked)["hash"]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -16,38 +15,33 @@ from graft.errors import EdgeError
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 from graft_simulation.block.edge import BlockEdge, Domains, RunBlocks
 from graft_simulation.block.worker import WorkerContext, run_block
-from graft_simulation.environment import ray_started
-from graft_simulation.memory import MemoryMeter
-from graft_simulation.plug_ins import pack_plug_ins
+from graft_simulation.environment import memory_measured, pack_plug_ins, ray_started
 
 # Tasks waiting for each worker; more would only fill the object store with their requests.
 _WAITING_PER_WORKER = 2
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlockSettings:
-    """How the blocks are run; only ``stacked`` and ``accelerator`` touch the result, within
-    rounding.
+def run_block_engine(
+    settings: RunSettings,
+    *,
+    workers: int = 2,
+    ray_address: str | None = None,
+    accelerator: str = "cpu",
+    stacked: bool = True,
+) -> str:
+    """Run what is left of the rounds; returns the run's hash. Raises what ``run_rounds`` raises.
 
-    ``workers`` 0: in this process, without Ray. ``ray_address``: a cluster to join.
+    ``workers`` 0: in this process, without Ray. ``ray_address``: a cluster to join. Only
+    ``stacked`` and ``accelerator`` touch the result, within rounding.
     """
-
-    workers: int = 2
-    ray_address: str | None = None
-    accelerator: str = "cpu"
-    stacked: bool = True
-
-
-def run_block_engine(settings: RunSettings, blocks: BlockSettings) -> str:
-    """Run what is left of the rounds; returns the run's hash. Raises what ``run_rounds`` raises."""
     config, folder, world = settings.config, settings.folder, settings.world
     context = WorkerContext(
         config=config,
         run=folder.run_id,
         models=folder.models,
         public_key=open_signer(folder.keys, folder.run_id).public_key,
-        accelerator=blocks.accelerator,
-        plug_ins=pack_plug_ins(config) if blocks.workers else None,
+        accelerator=accelerator,
+        plug_ins=pack_plug_ins(config) if workers else None,
     )
 
     @cache
@@ -58,21 +52,21 @@ def run_block_engine(settings: RunSettings, blocks: BlockSettings) -> str:
         edge = BlockEdge(
             folder.run_id,
             Domains(ids=world.domain_ids, architecture_of=architecture_of),
-            run_on_ray(context, blocks.workers) if blocks.workers else run_inline(context),
+            run_on_ray(context, workers) if workers else run_inline(context),
             BlockCheckpoints(folder.steps),
             record,
             progress,
-            stacked=blocks.stacked,
+            stacked=stacked,
         )
         edge.join()
         return edge
 
-    started = ray_started(blocks.workers, blocks.ray_address) if blocks.workers else nullcontext()
-    with started, MemoryMeter() as memory:
+    started = ray_started(workers, ray_address) if workers else nullcontext()
+    with started, memory_measured() as memory:
         try:
             return run_rounds(connect, settings)
         finally:
-            folder.note(peak_memory_bytes=memory.peak_bytes, workers=blocks.workers)
+            folder.note(peak_memory_bytes=memory.peak_bytes, workers=workers)
 
 
 def run_inline(context: WorkerContext) -> RunBlocks:

@@ -22,7 +22,7 @@ from graft.data.worlds import open_world
 from graft.rounds import Device, handle_request, handle_together
 from graft.wire.messages.codec import decode_request, encode_response
 from graft_simulation.block.checkpoints import Block, BlockResult
-from graft_simulation.plug_ins import PlugIns
+from graft_simulation.environment import PlugIns
 from graft_simulation.simulated_devices import StoreBackedCache, simulated_factory
 
 

@@ -27,23 +27,21 @@ from graft.devices import assign_device, assign_link, equip_domain
 from graft.methods import find_method
 from graft.methods.cost import read_all
 from graft.training.cost import ComputeCost, WorkloadShape, compute_seconds
-from graft_simulation.clock.availability import domain_availability
 from graft_simulation.clock.timelines import ComputeTimes, MethodRound, method_round
-from graft_simulation.clock.tracks import Server, Timeline, Track, run_tracks
+from graft_simulation.clock.tracks import Server, Timeline, Track, domain_availability, run_tracks
 from graft_simulation.dropout import DropoutEdge
 
-Place = tuple[str, str]  # domain, method
+DomainMethod = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundTimes:
     """Simulated seconds of one round. ``entry_s``: by index of the ledger entry, None for what
-    never was on its way; ``compute_s`` and ``finish_s`` by domain and method; ``makespan_s`` by
-    method."""
+    never travelled; ``makespan_s``: by method."""
 
     entry_s: tuple[float | None, ...]
-    compute_s: Mapping[Place, float]
-    finish_s: Mapping[Place, float]
+    compute_s: Mapping[DomainMethod, float]
+    finish_s: Mapping[DomainMethod, float]
     makespan_s: Mapping[str, float]
 
 
@@ -55,7 +53,7 @@ class SimulatedClock:
         self._costs = _Costs(config, task)
 
     def watch(self, edge: Edge, run: str, record: Callable[[LedgerEntry], None]) -> Edge:
-        """The edge with its dropouts, if any are configured, and with this clock looking on."""
+        """The edge with its configured dropouts, observed by this clock."""
         config = self._config
         if config.network.dropout_rate:
             edge = DropoutEdge(
@@ -66,7 +64,7 @@ class SimulatedClock:
     def time_round(
         self, rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]
     ) -> tuple[list[ResultRow], list[LedgerEntry]]:
-        """See ``RoundClock.time_round``; what was noted of the round is forgotten."""
+        """See ``RoundClock.time_round``; the noted costs are cleared."""
         seconds = self._costs.take_seconds()
         times = simulate_round(entries, seconds, self._config)
         timed = [
@@ -78,20 +76,22 @@ class SimulatedClock:
     def _timed(self, row: ResultRow, times: RoundTimes) -> ResultRow:
         if row.error is not None:
             return row
-        place = (row.domain_id, row.method)
+        key = (row.domain_id, row.method)
         return replace(
             row,
             link_class=assign_link(row.domain_id, self._config.seed, self._config.network).name,
-            simulated_compute_s=times.compute_s.get(place),
-            simulated_s=times.finish_s.get(place),
+            simulated_compute_s=times.compute_s.get(key),
+            simulated_s=times.finish_s.get(key),
         )
 
 
 def simulate_round(
-    entries: Sequence[LedgerEntry], seconds: Mapping[Place, ComputeTimes], config: ExpansionConfig
+    entries: Sequence[LedgerEntry],
+    seconds: Mapping[DomainMethod, ComputeTimes],
+    config: ExpansionConfig,
 ) -> RoundTimes:
-    """Simulate one round from its ledger and what its devices compute (their stragglers' slower
-    pace not yet in it). Neither's order matters."""
+    """Simulate one round from its ledger and its devices' compute times, before stragglers are
+    slowed. Neither's order matters."""
     round_index = entries[0].round_index if entries else 0
     slowed = {
         (domain_id, method): _slowed(times, domain_id, round_index, config)
@@ -99,27 +99,27 @@ def simulate_round(
     }
     methods = sorted({entry.method for entry in entries} - {""}) or [""]
     entry_s: list[float | None] = [0.0 if entry.cached else None for entry in entries]
-    finish_s: dict[Place, float] = {}
+    finish_s: dict[DomainMethod, float] = {}
     makespan_s: dict[str, float] = {}
     for method in methods:
         own = {d: times for (d, name), times in slowed.items() if name == method}
-        happened = method_round(entries, method, own)
-        timeline = _timeline(happened, round_index, config)
+        devices_round = method_round(entries, method, own)
+        timeline = _timeline(devices_round, round_index, config)
         makespan_s[method] = timeline.makespan_s
-        for domain_id, device in happened.devices.items():
+        for domain_id, device in devices_round.devices.items():
             finish_s[domain_id, method] = timeline.finish_s[domain_id]
-            for index, (stage, position) in device.spots.items():
-                # The system's own messages come before any method's: alike under each.
+            for index, (stage, position) in device.steps.items():
+                # The system's own messages come before any method's, so they agree under each.
                 entry_s[index] = timeline.durations_s[domain_id][stage][position]
     return RoundTimes(
         entry_s=tuple(entry_s),
-        compute_s={place: sum(times.learn_s) for place, times in slowed.items()},
+        compute_s={key: sum(times.learn_s) for key, times in slowed.items()},
         finish_s=finish_s,
         makespan_s=makespan_s,
     )
 
 
-def _timeline(happened: MethodRound, round_index: int, config: ExpansionConfig) -> Timeline:
+def _timeline(devices_round: MethodRound, round_index: int, config: ExpansionConfig) -> Timeline:
     network, seed = config.network, config.seed
     tracks = [
         Track(
@@ -128,12 +128,12 @@ def _timeline(happened: MethodRound, round_index: int, config: ExpansionConfig) 
             stages=device.stages,
             availability=domain_availability(domain_id, round_index, seed, network),
         )
-        for domain_id, device in happened.devices.items()
+        for domain_id, device in devices_round.devices.items()
     ]
     server = Server(
         up_bits_per_s=network.server_up_bits_per_s,
         down_bits_per_s=network.server_down_bits_per_s,
-        waits_s=dict.fromkeys(happened.lossy_stages, network.patience_s),
+        waits_s=dict.fromkeys(devices_round.lossy_stages, network.patience_s),
     )
     return run_tracks(tracks, server)
 
@@ -151,7 +151,7 @@ def _slowed(
 
 
 class _WatchedEdge:
-    """``Edge`` whose requests and answers are told to ``note``."""
+    """``Edge`` whose requests and responses ``note`` gets."""
 
     def __init__(self, edge: Edge, note: Callable[[Request, Response], None]) -> None:
         self._edge = edge
@@ -166,36 +166,36 @@ class _WatchedEdge:
 
 
 class _Costs:
-    """The work of one round so far, by domain and method; a failure's is not known, and is none."""
+    """The costs of one round so far; a failure's is not known and counts nothing."""
 
     def __init__(self, config: ExpansionConfig, task: Task) -> None:
         self._config = config
         self._task = task
         self._num_rows: dict[str, int] = {}
-        self._probes: dict[Place, ComputeCost] = {}
-        self._tasks: dict[Place, list[ComputeCost]] = defaultdict(list)
+        self._probes: dict[DomainMethod, ComputeCost] = {}
+        self._tasks: dict[DomainMethod, list[ComputeCost]] = defaultdict(list)
 
     def note(self, request: Request, response: Response) -> None:
-        place = (request.domain_id, request.method)
+        key = (request.domain_id, request.method)
         if isinstance(response, DomainProfile):
             self._num_rows[request.domain_id] = response.num_samples
         elif isinstance(request, ProbeRequest) and isinstance(response, Selection):
             rows = self._num_rows.get(request.domain_id, 0)
             probed = read_all([card.architecture for card in request.candidates], rows)
-            self._probes[place] = self._probes.get(place, ComputeCost()) + probed
+            self._probes[key] = self._probes.get(key, ComputeCost()) + probed
         elif isinstance(request, TrainRequest) and isinstance(response, TrainResult):
-            self._tasks[place].append(
+            self._tasks[key].append(
                 find_method(request.method).cost(self._shape(request, response))
             )
 
-    def take_seconds(self) -> dict[Place, ComputeTimes]:
-        """Compute seconds of what was noted, which is forgotten."""
+    def take_seconds(self) -> dict[DomainMethod, ComputeTimes]:
+        """Compute seconds of the noted costs, which are cleared."""
         seconds = {}
-        for place in {*self._probes, *self._tasks}:
-            device = assign_device(place[0], self._config.seed, self._config.devices)
-            tasks = self._tasks.get(place, [])
-            seconds[place] = ComputeTimes(
-                probe_s=compute_seconds(self._probes.get(place, ComputeCost()), self._task, device),
+        for key in {*self._probes, *self._tasks}:
+            device = assign_device(key[0], self._config.seed, self._config.devices)
+            tasks = self._tasks.get(key, [])
+            seconds[key] = ComputeTimes(
+                probe_s=compute_seconds(self._probes.get(key, ComputeCost()), self._task, device),
                 learn_s=tuple(compute_seconds(cost, self._task, device) for cost in tasks),
             )
         self._num_rows.clear()
@@ -207,7 +207,7 @@ class _Costs:
         config, method = self._config, find_method(request.method)
         _, own = equip_domain(request.domain_id, config.seed, self._task, config.devices)
         architecture_of = {card.domain_id: card.architecture for card in request.sources}
-        held = [
+        fetched = [
             card.architecture
             for card in request.sources
             if method.sources_needed != "same-architecture" or card.architecture == own
@@ -217,13 +217,13 @@ class _Costs:
             config=config,
             architecture=own,
             trained_model=report.architecture,
-            sources=() if method.sources_needed == "centroids" else tuple(held),
+            sources=() if method.sources_needed == "centroids" else tuple(fetched),
             used=tuple(
                 architecture_of[domain_id]
                 for domain_id in report.source_domains
                 if domain_id in architecture_of
             ),
-            prototypes=len(held) if method.sources_needed == "centroids" else 0,
+            prototypes=len(fetched) if method.sources_needed == "centroids" else 0,
             num_labelled=int(report.metrics["num_labelled"]),
             num_unlabelled=int(report.metrics["num_unlabelled"]),
         )

@@ -4,17 +4,61 @@ A discrete-event simulation (SimPy). A stage is over when every device has ended
 server has given up those that are lost; then the next begins. No clock of the host is read.
 """
 
+from bisect import bisect_right
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
 import simpy
 
+from graft.core.config import NetworkConfig
+from graft.core.seeding import stream
 from graft.devices import LinkClass
-from graft_simulation.clock.availability import Availability
 from graft_simulation.clock.shared_link import SharedPipe
 
 _Events = Generator[simpy.Event, object, None]
+
+
+class Availability:
+    """On and off intervals in turn, exponentially long, from the start of a round.
+
+    Whether it begins on is drawn by the long-run share of time that it is on.
+    """
+
+    def __init__(self, generator: np.random.Generator, mean_on_s: float, mean_off_s: float) -> None:
+        self._generator = generator
+        self._means_s = (mean_on_s, mean_off_s)
+        begins_on = generator.random() < mean_on_s / (mean_on_s + mean_off_s)
+        # Even indices switch on: a device that begins on was switched on before 0.
+        self._switches_s = [-inf if begins_on else float(generator.exponential(mean_off_s))]
+
+    def next_on_s(self, now_s: float) -> float:
+        """``now_s`` where the device is on, else when it comes back."""
+        last = self._last_switch(now_s)
+        return now_s if last % 2 == 0 else self._switches_s[last + 1]
+
+    def off_s(self, now_s: float) -> float:
+        """When a device that is on at ``now_s`` next goes off."""
+        return self._switches_s[self._last_switch(now_s) + 1]
+
+    def _last_switch(self, now_s: float) -> int:
+        """Index of the last switch up to ``now_s``, -1 before the first; the next one is drawn."""
+        while self._switches_s[-1] <= now_s:
+            mean_s = self._means_s[(len(self._switches_s) - 1) % 2]
+            begun_s = max(0.0, self._switches_s[-1])
+            self._switches_s.append(begun_s + float(self._generator.exponential(mean_s)))
+        return bisect_right(self._switches_s, now_s) - 1
+
+
+def domain_availability(
+    domain_id: str, round_index: int, seed: int, network: NetworkConfig
+) -> Availability | None:
+    """The intervals of one domain in one round; None where devices are always there."""
+    if not network.mean_off_s:
+        return None
+    generator = stream("availability", seed, domain_id, round_index)
+    return Availability(generator, network.mean_on_s, network.mean_off_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +71,7 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compute:
-    """ComputeCost that takes the device ``seconds`` while it is there."""
+    """Computing that takes the device ``seconds`` while it is there."""
 
     seconds: float
 
@@ -37,10 +81,7 @@ Step = Transfer | Compute
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Track:
-    """What one device does: stages of steps, one after another. No stage waits for an empty one.
-
-    ``availability`` None: always there.
-    """
+    """One device's stages of steps, one after another; ``availability`` None: always there."""
 
     device_id: str
     link: LinkClass
@@ -50,10 +91,7 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """The server's connection, and how long beyond a stage's last answer it waits.
-
-    ``waits_s``: by stage; what is not there waits for nobody.
-    """
+    """The server's connection; ``waits_s``: by stage, its wait after the last response."""
 
     up_bits_per_s: float
     down_bits_per_s: float
@@ -62,8 +100,8 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """Simulated seconds. ``durations_s`` are each device's steps by stage, waiting included;
-    ``finish_s`` is the end of its last step; ``stage_ends_s`` when the server went on."""
+    """Simulated seconds: ``durations_s`` of each device's steps by stage, waiting included;
+    ``finish_s`` of its last step; ``stage_ends_s`` when the server went on."""
 
     durations_s: Mapping[str, tuple[tuple[float, ...], ...]]
     finish_s: Mapping[str, float]
@@ -79,19 +117,21 @@ def run_tracks(tracks: Iterable[Track], server: Server) -> Timeline:
     """Simulate all devices from 0; the order of the tracks does not matter."""
     ordered = sorted(tracks, key=lambda track: track.device_id)
     env = simpy.Environment()
-    floor = _Floor(env, ordered, server)
+    simulated = _Round(env, ordered, server)
     for track in ordered:
-        env.process(floor.follow(track))
+        env.process(simulated.follow(track))
     env.run()
     return Timeline(
-        durations_s={name: tuple(map(tuple, stages)) for name, stages in floor.durations.items()},
-        finish_s=floor.finish_s,
-        stage_ends_s=tuple(floor.ends_s),
+        durations_s={
+            name: tuple(map(tuple, stages)) for name, stages in simulated.durations.items()
+        },
+        finish_s=simulated.finish_s,
+        stage_ends_s=tuple(simulated.ends_s),
     )
 
 
-class _Floor:
-    """Where the devices meet: the server's two pipes, and a gate behind every stage."""
+class _Round:
+    """What the devices share: the server's two pipes, and a gate behind every stage."""
 
     def __init__(self, env: simpy.Environment, tracks: Sequence[Track], server: Server) -> None:
         num_stages = max((len(track.stages) for track in tracks), default=0)
@@ -109,7 +149,7 @@ class _Floor:
         self.ends_s: list[float] = []
 
     def follow(self, track: Track) -> _Events:
-        """One device's way through all stages."""
+        """Run one device through all stages."""
         env, name = self._env, track.device_id
         for number in range(len(self._gates)):
             steps = track.stages[number] if number < len(track.stages) else ()
@@ -134,7 +174,7 @@ class _Floor:
         self._gates[number].succeed()
 
     def _work(self, track: Track, seconds: float) -> _Events:
-        """ComputeCost while the device is there, and rest while it is not."""
+        """Compute while the device is there, and pause while it is not."""
         off_s = 0.0
         while seconds > 0:
             off_s = yield from self._there_until(track, off_s)
@@ -162,8 +202,8 @@ class _Floor:
             bits = pipe.stop(flow)
 
     def _there_until(self, track: Track, since_s: float) -> Generator[simpy.Event, object, float]:
-        """Wait until the device is there, and say when it goes. ``since_s``: when it last went;
-        the clock may stand a rounding before that."""
+        """Wait until the device is on; returns when it goes off. ``since_s``: when it last went
+        off, which a rounded clock may not have reached."""
         if track.availability is None:
             return inf
         now_s = max(self._env.now, since_s)

@@ -5,15 +5,10 @@ from pathlib import Path
 
 import pytest
 from graft_server.signing import Signer, open_signer
-from graft_simulation.block import (
-    Block,
-    BlockCheckpoints,
-    BlockEdge,
-    BlockResult,
-    Domains,
-    WorkerContext,
-    run_inline,
-)
+from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
+from graft_simulation.block.edge import BlockEdge, Domains
+from graft_simulation.block.engine import run_inline
+from graft_simulation.block.worker import WorkerContext
 
 from graft.core.config import ExpansionConfig, with_settings
 from graft.core.records import Failure, LedgerEntry, ProfileRequest, Request, Response, TrainRequest

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import simpy
-from graft_simulation.clock.availability import Availability
 from graft_simulation.clock.shared_link import SharedPipe, fair_paces
 from graft_simulation.clock.tracks import (
+    Availability,
     Compute,
     Server,
     Step,

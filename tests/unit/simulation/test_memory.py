@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import psutil
-from graft_simulation.memory import MemoryMeter
+from graft_simulation.environment import memory_measured
 
 CHILD_BYTES = 60 * 2**20
 CHILD = f"""
@@ -24,14 +24,14 @@ def own_bytes() -> int:
 
 def test_it_sees_at_least_this_process_however_short_the_block() -> None:
     before = own_bytes()
-    with MemoryMeter() as meter:
+    with memory_measured() as meter:
         pass
     assert meter.peak_bytes > before / 2
 
 
 def test_it_remembers_a_peak_that_is_over() -> None:
     before = own_bytes()
-    with MemoryMeter(period_s=0.01) as meter:
+    with memory_measured(period_s=0.01) as meter:
         held = np.ones(CHILD_BYTES // 8)
         time.sleep(0.3)
         assert held[-1] == 1
@@ -47,7 +47,7 @@ def test_it_sees_children() -> None:
         subprocess.Popen(
             [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as child,
-        MemoryMeter(period_s=0.01) as meter,
+        memory_measured(period_s=0.01) as meter,
     ):
         assert child.stdout is not None
         child.stdout.readline()
