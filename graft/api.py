@@ -24,7 +24,10 @@ from graft.data.folder import write_world
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError, GraftError
 from graft.methods import Method, add_method, with_method_sections
-from graft.report import read_run, summarise, summary_dict, write_report
+from graft.report.page.report import write_report
+from graft.report.run import read_run
+from graft.report.summary import summarise
+from graft.report.tables import summary_dict
 
 __all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "resume", "simulate"]
 

@@ -19,7 +19,7 @@ from browser import Browser, open_browser
 from summary import figure, write_summary
 
 from graft.core.files import open_path
-from graft.report import write_report
+from graft.report.page.report import write_report
 
 HERE = Path(__file__).resolve().parent
 SEED = 1

@@ -34,7 +34,7 @@ from graft.data.dataset_table import read_dataset
 from graft.data.domain import World
 from graft.data.folder import FolderWorld
 from graft.data.synthetic.imu import ImuWorld
-from graft.report import read_stages, reconcile, traffic_dicts, traffic_markdown
+from graft.report.traffic import read_stages, reconcile, traffic_dicts, traffic_markdown
 from graft.wire.traffic_log import TrafficLog, read_traffic_log
 
 ROUNDS = (2, 1, 2)  # arrivals: initial domains, one target domain, two

@@ -28,7 +28,8 @@ def report(
     if len(runs) == 1:
         show_run(open_path(runs[0]), output)
         return
-    from graft.report import comparison_page, read_run
+    from graft.report.page.comparison import comparison_page
+    from graft.report.run import read_run
 
     replace_file(out, comparison_page([read_run(open_path(run)) for run in runs]).encode())
     print_facts({"runs": runs, "page": str(out)}, output)
@@ -47,7 +48,7 @@ def track(
     """Send the figures of a finished run to trackers, round by round."""
     from graft_server.observability.trackers import open_tracker, track_record
 
-    from graft.report import read_run
+    from graft.report.run import read_run
 
     record = read_run(open_path(run))
     track_record(record, [open_tracker(text) for text in to])
@@ -57,15 +58,10 @@ def track(
 
 def show_run(path: AnyPath, output: Format) -> None:
     """Write a run's page and print its summary."""
-    from graft.report import (
-        class_dicts,
-        class_times,
-        read_run,
-        rich_table,
-        summarise,
-        summary_dict,
-        write_report,
-    )
+    from graft.report.page.report import write_report
+    from graft.report.run import read_run
+    from graft.report.summary import class_times, summarise
+    from graft.report.tables import class_dicts, rich_table, summary_dict
 
     run = read_run(path)
     summaries = summarise(run.rows, run.ledger, run.config)

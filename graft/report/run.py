@@ -20,19 +20,8 @@ UP: Final = True
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """A run folder, read whole.
-
-    Parameters
-    ----------
-    run, versions, world
-        The tables of ``run.toml``.
-    config
-        The configuration that the run was started with.
-    rows
-        A row per domain, method and round.
-    ledger
-        A row per message and attempt, in the columns of ``LEDGER_SCHEMA``.
-    """
+    """A run folder, read whole: tables of ``run.toml``, result rows, and the ledger in the columns
+    of ``LEDGER_SCHEMA``."""
 
     run: Mapping[str, Any]
     versions: Mapping[str, Any]
@@ -43,13 +32,7 @@ class RunRecord:
 
 
 def read_run(run_folder: AnyPath) -> RunRecord:
-    """Read a run folder.
-
-    Raises
-    ------
-    RunError
-        Where a part is missing or cannot be read.
-    """
+    """Read a run folder; raises RunError where a part is missing or cannot be read."""
     tables, config = read_tables(run_folder)
     return RunRecord(
         run=tables["run"],
@@ -92,11 +75,7 @@ def read_ledger_table(path: AnyPath) -> pa.Table:
 
 
 def payload_by(ledger: pa.Table, *columns: str) -> dict[tuple[Any, ...], int]:
-    """Payload bytes of a ledger, summed by the values of ``columns``.
-
-    Beside the ledger's own columns there is "up": whether the message travelled from the domain
-    towards the cloud.
-    """
+    """Payload bytes summed by ``columns`` of the ledger, or "up": whether the domain sent it."""
     ledger = ledger.append_column("up", pc.equal(ledger["sender"], ledger["domain_id"]))
     sums = ledger.group_by(columns).aggregate([("payload_bytes", "sum")])
     keys = zip(*(sums[column].to_pylist() for column in columns), strict=True)

@@ -28,21 +28,13 @@ PERCENTILES = (0.5, 0.95, 0.99)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodSummary:
-    """One method over all targets of a run.
+    """One method over the ``wanted`` targets of a run.
 
-    Parameters
-    ----------
-    wanted, finished, failed, missing
-        Targets of the run, those that finished the method, and the names of those with an error
-        and of those without a row. Means, ``worst_*`` and intervals are over the finished ones;
-        they are None where there are none (an interval needs two).
-    gain_mean, gain_interval, gain_pairs
-        Accuracy minus label-only's on the same target, over those that finished both.
-    bytes_up, bytes_down, device_s_total
-        Totals that include what failed targets spent.
-    ship_all_share
-        Bytes down over ship-all's, without targets that either did not finish; None where
-        ship-all was not run.
+    Means, ``worst_*`` and intervals are over the ``finished`` ones, and None where there are none
+    (an interval needs two); ``failed`` have an error, ``missing`` have no row. ``gain_*`` is
+    accuracy minus label-only's, over the targets that finished both. Totals include what failed
+    targets spent. ``ship_all_share`` is bytes down over ship-all's, without targets that either
+    did not finish; None where ship-all was not run.
     """
 
     method: str
@@ -145,10 +137,8 @@ def finished_accuracies(rows: Iterable[ResultRow], method: str) -> dict[Target, 
     return {
         (row.round_index, row.domain_id): row.accuracy
         for row in rows
-        if row.round_index >= 1
-        and row.method == method
-        and is_finished(row)
-        and row.accuracy is not None
+        if row.round_index >= 1 and row.method == method
+        if is_finished(row) and row.accuracy is not None
     }
 
 
@@ -160,21 +150,9 @@ def domain_gains(rows: Sequence[ResultRow], method: str) -> tuple[DomainGain, ..
 def summarise(
     rows: Sequence[ResultRow], ledger: pa.Table, config: ExpansionConfig
 ) -> tuple[MethodSummary, ...]:
-    """Summarise each method over rounds 1 and later.
+    """Each method over rounds 1 and later: the main one, the comparisons, others of the rows.
 
-    Parameters
-    ----------
-    rows
-        Results of any rounds; round 0 is left out.
-    ledger
-        Messages in the columns of ``LEDGER_SCHEMA``; round 0 is left out.
-    config
-        Names the main method and the comparisons.
-
-    Returns
-    -------
-    tuple of MethodSummary
-        The main method first, then the comparisons, then other methods of the rows.
+    ``ledger`` has the columns of ``LEDGER_SCHEMA``.
     """
     outcomes: dict[str, dict[Target, ResultRow]] = {
         method: {} for method in methods_of(rows, config)
@@ -200,9 +178,7 @@ def summarise(
         worst = min(accuracies, key=lambda key: (accuracies[key], key[1]), default=None)
         gains = [] if method == LABEL_ONLY else [g.gain for g in _gains(accuracies, reference)]
         seconds = [row.compute_s for row in results.values() if row.compute_s is not None]
-        memory = [
-            row.peak_memory_bytes for row in results.values() if row.peak_memory_bytes is not None
-        ]
+        memory = [r.peak_memory_bytes for r in results.values() if r.peak_memory_bytes is not None]
         summaries.append(
             MethodSummary(
                 method=method,

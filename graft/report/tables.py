@@ -1,7 +1,7 @@
 """Summaries as tables: for the terminal, as Markdown, and as plain values for JSON."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -66,13 +66,32 @@ def notes(summaries: Sequence[MethodSummary]) -> str:
 
 def rich_table(summaries: Sequence[MethodSummary]) -> Table:
     """The table for the terminal; the first summary is the main method and stands out."""
+    rows = [
+        (table_cells(summary), row_style(summary, number))
+        for number, summary in enumerate(summaries)
+    ]
     table = Table(caption=notes(summaries), caption_justify="left")
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number in (0, 4) else "right")
-    for number, summary in enumerate(summaries):
-        style = "bold" if number == 0 else ("" if summary.complete else "yellow")
+    return filled(table, HEADINGS, rows, text_columns=(0, 4))
+
+
+def row_style(summary: MethodSummary, number: int) -> str:
+    """The first row stands out, and an incomplete method."""
+    return "bold" if number == 0 else ("" if summary.complete else "yellow")
+
+
+def filled(
+    table: Table,
+    headings: Sequence[str],
+    rows: Iterable[tuple[Sequence[str], str]],
+    *,
+    text_columns: Sequence[int] = (0,),
+) -> Table:
+    """The table with rows of (cells, style); all but ``text_columns`` are right-aligned."""
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number in text_columns else "right")
+    for cells, style in rows:
         # Text, not markup: a domain id such as "[red]" is a name.
-        table.add_row(*(Text(cell) for cell in table_cells(summary)), style=style)
+        table.add_row(*map(Text, cells), style=style)
     return table
 
 
@@ -87,10 +106,7 @@ def summary_dict(summaries: Sequence[MethodSummary]) -> dict[str, Any]:
     return {
         "methods": [
             {
-                **{
-                    key: list(value) if isinstance(value, tuple) else value
-                    for key, value in dataclasses.asdict(summary).items()
-                },
+                **dataclasses.asdict(summary),
                 "display_name": display_name(summary.method),
                 "complete": summary.complete,
                 "count_label": summary.count_label,

@@ -8,27 +8,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rich.table import Table
 
 from graft.core.files import read_lines
-from graft.core.ledger import is_upload
-from graft.core.records import LedgerEntry
+from graft.core.ledger import DEPOT, is_upload
+from graft.core.records import LedgerEntry, Phase
 from graft.report.formatting import MINUS, NONE, bytes_text
-from graft.report.tables import markdown_grid
-from graft.report.traffic_model import (
-    Key,
-    Stage,
-    StageTime,
-    first_exchanges,
-    modelled_bytes,
-    stage_of,
-    timed_bytes,
-)
-from graft.wire.overhead import JOIN_DOWN_BYTES, JOIN_UP_BYTES, returned_bytes, stream_bytes
+from graft.report.tables import filled, markdown_grid
+from graft.wire import overhead
 from graft.wire.traffic_log import TrafficRecord
 
+Stage = Literal["join", "profile", "probe", "learn"]
+_STAGE_OF: Final[dict[Phase, Stage]] = {
+    "join": "join", "profile": "profile", "probe": "probe", "ship": "learn",
+    "report": "learn", "register": "learn", "acknowledge": "learn",
+}  # fmt: skip
+Key = tuple[str, bool]  # stage, whether up
 STAGES: Final[tuple[Stage, ...]] = ("join", "profile", "probe", "learn")
 BETWEEN: Final = "between"
 STAGED: Final = "stages"
@@ -46,6 +43,16 @@ NOTE: Final = (
     "with the calls and acknowledgements that go against its messages, the application's bundle, "
     "and, by time, what nodes sent while they waited and worked, for as long as each stage took."
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageTime:
+    """When a stage of a round began and ended, in Unix time."""
+
+    round_index: int
+    stage: Stage
+    began_s: float
+    ended_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,10 +86,7 @@ class StageTraffic:
 
 
 def read_stages(path: Path) -> list[StageTime]:
-    """Read the stages that a ServerApp wrote, a JSON line each with the fields of ``StageTime``.
-
-    Raises RunError for a missing or malformed file.
-    """
+    """The stages that a ServerApp wrote, a JSON line each; raises RunError as ``read_lines``."""
     return read_lines(path, lambda row: StageTime(**row))
 
 
@@ -94,41 +98,32 @@ def reconcile(
     simulated: Sequence[LedgerEntry] | None = None,
     app_bytes: int = 0,
 ) -> tuple[StageTraffic, ...]:
-    """Set the ledger's payload beside the wire bytes, by stage and direction.
+    """The ledger's payload beside the wire bytes: the stages down and up, their sum, the traffic
+    between stages, and everything.
 
-    Parameters
-    ----------
-    stages
-        When each stage of each round began and ended.
-    entries, simulated
-        The ledgers of the deployment and of a simulation of the same run.
-    measured, counted
-        Lines of the TCP proxy's log and of an independent count. A line's bytes are divided over
-        the stages that its interval overlaps, evenly in time.
-    app_bytes
-        Bytes of the bundle and configuration that a node gets with its first exchange of a Flower
-        run: the join or, without a join phase, the profile of each round, as each is a run then.
-
-    Returns
-    -------
-    tuple of StageTraffic
-        The stages down and up, their sum, the traffic between stages, and everything.
+    ``entries`` and ``simulated`` are the ledgers of the deployment and of a simulation of the same
+    run. ``measured`` and ``counted`` are lines of the TCP proxy's log and of an independent count,
+    each divided over the stages that its interval overlaps, evenly in time. ``app_bytes`` are the
+    bundle and configuration that a node gets with its first exchange of a Flower run: the join or,
+    without a join phase, the profile of each round, as each is a run then.
     """
     wire = _by_stage(stages, measured)
     link = None if counted is None else _by_stage(stages, counted)
     payload: dict[Key, int] = defaultdict(int)
     for entry in entries:
-        payload[stage_of(entry), is_upload(entry)] += entry.payload_bytes
+        payload[_STAGE_OF[entry.phase], is_upload(entry)] += entry.payload_bytes
     nodes = len({line.peer for line in measured if line.service == "flower"})
     model = timed = None
     if simulated is not None:
         timed = timed_bytes(stages, entries, nodes)
         model = modelled_bytes(simulated)
         for first, count in first_exchanges(entries).items():
-            beside = (0, 0) if first == "join" else (JOIN_DOWN_BYTES, JOIN_UP_BYTES)
-            bundle = stream_bytes(app_bytes) if app_bytes else 0
+            beside = (
+                (0, 0) if first == "join" else (overhead.JOIN_DOWN_BYTES, overhead.JOIN_UP_BYTES)
+            )
+            bundle = overhead.stream_bytes(app_bytes) if app_bytes else 0
             model[first, False] += count * (beside[0] + bundle)
-            model[first, True] += count * (beside[1] + returned_bytes(app_bytes))
+            model[first, True] += count * (beside[1] + overhead.returned_bytes(app_bytes))
     rows = [
         StageTraffic(
             stage=stage,
@@ -166,12 +161,9 @@ def traffic_cells(row: StageTraffic) -> tuple[str, ...]:
 
 def traffic_rich(rows: Sequence[StageTraffic]) -> Table:
     """The table for the terminal."""
+    styled = [(traffic_cells(row), "bold" if row.stage in (STAGED, ALL) else "") for row in rows]
     table = Table(caption=NOTE, caption_justify="left")
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number < 2 else "right")
-    for row in rows:
-        table.add_row(*traffic_cells(row), style="bold" if row.stage in (STAGED, ALL) else "")
-    return table
+    return filled(table, HEADINGS, styled, text_columns=(0, 1))
 
 
 def traffic_markdown(rows: Sequence[StageTraffic]) -> str:
@@ -229,3 +221,67 @@ def _difference(one: int, other: int | None) -> float | None:
 
 def _share_text(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:+.1f} %".replace("-", MINUS)
+
+
+def modelled_bytes(entries: Iterable[LedgerEntry]) -> dict[Key, float]:
+    """The ledger's modelled wire bytes, with the traffic against the messages' direction."""
+    modelled: dict[Key, float] = defaultdict(float)
+    fetches: dict[tuple[int, str, str, str], bool] = defaultdict(bool)
+    for entry in entries:
+        stage, up = _STAGE_OF[entry.phase], is_upload(entry)
+        modelled[stage, up] += entry.wire_bytes
+        if entry.cached or not entry.wire_bytes:
+            continue
+        modelled[stage, not up] += overhead.returned_bytes(entry.wire_bytes)
+        if DEPOT in (entry.sender, entry.receiver):
+            fetch = not up and entry.phase != "acknowledge"
+            modelled[stage, True] += overhead.FETCH_UP_BYTES if fetch else 0
+            fetches[entry.round_index, entry.domain_id, entry.method, stage] |= fetch
+    for (_, _, _, name), fetched in fetches.items():
+        # The first call's own row has the connection's bytes of that call's direction.
+        modelled[name, fetched] += (
+            overhead.CONNECTION_UP_BYTES if fetched else overhead.CONNECTION_DOWN_BYTES
+        )
+    return modelled
+
+
+def first_exchanges(entries: Iterable[LedgerEntry]) -> dict[Stage, int]:
+    """How many exchanges were a node's first of a Flower run, by stage."""
+    stages = [_STAGE_OF[entry.phase] for entry in entries if is_upload(entry)]
+    first: Stage = "join" if "join" in stages else "profile"
+    return {first: stages.count(first)}
+
+
+def timed_bytes(
+    stages: Sequence[StageTime], entries: Iterable[LedgerEntry], nodes: int
+) -> dict[Key, float]:
+    """Bytes that depend on a deployment's times.
+
+    Nodes that wait for a request poll; those that work longer than an exchange's usual time send
+    keep-alives; those that answer quickly spare a connection.
+    """
+    exchanges: dict[tuple[int, Stage], list[float | None]] = defaultdict(list)
+    for entry in entries:
+        if is_upload(entry) and entry.receiver != DEPOT:
+            exchanges[entry.round_index, _STAGE_OF[entry.phase]].append(entry.measured_s)
+    timed: dict[Key, float] = defaultdict(float)
+    for time in stages:
+        whole_s = time.ended_s - time.began_s
+        known_s = exchanges[time.round_index, time.stage]
+        took_s = [
+            min(whole_s, overhead.EXCHANGE_S if one_s is None else one_s) for one_s in known_s
+        ]
+        idle_s = max(0.0, nodes * whole_s - sum(took_s))
+        work_s = sum(max(0.0, one_s - overhead.EXCHANGE_S) for one_s in took_s)
+        spared = sum(overhead.spared_share(one_s) for one_s in took_s)
+        timed[time.stage, True] += (
+            overhead.WAIT_UP_BYTES_PER_S * idle_s
+            + overhead.WORK_UP_BYTES_PER_S * work_s
+            - overhead.SPARED_UP_BYTES * spared
+        )
+        timed[time.stage, False] += (
+            overhead.WAIT_DOWN_BYTES_PER_S * idle_s
+            + overhead.WORK_DOWN_BYTES_PER_S * work_s
+            - overhead.SPARED_DOWN_BYTES * spared
+        )
+    return timed

@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +29,7 @@ from graft.report.formatting import (
 )
 from graft.report.run import DOWN, UP, payload_by, read_ledger_table, read_tables
 from graft.report.summary import MethodSummary, RoundSummary, summarise, summarise_rounds
+from graft.report.tables import filled, row_style
 
 MOST_FAILURES = 8
 _MOST_ROUNDS = 6
@@ -50,20 +51,10 @@ class PhaseProgress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """The state of a run. Figures cover the ``finished`` rounds, round 0 included.
+    """The state of a run. Figures cover the ``finished`` of the ``planned`` rounds, with round 0.
 
-    Parameters
-    ----------
-    status
-        As in run.toml: running, complete or failed.
-    planned
-        The number of all rounds, with round 0.
-    stage
-        The running phase; None before the first one.
-    bytes_by_phase
-        Payload bytes down and up, of every method and of the system.
-    failures
-        One line for each failed domain and method.
+    ``status`` is run.toml's. ``bytes_by_phase`` are payload bytes down and up, of every method and
+    of the system. ``failures`` has a line for each failed domain and method.
     """
 
     run_id: str
@@ -99,7 +90,7 @@ class RunWatcher:
     progress: AnyPath
     planned: int | None = None
     _rows: list[ResultRow] = field(default_factory=list)
-    _bytes: dict[tuple[str, bool], int] = field(default_factory=lambda: defaultdict(int))
+    _bytes: Counter[tuple[str, bool]] = field(default_factory=Counter)
     _finished: int = 0
     _methods: tuple[MethodSummary, ...] = ()
     _rounds: tuple[RoundSummary, ...] = ()
@@ -128,9 +119,9 @@ class RunWatcher:
             methods=self._methods,
             rounds=self._rounds,
             bytes_by_phase={
-                phase: (self._bytes[phase, DOWN], self._bytes[phase, UP])
+                phase: (self._bytes.get((phase, DOWN), 0), self._bytes.get((phase, UP), 0))
                 for phase in PHASES
-                if (phase, DOWN) in self._bytes or (phase, UP) in self._bytes
+                if {(phase, DOWN), (phase, UP)} & self._bytes.keys()
             },
             failures=tuple(
                 f"round {row.round_index}, {row.domain_id} ({row.method}): "
@@ -146,8 +137,7 @@ class RunWatcher:
         while (self.folder / "rounds" / str(self._finished) / "results.parquet").exists():
             folder = self.folder / "rounds" / str(self._finished)
             ledger = read_ledger_table(folder / "ledger.parquet")
-            for key, num_bytes in payload_by(ledger, "phase", "up").items():
-                self._bytes[key] += num_bytes
+            self._bytes.update(payload_by(ledger, "phase", "up"))
             self._rows += read_results(folder / "results.parquet")
             self._finished += 1
         return self._finished > known
@@ -253,7 +243,7 @@ def _stage(now: Snapshot, time_now: datetime) -> RenderableType:
 def _methods(now: Snapshot) -> Table:
     last = sorted({each.round_index for each in now.rounds})[-_MOST_ROUNDS:]
     heads = ["Method", "Finished", "Accuracy", "Gain", *(f"R{index}" for index in last)]
-    table = _table(heads)
+    rows = []
     for number, each in enumerate(now.methods):
         of_round = {r.round_index: r for r in now.rounds if r.method == each.method}
         cells = [
@@ -263,16 +253,14 @@ def _methods(now: Snapshot) -> Table:
             points_text(each.gain_mean),
             *(percent_text(of_round[index].accuracy_mean) for index in last),
         ]
-        style = "bold" if number == 0 else ("" if each.complete else "yellow")
-        table.add_row(*(Text(cell) for cell in cells), style=style)
-    return table
+        rows.append((cells, row_style(each, number)))
+    return _table(heads, rows)
 
 
 def _bytes(now: Snapshot) -> Table:
-    table = _table(["Payload", "Down", "Up"])
-    for phase, (down, up) in now.bytes_by_phase.items():
-        table.add_row(phase, bytes_text(down), bytes_text(up))
-    return table
+    sums = now.bytes_by_phase.items()
+    rows = [((phase, bytes_text(down), bytes_text(up)), "") for phase, (down, up) in sums]
+    return _table(["Payload", "Down", "Up"], rows)
 
 
 def _failures(now: Snapshot) -> RenderableType:
@@ -286,8 +274,9 @@ def _failures(now: Snapshot) -> RenderableType:
     return Group(*lines)
 
 
-def _table(heads: Sequence[str]) -> Table:
+def _table(heads: Sequence[str], rows: Iterable[tuple[Sequence[str], str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left", no_wrap=True)
+    filled(table, heads, rows)
+    for column in table.columns:
+        column.no_wrap = True
     return table

@@ -38,12 +38,8 @@ _MOST_ROUNDS = 24
 def write_report(run_folder: AnyPath) -> AnyPath:
     """Write ``report.html`` into a run folder, atomically, and return its path.
 
-    Raises
-    ------
-    RunError
-        Where the folder is not a run's.
-    ExtraMissingError
-        Without the extra ``graft-fl[report]``.
+    Raises RunError where the folder is not a run's, ExtraMissingError without
+    ``graft-fl[report]``.
     """
     page = report_page(read_run(run_folder))
     path = run_folder / REPORT_NAME

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
-from graft.report import class_dicts, class_times, read_run, report_page
+from graft.report.page.report import report_page
+from graft.report.run import read_run
+from graft.report.summary import class_times
+from graft.report.tables import class_dicts
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 

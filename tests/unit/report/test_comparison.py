@@ -9,7 +9,8 @@ import pytest
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
 from graft.errors import RunError
-from graft.report import comparison_page, read_run
+from graft.report.page.comparison import comparison_page
+from graft.report.run import read_run
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 

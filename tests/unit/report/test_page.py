@@ -20,19 +20,13 @@ from graft.core.config import ExpansionConfig
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
 from graft.errors import ExtraMissingError, RunError
-from graft.report import (
-    markdown_table,
-    read_run,
-    report_page,
-    rich_table,
-    summarise,
-    summary_dict,
-    write_report,
-)
 from graft.report.figures.accuracy import domain_gains_figure
 from graft.report.figures.canvas import NARROW, VARIABLES
 from graft.report.formatting import MINUS
-from graft.report.summary import DomainGain
+from graft.report.page.report import report_page, write_report
+from graft.report.run import read_run
+from graft.report.summary import DomainGain, summarise
+from graft.report.tables import markdown_table, rich_table, summary_dict
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 Fail = Callable[[Sequence[ResultRow], str, str], list[ResultRow]]

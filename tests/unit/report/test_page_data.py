@@ -9,9 +9,10 @@ from typing import Any
 
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
-from graft.report import read_run, report_page
 from graft.report.figures.transfer_graph import transfer_figure, transfer_words, transfers_by_round
 from graft.report.page.data import domain_columns, script_json
+from graft.report.page.report import report_page
+from graft.report.run import read_run
 
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 

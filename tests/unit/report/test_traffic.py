@@ -8,14 +8,16 @@ from graft.core.files import LineFile
 from graft.core.records import LedgerEntry, Phase
 from graft.errors import RunError
 from graft.report.traffic import (
+    StageTime,
     StageTraffic,
+    first_exchanges,
     read_stages,
     reconcile,
+    timed_bytes,
     traffic_dicts,
     traffic_markdown,
     traffic_rich,
 )
-from graft.report.traffic_model import StageTime, first_exchanges, timed_bytes
 from graft.wire.overhead import spared_share
 from graft.wire.traffic_log import TrafficCounters, TrafficRecord
 
