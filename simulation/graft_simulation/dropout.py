@@ -1,6 +1,7 @@
 """Domains that are lost in the middle of a round, over whichever engine's edge."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 from graft_server.request_log import exchange_entry
 
@@ -31,29 +32,22 @@ def lost_from(domain_id: str, round_index: int, seed: int, network: NetworkConfi
     return int(generator.integers(len(_TURNS)))
 
 
+@dataclass(frozen=True, slots=True)
 class DropoutEdge:
     """``Edge`` some of whose domains stop answering: requests still go down to them, and the
     responses are recorded as lost. ``record`` gets those entries, their wire bytes modelled."""
 
-    def __init__(
-        self,
-        edge: Edge,
-        *,
-        run: str,
-        seed: int,
-        network: NetworkConfig,
-        record: Callable[[LedgerEntry], None],
-    ) -> None:
-        self._edge = edge
-        self._run = run
-        self._seed = seed
-        self._network = network
-        self._record = record
+    edge: Edge
+    _: KW_ONLY
+    run: str
+    seed: int
+    network: NetworkConfig
+    record: Callable[[LedgerEntry], None]
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
         """See ``Edge.ask``: a lost domain's response is a failure named DomainLostError."""
         responses = iter(
-            self._edge.ask([request for request in requests if not self._is_lost(request)])
+            self.edge.ask([request for request in requests if not self._is_lost(request)])
         )
         return [
             self._lose(request) if self._is_lost(request) else next(responses)
@@ -61,13 +55,13 @@ class DropoutEdge:
         ]
 
     def _is_lost(self, request: Request) -> bool:
-        turn = lost_from(request.domain_id, request.round_index, self._seed, self._network)
+        turn = lost_from(request.domain_id, request.round_index, self.seed, self.network)
         return turn is not None and turn <= _TURNS.index(type(request))
 
     def _lose(self, request: Request) -> Response:
-        num_bytes, run = len(encode_request(request)), self._run
-        self._record(exchange_entry(request, run=run, down=True, payload_bytes=num_bytes))
-        self._record(
+        num_bytes, run = len(encode_request(request)), self.run
+        self.record(exchange_entry(request, run=run, down=True, payload_bytes=num_bytes))
+        self.record(
             exchange_entry(
                 request, run=run, down=False, payload_bytes=0, wire_bytes=0, outcome="lost"
             )

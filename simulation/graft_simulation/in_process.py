@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from graft_server.request_log import record_exchange
 from graft_server.round_loop import Connect, RunSettings
@@ -27,6 +28,7 @@ def connect_in_process(settings: RunSettings) -> Connect:
     return connect
 
 
+@dataclass(frozen=True, slots=True)
 class LocalEdge:
     """``Edge`` to devices that ``open_device`` makes in this very thread, one after another.
 
@@ -35,38 +37,31 @@ class LocalEdge:
     transfers are. No node joins: the domains of ``domain_ids`` are there from the start.
     """
 
-    def __init__(
-        self,
-        run: str,
-        domain_ids: Collection[str],
-        open_device: OpenDevice,
-        record: Callable[[LedgerEntry], None],
-    ) -> None:
-        self._run = run
-        self._domain_ids = frozenset(domain_ids)
-        self._open_device = open_device
-        self._record = record
+    run: str
+    domain_ids: Collection[str]
+    open_device: OpenDevice
+    record: Callable[[LedgerEntry], None]
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
         """See ``Edge.ask``: one response a request, in order; what fails is a ``Failure``."""
         return [self._exchange(request) for request in requests]
 
     def _exchange(self, request: Request) -> Response:
-        if request.domain_id not in self._domain_ids:
+        if request.domain_id not in self.domain_ids:
             error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
             return failure_of(request, error)
         started_s = time.monotonic()
         down = encode_request(request)
         up = self._response(decode_request(down))
         measured_s = time.monotonic() - started_s
-        response, entries = record_exchange(request, down, up, run=self._run, measured_s=measured_s)
+        response, entries = record_exchange(request, down, up, run=self.run, measured_s=measured_s)
         for entry in entries:
-            self._record(entry)
+            self.record(entry)
         return response
 
     def _response(self, request: Request) -> bytes:
         try:
-            with self._open_device(request) as device:
+            with self.open_device(request) as device:
                 return encode_response(handle_request(request, device))
         except Exception as error:  # the server gets a named failure, whatever went wrong
             return encode_response(failure_of(request, error))

@@ -131,6 +131,16 @@ def text_width_px(figure: Figure, text: str, *, bold: bool = False) -> float:
     return float(width)
 
 
+def row_title(axes: Axes, at: tuple[float, float], name: str, text: str, below_px: float) -> None:
+    """``name`` in bold and ``text`` behind it, or ``below_px`` under it."""
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    beside = 0.0 if below_px else text_width_px(figure, name + "  ", bold=True)
+    axes.text(*at, name, color=INK, va="center_baseline", fontweight="bold")
+    axes.annotate(text, at, xytext=(beside, -below_px), textcoords="offset points",
+                  va="center_baseline", color=SOFT)  # fmt: skip
+
+
 def method_colour(method: str, is_main: bool) -> str:
     """The main method and the label-only reference stand out; all others are muted."""
     if is_main:

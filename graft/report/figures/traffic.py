@@ -15,11 +15,11 @@ from graft.report.figures.canvas import (
     INK,
     MAIN,
     PHASE_COLOURS,
-    SOFT,
     WIDE,
     Canvas,
     axes_px,
     draw_svg,
+    row_title,
     text_width_px,
 )
 from graft.report.formatting import PHASES, SHIP_ALL, bytes_text, display_name, seconds_text
@@ -151,13 +151,7 @@ def _stacked_bar(axes: Axes, number: int, name: str, parts: dict[str, int], long
         # Too short to see, and yet not nothing.
         phase = max(parts, key=lambda name: parts[name])
         axes.plot([0, 0], [number + 0.56, number + 0.92], color=PHASE_COLOURS[phase], linewidth=2)
-    axes.text(0, number + 0.3, f"{name}: ", color=INK, va="center_baseline", ha="left",
-              fontweight="bold")  # fmt: skip
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    offset = text_width_px(figure, f"{name}:  ", bold=True)
-    axes.annotate(bytes_text(total), (0, number + 0.3), xytext=(offset, 0), color=SOFT,
-                  textcoords="offset points", va="center_baseline")  # fmt: skip
+    row_title(axes, (0, number + 0.3), f"{name}:", bytes_text(total), below_px=0)
 
 
 def _time_row(
@@ -174,13 +168,8 @@ def _time_row(
         axes.plot([value, value], [middle - 10, middle + 10], color=INK, zorder=4,
                   linewidth=2.6 if share == 0.5 else 1.3)  # fmt: skip
     text = " · ".join(f"p{share * 100:.0f} {seconds_text(v)}" for share, v in marks.items())
-    figure = axes.get_figure()
-    assert isinstance(figure, Figure)
-    beside = 0.0 if canvas.is_narrow else text_width_px(figure, name + "  ", bold=True)
-    below = -17 if canvas.is_narrow else 0
-    axes.text(0, top_px + 14, name, color=INK, va="center_baseline", fontweight="bold")
-    axes.annotate(f"n {len(ranked)} · {text}", (0, top_px + 14), xytext=(beside, below),
-                  textcoords="offset points", va="center_baseline", color=SOFT)  # fmt: skip
+    below_px = 17 if canvas.is_narrow else 0
+    row_title(axes, (0, top_px + 14), name, f"n {len(ranked)} · {text}", below_px)
 
 
 def _time_row_px(canvas: Canvas) -> float:

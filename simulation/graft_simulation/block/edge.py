@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 from graft_server.request_log import join_entries, record_exchange, response_phase
 
@@ -37,6 +37,7 @@ class Domains:
     architecture_of: Callable[[str], str]
 
 
+@dataclass(frozen=True, slots=True)
 class BlockEdge:
     """``Edge`` whose requests ``run_blocks`` handles, block by block, in any order.
 
@@ -46,42 +47,32 @@ class BlockEdge:
     ``stacked`` False: every model is trained by itself.
     """
 
-    def __init__(
-        self,
-        run: str,
-        domains: Domains,
-        run_blocks: RunBlocks,
-        checkpoints: BlockCheckpoints,
-        record: Callable[[LedgerEntry], None],
-        progress: Progress,
-        *,
-        stacked: bool = True,
-    ) -> None:
-        self._run = run
-        self._domains = domains
-        self._known = frozenset(domains.ids)
-        self._run_blocks = run_blocks
-        self._checkpoints = checkpoints
-        self._record = record
-        self._progress = progress
-        self._stacked = stacked
-        # The parts that each device has cached after its probe, by (domain, method).
-        self._cached: dict[tuple[str, str], tuple[str, ...]] = {}
+    run: str
+    domains: Domains
+    run_blocks: RunBlocks
+    checkpoints: BlockCheckpoints
+    record: Callable[[LedgerEntry], None]
+    progress: Progress
+    _: KW_ONLY
+    stacked: bool = True
+    # The parts that each device has cached after its probe, by (domain, method).
+    _cached: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
     def join(self) -> None:
         """Record the join of every domain, as of a node that answers with its name."""
-        for domain_id in self._domains.ids:
+        for domain_id in self.domains.ids:
             num_bytes = len(encode_join(domain_id))
-            for entry in join_entries(domain_id, self._run, num_bytes):
-                self._record(entry)
-        self._progress("join", len(self._domains.ids), len(self._domains.ids))
+            for entry in join_entries(domain_id, self.run, num_bytes):
+                self.record(entry)
+        self.progress("join", len(self.domains.ids), len(self.domains.ids))
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
         """See ``Edge.ask``: one response a request, in order; what fails is a ``Failure``."""
+        known = frozenset(self.domains.ids)
         responses: dict[int, Response] = {}
         bodies: dict[int, bytes] = {}
         for number, request in enumerate(requests):
-            if request.domain_id in self._known:
+            if request.domain_id in known:
                 bodies[number] = encode_request(request)
             else:
                 error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
@@ -89,21 +80,21 @@ class BlockEdge:
         groups = list(self._grouped({number: requests[number] for number in bodies}))
         blocks = [self._block(numbers, requests, bodies) for numbers in groups]
         if requests:
-            self._progress(response_phase(requests[0]), len(responses), len(requests))
+            self.progress(response_phase(requests[0]), len(responses), len(requests))
         for index, result in self._results(blocks):
             for number, body, cached in zip(
                 groups[index], result.responses, result.cached, strict=True
             ):
                 request = requests[number]
                 responses[number], entries = record_exchange(
-                    request, bodies[number], body, run=self._run
+                    request, bodies[number], body, run=self.run
                 )
                 self._cached[request.domain_id, request.method] = cached
                 for entry in entries:
-                    self._record(entry)
+                    self.record(entry)
             for entry in result.entries:
-                self._record(entry)
-            self._progress(response_phase(requests[0]), len(responses), len(requests))
+                self.record(entry)
+            self.progress(response_phase(requests[0]), len(responses), len(requests))
         return [responses[number] for number in range(len(requests))]
 
     def _grouped(self, requests: dict[int, Request]) -> Iterator[list[int]]:
@@ -112,7 +103,7 @@ class BlockEdge:
         sizes: dict[tuple[str, str, str], int] = {}
         for number, request in requests.items():
             stacks = self._stacks(request)
-            architecture = self._domains.architecture_of(request.domain_id) if stacks else ""
+            architecture = self.domains.architecture_of(request.domain_id) if stacks else ""
             key = (type(request).__name__, request.method, architecture)
             groups[key].append(number)
             many = stacks or isinstance(request, ProfileRequest)
@@ -123,7 +114,7 @@ class BlockEdge:
 
     def _stacks(self, request: Request) -> bool:
         """Whether it is a training request of a method that can train many models at once."""
-        if not self._stacked or not isinstance(request, TrainRequest):
+        if not self.stacked or not isinstance(request, TrainRequest):
             return False
         try:
             return find_method(request.method).fit_many is not None
@@ -144,12 +135,12 @@ class BlockEdge:
         """Every block's index and result; those that an earlier process finished come first."""
         missing: list[int] = []
         for index, block in enumerate(blocks):
-            known = self._checkpoints.load(block)
+            known = self.checkpoints.load(block)
             if known is None:
                 missing.append(index)
             else:
                 yield index, known
-        for number, result in self._run_blocks([blocks[index] for index in missing]):
+        for number, result in self.run_blocks([blocks[index] for index in missing]):
             index = missing[number]
-            self._checkpoints.save(blocks[index], result)
+            self.checkpoints.save(blocks[index], result)
             yield index, result

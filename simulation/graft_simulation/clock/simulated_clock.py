@@ -150,18 +150,18 @@ def _slowed(
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _WatchedEdge:
     """``Edge`` whose requests and responses ``note`` gets."""
 
-    def __init__(self, edge: Edge, note: Callable[[Request, Response], None]) -> None:
-        self._edge = edge
-        self._note = note
+    edge: Edge
+    note: Callable[[Request, Response], None]
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
         """See ``Edge.ask``."""
-        responses = self._edge.ask(requests)
+        responses = self.edge.ask(requests)
         for request, response in zip(requests, responses, strict=True):
-            self._note(request, response)
+            self.note(request, response)
         return responses
 
 
