@@ -52,7 +52,7 @@ test-ranges: $(READY)  ## unit tests with the lowest and the newest versions of 
 	done
 
 stubs: $(READY)  ## regenerate the protobuf stubs from proto/
-	$(BIN)/python -m graft.wire.generate
+	$(BIN)/python .ci/stubs.py
 
 dist: $(READY)  ## wheel and sdist of the last commit, reproducible
 	.ci/dist $(BIN)/python

@@ -1,17 +1,13 @@
 """What every partial download does: in memory, in a nameless file, and in a file that stays."""
 
 import hashlib
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from graft.wire.payload.blocks import open_work
-from graft.wire.transfer.partial_download import (
-    FilePartial,
-    MemoryPartial,
-    PartialDownload,
-    SpooledPartial,
-)
+from graft.wire.transfer.partial_download import FilePartial, PartialDownload, WorkPartial
 
 PIECES = [b"one", b"", b"three and some", bytes(range(256)) * 3]
 WHOLE = b"".join(PIECES)
@@ -24,9 +20,9 @@ def open_file(folder: Path) -> FilePartial:
 @pytest.fixture(params=["memory", "spooled", "file"])
 def partial(request: pytest.FixtureRequest, tmp_path: Path) -> PartialDownload:
     if request.param == "memory":
-        return MemoryPartial(lambda data: None)
+        return WorkPartial(BytesIO(), lambda data: None)
     if request.param == "spooled":
-        return SpooledPartial(open_work(tmp_path))
+        return WorkPartial(open_work(tmp_path))
     return open_file(tmp_path)
 
 

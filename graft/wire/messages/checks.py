@@ -1,31 +1,18 @@
 """What a record must satisfy to cross the network, checked before encoding and after decoding.
 
-Legend: C classes, D statistics, F features.
+Legend: C classes, D statistics, E epochs, F features, Q mean and quantiles, S sources.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache, partial
+from typing import Any, Final, get_args, get_type_hints
 
 import numpy as np
 
-from graft.core.ranges import check_metrics, check_ranges
-from graft.core.records import (
-    DOMAIN_ID,
-    Candidate,
-    DomainProfile,
-    Failure,
-    FloatArray,
-    FusionDiagnostics,
-    ModelCard,
-    ProbeRequest,
-    ProfileRequest,
-    RejectedSource,
-    Request,
-    Response,
-    Selection,
-    TrainResult,
-)
+from graft.core.ranges import Range, check_metrics, check_ranges, field_ranges
+from graft.core.records import DOMAIN_ID, FusionDiagnostics, ModelCard, ProbeRequest, TrainResult
 from graft.errors import MessageError
 
 MAX_CLASSES: Final = 65_536
@@ -39,6 +26,19 @@ MAX_EPOCHS_REPORTED: Final = 32
 _MODEL_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
+def check_record(record: object) -> None:
+    """Raises MessageError for a request, an answer or a card that may not travel."""
+    check_ranges(record)
+    kind: Any = type(record)
+    for name, check, optional in _checks_of(kind):
+        value = getattr(record, name)
+        if value is not None or not optional:
+            check(value)
+    for record_type, check_whole in _WHOLE.items():
+        if isinstance(record, record_type):
+            check_whole(record)
+
+
 def is_model_id(text: str) -> bool:
     """Whether ``text`` is 64 lowercase hex digits."""
     return _MODEL_ID.fullmatch(text) is not None
@@ -48,147 +48,6 @@ def check_domain_id(domain_id: str) -> None:
     """Raises MessageError unless the id is 1 to 128 of letters, digits and ``._@-``."""
     if not isinstance(domain_id, str) or DOMAIN_ID.fullmatch(domain_id) is None:
         raise MessageError(f"domain id {domain_id!r:.60}: wanted {DOMAIN_ID.pattern}")
-
-
-def check_request(request: Request) -> None:
-    """Raises MessageError for a request that may not travel."""
-    check_domain_id(request.domain_id)
-    check_ranges(request)
-    if isinstance(request, ProfileRequest):
-        return
-    _check_name("method", request.method)
-    cards = (
-        request.candidates
-        if isinstance(request, ProbeRequest)
-        else (*request.sources, *request.architecture_averages)
-    )
-    _check_count("cards", len(cards))
-    for card in cards:
-        check_card(card)
-    if isinstance(request, ProbeRequest) and len(request.coarse_distances) != len(cards):
-        raise MessageError(
-            f"coarse distances: got {len(request.coarse_distances)}, wanted {len(cards)}"
-        )
-
-
-def check_response(response: Response) -> None:
-    """Raises MessageError for an answer that may not travel."""
-    check_domain_id(response.domain_id)
-    if isinstance(response, DomainProfile):
-        _check_profile(response)
-    elif isinstance(response, Selection):
-        _check_count("candidates", len(response.candidates))
-        _check_count("chosen", len(response.chosen))
-        for candidate in response.candidates:
-            _check_candidate(candidate)
-        for model_id in response.chosen:
-            _check_model_id(model_id)
-        _check_rejections(response.rejected)
-    elif isinstance(response, TrainResult):
-        _check_report(response)
-    else:
-        _check_failure(response)
-
-
-def _check_profile(profile: DomainProfile) -> None:
-    check_domain_id(profile.domain_id)
-    check_ranges(profile)
-    _check_name("task", profile.task)
-    _check_array("statistics", profile.statistics_D, 1)
-    if profile.statistics_D.size > MAX_STATISTICS:
-        raise MessageError(f"statistics: got {profile.statistics_D.size}, limit {MAX_STATISTICS}")
-    counts_C = profile.class_counts_C
-    if counts_C is None:
-        return
-    if counts_C.ndim != 1 or counts_C.dtype != np.int64 or not 1 <= counts_C.size <= MAX_CLASSES:
-        raise MessageError(f"class counts: got {counts_C.dtype} of shape {counts_C.shape}")
-
-
-def check_card(card: ModelCard) -> None:
-    """Raises MessageError for a card that may not travel or be kept."""
-    _check_model_id(card.model_id)
-    check_domain_id(card.domain_id)
-    _check_name("architecture", card.architecture)
-    check_ranges(card)
-    mask_C = card.class_mask_C
-    if mask_C.ndim != 1 or mask_C.dtype != np.bool_ or not 1 <= mask_C.size <= MAX_CLASSES:
-        raise MessageError(f"class mask: got {mask_C.dtype} of shape {mask_C.shape}")
-    _check_count("parents", len(card.parents))
-    for parent in card.parents:
-        _check_model_id(parent)
-    if card.profile is not None:
-        _check_profile(card.profile)
-    if card.centroids_CF is not None:
-        _check_array("centroids", card.centroids_CF, 2)
-        if card.centroids_CF.shape[0] != mask_C.size:
-            raise MessageError(
-                f"centroids: got shape {card.centroids_CF.shape}, wanted {mask_C.size} rows"
-            )
-    if not isinstance(card.signature, bytes) or len(card.signature) > MAX_SIGNATURE_BYTES:
-        raise MessageError(f"signature: wanted at most {MAX_SIGNATURE_BYTES} bytes")
-
-
-def _check_candidate(candidate: Candidate) -> None:
-    _check_model_id(candidate.model_id)
-    check_ranges(candidate)
-
-
-def _check_report(report: TrainResult) -> None:
-    check_ranges(report)
-    _check_name("method", report.method)
-    _check_name("architecture", report.architecture)
-    _check_name("device class", report.device_class)
-    _check_count("source domains", len(report.source_domains))
-    for domain_id in report.source_domains:
-        check_domain_id(domain_id)
-    _check_count("metrics", len(report.metrics))
-    for name in report.metrics:
-        _check_name("metric", name)
-    check_metrics(report.metrics)
-    if report.card is not None:
-        check_card(report.card)
-    _check_rejections(report.rejected)
-    if report.diagnostics is not None:
-        _check_trace(report.diagnostics, len(report.source_domains))
-
-
-def _check_trace(diagnostics: FusionDiagnostics, num_sources: int) -> None:
-    _check_array("mixture", diagnostics.mixture_SQ, 2)
-    if diagnostics.mixture_SQ.shape != (num_sources, 6):
-        raise MessageError(
-            f"mixture: got shape {diagnostics.mixture_SQ.shape}, wanted ({num_sources}, 6)"
-        )
-    shares = [diagnostics.mixture_SQ]
-    if diagnostics.dictionary_E4 is not None:
-        _check_array("dictionary", diagnostics.dictionary_E4, 2)
-        epochs, columns = diagnostics.dictionary_E4.shape
-        if columns != 4 or epochs > MAX_EPOCHS_REPORTED:
-            raise MessageError(
-                f"dictionary: got shape {(epochs, columns)}, wanted at most "
-                f"({MAX_EPOCHS_REPORTED}, 4)"
-            )
-        if diagnostics.dictionary_E4[:, 0].min() < 0:
-            raise MessageError("dictionary: got an epoch below 0")
-        shares.append(diagnostics.dictionary_E4[:, 1:])
-    for part in shares:
-        if part.min() < 0 or part.max() > 1:
-            raise MessageError(f"fusion trace: got {part.min()} to {part.max()}, wanted 0 to 1")
-
-
-def _check_rejections(rejections: Sequence[RejectedSource]) -> None:
-    _check_count("demotions", len(rejections))
-    for rejection in rejections:
-        _check_model_id(rejection.model_id)
-        check_domain_id(rejection.domain_id)
-        _check_name("reason", rejection.reason)
-
-
-def _check_failure(failure: Failure) -> None:
-    check_ranges(failure)
-    _check_name("method", failure.method)
-    _check_name("error", failure.error)
-    if len(failure.message) > MAX_TEXT_LENGTH:
-        raise MessageError(f"failure message: {len(failure.message)} characters")
 
 
 def _check_model_id(model_id: str) -> None:
@@ -201,15 +60,119 @@ def _check_name(what: str, name: str) -> None:
         raise MessageError(f"{what} {name!r:.60}: wanted at most {MAX_NAME_LENGTH} printables")
 
 
-def _check_array(what: str, array: FloatArray, num_axes: int) -> None:
+def _check_each(what: str, check: Callable[[Any], None], values: Any) -> None:
+    if len(values) > MAX_LISTED:
+        raise MessageError(f"{what}: got {len(values)}, limit {MAX_LISTED}")
+    for value in values:
+        check(value)
+
+
+def _check_array(what: str, num_axes: int, array: Any) -> None:
     if array.ndim != num_axes or array.dtype != np.float32:
         raise MessageError(f"{what}: got {array.dtype} with {array.ndim} axes")
     if num_axes > 1 and not array.size:
         raise MessageError(f"{what}: got empty shape {array.shape}")
     if not np.isfinite(array).all():
         raise MessageError(f"{what}: holds NaN or infinity")
+    if num_axes == 1 and array.size > MAX_STATISTICS:
+        raise MessageError(f"{what}: got {array.size}, limit {MAX_STATISTICS}")
 
 
-def _check_count(what: str, count: int) -> None:
-    if count > MAX_LISTED:
-        raise MessageError(f"{what}: got {count}, limit {MAX_LISTED}")
+def _check_classes(what: str, dtype: type, values_C: Any) -> None:
+    if values_C.ndim != 1 or values_C.dtype != dtype or not 1 <= values_C.size <= MAX_CLASSES:
+        raise MessageError(f"{what}: got {values_C.dtype} of shape {values_C.shape}")
+
+
+def _check_metrics(metrics: Any) -> None:
+    _check_each("metrics", partial(_check_name, "metric"), metrics)
+    check_metrics(metrics)
+
+
+def _check_signature(signature: bytes) -> None:
+    if not isinstance(signature, bytes) or len(signature) > MAX_SIGNATURE_BYTES:
+        raise MessageError(f"signature: wanted at most {MAX_SIGNATURE_BYTES} bytes")
+
+
+def _check_text(text: str) -> None:
+    if len(text) > MAX_TEXT_LENGTH:
+        raise MessageError(f"failure message: {len(text)} characters")
+
+
+def _check_probe(request: ProbeRequest) -> None:
+    got, wanted = len(request.coarse_distances), len(request.candidates)
+    if got != wanted:
+        raise MessageError(f"coarse distances: got {got}, wanted {wanted}")
+
+
+def _check_card(card: ModelCard) -> None:
+    if card.centroids_CF is not None and card.centroids_CF.shape[0] != card.class_mask_C.size:
+        raise MessageError(
+            f"centroids: got shape {card.centroids_CF.shape}, wanted {card.class_mask_C.size} rows"
+        )
+
+
+def _check_result(result: TrainResult) -> None:
+    if result.diagnostics is None:
+        return
+    shape, num_sources = result.diagnostics.mixture_SQ.shape, len(result.source_domains)
+    if shape != (num_sources, 6):
+        raise MessageError(f"mixture: got shape {shape}, wanted ({num_sources}, 6)")
+
+
+def _check_diagnostics(diagnostics: FusionDiagnostics) -> None:
+    if (dictionary_E4 := diagnostics.dictionary_E4) is None:
+        return
+    epochs, columns = dictionary_E4.shape
+    if columns != 4 or epochs > MAX_EPOCHS_REPORTED:
+        wanted = f"wanted at most ({MAX_EPOCHS_REPORTED}, 4)"
+        raise MessageError(f"dictionary: got shape {(epochs, columns)}, {wanted}")
+    if dictionary_E4[:, 0].min() < 0:
+        raise MessageError("dictionary: got an epoch below 0")
+    Range(0, 1).check("dictionary", dictionary_E4[:, 1:])
+
+
+@cache
+def _checks_of(record_type: type) -> tuple[tuple[str, Callable[[Any], None], bool], ...]:
+    """Each field's name, its check, and whether it may be None; only a range is check enough."""
+    hints = get_type_hints(record_type)
+    ranged = {name for name, _, _ in field_ranges(record_type)} - _CHECKS.keys()
+    names = [field.name for field in fields(record_type) if field.name not in _UNCHECKED | ranged]
+    return tuple((name, _CHECKS[name], type(None) in get_args(hints[name])) for name in names)
+
+
+_UNCHECKED: Final = {"register", "by"}  # a bool; the answering domain, which is checked itself
+# One check a field name, whatever the record, beside its range.
+_CHECKS: Final[dict[str, Callable[[Any], None]]] = {
+    "domain_id": check_domain_id,
+    "model_id": _check_model_id,
+    "parents": partial(_check_each, "parents", _check_model_id),
+    "chosen": partial(_check_each, "chosen", _check_model_id),
+    "source_domains": partial(_check_each, "source domains", check_domain_id),
+    "candidates": partial(_check_each, "candidates", check_record),
+    "sources": partial(_check_each, "sources", check_record),
+    "architecture_averages": partial(_check_each, "architecture averages", check_record),
+    "rejected": partial(_check_each, "rejections", check_record),
+    "card": check_record,
+    "profile": check_record,
+    "diagnostics": check_record,
+    **{
+        name: partial(_check_name, name.replace("_", " "))
+        for name in ("method", "task", "architecture", "device_class", "error", "reason")
+    },
+    "message": _check_text,
+    "metrics": _check_metrics,
+    "statistics_D": partial(_check_array, "statistics", 1),
+    "class_counts_C": partial(_check_classes, "class counts", np.int64),
+    "class_mask_C": partial(_check_classes, "class mask", np.bool_),
+    "centroids_CF": partial(_check_array, "centroids", 2),
+    "mixture_SQ": partial(_check_array, "mixture", 2),
+    "dictionary_E4": partial(_check_array, "dictionary", 2),
+    "signature": _check_signature,
+}
+# What the fields of one record say about one another.
+_WHOLE: Final[dict[type, Callable[[Any], None]]] = {
+    ProbeRequest: _check_probe,
+    ModelCard: _check_card,
+    TrainResult: _check_result,
+    FusionDiagnostics: _check_diagnostics,
+}

@@ -1,212 +1,111 @@
-"""Each record as its protobuf message and back; arrays as little-endian bytes.
+"""Records as the protobuf messages of the same names, and back.
 
-Reading refuses what cannot be laid out as an array; all other rules are in ``checks``.
-Legend: C classes, D statistics, F features.
+A record's field is the message's field of the same name, without the shape that ends it. Reading
+refuses what cannot be laid out as an array; all other rules are in ``checks``.
 """
 
-from collections.abc import Iterable
-from typing import Final
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache, partial
+from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from graft.core.records import (
-    BoolArray,
-    Candidate,
-    DomainProfile,
-    Failure,
-    FloatArray,
-    FusionDiagnostics,
-    ModelCard,
-    RejectedSource,
-    Selection,
-    TrainResult,
-)
+from graft.core import records
+from graft.core.records import BoolArray, FloatArray, IntArray
 from graft.errors import MessageError
 from graft.wire.stubs import messages_pb2 as pb
 
 _MODEL_ID_BYTES: Final = 32
+_SHAPE_SUFFIX: Final = re.compile(r"_[A-Z][A-Z0-9]*$")
 
 
-def profile_message(profile: DomainProfile) -> pb.DomainProfile:
-    counts_C = profile.class_counts_C
-    return pb.DomainProfile(
-        domain_id=profile.domain_id,
-        task=profile.task,
-        num_samples=profile.num_samples,
-        statistics=_float_bytes(profile.statistics_D),
-        class_counts=None if counts_C is None else pb.Counts(values=counts_C.tolist()),
-    )
+class _Field(NamedTuple):
+    """How a record's field ``name`` crosses: as the message's field ``key``."""
+
+    name: str
+    key: str
+    write: Callable[[Any], Any]
+    read: Callable[..., Any]
+    optional: bool
+    nested: bool
 
 
-def profile_record(message: pb.DomainProfile) -> DomainProfile:
-    counts_C = None
-    if message.HasField("class_counts"):
-        values = list(message.class_counts.values)
-        if max(values, default=0) >= 2**63:
-            raise MessageError(f"class counts: got {max(values)}, wanted below 2**63")
-        counts_C = np.array(values, dtype=np.int64)
-    return DomainProfile(
-        domain_id=message.domain_id,
-        task=message.task,
-        num_samples=message.num_samples,
-        statistics_D=_float_array("statistics", message.statistics, None),
-        class_counts_C=counts_C,
-    )
+def message_of(record: object) -> Any:
+    """The message of a record."""
+    kind: Any = type(record)
+    values: dict[str, Any] = {}
+    for field in _layout(kind):
+        if (value := getattr(record, field.name)) is not None:
+            values[field.key] = field.write(value)
+    return getattr(pb, kind.__name__)(**values)
 
 
-def card_message(card: ModelCard) -> pb.ModelCard:
-    mask_bytes = np.packbits(card.class_mask_C, bitorder="little").tobytes()
-    return pb.ModelCard(
-        model_id=bytes.fromhex(card.model_id),
-        domain_id=card.domain_id,
-        architecture=card.architecture,
-        payload_bytes=card.payload_bytes,
-        base_bytes=card.base_bytes,
-        residual_bytes=card.residual_bytes,
-        class_mask=pb.BitSet(size=card.class_mask_C.size, data=mask_bytes),
-        round_index=card.round_index,
-        parents=[bytes.fromhex(parent) for parent in card.parents],
-        profile=None if card.profile is None else profile_message(card.profile),
-        centroids=_matrix_message(card.centroids_CF),
-        signature=card.signature,
-    )
+def record_of(message: Any, by: str = "") -> Any:
+    """The record of a message; raises MessageError for bytes that are no array.
+
+    ``by``: the domain that answers, which the rejections in its answer do not repeat.
+    """
+    record_type = getattr(records, type(message).__name__)
+    values: dict[str, Any] = {"by": by} if record_type is records.RejectedSource else {}
+    for field in _layout(record_type):
+        if field.optional and not message.HasField(field.key):
+            values[field.name] = None
+        elif field.nested:
+            values[field.name] = field.read(getattr(message, field.key), message.domain_id)
+        else:
+            values[field.name] = field.read(getattr(message, field.key))
+    return record_type(**values)
 
 
-def card_record(message: pb.ModelCard) -> ModelCard:
-    has_centroids = message.HasField("centroids")
-    return ModelCard(
-        model_id=_hex_id(message.model_id),
-        domain_id=message.domain_id,
-        architecture=message.architecture,
-        payload_bytes=message.payload_bytes,
-        base_bytes=message.base_bytes,
-        residual_bytes=message.residual_bytes,
-        class_mask_C=_mask(message.class_mask),
-        round_index=message.round_index,
-        parents=tuple(map(_hex_id, message.parents)),
-        profile=profile_record(message.profile) if message.HasField("profile") else None,
-        centroids_CF=_matrix("centroids", message.centroids) if has_centroids else None,
-        signature=message.signature,
-    )
+@cache
+def _layout(record_type: type) -> tuple[_Field, ...]:
+    """The fields of a record that its message has."""
+    hints = get_type_hints(record_type)
+    wire_fields = getattr(pb, record_type.__name__).DESCRIPTOR.fields_by_name
+    layout = []
+    for name in (field.name for field in fields(record_type)):
+        key = _SHAPE_SUFFIX.sub("", name)
+        if (wire_field := wire_fields.get(key)) is None:
+            continue
+        repeated = get_origin(hints[name]) is tuple
+        nested = hasattr(records, getattr(wire_field.message_type, "name", ""))
+        write: Callable[[Any], Any] = _messages_of if repeated else message_of
+        read: Callable[..., Any] = _records_of if repeated else record_of
+        if not nested:
+            plain = list if repeated else _as_it_is, tuple if repeated else _as_it_is
+            write, read = _FORMS.get(name, plain)
+        layout.append(_Field(name, key, write, read, type(None) in get_args(hints[name]), nested))
+    return tuple(layout)
 
 
-def selection_message(selection: Selection) -> pb.Selection:
-    candidates = [
-        pb.Candidate(
-            model_id=bytes.fromhex(candidate.model_id),
-            coarse_distance=candidate.coarse_distance,
-            joint_score=candidate.joint_score,
-        )
-        for candidate in selection.candidates
-    ]
-    chosen = [bytes.fromhex(model_id) for model_id in selection.chosen]
-    return pb.Selection(
-        domain_id=selection.domain_id,
-        candidates=candidates,
-        chosen=chosen,
-        rejected=_rejection_messages(selection.rejected),
-    )
+def _messages_of(several: tuple[Any, ...]) -> list[Any]:
+    return list(map(message_of, several))
 
 
-def selection_record(message: pb.Selection) -> Selection:
-    candidates = tuple(
-        Candidate(
-            model_id=_hex_id(candidate.model_id),
-            coarse_distance=candidate.coarse_distance,
-            joint_score=candidate.joint_score if candidate.HasField("joint_score") else None,
-        )
-        for candidate in message.candidates
-    )
-    chosen = tuple(map(_hex_id, message.chosen))
-    return Selection(
-        domain_id=message.domain_id,
-        candidates=candidates,
-        chosen=chosen,
-        rejected=_rejection_records(message.domain_id, message.rejected),
-    )
+def _records_of(messages: Any, by: str) -> tuple[Any, ...]:
+    return tuple(record_of(message, by) for message in messages)
 
 
-def report_message(report: TrainResult) -> pb.TrainResult:
-    return pb.TrainResult(
-        domain_id=report.domain_id,
-        round_index=report.round_index,
-        method=report.method,
-        architecture=report.architecture,
-        device_class=report.device_class,
-        source_domains=report.source_domains,
-        metrics={name: float(value) for name, value in report.metrics.items()},
-        compute_s=report.compute_s,
-        peak_memory_bytes=report.peak_memory_bytes,
-        card=None if report.card is None else card_message(report.card),
-        rejected=_rejection_messages(report.rejected),
-        diagnostics=None if report.diagnostics is None else _trace_message(report.diagnostics),
-    )
-
-
-def report_record(message: pb.TrainResult) -> TrainResult:
-    return TrainResult(
-        domain_id=message.domain_id,
-        round_index=message.round_index,
-        method=message.method,
-        architecture=message.architecture,
-        device_class=message.device_class,
-        source_domains=tuple(message.source_domains),
-        metrics=dict(sorted(message.metrics.items())),
-        compute_s=message.compute_s,
-        peak_memory_bytes=message.peak_memory_bytes,
-        card=card_record(message.card) if message.HasField("card") else None,
-        rejected=_rejection_records(message.domain_id, message.rejected),
-        diagnostics=_trace_record(message.diagnostics) if message.HasField("diagnostics") else None,
-    )
-
-
-def _trace_message(diagnostics: FusionDiagnostics) -> pb.FusionDiagnostics:
-    return pb.FusionDiagnostics(
-        mixture=_matrix_message(diagnostics.mixture_SQ),
-        dictionary=_matrix_message(diagnostics.dictionary_E4),
-    )
-
-
-def _trace_record(message: pb.FusionDiagnostics) -> FusionDiagnostics:
-    has_dictionary = message.HasField("dictionary")
-    return FusionDiagnostics(
-        mixture_SQ=_matrix("mixture", message.mixture),
-        dictionary_E4=_matrix("dictionary", message.dictionary) if has_dictionary else None,
-    )
-
-
-def _rejection_messages(rejections: Iterable[RejectedSource]) -> list[pb.RejectedSource]:
-    return [
-        pb.RejectedSource(
-            model_id=bytes.fromhex(d.model_id), domain_id=d.domain_id, reason=d.reason
-        )
-        for d in rejections
-    ]
-
-
-def _rejection_records(
-    by: str, messages: Iterable[pb.RejectedSource]
-) -> tuple[RejectedSource, ...]:
-    return tuple(
-        RejectedSource(by=by, domain_id=m.domain_id, model_id=_hex_id(m.model_id), reason=m.reason)
-        for m in messages
-    )
-
-
-def failure_record(message: pb.Failure) -> Failure:
-    return Failure(
-        domain_id=message.domain_id,
-        round_index=message.round_index,
-        method=message.method,
-        error=message.error,
-        message=message.message,
-    )
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _hex_id(raw: bytes) -> str:
     if len(raw) != _MODEL_ID_BYTES:
         raise MessageError(f"model id: got {len(raw)} bytes, wanted {_MODEL_ID_BYTES}")
     return raw.hex()
+
+
+def _counts(message: pb.Counts) -> IntArray:
+    if max(message.values, default=0) >= 2**63:
+        raise MessageError(f"class counts: got {max(message.values)}, wanted below 2**63")
+    return np.array(message.values, dtype=np.int64)
+
+
+def _mask_message(mask: BoolArray) -> pb.BitSet:
+    return pb.BitSet(size=mask.size, data=np.packbits(mask, bitorder="little").tobytes())
 
 
 def _mask(message: pb.BitSet) -> BoolArray:
@@ -218,9 +117,7 @@ def _mask(message: pb.BitSet) -> BoolArray:
     return bits[: message.size].astype(np.bool_)
 
 
-def _matrix_message(array: FloatArray | None) -> pb.FloatMatrix | None:
-    if array is None:
-        return None
+def _matrix_message(array: FloatArray) -> pb.FloatMatrix:
     rows, columns = array.shape
     return pb.FloatMatrix(rows=rows, columns=columns, data=_float_bytes(array))
 
@@ -234,8 +131,34 @@ def _float_bytes(array: FloatArray) -> bytes:
     return array.astype("<f4", copy=False).tobytes()
 
 
-def _float_array(what: str, data: bytes, wanted: int | None) -> FloatArray:
+def _float_array(what: str, data: bytes, wanted: int | None = None) -> FloatArray:
     size, rest = divmod(len(data), 4)
     if rest or (wanted is not None and size != wanted):
         raise MessageError(f"{what}: got {len(data)} bytes, wanted 4 a value for {wanted} values")
     return np.frombuffer(data, dtype="<f4").astype(np.float32)
+
+
+def _hex_ids(raws: Any) -> tuple[str, ...]:
+    return tuple(map(_hex_id, raws))
+
+
+def _raw_ids(model_ids: tuple[str, ...]) -> list[bytes]:
+    return list(map(bytes.fromhex, model_ids))
+
+
+# What does not cross as it is: to the message's value, and back.
+_FORMS: Final[dict[str, tuple[Callable[[Any], Any], Callable[..., Any]]]] = {
+    "model_id": (bytes.fromhex, _hex_id),
+    "parents": (_raw_ids, _hex_ids),
+    "chosen": (_raw_ids, _hex_ids),
+    "metrics": (
+        lambda each: {n: float(each[n]) for n in each},
+        lambda each: dict(sorted(each.items())),
+    ),
+    "class_mask_C": (_mask_message, _mask),
+    "class_counts_C": (lambda counts: pb.Counts(values=counts.tolist()), _counts),
+    "statistics_D": (_float_bytes, partial(_float_array, "statistics")),
+    "centroids_CF": (_matrix_message, partial(_matrix, "centroids")),
+    "mixture_SQ": (_matrix_message, partial(_matrix, "mixture")),
+    "dictionary_E4": (_matrix_message, partial(_matrix, "dictionary")),
+}

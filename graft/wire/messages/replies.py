@@ -64,16 +64,10 @@ class ReplyFolder:
 
 def encode_transfers(entries: Sequence[LedgerEntry]) -> bytes:
     """The rows of one request's transfers, without the columns that the request gives."""
+    names = [name for name in pb.Transfer.DESCRIPTOR.fields_by_name if name != "measured_s"]
     rows = [
         pb.Transfer(
-            phase=entry.phase,
-            message=entry.message,
-            attempt=entry.attempt,
-            payload_bytes=entry.payload_bytes,
-            wire_bytes=entry.wire_bytes,
-            measured_s=entry.measured_s or 0.0,
-            cached=entry.cached,
-            outcome=entry.outcome,
+            measured_s=entry.measured_s or 0.0, **{name: getattr(entry, name) for name in names}
         )
         for entry in entries
     ]

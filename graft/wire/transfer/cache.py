@@ -13,9 +13,8 @@ from graft.wire.transfer.link import Part
 from graft.wire.transfer.partial_download import (
     DIGEST_BYTES,
     FilePartial,
-    MemoryPartial,
     PartialDownload,
-    SpooledPartial,
+    WorkPartial,
 )
 
 _NOTES: Final = (".log", ".push")  # a few bytes each, not counted
@@ -82,7 +81,7 @@ class MemoryCache:
         return None if data is None else PartFile(file=BytesIO(data), num_bytes=len(data))
 
     def start_download(self, model_id: str, part: Part, num_bytes: int) -> PartialDownload:
-        return MemoryPartial(partial(self.put, model_id, part))
+        return WorkPartial(BytesIO(), partial(self.put, model_id, part))
 
     def sent_bytes(self, model_id: str) -> int | None:
         return None  # a push ends with its process
@@ -126,7 +125,7 @@ class FolderCache:
 
     def start_download(self, model_id: str, part: Part, num_bytes: int) -> PartialDownload:
         if self._quota_bytes is not None and num_bytes + DIGEST_BYTES > self._quota_bytes:
-            return SpooledPartial(open_work(self.folder))
+            return WorkPartial(open_work(self.folder))
         path = self._path(model_id, part)
         received, log = (path.with_name(f"{path.name}.{end}") for end in ("partial", "log"))
         self._make_room(num_bytes, (path.name, received.name, log.name))

@@ -5,7 +5,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -43,57 +42,29 @@ class PartialDownload(Protocol):
         ...
 
 
-class MemoryPartial:
-    """A download in memory; ``keep`` hands the whole part to ``put``."""
+class WorkPartial:
+    """A download in a working file that goes with its process; ``put`` caches the whole part."""
 
     unrecorded_bytes = 0
 
-    def __init__(self, put: Callable[[bytes], None]) -> None:
-        self._put = put
-        self._data = bytearray()
-
-    @property
-    def num_bytes(self) -> int:
-        return len(self._data)
-
-    def append(self, data: bytes) -> None:
-        self._data += data
-
-    def mark_recorded(self) -> None:
-        pass
-
-    def keep(self) -> PartFile:
-        data = bytes(self._data)
-        self._put(data)
-        return PartFile(file=BytesIO(data), num_bytes=len(data))
-
-    def close(self) -> None:
-        pass
-
-
-class SpooledPartial:
-    """A download in a nameless working file, of a part that does not fit into a cache's quota."""
-
-    unrecorded_bytes = 0
-
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, put: Callable[[bytes], None] | None = None) -> None:
         self._file = file
-        self._num_bytes = 0
-
-    @property
-    def num_bytes(self) -> int:
-        return self._num_bytes
+        self._put = put
+        self.num_bytes = 0
 
     def append(self, data: bytes) -> None:
         write_all(self._file, data)
-        self._num_bytes += len(data)
+        self.num_bytes += len(data)
 
     def mark_recorded(self) -> None:
         pass
 
     def keep(self) -> PartFile:
         self._file.seek(0)
-        return PartFile(file=self._file, num_bytes=self._num_bytes)
+        if self._put is not None:
+            self._put(self._file.read())
+            self._file.seek(0)
+        return PartFile(file=self._file, num_bytes=self.num_bytes)
 
     def close(self) -> None:
         pass  # the file is read after ``keep``; otherwise it goes with its last reference

@@ -31,7 +31,7 @@ from graft.wire.messages.codec import (
     encode_request,
     encode_response,
 )
-from graft.wire.messages.protobuf import report_message
+from graft.wire.messages.protobuf import message_of
 from graft.wire.stubs import messages_pb2 as pb
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -255,7 +255,7 @@ def test_a_trace_that_no_fusion_leaves_is_refused(change: dict[str, Any]) -> Non
     encode_response(replace(a_report(), diagnostics=diagnostics))
     with pytest.raises(MessageError):
         encode_response(replace(a_report(), diagnostics=replace(diagnostics, **change)))
-    report = report_message(replace(a_report(), diagnostics=replace(diagnostics, **change)))
+    report = message_of(replace(a_report(), diagnostics=replace(diagnostics, **change)))
     with pytest.raises(MessageError):
         decode_response(pb.Envelope(version=1, train_result=report).SerializeToString())
 

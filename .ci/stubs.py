@@ -4,7 +4,6 @@ The ``.proto`` folder is mapped onto ``graft/wire/stubs`` so that generated modu
 another under their real package name and no package called ``proto`` exists.
 """
 
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -35,5 +34,5 @@ def generate_stubs(proto_folder: Path, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    repository = Path(sys.argv[1]) if len(sys.argv) > 1 else Path.cwd()
+    repository = Path(__file__).resolve().parents[1]
     generate_stubs(repository / "proto" / "graft", repository)
