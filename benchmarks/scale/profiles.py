@@ -15,7 +15,7 @@ import typer
 from rich.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from graft_server.catalogue import read_profiles, write_profiles
+from graft_server.catalogue import write_profiles
 from graft_server.signing import open_signer
 from graft_simulation.block.checkpoints import BlockCheckpoints
 from graft_simulation.block.edge import BlockEdge, Domains
@@ -25,6 +25,7 @@ from graft_simulation.environment import memory_measured, ray_started
 from summary import figure, write_summary
 
 from graft.core.config import ExpansionConfig, with_settings
+from graft.core.files import read_table
 from graft.core.records import DomainProfile, LedgerEntry, ProfileRequest
 from graft.data.worlds import open_world
 from graft.selection import ProfileRanking
@@ -68,7 +69,8 @@ def main(
         profiles = [response for response in responses if isinstance(response, DomainProfile)]
         assert len(profiles) == domains, f"got {len(profiles)} profiles, wanted {domains}"
         write_profiles(profiles, stored)
-        statistics_SD = np.stack([each.statistics_D for each in read_profiles(stored)])
+        values = read_table(stored)["statistics"].combine_chunks().values
+        statistics_SD = values.to_numpy().reshape(domains, -1)
         sources_SD = statistics_SD[: domains - targets]
         ranking_s = time.monotonic()
         ranked = list(ProfileRanking(sources_SD).nearest(statistics_SD[-targets:], 10))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -79,41 +78,3 @@ def read_rejections(path: AnyPath) -> tuple[RejectedSource, ...]:
         return tuple(RejectedSource(**row) for row in read_table(path).to_pylist())
     except (TypeError, pa.ArrowInvalid) as error:
         raise RunError(f"rejections {path}: {error}") from error
-
-
-def read_profiles(path: AnyPath) -> list[DomainProfile]:
-    """What ``write_profiles`` wrote; statistics are views of one matrix where all are of a length.
-
-    Raises RunError where it cannot be read.
-    """
-    try:
-        table = read_table(path).combine_chunks()
-        columns = {name: table[name].to_pylist() for name in ("domain_id", "task", "num_samples")}
-        statistics, counts = (_rows(table[name]) for name in ("statistics", "class_counts"))
-    except (FileNotFoundError, KeyError, pa.ArrowInvalid) as error:
-        raise RunError(f"profiles {path}: {error}") from error
-    return [
-        DomainProfile(
-            domain_id=domain_id,
-            task=task,
-            num_samples=num_samples,
-            statistics_D=statistics_D,
-            class_counts_C=counts_C,
-        )
-        for domain_id, task, num_samples, statistics_D, counts_C in zip(
-            *columns.values(), statistics, counts, strict=True
-        )
-    ]
-
-
-def _rows(column: pa.ChunkedArray) -> list[Any]:
-    """Each row of a column of lists, a view of all their values; None where there is none."""
-    rows: list[Any] = []
-    for chunk in column.chunks:
-        values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
-        known = chunk.is_valid().to_pylist()
-        rows += [
-            values[offsets[row] : offsets[row + 1]] if known[row] else None
-            for row in range(len(chunk))
-        ]
-    return rows

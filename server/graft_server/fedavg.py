@@ -48,13 +48,8 @@ class FlowerAveraging:
 
     def average(self, architecture: str, members: Members) -> ModelCard:
         """See ``Averaging.average``; the average knows every class that a member knows."""
-        parameters = [
-            (
-                decode_payload(self._store.part(card.model_id, "exact"), None, card.model_id)[1],
-                count,
-            )
-            for card, count in members
-        ]
+        parts = [(self._store.part(card.model_id, "exact"), card, n) for card, n in members]
+        parameters = [(decode_payload(part, None, card.model_id)[1], n) for part, card, n in parts]
         known_C: BoolArray = np.any([card.class_mask_C for card, _ in members], axis=0)
         return self._keep(architecture, average_parameters(parameters), known_C)
 

@@ -128,12 +128,8 @@ def record_exchange(
     """The response in ``up``, and modelled ledger rows of both messages."""
     response = response_to(request, up)
     asked = exchange_entry(request, run=run, down=True, payload_bytes=len(down))
+    outcome: Outcome = "failed" if isinstance(response, Failure) else "ok"
     replied = exchange_entry(
-        request,
-        run=run,
-        down=False,
-        payload_bytes=len(up),
-        outcome="failed" if isinstance(response, Failure) else "ok",
-        measured_s=measured_s,
+        request, run=run, down=False, payload_bytes=len(up), outcome=outcome, measured_s=measured_s
     )
     return response, (asked, replied)

@@ -51,29 +51,11 @@ class RoundClock(Protocol):
 class RunSettings:
     """What a run needs besides its way to the domains.
 
-    Parameters
-    ----------
-    config : ExpansionConfig
-        The run's configuration.
-    world : World
-        The domains and their task.
-    folder : RunFolder
-        Where rounds are written, and what an interrupted run goes on from.
-    on_round : callable
-        Gets (round, rows, entries) of each round once it is durable.
-    on_progress : callable
-        Gets a ``RoundProgress`` whenever a response comes.
-    clock : RoundClock, optional
-        The simulated clock; without one no time is simulated.
-    planned : tuple of tuples of str, optional
-        The domain ids of each round; by default they are drawn from the configuration.
-    store : ModelStore, optional
-        Where models are kept; by default the run folder's own.
-
-    Raises
-    ------
-    ConfigError, ArchitectureError
-        For a configuration that cannot run, before anything starts.
+    ``folder`` gets the rounds, and an interrupted run goes on from it. ``on_round`` gets (round,
+    rows, entries) of each round once it is durable, ``on_progress`` a ``RoundProgress`` whenever a
+    response comes. Without a ``clock`` no time is simulated. ``planned`` are the domain ids of each
+    round (default: drawn from the configuration); ``store`` has the models (default: the folder's).
+    Raises ConfigError or ArchitectureError for a configuration that cannot run.
     """
 
     config: ExpansionConfig
@@ -104,24 +86,9 @@ class RunSettings:
 
 
 def run_rounds(connect: Connect, settings: RunSettings) -> str:
-    """Run what is left of the rounds; each is durable before the next begins.
+    """Run what is left of the rounds, each durable before the next; returns the run's hash.
 
-    Parameters
-    ----------
-    connect : callable
-        Opens the way to the domains.
-    settings : RunSettings
-        The run.
-
-    Returns
-    -------
-    str
-        The run's hash.
-
-    Raises
-    ------
-    ExpansionFailedError
-        Names the domains, where any failed; the others are served all the same.
+    Raises ExpansionFailedError, which names the domains, where any failed; the others are served.
     """
     folder, clock, schedule = settings.folder, settings.clock, settings.schedule()
     state, store = folder.load_state(), settings.open_store()

@@ -53,32 +53,12 @@ class RunFolder:
 
     def __init__(self, path: AnyPath) -> None:
         self.path = path.absolute()  # the caller may change the working directory
+        self.run_id: str = self.path.name
+        self.models, self.keys = self.path / "models", self.path / "keys"
+        self.journals, self.devices = self.path / "journal", self.path / "devices"
+        self.steps = self.path / "steps"
         self._seen: dict[AnyPath, tuple[int, int]] = {}
         self._next_look_s = 0.0
-
-    @property
-    def run_id(self) -> str:
-        return self.path.name
-
-    @property
-    def models(self) -> AnyPath:
-        return self.path / "models"
-
-    @property
-    def journals(self) -> AnyPath:
-        return self.path / "journal"
-
-    @property
-    def devices(self) -> AnyPath:
-        return self.path / "devices"
-
-    @property
-    def steps(self) -> AnyPath:
-        return self.path / "steps"
-
-    @property
-    def keys(self) -> AnyPath:
-        return self.path / "keys"
 
     @property
     def is_written(self) -> bool:
@@ -253,9 +233,8 @@ class RunFolder:
 
     def read_failure(self) -> str:
         """Why the run failed before its end, or "" where it did not, or has not begun."""
-        if not (self.path / "run.toml").exists():
-            return ""
-        return str(self._read_run()["run"]["reason"])
+        begun = (self.path / "run.toml").exists()
+        return str(self._read_run()["run"]["reason"]) if begun else ""
 
     def note(self, **facts: int | str) -> None:
         """Add facts about how the run went to run.toml's [run]."""

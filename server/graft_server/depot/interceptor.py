@@ -27,6 +27,17 @@ from graft_server.depot.rate_limit import RateLimiter
 SERVICE: Final = "graft.v1.Depot"
 PARTS: Final[dict[int, Part]] = {code: part for part, code in PART_CODES.items()}
 Direction = Literal["up", "down"]
+_INTERNAL: Final = grpc.StatusCode.INTERNAL
+# Of errors of one kind the narrower comes first.
+_STATUS: Final[tuple[tuple[type[GraftError], grpc.StatusCode], ...]] = (
+    (QuotaExceededError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (DeviceRefusedError, grpc.StatusCode.PERMISSION_DENIED),
+    (ModelMissingError, grpc.StatusCode.NOT_FOUND),
+    (TransportError, grpc.StatusCode.ABORTED),
+    (PayloadLimitError, grpc.StatusCode.INVALID_ARGUMENT),
+    (ArchitectureError, grpc.StatusCode.INVALID_ARGUMENT),
+    (PayloadError, grpc.StatusCode.DATA_LOSS),
+)
 _SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 
 
@@ -78,24 +89,16 @@ def device_of(context: grpc.ServicerContext) -> str:
     return str(context.peer()).rpartition(":")[0]
 
 
+def _status_of(error: Exception) -> grpc.StatusCode:
+    """The status that ``GrpcLink`` turns back into the typed error."""
+    return next((code for kind, code in _STATUS if isinstance(error, kind)), _INTERNAL)
+
+
 def end_call(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End a call with the status that ``GrpcLink`` turns back into the typed error."""
+    """End a call with the status of an error."""
     if isinstance(error, QuotaExceededError):
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED
         context.set_trailing_metadata(((RETRY_AFTER, f"{error.retry_after_s:.3f}"),))
-    elif isinstance(error, DeviceRefusedError):
-        code = grpc.StatusCode.PERMISSION_DENIED
-    elif isinstance(error, ModelMissingError):
-        code = grpc.StatusCode.NOT_FOUND
-    elif isinstance(error, TransportError):
-        code = grpc.StatusCode.ABORTED
-    elif isinstance(error, PayloadLimitError | ArchitectureError):
-        code = grpc.StatusCode.INVALID_ARGUMENT
-    elif isinstance(error, PayloadError):
-        code = grpc.StatusCode.DATA_LOSS
-    else:
-        code = grpc.StatusCode.INTERNAL
-    context.abort(code, f"{type(error).__name__}: {error}")
+    context.abort(_status_of(error), f"{type(error).__name__}: {error}")
     raise AssertionError("abort always raises")
 
 
@@ -128,28 +131,26 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         if handler is None or service != SERVICE:
             return handler
         codecs = (handler.request_deserializer, handler.response_serializer)
-        if handler.request_streaming:
 
-            def push(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
-                with self._running(rpc, context) as call:
-                    return call.sent(handler.stream_unary(call.received(messages), context))
+        def fetch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._running(rpc, context) as call:
+                (request,) = call.received(iter([request]))
+                for message in handler.unary_stream(request, context):
+                    yield call.sent(message)
 
-            return grpc.stream_unary_rpc_method_handler(push, *codecs)
-        if handler.response_streaming:
-
-            def fetch(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                with self._running(rpc, context) as call:
-                    (request,) = call.received(iter([request]))
-                    for message in handler.unary_stream(request, context):
-                        yield call.sent(message)
-
-            return grpc.unary_stream_rpc_method_handler(fetch, *codecs)
+        def push(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            with self._running(rpc, context) as call:
+                return call.sent(handler.stream_unary(call.received(messages), context))
 
         def ask(request: Any, context: grpc.ServicerContext) -> Any:
             with self._running(rpc, context) as call:
                 (request,) = call.received(iter([request]))
                 return call.sent(handler.unary_unary(request, context))
 
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(fetch, *codecs)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(push, *codecs)
         return grpc.unary_unary_rpc_method_handler(ask, *codecs)
 
     @contextmanager
@@ -165,9 +166,7 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
                 yield call
             outcome = "OK"
         except GraftError as error:
-            outcome = "RESOURCE_EXHAUSTED"
-            if isinstance(error, DeviceRefusedError):
-                outcome = "PERMISSION_DENIED"
+            outcome = _status_of(error).name
             end_call(context, error)
         except grpc.RpcError:
             raise

@@ -27,59 +27,27 @@ __all__ = ["SERVICE", "DepotServer", "DepotSettings", "tls_credentials"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DepotSettings:
-    """The depot's limits.
+    """The depot's limits; ``quota`` is each device's."""
 
-    Parameters
-    ----------
-    max_concurrent, max_waiting
-        Calls served at once, and calls that wait for a thread; the depot refuses any more, which
-        devices retry.
-    max_finishing
-        Pushes joined, checked and split at once; each takes a core and a few dozen MB.
-    max_payload_bytes
-        The largest model accepted.
-    quota
-        The quota of each device.
-    incoming_folder
-        Where pushes are received; None: in the store's folder, or in a temporary folder for a
-        store that is not on this machine.
-    incoming_max_age_s, incoming_max_bytes
-        Unfinished pushes are removed after this time without data, and the oldest of them beyond
-        this size in all.
-    keepalive_s
-        How long a connection may be silent before the depot pings the device.
-    """
-
-    max_concurrent: int = 16
-    max_waiting: int = 1024
-    max_finishing: int = 2
+    max_concurrent: int = 16  # calls served at once
+    max_waiting: int = 1024  # calls that wait for a thread; devices retry what is refused
+    max_finishing: int = 2  # pushes joined and split at once, each on a core and some dozen MB
     max_payload_bytes: int = MAX_PAYLOAD_BYTES
     quota: DeviceQuota = field(default_factory=DeviceQuota)
+    # None: in the store's folder, or in a temporary one for a store on another machine.
     incoming_folder: Path | None = None
-    incoming_max_age_s: float = 24 * 3600.0
-    incoming_max_bytes: int = 8 * MAX_PAYLOAD_BYTES
-    keepalive_s: float = 60.0
+    incoming_max_age_s: float = 24 * 3600.0  # an unfinished push without data is then removed
+    incoming_max_bytes: int = 8 * MAX_PAYLOAD_BYTES  # in all; beyond it the oldest are removed
+    keepalive_s: float = 60.0  # a connection that is silent so long is pinged
 
 
 class DepotServer:
     """A running depot; ``close`` (or leaving its ``with`` block) stops it.
 
-    Parameters
-    ----------
-    store, address
-        The models, and "host:port" to listen on; port 0 takes a free one (``port``).
-    credentials, insecure
-        TLS credentials; None only together with ``insecure=True``.
-    settings, allows, registry, record
-        The limits, and as of ``DepotInterceptor``; a device is named by its certificate's common
-        name, without one by its address.
-    clock, now
-        Monotonic and wall-clock seconds.
-
-    Raises
-    ------
-    ValueError
-        Where both or neither of ``credentials`` and ``insecure`` are given.
+    ``address``: "host:port" to listen on; port 0 takes a free one (``port``). ``allows`` and
+    ``record``: as of ``DepotInterceptor``; a device is named by its certificate's common name,
+    without one by its address. ``clock`` and ``now``: monotonic and wall-clock seconds. Raises
+    ValueError where both or neither of ``credentials`` and ``insecure`` are given.
     """
 
     def __init__(

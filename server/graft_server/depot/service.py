@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +35,15 @@ from graft_server.depot.uploads import WORK_PREFIX, PendingPush, Uploads
 from graft_server.model_store import DirectoryStore
 
 
+@contextmanager
+def _typed(context: grpc.ServicerContext) -> Iterator[None]:
+    """End the call with the status of what the block raises."""
+    try:
+        yield
+    except (GraftError, OSError) as error:
+        end_call(context, error)
+
+
 class DepotService(pb_grpc.DepotServicer):
     """The depot's service; ``finishing`` bounds how many pushes are joined and split at once."""
 
@@ -52,10 +62,10 @@ class DepotService(pb_grpc.DepotServicer):
     def Fetch(  # noqa: N802
         self, request: pb.FetchRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.Chunk]:
-        part = PARTS.get(request.part)
-        if part is None or not is_model_id(request.model_id):
-            end_call(context, PayloadLimitError("wanted a model id and a part"))
-        try:
+        with _typed(context):
+            part = PARTS.get(request.part)
+            if part is None or not is_model_id(request.model_id):
+                raise PayloadLimitError("wanted a model id and a part")
             path = self._store.path(request.model_id, part)
             with path.open("rb") as file:
                 if request.offset > path.stat().st_size:
@@ -63,13 +73,11 @@ class DepotService(pb_grpc.DepotServicer):
                 file.seek(request.offset)
                 while data := file.read(CHUNK_BYTES):
                     yield pb.Chunk(data=data)
-        except (GraftError, OSError) as error:
-            end_call(context, error)
 
     def Push(  # noqa: N802
         self, request_iterator: Iterator[pb.PushChunk], context: grpc.ServicerContext
     ) -> pb.ModelStat:
-        try:
+        with _typed(context):
             first = next(request_iterator, None)
             if first is None or first.WhichOneof("content") != "header":
                 raise PayloadLimitError("push: wanted a header first")
@@ -88,29 +96,23 @@ class DepotService(pb_grpc.DepotServicer):
                 if path.exists() or push.model_id not in self._store:
                     self._finish(push, path)
             return self._stat(push.model_id)
-        except (GraftError, OSError) as error:
-            end_call(context, error)
 
     def Received(  # noqa: N802
         self, request: pb.PushHeader, context: grpc.ServicerContext
     ) -> pb.PushState:
-        try:
+        with _typed(context):
             push = self._announced(request, context)
             is_stored = push.model_id in self._store
             return pb.PushState(
                 received_bytes=self._uploads.received_bytes(push),
                 stored=self._stat(push.model_id) if is_stored else None,
             )
-        except (GraftError, OSError) as error:
-            end_call(context, error)
 
     def Stat(  # noqa: N802
         self, request: pb.StatRequest, context: grpc.ServicerContext
     ) -> pb.ModelStat:
-        try:
+        with _typed(context):
             return self._stat(request.model_id)
-        except (GraftError, OSError) as error:
-            end_call(context, error)
 
     def _announced(self, header: pb.PushHeader, context: grpc.ServicerContext) -> PendingPush:
         """The push that a header announces, checked against the limits."""

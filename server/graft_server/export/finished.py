@@ -90,14 +90,11 @@ def _choose(catalogue: tuple[ModelCard, ...], name: str) -> ModelCard:
 
 def _lineage(card: ModelCard, catalogue: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
     by_id = {each.model_id: each for each in catalogue}
-    lineage = {card.model_id: card}
-    waiting = [card]
-    while waiting:
-        for parent in waiting.pop(0).parents:
-            if parent in by_id and parent not in lineage:
-                lineage[parent] = by_id[parent]
-                waiting.append(by_id[parent])
-    return tuple(lineage.values())
+    lineage = [card]
+    for each in lineage:  # which grows: breadth first
+        found = {card.model_id for card in lineage}
+        lineage += [by_id[p] for p in dict.fromkeys(each.parents) if p in by_id and p not in found]
+    return tuple(lineage)
 
 
 def _task(world: Mapping[str, Any]) -> Task:

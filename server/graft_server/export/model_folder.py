@@ -158,7 +158,7 @@ def model_card(model: FinishedModel, licence: str | None = None) -> str:
         "",
         "## Lineage",
         "",
-        "| model | domain | round | architecture | taught by |",
+        "| model | domain | round | architecture | sources |",
         "| --- | --- | ---: | --- | --- |",
     ]
     for each in model.lineage:

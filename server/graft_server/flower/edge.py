@@ -38,27 +38,18 @@ _LOST = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EdgeSettings:
-    """Time limits of the exchange, in seconds, and what a deployment needs besides.
-
-    ``join_timeout_s``: how long to wait for all nodes, and ``go_on_without``: whether those that
-    stay away fail by themselves, not the whole run. ``stall_timeout_s``: how long without
-    any answer at all before the rest count as lost. ``lost_patience_s``: how long after the first
-    try a device that is lost is asked again; ``poll_s``: between two looks. ``round_index``: the
-    round that joining is charged to. ``sign`` signs an encoded request; ``replies`` keeps what was
-    answered across a restart; ``nodes`` gives the node id that each domain has been enrolled with
-    by now, where nobody needs to be asked.
-    """
+    """Time limits of the exchange, in seconds, and what a deployment needs besides."""
 
     run: str
-    join_timeout_s: float = 120.0
-    go_on_without: bool = False
-    stall_timeout_s: float = 900.0
-    lost_patience_s: float = 0.0
+    join_timeout_s: float = 120.0  # how long to wait for all nodes
+    go_on_without: bool = False  # nodes that stay away fail by themselves, not the whole run
+    stall_timeout_s: float = 900.0  # without any response the rest then count as lost
+    lost_patience_s: float = 0.0  # how long after the first try a lost device is asked again
     poll_s: float = 0.05
-    round_index: int = 0
-    sign: Callable[[bytes], bytes] | None = None
-    replies: ReplyFolder | None = None
-    nodes: Callable[[], Mapping[str, int]] | None = None
+    round_index: int = 0  # which joining is charged to
+    sign: Callable[[bytes], bytes] | None = None  # signs an encoded request
+    replies: ReplyFolder | None = None  # saves responses across a restart
+    nodes: Callable[[], Mapping[str, int]] | None = None  # node ids by domain, known by enrolment
 
 
 def connect_flower(grid: Grid, settings: EdgeSettings, domain_ids: Sequence[str]) -> Connect:
@@ -140,10 +131,8 @@ class FlowerEdge:
         for exchange in exchanges:
             self._recall(exchange)
         pending: dict[str, _Exchange] = {}
-        last_s, done = (
-            time.monotonic(),
-            sum(exchange.response is not None for exchange in exchanges),
-        )
+        last_s = time.monotonic()
+        done = sum(exchange.response is not None for exchange in exchanges)
         while True:
             for exchange in exchanges:
                 if exchange.response is None and exchange.due_s <= time.monotonic():
@@ -205,9 +194,9 @@ class FlowerEdge:
             else:
                 exchange.response = failure_of(exchange.request, error)
             return
-        record = message.content.config_records.get(MESSAGE_RECORD, ConfigRecord())
-        transfers = _bytes(record, MESSAGE_TRANSFERS)
-        reply = Reply(response=_bytes(record, MESSAGE_BODY), transfers=transfers)
+        reply = Reply(
+            response=_part(message, MESSAGE_BODY), transfers=_part(message, MESSAGE_TRANSFERS)
+        )
         self._take(exchange, reply, measured_s=time.monotonic() - exchange.sent_s)
         if self._settings.replies and not isinstance(exchange.response, Failure):
             self._settings.replies.save(exchange.body, reply)
@@ -249,7 +238,7 @@ class FlowerEdge:
 
     def _add_node(self, reply: Message) -> None:
         """Note a node's domain; a node with an invalid answer stays unknown."""
-        body = _body(reply)
+        body = _part(reply, MESSAGE_BODY)
         try:
             domain_id = decode_join(body)
         except MessageError:
@@ -301,13 +290,9 @@ def _message(parts: Mapping[str, bytes], node_id: int, message_type: str) -> Mes
     return Message(content, dst_node_id=node_id, message_type=message_type)
 
 
-def _body(reply: Message) -> bytes:
+def _part(reply: Message, key: str) -> bytes:
+    """A part of a reply; nothing of an error, or of another type."""
     if not reply.has_content():
         return b""
-    record = reply.content.config_records.get(MESSAGE_RECORD, ConfigRecord())
-    return _bytes(record, MESSAGE_BODY)
-
-
-def _bytes(record: ConfigRecord, key: str) -> bytes:
-    value = record.get(key, b"")
+    value = reply.content.config_records.get(MESSAGE_RECORD, ConfigRecord()).get(key, b"")
     return value if isinstance(value, bytes) else b""

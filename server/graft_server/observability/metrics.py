@@ -39,13 +39,8 @@ class RunMetrics(Collector):
         if now.stage is not None:
             stage = now.stage
             yield from _stage_gauges(stage.phase, stage.wanted, stage.done, stage.payload_bytes)
-        accuracy = GaugeMetricFamily(
-            "graft_accuracy", "Mean accuracy of target domains, 0 to 1", labels=("method",)
-        )
-        for each in now.methods:
-            if each.accuracy_mean is not None:
-                accuracy.add_metric([each.method], each.accuracy_mean)
-        yield accuracy
+        means = {m.method: m.accuracy_mean for m in now.methods if m.accuracy_mean is not None}
+        yield _by("method", "graft_accuracy", "Mean accuracy of target domains, 0 to 1", means)
         traffic = GaugeMetricFamily(
             "graft_payload_bytes", "Payload of the finished rounds", labels=("phase", "direction")
         )
@@ -138,15 +133,19 @@ def _stage_gauges(
     phase: str, wanted: int, done: int, payload_bytes: int
 ) -> Iterator[GaugeMetricFamily]:
     """The stage that runs."""
-    for name, what, value in (
-        ("graft_stage_requests", "Responses wanted in the stage that runs", wanted),
-        ("graft_stage_responses", "Responses that came", done),
-    ):
-        family = GaugeMetricFamily(name, what, labels=("stage",))
-        family.add_metric([phase], value)
-        yield family
+    wanted_text = "Responses wanted in the stage that runs"
+    yield _by("stage", "graft_stage_requests", wanted_text, {phase: wanted})
+    yield _by("stage", "graft_stage_responses", "Responses that came", {phase: done})
     yield _gauge("graft_round_payload_bytes", "Payload of the round so far", payload_bytes)
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, what, value=value)
+
+
+def _by(label: str, name: str, what: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    """A gauge with a value for each value of a label."""
+    family = GaugeMetricFamily(name, what, labels=(label,))
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family

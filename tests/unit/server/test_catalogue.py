@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from graft_server.catalogue import read_cards, read_profiles, write_cards, write_profiles
+from graft_server.catalogue import read_cards, write_cards, write_profiles
 
 from graft.core.records import DomainProfile, ModelCard
 from graft.errors import RunError
@@ -30,6 +30,22 @@ CARD = ModelCard(
     parents=("cd" * 32,),
     profile=PROFILE,
 )
+
+
+def read_profiles(path: Path) -> list[DomainProfile]:
+    """What any data frame library reads."""
+    return [
+        DomainProfile(
+            **row
+            | {
+                "statistics_D": np.array(row.pop("statistics"), np.float32),
+                "class_counts_C": None
+                if (counts := row.pop("class_counts")) is None
+                else np.array(counts),
+            }
+        )
+        for row in pq.read_table(path).to_pylist()
+    ]
 
 
 def facts(profile: DomainProfile) -> tuple[object, ...]:
@@ -73,6 +89,5 @@ def test_what_cannot_be_read_is_a_run_error(tmp_path: Path, content: bytes | Non
     path = tmp_path / "broken.parquet"
     if content is not None:
         path.write_bytes(content)
-    for read in (read_cards, read_profiles):
-        with pytest.raises(RunError, match="broken"):
-            read(path)
+    with pytest.raises(RunError, match="broken"):
+        read_cards(path)
