@@ -26,14 +26,10 @@ from graft.methods.blocks.adaptation import renormalise
 from graft.models import network_from
 from graft.privacy import profile_domain
 from graft.rounds import configured_policy
-from graft.selection import (
-    SCORES,
-    SourceOutputs,
-    joint_scores,
-    profile_distances,
-    profile_frechet_distances,
-    random_scores,
-)
+from graft.selection import joint_scores, profile_distances
+from graft.selection.evaluation import random_scores
+from graft.selection.scores import SCORES, SourceOutputs
+from graft.selection.scores.distributions import profile_frechet_distances
 from graft.training import (
     Source,
     features_in_batches,

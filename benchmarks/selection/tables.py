@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from graft.report.figures.canvas import MAIN, QUIET, REFERENCE, WIDE, axes_px, draw_svg
 from graft.report.summary import mean_interval
-from graft.selection import top_k_regret, top_k_shortfall, weighted_tau
+from graft.selection.evaluation import top_k_regret, top_k_shortfall, weighted_tau
 
 REGRET_AT = (1, 3, 5)
 REFERENCE_KEY = ("joint (A2)", "as-is")

@@ -24,33 +24,18 @@ class Averaging(Protocol):
 
     def begin(self, architecture: str) -> ModelCard:
         """The common start of an architecture's members."""
-        ...
 
     def average(self, architecture: str, members: Members) -> ModelCard:
         """The mean of what the members pushed, weighted by their numbers of samples (1 or more)."""
-        ...
 
 
 def average_by_architecture(
     trained: Round, edge: Edge, admit: Admission, averaging: Averaging, config: ExpansionConfig
 ) -> Round:
-    """Round 0 with an average model of each architecture in its state.
+    """Round 0, as ``train_initial_domains`` gave it, with an average model of each architecture.
 
     An initial domain that fails in one of the ``training.fedavg_rounds`` is a failure of the round
     and is asked no more. Unchanged where no configured method needs an average.
-
-    Parameters
-    ----------
-    trained : Round
-        What ``train_initial_domains`` returned.
-    edge : Edge
-        The way to the domains.
-    admit : callable
-        Checks and signs a card; raises GraftError for one that is refused.
-    averaging : Averaging
-        Averages the pushed models in the server's store.
-    config : ExpansionConfig
-        The run's configuration.
     """
     if not any(find_method(name).needs_average for name in config.methods):
         return trained
@@ -60,7 +45,14 @@ def average_by_architecture(
     last: dict[str, TrainResult | Failure] = {}
     for _ in range(config.training.fedavg_rounds):
         requests = [
-            _local_request(domain_id, (starts | averages)[architecture])
+            TrainRequest(
+                domain_id=domain_id,
+                round_index=0,
+                method=FEDAVG_LOCAL,
+                sources=(),
+                register=True,
+                architecture_averages=((starts | averages)[architecture].for_fusion(),),
+            )
             for domain_id, architecture in members.items()
         ]
         pushed: dict[str, list[tuple[ModelCard, int]]] = defaultdict(list)
@@ -72,7 +64,11 @@ def average_by_architecture(
                     pushed[members[domain_id]].append(member)
                 except GraftError as error:
                     report = failure_of(request, error)
-            last[domain_id] = _after(last.get(domain_id), report)
+            before = last.get(domain_id)
+            if isinstance(report, TrainResult) and isinstance(before, TrainResult):
+                # A domain has one row of results, with the time of all its rounds.
+                report = replace(report, compute_s=before.compute_s + report.compute_s)
+            last[domain_id] = report
         averages |= {name: averaging.average(name, each) for name, each in pushed.items()}
         members = {d: name for d, name in members.items() if isinstance(last[d], TrainResult)}
     averages_by_name = tuple(averages[name] for name in sorted(averages))
@@ -80,17 +76,6 @@ def average_by_architecture(
         trained,
         state=replace(trained.state, architecture_averages=averages_by_name),
         reports=(*trained.reports, *last.values()),
-    )
-
-
-def _local_request(domain_id: str, average: ModelCard) -> TrainRequest:
-    return TrainRequest(
-        domain_id=domain_id,
-        round_index=0,
-        method=FEDAVG_LOCAL,
-        sources=(),
-        register=True,
-        architecture_averages=(average.for_fusion(),),
     )
 
 
@@ -107,12 +92,3 @@ def _member(report: TrainResult, architecture: str, admit: Admission) -> tuple[M
             f"report of {report.domain_id}: got {num_samples} samples, wanted 1 or more"
         )
     return admit(card), num_samples
-
-
-def _after(
-    before: TrainResult | Failure | None, report: TrainResult | Failure
-) -> TrainResult | Failure:
-    """A domain's one row for all its rounds: the last report, with the sum of their times."""
-    if isinstance(report, TrainResult) and isinstance(before, TrainResult):
-        return replace(report, compute_s=before.compute_s + report.compute_s)
-    return report

@@ -14,27 +14,8 @@ from graft.privacy import Cost, SeededReleases, SitePolicy, release_cost
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Device:
-    """One domain's machine, made for one request.
-
-    Parameters
-    ----------
-    task : Task
-        What the domain's model must do.
-    data : DomainData
-        The domain's own rows, which never leave it.
-    device_class : DeviceClass
-        The machine's memory and speed.
-    architecture : str
-        The architecture of the domain's own model.
-    config : ExpansionConfig
-        The run's configuration.
-    transport : WeightTransport
-        The way to the model store.
-    clock : Clock
-        Times the training, in seconds.
-    policy : SitePolicy
-        What the site releases, and with how much noise.
-    """
+    """One domain's machine, made for one request. ``data`` never leave it, ``architecture`` is of
+    the domain's own model, and ``clock`` times its training."""
 
     task: Task
     data: DomainData

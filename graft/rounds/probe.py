@@ -49,23 +49,8 @@ class _Rows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Outputs:
-    """One candidate's outputs on the rows; ``consistency`` is that of its card's centroids."""
-
-    features_NF: Tensor
-    logits_NC: Tensor
-    probabilities_LC: Tensor
-    consistency: float
-
-    @property
-    def mean_logit(self) -> float:
-        """Mean |logit|."""
-        return float(self.logits_NC.abs().mean())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Probed:
-    """A candidate that was accepted so far: its scores, without its outputs."""
+    """A candidate that was accepted so far; ``log_NC`` only where disagreement is checked."""
 
     card: ModelCard
     mean_logit: float
@@ -85,12 +70,11 @@ def probe(request: ProbeRequest, device: Device) -> Selection:
     probed: list[_Probed] = []
     median_distance = np.median(request.coarse_distances) if request.coarse_distances else 0.0
     for card, distance in zip(request.candidates, request.coarse_distances, strict=True):
-        outputs = _outputs(card, rows, device)
-        reason = _verify(card, outputs, rows, bool(distance <= median_distance), device)
-        if reason is None:
-            probed.append(_scored(card, outputs, rows, device))
+        outcome = _probe_card(card, bool(distance <= median_distance), rows, device)
+        if isinstance(outcome, _Probed):
+            probed.append(outcome)
         else:
-            reasons[card.model_id] = reason
+            reasons[card.model_id] = outcome
     probed = _compare(probed, rows, device, reasons)
     scores = joint_scores(
         [each.similarity for each in probed],
@@ -115,17 +99,34 @@ def _train_rows(request: ProbeRequest, device: Device) -> _Rows:
 
 
 @torch.no_grad()
-def _outputs(card: ModelCard, rows: _Rows, device: Device) -> _Outputs:
-    """Fetch a candidate's base and run it on the rows."""
+def _probe_card(
+    card: ModelCard, claims_near: bool, rows: _Rows, device: Device
+) -> _Probed | Reason:
+    """Run a candidate's base on the rows: its scores, or why it is rejected by itself."""
     parameters = device.transport.fetch(card, "base")
     network = network_from(card.architecture, device.task, parameters)
     features_NF = features_in_batches(network, rows.x_N)
+    logits_NC = network.head(features_NF)
+    mask_C = torch.from_numpy(card.class_mask_C)
     logits_LC = network.head(features_NF[torch.from_numpy(rows.labelled_N)])
-    return _Outputs(
-        features_NF=features_NF,
-        logits_NC=network.head(features_NF),
-        probabilities_LC=masked_probabilities(logits_LC, torch.from_numpy(card.class_mask_C)),
-        consistency=_consistency(card, network, device),
+    probabilities_LC = masked_probabilities(logits_LC, mask_C)
+    mean_logit = float(logits_NC.abs().mean())
+    reason = verify_source(
+        mean_logit,
+        _consistency(card, network, device),
+        above_chance(probabilities_LC.argmax(1).numpy(), rows.y_L, card.class_mask_C),
+        claims_near=claims_near,
+        config=device.config.trust,
+    )
+    if reason is not None:
+        return reason
+    disagreement = device.config.trust.disagreement
+    return _Probed(
+        card=card,
+        mean_logit=mean_logit,
+        similarity=centroid_similarity(features_NF.numpy(), card.centroids_CF),
+        accuracy=smoothed_accuracy(probabilities_LC.numpy(), rows.y_L, card.class_mask_C),
+        log_NC=log_probabilities(logits_NC, mask_C) if disagreement else None,
     )
 
 
@@ -137,64 +138,31 @@ def _consistency(card: ModelCard, network: Network, device: Device) -> float:
     return centroid_consistency(logits_CC.numpy(), card.centroids_CF)
 
 
-def _verify(
-    card: ModelCard, outputs: _Outputs, rows: _Rows, claims_near: bool, device: Device
-) -> Reason | None:
-    """Why the candidate is rejected by itself, or None."""
-    predicted_L = outputs.probabilities_LC.argmax(1).numpy()
-    return verify_source(
-        outputs.mean_logit,
-        outputs.consistency,
-        above_chance(predicted_L, rows.y_L, card.class_mask_C),
-        claims_near=claims_near,
-        config=device.config.trust,
-    )
-
-
-def _scored(card: ModelCard, outputs: _Outputs, rows: _Rows, device: Device) -> _Probed:
-    mask_C = card.class_mask_C
-    log_NC = None
-    if device.config.trust.disagreement:
-        log_NC = log_probabilities(outputs.logits_NC, torch.from_numpy(mask_C))
-    return _Probed(
-        card=card,
-        mean_logit=outputs.mean_logit,
-        similarity=centroid_similarity(outputs.features_NF.numpy(), card.centroids_CF),
-        accuracy=smoothed_accuracy(outputs.probabilities_LC.numpy(), rows.y_L, mask_C),
-        log_NC=log_NC,
-    )
-
-
 def _compare(
     probed: list[_Probed], rows: _Rows, device: Device, reasons: dict[str, Reason]
 ) -> list[_Probed]:
     """The candidates that pass the checks against each other; ``reasons`` gets the others."""
+
+    def without(rejected: Sequence[int], why: Reason) -> list[_Probed]:
+        reasons.update({probed[index].card.model_id: why for index in rejected})
+        return [each for index, each in enumerate(probed) if index not in rejected]
+
     if device.config.trust.verify:
-        outliers = logit_outliers([each.mean_logit for each in probed])
-        probed = _without(probed, outliers, "scale", reasons)
+        probed = without(logit_outliers([each.mean_logit for each in probed]), "scale")
     if device.config.trust.disagreement and probed:
         log_SNC = np.stack([each.log_NC for each in probed if each.log_NC is not None])
         mask_SC = np.stack([each.card.class_mask_C for each in probed])
         outliers = disagreeing_sources(log_SNC, rows.labelled_N, rows.y_L, mask_SC)
-        probed = _without(probed, outliers, "disagreement", reasons)
+        probed = without(outliers, "disagreement")
     return probed
-
-
-def _without(
-    probed: Sequence[_Probed], rejected: Sequence[int], why: Reason, reasons: dict[str, Reason]
-) -> list[_Probed]:
-    reasons |= {probed[index].card.model_id: why for index in rejected}
-    return [each for index, each in enumerate(probed) if index not in rejected]
 
 
 def _chosen(
     ranked: Sequence[ModelCard], request: ProbeRequest, device: Device
 ) -> tuple[ModelCard, ...]:
-    """The best cards that fit the device, ``num_sources`` at most.
-
-    For a method with ``warm_start``, where none of them is of the target's own architecture, the
-    best that is takes the last one's place and comes first.
-    """
+    """The best cards that fit the device, ``num_sources`` at most. For a method with
+    ``warm_start``, where none of them has the target's architecture, the best card that has it
+    replaces the last and comes first."""
     best = list(ranked[: device.config.selection.num_sources])
     same = [card for card in ranked if card.architecture == device.architecture]
     if find_method(request.method).warm_start and same and same[0] not in best:
@@ -208,27 +176,20 @@ def _selection(
     chosen: Sequence[ModelCard],
     reasons: dict[str, Reason],
 ) -> Selection:
-    candidates = tuple(
-        Candidate(
-            model_id=card.model_id,
-            coarse_distance=distance,
-            joint_score=score_of.get(card.model_id),
-        )
-        for card, distance in zip(request.candidates, request.coarse_distances, strict=True)
-    )
-    rejected = tuple(
-        RejectedSource(
-            by=request.domain_id,
-            domain_id=card.domain_id,
-            model_id=card.model_id,
-            reason=reasons[card.model_id],
-        )
-        for card in request.candidates
-        if card.model_id in reasons
-    )
+    pairs = list(zip(request.candidates, request.coarse_distances, strict=True))
     return Selection(
         domain_id=request.domain_id,
-        candidates=candidates,
+        candidates=tuple(
+            Candidate(model_id=c.model_id, coarse_distance=d, joint_score=score_of.get(c.model_id))
+            for c, d in pairs
+        ),
         chosen=tuple(card.model_id for card in chosen),
-        rejected=rejected,
-    )
+        rejected=tuple(
+            RejectedSource(
+                by=request.domain_id, domain_id=c.domain_id, model_id=c.model_id,
+                reason=reasons[c.model_id],
+            )
+            for c, _ in pairs
+            if c.model_id in reasons
+        ),
+    )  # fmt: skip

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from graft.core.records import (
-    DomainProfile,
     ProbeRequest,
     ProfileRequest,
     Request,
@@ -21,24 +20,13 @@ from graft.training import TrainingTask, compiled_features_of_parts
 
 
 def handle_request(request: Request, device: Device) -> Response:
-    """Carry out one request on its device.
-
-    Parameters
-    ----------
-    request : Request
-        A profile, probe or train request.
-    device : Device
-        The machine of the request's domain.
-
-    Returns
-    -------
-    Response
-        A ``DomainProfile``, ``Selection`` or ``TrainResult``; a ``Failure`` that names the error
-        where a ``GraftError`` was raised.
-    """
+    """Carry out one request on its device: a ``DomainProfile``, ``Selection`` or ``TrainResult``,
+    or a ``Failure`` that names the ``GraftError`` which was raised."""
     try:
         if isinstance(request, ProfileRequest):
-            return compute_profile(request, device)
+            rows = device.rows(request)
+            x, y_L = device.data.x[rows.train_N], device.data.y_N[rows.labelled_N]
+            return profile_domain(request.domain_id, device.task, x, y_L, device.policy)
         if isinstance(request, ProbeRequest):
             return probe(request, device)
         return train(request, device)
@@ -49,25 +37,9 @@ def handle_request(request: Request, device: Device) -> Response:
 def handle_together(
     requests: Sequence[TrainRequest], devices: Sequence[Device], accelerator: str = "cpu"
 ) -> list[Response]:
-    """Carry out train requests of one method side by side, their networks trained as stacks.
-
-    For a simulator that has many devices in one process.
-
-    Parameters
-    ----------
-    requests : sequence of TrainRequest
-        One or more, of one method that has ``fit_many``.
-    devices : sequence of Device
-        The device of each request.
-    accelerator : str
-        The torch device of the stacks.
-
-    Returns
-    -------
-    list of Response
-        As ``handle_request`` gives, in the order of the requests; ``compute_s`` is an equal part
-        of the time that all of them took.
-    """
+    """``handle_request`` for one or more train requests of a method that has ``fit_many``, for a
+    simulator: networks train as stacks on the torch device ``accelerator``, and ``compute_s`` is
+    an equal part of the time that all of them took."""
     fit_many = find_method(requests[0].method).fit_many
     assert fit_many is not None
     responses: dict[int, Response] = {}
@@ -90,10 +62,3 @@ def handle_together(
         except GraftError as error:
             responses[index] = failure_of(request, error)
     return [responses[index] for index in range(len(requests))]
-
-
-def compute_profile(request: ProfileRequest, device: Device) -> DomainProfile:
-    """A1: the statistics of the domain's train rows, as its site's policy releases them."""
-    rows = device.rows(request)
-    x, y_L = device.data.x[rows.train_N], device.data.y_N[rows.labelled_N]
-    return profile_domain(request.domain_id, device.task, x, y_L, device.policy)

@@ -43,19 +43,8 @@ class Round:
 def train_initial_domains(domain_ids: Sequence[str], edge: Edge, admit: Admission) -> Round:
     """Round 0: every initial domain trains on its own labels and registers its model.
 
-    Parameters
-    ----------
-    domain_ids : sequence of str
-        The initial domains.
-    edge : Edge
-        The way to them.
-    admit : callable
-        Checks and signs a card; raises GraftError for one that is refused.
-
-    Returns
-    -------
-    Round
-        A domain that failed is among its ``failures``.
+    ``admit`` checks and signs a card, or raises GraftError. A domain that failed is among the
+    round's ``failures``.
     """
     profiles, failures = _ask_profiles(domain_ids, 0, (INITIAL,), edge)
     requests = [
@@ -86,8 +75,8 @@ def expand_system(
     admit : callable
         Checks and signs a card; raises GraftError for one that is refused.
     config : ExpansionConfig
-        The run's configuration: every one of ``config.methods`` trains a model for every target,
-        and that of ``config.method`` is admitted.
+        Every one of ``config.methods`` trains a model for every target domain, and that of
+        ``config.method`` is admitted.
 
     Returns
     -------
@@ -182,16 +171,16 @@ def _admit_reports(
 def own_card(report: TrainResult) -> ModelCard:
     """The card of what a domain registered; raises EdgeError for none, another domain's, or one
     of another round."""
-    if report.card is None:
-        raise EdgeError(f"report of {report.domain_id}: got no card, wanted one")
-    if report.card.domain_id != report.domain_id:
-        raise EdgeError(f"report of {report.domain_id}: got a card of {report.card.domain_id}")
-    if report.card.round_index != report.round_index:
+    card, what = report.card, f"report of {report.domain_id}"
+    if card is None:
+        raise EdgeError(f"{what}: got no card, wanted one")
+    if card.domain_id != report.domain_id:
+        raise EdgeError(f"{what}: got a card of {card.domain_id}")
+    if card.round_index != report.round_index:
         raise EdgeError(
-            f"report of {report.domain_id}: got a card of round {report.card.round_index}, "
-            f"wanted {report.round_index}"
+            f"{what}: got a card of round {card.round_index}, wanted {report.round_index}"
         )
-    return report.card
+    return card
 
 
 def train_results(requests: Sequence[TrainRequest], edge: Edge) -> list[TrainResult | Failure]:

@@ -94,11 +94,8 @@ def choose_sources(
         further = rank_candidates(rejecting, selecting, state, wider)
         requests = []
         for (domain_id, method), request in probed.items():
-            accepted = [
-                pair
-                for pair in further[method][domain_id]
-                if pair[0].model_id not in rejected_ids[domain_id, method]
-            ]
+            ids, near_cards = rejected_ids[domain_id, method], further[method][domain_id]
+            accepted = [pair for pair in near_cards if pair[0].model_id not in ids]
             known = {card.model_id for card in request.candidates}
             if any(card.model_id not in known for card, _ in accepted[:wanted]):
                 requests.append(_probe_request(domain_id, method, index, accepted[:wanted]))
@@ -116,11 +113,8 @@ def as_failure(response: Response, request: Request) -> Failure:
     """The failure that a response is: a named one, or one of another kind than was asked for."""
     if isinstance(response, Failure):
         return response
-    kind = type(response).__name__
-    return failure_of(
-        request,
-        EdgeError(f"answer of {request.domain_id}: got a {kind}, wanted what was asked for"),
-    )
+    what = f"answer of {request.domain_id}: got a {type(response).__name__}"
+    return failure_of(request, EdgeError(f"{what}, wanted what was asked for"))
 
 
 def _rank_sound(
@@ -130,13 +124,13 @@ def _rank_sound(
     config: ExpansionConfig,
 ) -> list[RankedCards]:
     """The coarse ranking, with sources that several target domains rejected behind all others."""
-    reported_sources = state.reported_sources(config.trust.min_reports)
-    sound = [card for card in cards if card.domain_id not in reported_sources]
+    wanted = config.selection.candidates_wanted
+    reported = state.reported_sources(config.trust.min_reports)
+    sound = [card for card in cards if card.domain_id not in reported]
     nearest = rank_catalogue(profiles, sound, config.selection)
-    if len(sound) < min(len(cards), config.selection.candidates_wanted + 1):
-        last = [card for card in cards if card.domain_id in reported_sources]
+    if len(sound) < min(len(cards), wanted + 1):
+        last = [card for card in cards if card.domain_id in reported]
         behind = rank_catalogue(profiles, last, config.selection)
-        wanted = config.selection.candidates_wanted
         nearest = [(a + b)[:wanted] for a, b in zip(nearest, behind, strict=True)]
     return nearest
 
@@ -171,13 +165,11 @@ def _ask(
 
 def _check_offered(selection: Selection, request: ProbeRequest) -> None:
     """Raises EdgeError for what is chosen or rejected and was never offered."""
-    owners = {card.model_id: card.domain_id for card in request.candidates}
-    foreign = sorted(set(selection.chosen) - set(owners))
-    if foreign:
-        raise EdgeError(f"selection of {request.domain_id}: got {foreign[0]}, never offered")
-    for rejection in selection.rejected:
-        if owners.get(rejection.model_id) != rejection.domain_id:
+    owners, what = {c.model_id: c.domain_id for c in request.candidates}, request.domain_id
+    if foreign := sorted(set(selection.chosen) - set(owners)):
+        raise EdgeError(f"selection of {what}: got {foreign[0]}, never offered")
+    for each in selection.rejected:
+        if owners.get(each.model_id) != each.domain_id:
             raise EdgeError(
-                f"selection of {request.domain_id}: rejects {rejection.model_id} of "
-                f"{rejection.domain_id}, never offered"
+                f"selection of {what}: rejects {each.model_id} of {each.domain_id}, never offered"
             )

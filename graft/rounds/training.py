@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from graft.core.records import (
-    FloatArray,
     IntArray,
     ModelCard,
     Precision,
@@ -48,11 +47,8 @@ def train(request: TrainRequest, device: Device) -> TrainResult:
 
 
 def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
-    """Fetch the sources and lay out the rows.
-
-    Raises DomainEmptyError for fewer than two labelled rows, TransportError or PayloadError
-    where a source does not come.
-    """
+    """Fetch the sources and lay out the rows; raises DomainEmptyError for fewer than two labelled
+    rows, TransportError or PayloadError where a source does not come."""
     rows, data, config = device.rows(request), device.data, device.config
     if len(rows.labelled_N) < 2:
         raise DomainEmptyError(
@@ -60,9 +56,8 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
             " or more"
         )
     method = find_method(request.method)
-    sources = tuple(
-        _fetch_source(card, device, method.precision) for card in _source_cards(request, device)
-    )
+    cards = _source_cards(request, device)
+    sources = tuple(_fetch_source(card, device, method.precision) for card in cards)
     x_L = torch.from_numpy(data.x[rows.labelled_N])
     y_L = torch.from_numpy(data.y_N[rows.labelled_N])
     x_U = torch.from_numpy(data.x[rows.unlabelled_N])
@@ -80,7 +75,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         seed=derive_seed("learn", config.seed, request.domain_id, request.round_index),
         hidden_y_U=torch.from_numpy(data.y_N[rows.unlabelled_N]),
         average=averages[0] if averages else None,
-        prototypes=_prototypes(request) if method.sources_needed == "centroids" else (),
+        prototypes=_prototypes(request.sources) if method.sources_needed == "centroids" else (),
     )
 
 
@@ -92,23 +87,9 @@ def evaluate_and_register(
     compute_s: float,
     features_of: FeaturesOf = features_of_parts,
 ) -> TrainResult:
-    """Test a trained model, register it where asked, and report.
+    """Test a trained model, register it where asked, and report; ``compute_s`` is the method's.
 
-    Parameters
-    ----------
-    request, device, task
-        As ``prepare_training`` had and gave them.
-    model : TrainedModel
-        What the method made of the task.
-    compute_s : float
-        The method's seconds.
-    features_of : callable
-        Features of several sets of rows.
-
-    Raises
-    ------
-    GraftError
-        Where the model cannot be pushed, or the site's policy releases no centroids.
+    Raises GraftError where the model cannot be pushed, or the site's policy releases no centroids.
     """
     test_N = device.rows(request).test_N
     parts = [torch.from_numpy(device.data.x[test_N])]
@@ -177,12 +158,12 @@ def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Sour
     )
 
 
-def _prototypes(request: TrainRequest) -> tuple[Prototypes, ...]:
-    """The class centroids that came with the request; a site may withhold its own."""
+def _prototypes(cards: Sequence[ModelCard]) -> tuple[Prototypes, ...]:
+    """The class centroids that came with the cards; a site may withhold its own."""
     return tuple(
-        Prototypes(model_id=card.model_id, domain_id=card.domain_id, centroids_CF=card.centroids_CF)
-        for card in request.sources
-        if card.centroids_CF is not None
+        Prototypes(model_id=c.model_id, domain_id=c.domain_id, centroids_CF=c.centroids_CF)
+        for c in cards
+        if c.centroids_CF is not None
     )
 
 
@@ -214,10 +195,8 @@ def _test_metrics(model: TrainedModel, features_NF: Tensor, y_N: IntArray) -> di
 
 
 def macro_f1(y_N: IntArray, predicted_N: IntArray) -> float:
-    """Mean of 2 TP / (2 TP + FP + FN) over the classes that occur in either (0 to 1).
-
-    As scikit-learn's, whose checks of its arguments take longer than a small model's test.
-    """
+    """Mean of 2 TP / (2 TP + FP + FN) over the classes that occur in either, as scikit-learn's,
+    whose checks of its arguments take longer than a small model's test (0 to 1)."""
     num_classes = int(max(y_N.max(), predicted_N.max())) + 1
     pairs = np.bincount(y_N * num_classes + predicted_N, minlength=num_classes**2)
     confusion_CC = pairs.reshape(num_classes, num_classes)
@@ -241,6 +220,14 @@ def _register(
     with torch.no_grad():
         predicted_U = model.network.head(features_NF[len(task.x_L) :]).argmax(1)
     y_N = torch.cat([task.y_L, predicted_U]).numpy()
+    centroids_CF = None
+    # Nothing reads the centroids of a model that is averaged, and each release costs budget.
+    if request.method != FEDAVG_LOCAL or device.policy.settings.epsilon is None:
+        centroids_CF = class_centroids(
+            f"centroids of {request.domain_id}",
+            ("centroids", request.domain_id, request.round_index, request.method),
+            features_NF.numpy(), y_N, device.task.num_classes, device.policy,
+        )  # fmt: skip
     return ModelCard(
         model_id=model_id,
         domain_id=request.domain_id,
@@ -251,21 +238,5 @@ def _register(
         class_mask_C=model.mask_C,
         round_index=request.round_index,
         parents=tuple(source.model_id for source in model.used),
-        centroids_CF=_released_centroids(request, device, features_NF.numpy(), y_N),
-    )
-
-
-def _released_centroids(
-    request: TrainRequest, device: Device, features_NF: FloatArray, y_N: IntArray
-) -> FloatArray | None:
-    """The class centroids as the site's policy releases them."""
-    if request.method == FEDAVG_LOCAL and device.policy.settings.epsilon is not None:
-        return None  # nothing reads those of a model that is averaged, and each costs a release
-    return class_centroids(
-        f"centroids of {request.domain_id}",
-        ("centroids", request.domain_id, request.round_index, request.method),
-        features_NF,
-        y_N,
-        device.task.num_classes,
-        device.policy,
+        centroids_CF=centroids_CF,
     )

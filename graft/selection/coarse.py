@@ -21,14 +21,9 @@ _ROWS = 64
 
 
 class ProfileRanking:
-    """Sources' statistics prepared once, to be ranked for any number of target domains.
+    """The statistics of each source's profile, to be ranked for any number of target domains.
 
     dist(s) = ||(z_s - z_t) / sigma|| / sqrt(D), sigma the deviation across the sources (ours).
-
-    Parameters
-    ----------
-    statistics_SD
-        The statistics of each source's profile.
     """
 
     def __init__(self, statistics_SD: npt.ArrayLike) -> None:
@@ -53,10 +48,8 @@ class ProfileRanking:
     def nearest(
         self, statistics_ND: npt.ArrayLike, count: int
     ) -> Iterator[list[tuple[int, float]]]:
-        """For each target domain the ``count`` nearest sources and all as near as the last of them.
-
-        Yields (index of the source, distance), by index and not by distance.
-        """
+        """For each target domain the ``count`` nearest sources and all as near as the last of
+        them: (index of the source, distance), by index and not by distance."""
         z_ND = np.asarray(statistics_ND, np.float64)
         last = min(count, len(self._square_S)) - 1
         for start in range(0, len(z_ND), _ROWS):
@@ -82,12 +75,8 @@ def rank_catalogue(
     """For each target domain the N_c nearest source models with their distances, nearest first.
 
     Ties fall to the lower domain id, so that the catalogue's order does not matter. A source whose
-    profile has another number of statistics (another program's, or forged) is left out.
-
-    Raises
-    ------
-    EdgeError
-        A card has no profile.
+    profile has another number of statistics (another program's, or forged) is left out. Raises
+    EdgeError for a card without a profile.
     """
     ranked: list[RankedCards] = [[] for _ in profiles]
     for size in {profile.statistics_D.size for profile in profiles}:
@@ -105,13 +94,6 @@ def rank_catalogue(
             near.sort(key=lambda pair: (pair[1], pair[0].domain_id))
             ranked[row] = near[: config.candidates_wanted]
     return ranked
-
-
-def select_candidates(
-    profile: DomainProfile, catalogue: Sequence[ModelCard], config: SelectionConfig
-) -> RankedCards:
-    """``rank_catalogue`` for one target domain."""
-    return rank_catalogue([profile], catalogue, config)[0]
 
 
 def profile_distances(statistics_D: npt.ArrayLike, statistics_SD: npt.ArrayLike) -> _Array:

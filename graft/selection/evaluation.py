@@ -1,4 +1,4 @@
-"""How well a score chose, and choices without a score: at random, all, or with hindsight.
+"""How well a score chose sources.
 
 Legend: S sources, k chosen.
 """
@@ -9,29 +9,16 @@ import numpy.typing as npt
 from graft.core.records import IntArray
 from graft.core.seeding import stream
 from graft.errors import ConfigError, DomainEmptyError, DomainShapeError, DomainValueError
-from graft.selection.scores.inputs import Floats
+from graft.selection.scores.labels import Floats
 
 
 def weighted_tau(score_S: npt.ArrayLike, truth_S: npt.ArrayLike) -> float:
     """Weighted Kendall tau of a score and the truth: do the orders agree, above all at the top.
 
     Vigna, WWW 2015, as ``scipy.stats.weightedtau`` has it by default: a swap of ranks r and s,
-    counted from 0, weighs 1/(r+1) + 1/(s+1).
-
-    Parameters
-    ----------
-    score_S, truth_S
-        The score and the true transfer accuracy of each source.
-
-    Returns
-    -------
-    float
-        Between -1 and 1; 0 where either side is the same for every source.
-
-    Raises
-    ------
-    DomainShapeError, DomainEmptyError, DomainValueError
-        The two are not of one length, empty, or not finite.
+    counted from 0, weighs 1/(r+1) + 1/(s+1). Between -1 and 1; 0 where either side is the same for
+    every source. Raises DomainShapeError, DomainEmptyError or DomainValueError for two that are
+    not of one length, empty, or not finite.
     """
     score, truth = _checked(score_S, truth_S)
     if np.ptp(score) == 0 or np.ptp(truth) == 0:
@@ -42,10 +29,8 @@ def weighted_tau(score_S: npt.ArrayLike, truth_S: npt.ArrayLike) -> float:
 
 
 def top_k_regret(score_S: npt.ArrayLike, truth_S: npt.ArrayLike, k: int) -> float:
-    """Best true accuracy of all sources less the best among the k highest scores (0 to 1).
-
-    Raises as ``weighted_tau`` does, and ConfigError for k < 1.
-    """
+    """Best true accuracy of all sources less the best among the k highest scores (0 to 1); raises
+    as ``weighted_tau`` does, and ConfigError for k < 1."""
     score, truth = _checked(score_S, truth_S)
     return float(truth.max() - truth[top_k(score, k)].max())
 
@@ -57,7 +42,7 @@ def top_k_shortfall(score_S: npt.ArrayLike, truth_S: npt.ArrayLike, k: int) -> f
     them. Raises as ``top_k_regret`` does.
     """
     score, truth = _checked(score_S, truth_S)
-    return float(truth[oracle_k(truth, k)].mean() - truth[top_k(score, k)].mean())
+    return float(truth[top_k(truth, k)].mean() - truth[top_k(score, k)].mean())
 
 
 def top_k(score_S: npt.ArrayLike, k: int) -> IntArray:
@@ -71,30 +56,9 @@ def top_k(score_S: npt.ArrayLike, k: int) -> IntArray:
     return order_S[:k]
 
 
-def random_k(num_sources: int, k: int, *keys: object) -> IntArray:
-    """k different indices drawn from the stream of ``keys``; all of them, shuffled, where k >= S.
-
-    Raises ConfigError for k < 1.
-    """
-    return top_k(random_scores(num_sources, *keys), k)
-
-
 def random_scores(num_sources: int, *keys: object) -> npt.NDArray[np.float64]:
     """A score in [0, 1) for every source (S,), drawn from the stream of ``keys``."""
     return stream("random-selection", *keys).random(num_sources)
-
-
-def ship_all(num_sources: int) -> IntArray:
-    """Every index (S,): misses no source, and pays for all of them."""
-    return np.arange(num_sources, dtype=np.int64)
-
-
-def oracle_k(truth_S: npt.ArrayLike, k: int) -> IntArray:
-    """Indices of the k sources of the highest true transfer accuracy, known only afterwards.
-
-    Raises ConfigError for k < 1.
-    """
-    return top_k(truth_S, k)
 
 
 def _checked(score_S: npt.ArrayLike, truth_S: npt.ArrayLike) -> tuple[Floats, Floats]:

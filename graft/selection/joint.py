@@ -4,11 +4,14 @@ Legend: S sources, N samples, L labelled samples, C classes, F features.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from graft.core.records import BoolArray, FloatArray, IntArray
+
+Floating = TypeVar("Floating", npt.NDArray[np.float32], npt.NDArray[np.float64])
 
 
 def centroid_similarity(features_NF: FloatArray, centroids_CF: FloatArray | None) -> float:
@@ -21,7 +24,7 @@ def centroid_similarity(features_NF: FloatArray, centroids_CF: FloatArray | None
     known = np.linalg.norm(centroids_CF, axis=1) > 0
     if not known.any():
         return 0.0
-    cosine_NC = _unit_rows(features_NF) @ _unit_rows(centroids_CF[known]).T
+    cosine_NC = unit_rows(features_NF) @ unit_rows(centroids_CF[known]).T
     return float(cosine_NC.max(axis=1).mean())
 
 
@@ -51,7 +54,7 @@ def _zscore(values: Sequence[float]) -> npt.NDArray[np.float64]:
     return scaled
 
 
-def _unit_rows(rows: FloatArray) -> FloatArray:
+def unit_rows(rows: Floating) -> Floating:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: FloatArray = rows / np.maximum(lengths, 1e-12)
+    scaled: Floating = rows / np.maximum(lengths, 1e-12)
     return scaled

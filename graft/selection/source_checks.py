@@ -79,21 +79,8 @@ def disagreeing_sources(
 
     The prediction of the others is their geometric mean, each weighing exp(4 x its accuracy on L),
     so that many sources that know nothing are no majority; on L it is the label. The target
-    domain's labels decide: a source that is right on them may disagree with all others.
-
-    Parameters
-    ----------
-    log_SNC
-        Log probabilities on all rows, bounded below.
-    labelled_N, y_L
-        Which rows bear labels, and the labels.
-    mask_SC
-        The classes that each source knows.
-
-    Returns
-    -------
-    list of int
-        Empty for fewer than three sources, and where no source would be left.
+    domain's labels decide: a source that is right on them may disagree with all others. None for
+    fewer than three sources, and where no source would be left. ``log_SNC`` are bounded below.
     """
     if len(log_SNC) < 3:
         return []
@@ -113,10 +100,8 @@ def disagreeing_sources(
 
 
 def logit_outliers(size_S: Sequence[float]) -> list[int]:
-    """Indices of sources whose mean |logit| is more than four times the median of all.
-
-    None of fewer than three sources.
-    """
+    """Indices of sources whose mean |logit| is more than four times the median of all; none of
+    fewer than three sources."""
     if len(size_S) < 3:
         return []
     bound = MAX_TIMES_MEDIAN * float(np.median(size_S))
@@ -130,19 +115,10 @@ def verify_source(
     claims_near: bool,
     config: TrustConfig,
 ) -> Reason | None:
-    """Why a source is rejected, or None.
+    """Why a source is rejected, or None; ``size`` is its mean |logit| on the domain's rows.
 
-    Parameters
-    ----------
-    size
-        Its mean |logit| on the target domain's rows.
-    consistency
-        Of ``centroid_consistency``.
-    better_than_chance
-        Of ``above_chance``.
-    claims_near
-        Whether its profile is among the nearer half of those offered. With ``config.chance`` such
-        a profile counts against a model that does not beat chance.
+    ``claims_near``: its profile is among the nearer half of those offered. With ``config.chance``
+    such a profile counts against a model that does not beat chance.
     """
     if config.verify:
         if not np.isfinite(size) or size > MAX_LOGIT:

@@ -69,6 +69,10 @@ class Training:
     steps: int
     rows: int
 
+    def flops(self, task: Task) -> float:
+        cost = network_cost(self.architecture, task)
+        return float(self.steps * self.rows * cost.training_flops_per_sample)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
@@ -77,6 +81,10 @@ class Reading:
     architecture: str
     rows: int
     passes: int = 1
+
+    def flops(self, task: Task) -> float:
+        cost = network_cost(self.architecture, task)
+        return float(self.passes * self.rows * cost.flops_per_sample)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +107,8 @@ class ComputeCost:
 
     def total_flops(self, task: Task) -> float:
         """Every FLOP of it, a multiply-add counted as two."""
-        return (
-            sum(_training_flops(part, task) for part in self.trained)
-            + sum(_reading_flops(part, task) for part in self.read)
-            + self.flops
-        )
+        trained = sum(part.flops(task) for part in self.trained)
+        return trained + sum(part.flops(task) for part in self.read) + self.flops
 
 
 def compute_seconds(cost: ComputeCost, task: Task, device: DeviceClass) -> float:
@@ -112,20 +117,10 @@ def compute_seconds(cost: ComputeCost, task: Task, device: DeviceClass) -> float
     seconds += cost.operations * device.operation_s
     for part in cost.trained:
         pace = device.pace(part.architecture)
-        seconds += _training_flops(part, task) / (device.flops_per_s * pace.training)
+        seconds += part.flops(task) / (device.flops_per_s * pace.training)
         seconds += part.steps * pace.step_s
     for reading in cost.read:
         pace = device.pace(reading.architecture)
-        seconds += _reading_flops(reading, task) / (device.flops_per_s * pace.inference)
+        seconds += reading.flops(task) / (device.flops_per_s * pace.inference)
         seconds += reading.passes * pace.pass_s
     return seconds
-
-
-def _training_flops(part: Training, task: Task) -> float:
-    cost = network_cost(part.architecture, task)
-    return float(part.steps * part.rows * cost.training_flops_per_sample)
-
-
-def _reading_flops(part: Reading, task: Task) -> float:
-    cost = network_cost(part.architecture, task)
-    return float(part.passes * part.rows * cost.flops_per_sample)

@@ -94,11 +94,9 @@ class StackedNetwork:
     @torch.no_grad()
     def write_back(self) -> None:
         """Copy every model's tensors into the network that they came from."""
-        for name, stack in {**self.parameters, **self.statistics}.items():
-            for network, tensor in zip(self._networks, stack, strict=True):
-                network.get_parameter(name).copy_(tensor) if name in self.parameters else (
-                    network.get_buffer(name).copy_(tensor)
-                )
+        tensors = {**self.parameters, **self.statistics}
+        for index, network in enumerate(self._networks):
+            network.load_state_dict({name: stack[index] for name, stack in tensors.items()})
 
 
 def _stacked(name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> Stage:

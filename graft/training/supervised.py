@@ -25,23 +25,12 @@ STACK_SIZE = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SupervisedTraining:
-    """One network's training by cross-entropy on labelled rows.
+    """One network's training by cross-entropy, in place, on labelled rows.
 
-    Parameters
-    ----------
-    network : Network
-        Trained in place.
-    x, y_N : Tensor
-        Samples (N, ...), float32, and their classes (N,), int64.
-    num_rows : int
-        The domain's labelled and unlabelled rows together. They decide the number of steps
-        (``count_steps``), so that every method of a domain takes as many.
-    config : TrainingConfig
-        Optimiser, batch size and number of steps.
-    seed : int
-        Of the order of the batches.
-    architecture, mask_C, used
-        As in the ``TrainedModel`` that comes of it.
+    ``x`` (N, ...) is float32, and the classes ``y_N`` are int64. ``num_rows`` are the domain's
+    labelled and unlabelled rows together: they decide the number of steps (``count_steps``), so
+    that every method of a domain takes as many. ``seed`` orders the batches; ``architecture``,
+    ``mask_C`` and ``used`` are those of the ``TrainedModel`` that comes of it.
     """
 
     network: Network
@@ -89,19 +78,8 @@ def train_supervised_many(
     Batches, steps, Adam and batch norm's statistics are the same whatever other networks are
     beside it. On a CPU with a compiler each network trains in a kernel of its own. Otherwise
     networks of one architecture, sample shape, batch size, number of steps and configuration
-    train as one stack. What has neither form, and a group of one, takes the plain loop.
-
-    Parameters
-    ----------
-    trainings : sequence of SupervisedTraining
-        Their networks are trained in place.
-    device : str
-        The torch device of the stacks.
-
-    Returns
-    -------
-    list of TrainedModel
-        In the order of ``trainings``.
+    train as one stack, on the torch device ``device``. What has neither form, and a group of one,
+    takes the plain loop.
     """
     groups: dict[tuple[object, ...], list[SupervisedTraining]] = {}
     for training in trainings:
@@ -110,7 +88,11 @@ def train_supervised_many(
         plan = _kernel_plan(group[0]) if device == "cpu" else None
         if plan is not None:
             for training in group:
-                _train_compiled(training, plan)
+                training.network.train()
+                train_compiled(
+                    plan, training.network, training.x, training.y_N, training.batches(),
+                    training.config,
+                )  # fmt: skip
         elif len(group) > 1 and _has_rows(group[0]) and stages_of(group[0].network) is not None:
             for first in range(0, len(group), STACK_SIZE):
                 _train_stack(group[first : first + STACK_SIZE], device)
@@ -151,12 +133,6 @@ def _kernel_plan(training: SupervisedTraining) -> KernelPlan | None:
     if load_kernels() is None or not _has_rows(training):
         return None
     return kernel_plan(training.network, tuple(training.x.shape[1:]), training.batch_size)
-
-
-def _train_compiled(training: SupervisedTraining, plan: KernelPlan) -> None:
-    training.network.train()
-    network, x, y_N, config = training.network, training.x, training.y_N, training.config
-    train_compiled(plan, network, x, y_N, training.batches(), config)
 
 
 def _train_stack(trainings: Sequence[SupervisedTraining], device: str) -> None:

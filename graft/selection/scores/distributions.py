@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.errors import DomainEmptyError, DomainShapeError
-from graft.selection.scores.inputs import Floats, checked_rows
+from graft.selection.scores.labels import Floats, checked_rows
 
 # The kernel is a mean over widths about the median squared distance, from 4 times it down to a
 # quarter, so that no single width decides.
@@ -22,22 +22,9 @@ def mmd_distance(source_MF: npt.ArrayLike, target_NF: npt.ArrayLike) -> float:
     """Squared maximum mean discrepancy, unbiased, with RBF kernels about the median distance.
 
     Gretton et al., JMLR 2012 (estimator: Lemma 6; median heuristic); the mean over five widths
-    is ours.
-
-    Parameters
-    ----------
-    source_MF, target_NF
-        Features of the rows of each side, two rows or more.
-
-    Returns
-    -------
-    float
-        At most 2; below 0 about half of the time where both sides have one distribution.
-
-    Raises
-    ------
-    DomainEmptyError, DomainShapeError, DomainValueError
-        Too few rows on a side, another F on each side, or a number that is not finite.
+    is ours. At most 2; below 0 about half of the time where both sides have one distribution.
+    Raises DomainEmptyError, DomainShapeError or DomainValueError for fewer than two rows on a
+    side, another F on each side, or a number that is not finite.
     """
     from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 
@@ -106,10 +93,10 @@ def profile_frechet_distances(
 
 def _checked_pair(source_MF: npt.ArrayLike, target_NF: npt.ArrayLike) -> tuple[Floats, Floats]:
     source, target = checked_rows(source_MF, "source"), checked_rows(target_NF, "target")
-    if source.shape[1] != target.shape[1]:
+    first, second = source.shape[1], target.shape[1]
+    if first != second:
         raise DomainShapeError(
-            f"features of source and target: got {source.shape[1]} and {target.shape[1]}, "
-            "wanted as many"
+            f"features of source and target: got {first} and {second}, wanted as many"
         )
     return source, target
 

@@ -1,9 +1,10 @@
 """Scores of how well a source's features separate the target domain's classes.
 
-Functions of features and labels alone, without the source's head; higher is better. Each is
-finite from one labelled row upwards, and the same for every source where there is nothing to
-separate (one class, constant features). Each raises DomainShapeError, DomainEmptyError or
-DomainValueError where features and labels are not (L, F) and (L,), have no row, or are not finite.
+Each takes the source's features of the labelled rows, and their classes, without the source's
+head; higher is better. Each is finite from one labelled row upwards, and the same for every source
+where there is nothing to separate (one class, constant features). Each raises DomainShapeError,
+DomainEmptyError or DomainValueError where features and labels are not (L, F) and (L,), have no
+row, or are not finite.
 
 Legend: L labelled samples, F features, C classes present.
 """
@@ -11,7 +12,8 @@ Legend: L labelled samples, F features, C classes present.
 import numpy as np
 import numpy.typing as npt
 
-from graft.selection.scores.inputs import Floats, checked_labels, checked_rows, class_means
+from graft.selection.joint import unit_rows
+from graft.selection.scores.labels import Floats, Ints, checked_labels, checked_rows
 
 # How far alpha / beta may lie from the mean squared singular value; evidence is flat beyond.
 _LOGME_DECADES = 6
@@ -21,21 +23,12 @@ _RIDGE = 0.3
 
 
 def h_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike, shrunk: bool | None = None) -> float:
-    """H-score: tr(cov(f)^-1 cov(E[f | y])) (Bao et al., ICIP 2019).
+    """H-score: tr(cov(f)^-1 cov(E[f | y])) (Bao et al., ICIP 2019), between 0 and
+    min(C - 1, F).
 
-    Parameters
-    ----------
-    features_LF, y_L
-        The source's features of the labelled rows, and their classes.
-    shrunk
-        Takes Ledoit and Wolf's covariance and the class part's share of it (1 - shrinkage), after
-        Ibrahim, Ponomareva and Mazumder, ECML PKDD 2022. None: where L < F, as the plain
-        covariance has no inverse there.
-
-    Returns
-    -------
-    float
-        Between 0 and min(C - 1, F).
+    ``shrunk`` takes Ledoit and Wolf's covariance and the class part's share of it (1 - shrinkage),
+    after Ibrahim, Ponomareva and Mazumder, ECML PKDD 2022. None: where L < F, as the plain
+    covariance has no inverse there.
     """
     from sklearn.covariance import empirical_covariance, ledoit_wolf
 
@@ -50,7 +43,7 @@ def h_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike, shrunk: bool | None 
         covariance_FF, shrinkage = ledoit_wolf(spread, assume_centered=True)
     else:
         covariance_FF, shrinkage = empirical_covariance(spread, assume_centered=True), 0.0
-    means_CF = class_means(spread, class_L, counts_C)
+    means_CF = _class_means(spread, class_L, counts_C)
     between_FF = (means_CF.T * counts_C) @ means_CF / len(spread)
     solved_FF = np.linalg.pinv(covariance_FF, hermitian=True) @ between_FF
     return float((1 - shrinkage) * np.trace(solved_FF))
@@ -62,16 +55,7 @@ def logme_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     You, Liu, Wang and Long, ICML 2021. Each class present is a 0/1 target with prior precision
     alpha and noise precision beta. Both are maximised over: beta in closed form, their ratio
     t in one dimension, where the evidence is that of y ~ N(0, (I + f f' / t) / beta).
-
-    Parameters
-    ----------
-    features_LF, y_L
-        The source's features of the labelled rows, and their classes.
-
-    Returns
-    -------
-    float
-        In nats, unbounded either way.
+    In nats, unbounded either way.
     """
     features = checked_rows(features_LF)
     class_L, counts_C = checked_labels(y_L, len(features))
@@ -81,14 +65,11 @@ def logme_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     target_LC = np.eye(len(counts_C))[class_L]
     projected_RC = (left_LR.T @ target_LC) ** 2
     unreached_C = np.maximum(counts_C - projected_RC.sum(0), 0)
-    return float(
-        np.mean(
-            [
-                _maximum_evidence(power_R / unit, projected_RC[:, c], unreached_C[c], len(features))
-                for c in range(len(counts_C))
-            ]
-        )
-    )
+    evidence_C = [
+        _maximum_evidence(power_R / unit, projected_R, unreached, len(features))
+        for projected_R, unreached in zip(projected_RC.T, unreached_C, strict=True)
+    ]
+    return float(np.mean(evidence_C))
 
 
 def transrate_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
@@ -97,16 +78,7 @@ def transrate_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     Huang et al., ICML 2022: R(Z) - sum_c n_c/n R(Z_c), R(Z) = logdet(I + Z'Z / (n eps)) / 2,
     Z centred as a whole, eps = 1e-4. The shares n_c/n keep it at 0 or above where classes are
     unequal; the paper's listing weighs classes alike.
-
-    Parameters
-    ----------
-    features_LF, y_L
-        The source's features of the labelled rows, and their classes.
-
-    Returns
-    -------
-    float
-        In nats; it depends on the features' unit.
+    In nats; it depends on the features' unit.
     """
     features = checked_rows(features_LF)
     class_L, counts_C = checked_labels(y_L, len(features))
@@ -123,16 +95,7 @@ def parc_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     Bolya, Mittapalli and Hoffman, NeurIPS 2021: Spearman's correlation, over the pairs of
     rows, of 1 - Pearson between standardised features with 1 - Pearson between one-hot labels
     (which takes two values: same class or not). Without the paper's PCA and factor of 100.
-
-    Parameters
-    ----------
-    features_LF, y_L
-        The source's features of the labelled rows, and their classes.
-
-    Returns
-    -------
-    float
-        Between -1 and 1.
+    Between -1 and 1.
     """
     from scipy.stats import rankdata
 
@@ -141,7 +104,8 @@ def parc_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     spread = _centred(features)
     deviation_F = spread.std(0)
     varied_F = deviation_F > 0
-    unit_LF = _unit_rows(_row_centred(spread[:, varied_F] / deviation_F[varied_F]))
+    scaled_LF = spread[:, varied_F] / deviation_F[varied_F]
+    unit_LF = unit_rows(scaled_LF - scaled_LF.mean(1, keepdims=True)) if varied_F.any() else spread
     first, second = np.triu_indices(len(features), 1)
     # Equal rows must tie: what is left of them after rounding must not rank them.
     apart = np.round(1 - (unit_LF @ unit_LF.T)[first, second], 12)
@@ -158,21 +122,12 @@ def gbc_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     estimate of their variance is ours: few rows bear labels, and one row has no variance, so
     every class starts from one row's worth of the variance within all classes, and that from
     one row's worth of the variance of all rows.
-
-    Parameters
-    ----------
-    features_LF, y_L
-        The source's features of the labelled rows, and their classes.
-
-    Returns
-    -------
-    float
-        Between -C (C - 1) and 0; 0 where L holds one class.
+    Between -C (C - 1) and 0; 0 where L holds one class.
     """
     features = checked_rows(features_LF)
     class_L, counts_C = checked_labels(y_L, len(features))
     spread = _centred(features)
-    means_CF = class_means(spread, class_L, counts_C)
+    means_CF = _class_means(spread, class_L, counts_C)
     deviation_L = ((spread - means_CF[class_L]) ** 2).mean(1)
     within_C = np.bincount(class_L, deviation_L)
     total = float((spread**2).mean())
@@ -194,16 +149,7 @@ def linear_probe_score(features_LF: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     In closed form (Allen's PRESS): with H = K (K + r I)^-1, row i is predicted without itself as
     (H Y - h_ii Y)_i / (1 - h_ii). K is linear in the centred features, scaled to mean squared
     length 1, plus 1 for the intercept.
-
-    Parameters
-    ----------
-    features_LF, y_L
-        The source's features of the labelled rows, and their classes.
-
-    Returns
-    -------
-    float
-        Between 0 and 1; 1 where L holds one class.
+    Between 0 and 1; 1 where L holds one class.
     """
     features = checked_rows(features_LF)
     class_L, counts_C = checked_labels(y_L, len(features))
@@ -246,6 +192,14 @@ def _maximum_evidence(power_R: Floats, projected_R: Floats, unreached: float, ro
     return -min(float(losses[best]), float(found.fun))
 
 
+def _class_means(features_LF: Floats, class_L: Ints, counts_C: Ints) -> Floats:
+    """Mean feature vector of each class present (C, F)."""
+    sums_CF = np.zeros((len(counts_C), features_LF.shape[1]))
+    np.add.at(sums_CF, class_L, features_LF)
+    means_CF: Floats = sums_CF / counts_C[:, None]
+    return means_CF
+
+
 def _coding_rate(rows_NF: Floats) -> float:
     power = np.linalg.svd(rows_NF, compute_uv=False) ** 2
     return float(np.log1p(power / (len(rows_NF) * _TRANSRATE_DISTORTION)).sum() / 2)
@@ -257,16 +211,3 @@ def _centred(features_LF: Floats) -> Floats:
     noise_F = 1e-12 * np.abs(features_LF).max(0)
     centred[:, np.abs(centred).max(0) <= noise_F] = 0
     return centred
-
-
-def _row_centred(rows_LF: Floats) -> Floats:
-    if not rows_LF.shape[1]:
-        return rows_LF
-    centred: Floats = rows_LF - rows_LF.mean(1, keepdims=True)
-    return centred
-
-
-def _unit_rows(rows_LF: Floats) -> Floats:
-    lengths = np.linalg.norm(rows_LF, axis=1, keepdims=True)
-    scaled: Floats = rows_LF / np.maximum(lengths, 1e-12)
-    return scaled

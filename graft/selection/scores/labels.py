@@ -3,39 +3,28 @@
 Higher is better, 0 the best; in nats. LEEP and NCE read the source's classes as mere symbols: a
 source that calls every walk a run loses nothing, as its head can be trained anew.
 
-Legend: L labelled samples, Z the source's classes, C classes present.
+Beside them, the checks of the rows and labels that every score is given.
+
+Legend: N any samples, L labelled samples, F features, Z the source's classes, C classes present.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from graft.errors import DomainClassError, DomainValueError
-from graft.selection.scores.inputs import Floats, checked_labels, checked_rows
+from graft.errors import DomainClassError, DomainEmptyError, DomainShapeError, DomainValueError
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 _SPREAD = 0.01
 
 
 def leep_score(probabilities_LZ: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
     """LEEP: mean log-likelihood of y under P(y | x) = sum_z P(y | z) theta(x)_z.
 
-    Nguyen, Hassner, Seeger and Archambeau, ICML 2020.
-
-    Parameters
-    ----------
-    probabilities_LZ
-        theta, the source's probabilities; P(y | z) is from their empirical joint with y.
-    y_L
-        The rows' classes.
-
-    Returns
-    -------
-    float
-        Between -log C and 0; 0 where L holds one class.
-
-    Raises
-    ------
-    DomainShapeError, DomainEmptyError, DomainValueError
-        The arrays are not of these shapes, there is no row, or a row is no distribution.
+    Nguyen, Hassner, Seeger and Archambeau, ICML 2020. theta are the source's probabilities, and
+    P(y | z) is from their empirical joint with y. Between -log C and 0; 0 where L holds one class.
+    Raises DomainShapeError, DomainEmptyError or DomainValueError where the arrays are not of these
+    shapes, there is no row, or a row is no distribution.
     """
     theta_LZ = _checked_probabilities(probabilities_LZ)
     class_L, counts_C = checked_labels(y_L, len(theta_LZ))
@@ -93,3 +82,28 @@ def _checked_probabilities(probabilities_LZ: npt.ArrayLike) -> Floats:
     # Summed in float32, a row may be off by its rounding.
     normalised_LZ: Floats = theta_LZ / theta_LZ.sum(1, keepdims=True)
     return normalised_LZ
+
+
+def checked_rows(rows_NF: npt.ArrayLike, name: str = "features") -> Floats:
+    """The rows in double precision; raises DomainShapeError unless (N, F) with F >= 1,
+    DomainEmptyError for no rows, DomainValueError for NaN or infinity."""
+    array = np.asarray(rows_NF, np.float64)
+    if array.ndim != 2 or not array.shape[1]:
+        raise DomainShapeError(f"{name}: got shape {array.shape}, wanted (rows, 1 or more)")
+    if not len(array):
+        raise DomainEmptyError(f"{name}: got 0 rows, wanted at least 1")
+    if not np.isfinite(array).all():
+        raise DomainValueError(f"{name}: got NaN or infinity, wanted finite numbers")
+    return array
+
+
+def checked_labels(y_L: npt.ArrayLike, num_rows: int) -> tuple[Ints, Ints]:
+    """Each row's class as an index into the classes present (L), and those classes' counts (C);
+    raises DomainShapeError where there is not one whole number a row."""
+    labels = np.asarray(y_L)
+    if labels.shape != (num_rows,) or labels.dtype.kind not in "iu":
+        raise DomainShapeError(
+            f"labels: got {labels.dtype} of shape {labels.shape}, wanted integers ({num_rows},)"
+        )
+    _, class_L, counts_C = np.unique(labels, return_inverse=True, return_counts=True)
+    return class_L.astype(np.int64), counts_C.astype(np.int64)

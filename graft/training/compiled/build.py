@@ -19,10 +19,7 @@ _HEADERS = (
     "kernels_products.h", "kernels_state.h", "kernels_blocks.h", "kernels_pairs.h", "kernels_gru.h",
 )  # fmt: skip
 # Not -ffast-math: NaN and infinity must come out as PyTorch's loop would give them.
-_FLAGS = (
-    "-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared",
-    "-fPIC",
-)  # fmt: skip
+_FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _log = logging.getLogger(__name__)
 
 
@@ -56,10 +53,8 @@ def _load(folder: Path) -> ctypes.CDLL | None:
 
 
 def build_kernels(folder: Path, compiler: str = "cc") -> Path:
-    """The library's path, compiled first if this source, flags and CPU have none there yet.
-
-    Raises OSError without a compiler or a writable folder, SubprocessError where it fails.
-    """
+    """The library's path, compiled first if this source, flags and CPU have none there yet; raises
+    OSError without a compiler or a writable folder, SubprocessError where it fails."""
     here = Path(__file__).parent
     sources = [(here / name).read_bytes() for name in (_SOURCE, *_HEADERS)]
     # A portable run's sums are the same on every processor: fused and vectorised in one way.

@@ -127,28 +127,25 @@ def train_compiled(
     rows_SB: Tensor,
     config: TrainingConfig,
 ) -> Tensor:
-    """Train a network in place; every step's loss (S,).
-
-    Raises MemoryError where the kernel finds no room.
-    """
+    """Train a network in place; every step's loss (S,). Raises MemoryError without room for it."""
     state = _state(network)
-    run = _run(plan, state, x, y_N, rows_SB, config.learning_rate, config.weight_decay)
+    parameters, _, statistics, losses_S = _run(
+        plan, state, x, y_N, rows_SB, config.learning_rate, config.weight_decay
+    )
     with torch.no_grad():
-        for slots, flat in ((plan.parameters, run.parameters), (plan.statistics, run.statistics)):
+        for slots, flat in ((plan.parameters, parameters), (plan.statistics, statistics)):
             for slot, tensor in _views(slots, flat, state):
                 state[slot.name].copy_(tensor)
         for name, buffer in network.named_buffers():
             if name.endswith("num_batches_tracked"):
                 buffer += len(rows_SB)
-    return run.losses_S
+    return losses_S
 
 
 @torch.no_grad()
 def compiled_features(plan: KernelPlan, network: Network, x: Tensor) -> Tensor:
-    """Features (N, F) of a network by its running statistics, whatever mode it is in.
-
-    Raises MemoryError where the kernel finds no room.
-    """
+    """Features (N, F) of a network by its running statistics, whatever mode it is in; raises
+    MemoryError without room for them."""
     kernels = load_kernels()
     assert kernels is not None, "a plan is made only where there are kernels"
     state, rows = _state(network), plan.rows(x)
@@ -168,17 +165,9 @@ def compiled_gradients(
 ) -> tuple[float, dict[str, Tensor]]:
     """Mean cross-entropy of one batch and its gradients by name; the network stays as it is."""
     state = _state(network)
-    run = _run(plan, state, x, y_B, torch.arange(len(x))[None], 0.0, 0.0)
-    views = _views(plan.parameters, run.gradients, state)
-    return float(run.losses_S[0]), {slot.name: tensor for slot, tensor in views}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Run:
-    parameters: Tensor
-    gradients: Tensor
-    statistics: Tensor
-    losses_S: Tensor
+    _, gradients, _, losses_S = _run(plan, state, x, y_B, torch.arange(len(x))[None], 0.0, 0.0)
+    views = _views(plan.parameters, gradients, state)
+    return float(losses_S[0]), {slot.name: tensor for slot, tensor in views}
 
 
 def _run(
@@ -189,25 +178,21 @@ def _run(
     rows_SB: Tensor,
     learning_rate: float,
     weight_decay: float,
-) -> _Run:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(parameters, gradients, statistics) after the steps as flat buffers, and each step's loss."""
     kernels = load_kernels()
     assert kernels is not None, "a plan is made only where there are kernels"
-    parameters = _gather(plan.parameters, state)
-    run = _Run(
-        parameters=parameters,
-        gradients=torch.zeros_like(parameters),
-        statistics=_gather(plan.statistics, state),
-        losses_S=torch.zeros(len(rows_SB)),
-    )
+    parameters, statistics = _gather(plan.parameters, state), _gather(plan.statistics, state)
+    gradients, losses_S = torch.zeros_like(parameters), torch.zeros(len(rows_SB))
     rows, labels, rows_SB = plan.rows(x), y_N.to(torch.int64).contiguous(), rows_SB.contiguous()
-    tensors = (run.parameters, run.gradients, run.statistics, rows, labels, rows_SB)
+    tensors = (parameters, gradients, statistics, rows, labels, rows_SB)
     failed = kernels.graft_train(
         ctypes.addressof(plan.plan), len(parameters), *(each.data_ptr() for each in tensors),
-        len(rows_SB), learning_rate, weight_decay, run.losses_S.data_ptr(),
+        len(rows_SB), learning_rate, weight_decay, losses_S.data_ptr(),
     )  # fmt: skip
     if failed:
         raise MemoryError(f"training {len(parameters)} parameters: no memory for a step")
-    return run
+    return parameters, gradients, statistics, losses_S
 
 
 def _state(network: Network) -> dict[str, Tensor]:

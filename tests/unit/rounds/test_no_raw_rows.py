@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import graft_simulation.in_process as local
 import numpy as np
@@ -11,6 +12,7 @@ from fakes import RUN, SIGNER, world_devices, world_store
 from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD
 
 from graft.core.records import DomainProfile, Request
+from graft.privacy import profile_domain
 from graft.rounds import Device, expand_system, train_initial_domains
 from graft.wire.messages.codec import encode_request, encode_response
 
@@ -88,17 +90,13 @@ def test_no_window_and_no_label_crosses_the_wire(wire: Wire) -> None:
 
 
 def test_a_window_in_a_profile_is_found(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaking(request: Request, device: Device) -> DomainProfile:
-        from graft.rounds.requests import profile_domain
-
-        rows = device.rows(request)
-        x, y_N = device.data.x[rows.train_N], device.data.y_N[rows.labelled_N]
-        profile = profile_domain(request.domain_id, device.task, x, y_N, device.policy)
+    def leaking(domain_id: str, *rest: Any) -> DomainProfile:
+        profile = profile_domain(domain_id, *rest)
         leaked_D = profile.statistics_D.copy()
-        leaked_D[: 2 * RUN_LENGTH] = device.data.x[0].reshape(-1)[: 2 * RUN_LENGTH]
+        leaked_D[: 2 * RUN_LENGTH] = WORLD.load(domain_id).x[0].reshape(-1)[: 2 * RUN_LENGTH]
         return replace(profile, statistics_D=leaked_D)
 
-    monkeypatch.setattr("graft.rounds.requests.compute_profile", leaking)
+    monkeypatch.setattr("graft.rounds.requests.profile_domain", leaking)
     leaks = found_in(wire.run())
     assert f"{INITIAL_DOMAINS[0]} window 0 as <f4" in leaks
     assert len(leaks) >= len(DOMAINS)

@@ -1,5 +1,7 @@
 """Coarse selection: distances by hand, and what must not decide."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from graft.core.config import SelectionConfig
 from graft.core.records import DomainProfile, ModelCard
 from graft.errors import EdgeError
-from graft.selection import ProfileRanking, profile_distances, select_candidates
+from graft.selection import ProfileRanking, RankedCards, profile_distances, rank_catalogue
 
 
 def profile(domain_id: str, *statistics: float) -> DomainProfile:
@@ -33,6 +35,12 @@ def card(domain_id: str, *statistics: float) -> ModelCard:
         round_index=0,
         profile=profile(domain_id, *statistics) if statistics else None,
     )
+
+
+def nearest(
+    one: DomainProfile, catalogue: Sequence[ModelCard], config: SelectionConfig
+) -> RankedCards:
+    return rank_catalogue([one], catalogue, config)[0]
 
 
 def ids(ranked: list[tuple[ModelCard, float]]) -> list[str]:
@@ -79,7 +87,7 @@ def test_units_do_not_matter_and_the_nearest_is_oneself(
 
 def test_candidates_come_nearest_first_with_their_distances() -> None:
     catalogue = [card("far", 4.0), card("near", 1.0), card("middle", 2.0)]
-    ranked = select_candidates(profile("me", 0.0), catalogue, SelectionConfig())
+    ranked = nearest(profile("me", 0.0), catalogue, SelectionConfig())
     assert ids(ranked) == ["near", "middle", "far"]
     # The sources deviate by sqrt(14 / 9) about their mean 7 / 3.
     np.testing.assert_allclose([d for _, d in ranked], np.array([1, 2, 4]) / np.sqrt(14 / 9))
@@ -98,32 +106,32 @@ def test_as_many_candidates_as_the_configuration_wants(
     config: SelectionConfig, wanted: int
 ) -> None:
     catalogue = [card(f"d{place:02d}", float(place)) for place in range(12)]
-    ranked = select_candidates(profile("me", 0.0), catalogue, config)
+    ranked = nearest(profile("me", 0.0), catalogue, config)
     assert ids(ranked) == [f"d{place:02d}" for place in range(wanted)]
 
 
 def test_ties_fall_to_the_lower_domain_id_in_any_catalogue() -> None:
     catalogue = [card("c", 1.0), card("a", 1.0), card("b", -1.0), card("d", 9.0)]
     for order in (catalogue, catalogue[::-1]):
-        ranked = select_candidates(profile("me", 0.0), order, SelectionConfig())
+        ranked = nearest(profile("me", 0.0), order, SelectionConfig())
         assert ids(ranked) == ["a", "b", "c", "d"]
 
 
 def test_a_domain_is_no_candidate_of_its_own() -> None:
     catalogue = [card("me", 0.0), card("other", 5.0)]
-    assert ids(select_candidates(profile("me", 0.0), catalogue, SelectionConfig())) == ["other"]
-    assert select_candidates(profile("me", 0.0), catalogue[:1], SelectionConfig()) == []
+    assert ids(nearest(profile("me", 0.0), catalogue, SelectionConfig())) == ["other"]
+    assert nearest(profile("me", 0.0), catalogue[:1], SelectionConfig()) == []
 
 
 def test_a_card_without_a_profile_cannot_be_ranked() -> None:
     with pytest.raises(EdgeError, match="mute"):
-        select_candidates(profile("me", 0.0), [card("mute")], SelectionConfig())
+        nearest(profile("me", 0.0), [card("mute")], SelectionConfig())
 
 
 def test_a_profile_of_another_length_is_not_compared() -> None:
     catalogue = [card("long", 0.0, 0.0), card("fits", 5.0)]
-    assert ids(select_candidates(profile("me", 0.0), catalogue, SelectionConfig())) == ["fits"]
-    assert select_candidates(profile("me", 0.0, 1.0, 2.0), catalogue, SelectionConfig()) == []
+    assert ids(nearest(profile("me", 0.0), catalogue, SelectionConfig())) == ["fits"]
+    assert nearest(profile("me", 0.0, 1.0, 2.0), catalogue, SelectionConfig()) == []
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))

@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.errors import DomainEmptyError, DomainShapeError, DomainValueError
-from graft.selection import frechet_distance, mmd_distance, profile_frechet_distances
+from graft.selection.scores.distributions import (
+    frechet_distance,
+    mmd_distance,
+    profile_frechet_distances,
+)
 
 seeds = st.integers(0, 10_000)
 

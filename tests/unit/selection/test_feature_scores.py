@@ -13,7 +13,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 
 from graft.errors import DomainEmptyError, DomainShapeError, DomainValueError
-from graft.selection import (
+from graft.selection.scores.features import (
     gbc_score,
     h_score,
     linear_probe_score,

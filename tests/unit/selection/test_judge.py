@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.errors import ConfigError, DomainEmptyError, DomainShapeError, DomainValueError
-from graft.selection import top_k_regret, top_k_shortfall, weighted_tau
+from graft.selection.evaluation import top_k_regret, top_k_shortfall, weighted_tau
 
 TRUTH = [0.9, 0.6, 0.3]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, mutual_info_score
 
 from graft.errors import DomainClassError, DomainEmptyError, DomainShapeError, DomainValueError
-from graft.selection import leep_score, likelihood_score, nce_score
+from graft.selection.scores.labels import leep_score, likelihood_score, nce_score
 
 SCORES = (leep_score, nce_score, likelihood_score)
 

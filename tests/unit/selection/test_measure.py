@@ -16,7 +16,8 @@ from graft.core.config import (
     WorldConfig,
 )
 from graft.data.worlds import open_world
-from graft.selection import SCORES, leep_score
+from graft.selection.scores import SCORES
+from graft.selection.scores.labels import leep_score
 from graft.training import masked_probabilities, predict_in_batches
 
 BENCHMARK = Path(__file__).resolve().parents[3] / "benchmarks" / "selection"

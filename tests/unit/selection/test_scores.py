@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from graft.errors import DomainEmptyError
-from graft.selection import (
-    SCORES,
-    SourceOutputs,
-    centroid_similarity,
-    frechet_distance,
-    h_score,
-    mmd_distance,
-)
+from graft.selection import centroid_similarity
+from graft.selection.scores import SCORES, SourceOutputs
+from graft.selection.scores.distributions import frechet_distance, mmd_distance
+from graft.selection.scores.features import h_score
 
 ROWS, WIDTH, CLASSES = 60, 6, 3
 
