@@ -227,56 +227,39 @@ def complete_run(
     Raises GraftError, after it is written to the folder as the run's end.
     """
     is_begun = not is_new
-
-    def note_begun(world: World) -> None:
-        nonlocal is_begun
-        is_begun = True
-        begun(world)
-
     with caller_restored():
         try:
             trackers = [open_tracker(each) if isinstance(each, str) else each for each in track]
-            return _complete(folder, config, engine, is_new, trackers, on_progress, note_begun)
+            if is_new:
+                config = with_method_sections(config)
+            world = open_world(config.world, config.seed)
+            watchers = [on_progress]
+            if isinstance(folder.path, Path):  # elsewhere each write is a request
+                watchers.append(ProgressFile(folder.path / "progress.json"))
+
+            def notify_all(now: RoundProgress) -> None:
+                for watcher in watchers:
+                    watcher(now)
+
+            settings = RunSettings(
+                config=config,
+                world=world,
+                folder=folder,
+                on_progress=notify_all,
+                clock=SimulatedClock(config, world.task),
+            )
+            if is_new:
+                folder.begin(config, world, engine.recorded())
+            else:
+                folder.resume()
+            is_begun = True
+            begun(world)
+            with tracked(trackers, folder.run_id, config) as on_round:
+                return run_engine(replace(settings, on_round=on_round), engine)
         except GraftError as error:
             if is_begun:  # otherwise a run that is in the folder already is another one
                 folder.fail(f"{type(error).__name__}: {error}")
             raise
-
-
-def _complete(
-    folder: RunFolder,
-    config: ExpansionConfig,
-    engine: EngineSettings,
-    is_new: bool,
-    trackers: Sequence[Tracker],
-    on_progress: OnProgress,
-    begun: Callable[[World], None],
-) -> str:
-    if is_new:
-        config = with_method_sections(config)
-    world = open_world(config.world, config.seed)
-    watchers = [on_progress]
-    if isinstance(folder.path, Path):  # elsewhere each write is a request, and nobody watches
-        watchers.append(ProgressFile(folder.path / "progress.json"))
-
-    def notify_all(now: RoundProgress) -> None:
-        for watcher in watchers:
-            watcher(now)
-
-    settings = RunSettings(
-        config=config,
-        world=world,
-        folder=folder,
-        on_progress=notify_all,
-        clock=SimulatedClock(config, world.task),
-    )
-    if is_new:
-        folder.begin(config, world, engine.recorded())
-    else:
-        folder.resume()
-    begun(world)
-    with tracked(trackers, folder.run_id, config) as on_round:
-        return run_engine(replace(settings, on_round=on_round), engine)
 
 
 def _as_folder(world: str | Path | World, run: RunFolder) -> Path:

@@ -89,7 +89,7 @@ class MessageError(GraftError):
 
 
 class RequestForgedError(MessageError):
-    """An order is not the run's server's, or it comes a second time."""
+    """A request is not the run's server's, or it comes a second time."""
 
 
 class PayloadError(GraftError):

@@ -7,13 +7,19 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from graft_simulation.environment import caller_restored
@@ -45,27 +51,11 @@ class MatrixSettings:
 
 
 def compute_matrix(plan: MatrixPlan, settings: MatrixSettings) -> list[BenchmarkRow]:
-    """Compute every missing row.
+    """Compute every missing row; all rows of ``settings.out``, in the order of their keys.
 
     The table is written after each finished job, so that a kill loses the running jobs alone. A
-    failed target domain has a row with its error, and is tried again by the next call.
-
-    Parameters
-    ----------
-    plan : MatrixPlan
-        The rows that are wanted.
-    settings : MatrixSettings
-        Where and how they are computed.
-
-    Returns
-    -------
-    list of BenchmarkRow
-        All rows of ``settings.out``, wanted now or earlier, in the order of their keys.
-
-    Raises
-    ------
-    RunError
-        Where the folder has rows of another configuration or of other data.
+    failed target domain has a row with its error, and is tried again by the next call. Raises
+    RunError where the folder has rows of another configuration or of other data.
     """
     path = settings.out / ROWS
     with _locked(settings.out), _locked(plan.work):
@@ -111,10 +101,8 @@ def _reusable_rows(path: Path, plan: MatrixPlan, redo: Sequence[str]) -> list[Be
 def _computed(
     expansions: Sequence[Expansion], workers: int
 ) -> Iterator[tuple[str, list[BenchmarkRow]]]:
-    """Each finished job's title and rows, in the order they finish.
-
-    A free worker gets target domains whose initial domains are trained first of all.
-    """
+    """Each finished job's title and rows; target domains whose initial domains are trained come
+    first."""
     waiting: dict[InitialTraining, list[Expansion]] = {}
     for expansion in expansions:
         waiting.setdefault(expansion.initial_training, []).append(expansion)
@@ -146,21 +134,9 @@ def _computed(
                 yield job.title, future.result()
 
 
-class _InlineExecutor(Executor):
-    """Runs every job in this process as it is submitted: for tests, and for a debugger."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future = Future[Any]()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 def _open_pool(workers: int) -> Executor:
-    if workers < 1:
-        return _InlineExecutor()
+    if workers < 1:  # in this process, for tests and a debugger
+        return ThreadPoolExecutor(1)
     return ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
     )

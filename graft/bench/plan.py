@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,10 +44,8 @@ _TARGET_SETTINGS: Final = ("selection", "hat", "graft")
 
 
 def default_methods(main: str) -> tuple[str, ...]:
-    """The main method, the methods it is compared with, and its ablations: itself without a part.
-
-    A variant that differs in its catalogue alone is none, for target domains have no other here.
-    """
+    """The main method, the methods it is compared with, and its ablations. A variant that differs
+    in its catalogue alone is none: target domains have no other here."""
     ablations = sorted(
         name
         for name, method in methods_by_name().items()
@@ -59,8 +58,7 @@ def default_methods(main: str) -> tuple[str, ...]:
 class InitialTraining:
     """The initial domains of one data set and seed: trained once, for every gamma and N_p.
 
-    Methods that start from an average model have initial domains of their own, who make it: they
-    are the same initial domains, asked for more. ``config.method`` tells which.
+    For methods that start from an average model they also make that; ``config.method`` says so.
     """
 
     data: str
@@ -86,11 +84,8 @@ class Expansion:
 
     @property
     def title(self) -> str:
-        config = self.config
-        return (
-            f"{self.initial_training.data}, seed {config.seed}, gamma {config.split.gamma:g}, "
-            f"{config.selection.num_sources} sources: {config.method}"
-        )
+        data, seed, gamma, num_sources, method, _ = self.key("")
+        return f"{data}, seed {seed}, gamma {gamma:g}, {num_sources} sources: {method}"
 
     def key(self, domain_id: str) -> RowKey:
         """The key of one target domain's row."""
@@ -110,11 +105,10 @@ Job = InitialTraining | Expansion
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixPlan:
-    """A matrix. ``config`` holds all that the axes do not set.
+    """A matrix: ``config`` has all that the axes do not set.
 
-    ``worlds`` are the data sets by name; ``targets`` how many of the seeded schedule's first
-    each seed serves; ``sources`` the values of N_p for methods that select (None: the
-    configured one). Raises ConfigError for an axis that is empty or a method that is unknown.
+    ``targets``: how many of the schedule's target domains each seed serves; ``sources``: the values
+    of N_p for methods that select. Raises ConfigError for an empty axis or an unknown method.
     """
 
     worlds: Mapping[str, WorldConfig]
@@ -173,24 +167,18 @@ class MatrixPlan:
         return {e.key(domain_id) for e in self._expansions() for domain_id in e.domain_ids}
 
     def _expansions(self) -> Iterator[Expansion]:
-        for seed in self.seeds:
-            for name, world in self.worlds.items():
-                config = replace(self.config, seed=seed, world=world, rounds=1)
-                initial_domains, arriving = schedule_rounds(
-                    open_world(world, seed), config.split, 1, seed
-                )
-                for gamma in self.gammas:
-                    for method in self.methods:
-                        for num_sources in self._sources_of(method):
-                            yield Expansion(
-                                initial_training=self._initial_training(
-                                    name, config, method, initial_domains
-                                ),
-                                config=_row_config(config, gamma, num_sources, method),
-                                domain_ids=arriving[: self.targets],
-                                scratch=self.scratch,
-                                config_digest=self.config_digest(method),
-                            )
+        for seed, (name, world) in product(self.seeds, self.worlds.items()):
+            config = replace(self.config, seed=seed, world=world, rounds=1)
+            initial, arriving = schedule_rounds(open_world(world, seed), config.split, 1, seed)
+            for gamma, method in product(self.gammas, self.methods):
+                for num_sources in self._sources_of(method):
+                    yield Expansion(
+                        initial_training=self._initial_training(name, config, method, initial),
+                        config=_row_config(config, gamma, num_sources, method),
+                        domain_ids=arriving[: self.targets],
+                        scratch=self.scratch,
+                        config_digest=self.config_digest(method),
+                    )
 
     def _initial_training(
         self, name: str, config: ExpansionConfig, method: str, initial_domains: tuple[str, ...]
@@ -251,13 +239,8 @@ def _data_digest(world: WorldConfig) -> str:
 def _settings(config: ExpansionConfig) -> dict[str, Any]:
     """The configuration as tables, without later settings that are at their default."""
     table, usual = config_to_dict(config), config_to_dict(ExpansionConfig())
-    unchanged = [
-        key
-        for key in _LATER_SETTINGS
-        for section, leaf in [key.split(".")]
-        if table[section][leaf] == usual[section][leaf]
-    ]
-    return _without(table, unchanged)
+    later = (key.split(".") for key in _LATER_SETTINGS)
+    return _without(table, (f"{s}.{leaf}" for s, leaf in later if table[s][leaf] == usual[s][leaf]))
 
 
 def _without(table: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:

@@ -44,10 +44,7 @@ SHOWN_FAILURES: Final = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Matrix:
-    """The rows in numbers: every method's summary by gamma and set, and the rankings.
-
-    ``num_sources`` is the N_p whose rows count, but in ``sweep``, which has them all.
-    """
+    """The rows in numbers. ``num_sources`` is the N_p whose rows count; ``sweep`` has them all."""
 
     rows: tuple[BenchmarkRow, ...]
     main: str
@@ -139,22 +136,19 @@ def overview_page(matrix: Matrix, drawn: Sequence[str]) -> str:
     """The page of all tables and figures, as Markdown."""
     main, focus = matrix.main, matrix.focus
     lines = [f"# Accuracy of {display_name(main)} and the methods it is compared with", ""]
+    lines += [f"    {rows_command(matrix.rows)}", "", *_extent_lines(matrix), ""]
     lines += [
-        f"    {rows_command(matrix.rows)}",
-        "",
-        *_extent_lines(matrix),
-        "",
         _escaped(NOTES),
         "",
-    ]
-    lines += [
         "Gap closed is the share of the way from label-only to all-labels, averaged over sets. "
         "Mean ranks are over blocks of set, seed and target domain. A dash marks a method that "
         "lacks target domains that others have.",
         "",
     ]
     for grid, gamma in zip(overview_grids(matrix), matrix.overviews, strict=True):
-        lines += [f"## Gamma {gamma:g}", "", grid.markdown(), _set_links(matrix, gamma), ""]
+        names = ", ".join(f"[{d}]({d}-gamma{gamma:g}.md)" for d in matrix.summaries[gamma])
+        links = f"Every method's intervals, bytes, time and memory: {names}."
+        lines += [f"## Gamma {gamma:g}", "", grid.markdown(), links, ""]
         ranking = matrix.rankings[gamma]
         if ranking is not None:
             lines += [_ranking_text(ranking), "", _image(f"ranks-gamma{gamma:g}"), ""]
@@ -250,12 +244,8 @@ def rows_command(rows: Sequence[BenchmarkRow]) -> str:
 
 def _domain_gains(matrix: Matrix, data: str, gamma: float) -> list[DomainGain]:
     """The main method's gain over label-only for each domain, the mean of its seeds."""
-    main, reference = (
-        finished_rows(
-            matrix.rows, data=data, gamma=gamma, method=method, num_sources=matrix.num_sources
-        )
-        for method in (matrix.main, LABEL_ONLY)
-    )
+    tables = finished_rows(matrix.rows, data=data, gamma=gamma, num_sources=matrix.num_sources)
+    main, reference = tables[matrix.main], tables[LABEL_ONLY]
     gains: dict[str, list[float]] = defaultdict(list)
     for pair in set(main) & set(reference):
         gains[pair[1]].append(accuracy_of(main[pair]) - accuracy_of(reference[pair]))
@@ -288,11 +278,6 @@ def _ranking_text(ranking: Ranking) -> str:
     if ranking.left_out:
         words += f" Left out for lacking blocks: {', '.join(map(display_name, ranking.left_out))}."
     return words
-
-
-def _set_links(matrix: Matrix, gamma: float) -> str:
-    names = [f"[{d}]({d}-gamma{gamma:g}.md)" for d in matrix.summaries[gamma]]
-    return f"Every method's intervals, bytes, time and memory: {', '.join(names)}."
 
 
 def _failure_lines(matrix: Matrix) -> list[str]:

@@ -8,12 +8,12 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from typing import NamedTuple, get_args, get_type_hints
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from graft.core.files import read_table, write_table
+from graft.core.files import read_table, table_schema, write_table
+from graft.core.ranges import Index
 from graft.errors import RunError
 
 
@@ -43,7 +43,7 @@ class BenchmarkRow:
     data: str
     seed: int
     gamma: float
-    num_sources: int
+    num_sources: Index
     method: str
     domain_id: str
     person: str
@@ -70,18 +70,7 @@ class BenchmarkRow:
         )
 
 
-def _arrow_type(name: str, hint: object) -> pa.DataType:
-    if hint == list[str]:
-        return pa.list_(pa.string())
-    if name == "num_sources":
-        return pa.int32()
-    (kind,) = {*(get_args(hint) or (hint,))} - {NoneType}
-    return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]
-
-
-BENCHMARK_SCHEMA = pa.schema(
-    [(name, _arrow_type(name, hint)) for name, hint in get_type_hints(BenchmarkRow).items()]
-)
+BENCHMARK_SCHEMA = table_schema(BenchmarkRow)
 
 
 def write_benchmark_rows(rows: Iterable[BenchmarkRow], path: Path) -> None:

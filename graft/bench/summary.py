@@ -10,6 +10,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scipy.special import stdtrit
 
@@ -18,18 +19,18 @@ from graft.report.formatting import ALL_LABELS, LABEL_ONLY, SHIP_ALL
 from graft.report.summary import Interval, mean_or_none
 
 Pair = tuple[int, str]
+Tables = Mapping[str, Mapping[Pair, BenchmarkRow]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatrixSummary:
     """One method on one data set at one gamma and N_p, over its pairs of seed and domain.
 
-    ``wanted`` counts the pairs that any method of the set and gamma has; means, intervals and
-    ``worst_*`` are over the ``finished`` ones alone. ``gain_*`` is the main method minus this
-    one, over the pairs that both finished. ``bytes_*`` and ``device_s`` are means a finished
-    target domain, ``peak_memory_bytes`` the largest. ``ship_all_share`` compares bytes down over
-    the pairs that both finished. ``gap_closed`` is the share of the way from label-only to
-    all-labels, over the pairs that all three finished; None where there is no way to go.
+    ``wanted`` counts the pairs that any method has; means, intervals and ``worst_*`` are over the
+    ``finished`` ones. ``gain_*`` is the main method minus this one, over the pairs that both
+    finished. ``bytes_*`` and ``device_s`` are means a target domain, ``peak_memory_bytes`` is the
+    largest. ``gap_closed`` is the share of the way from label-only to all-labels, None where there
+    is no way to go.
     """
 
     data: str
@@ -67,8 +68,8 @@ class MatrixSummary:
 class Overview:
     """One method at one gamma over all sets: each set's mean accuracy, and means over the sets.
 
-    A set of which the method lacks a target domain that others have counts as lacking: its mean
-    would be compared with means over other persons. The means are None where a set is lacking.
+    A set of which the method lacks a target domain is left out, for its mean would be over other
+    persons; then the means over the sets are None.
     """
 
     method: str
@@ -97,17 +98,15 @@ def clustered_interval(values: Sequence[tuple[str, float]]) -> Interval | None:
 
 
 def finished_rows(
-    rows: Iterable[BenchmarkRow], *, data: str, gamma: float, method: str, num_sources: int
-) -> dict[Pair, BenchmarkRow]:
-    """The rows with an accuracy of one method on one set at one gamma and N_p, by pair."""
-    wanted = (data, gamma, method, num_sources)
-    return {
-        (row.seed, row.domain_id): row
-        for row in rows
-        if (row.data, row.gamma, row.method, row.num_sources) == wanted
-        and row.error is None
-        and row.accuracy is not None
-    }
+    rows: Iterable[BenchmarkRow], *, data: str, gamma: float, num_sources: int
+) -> Tables:
+    """The rows with an accuracy on one set at one gamma and N_p, by method and pair."""
+    tables: dict[str, dict[Pair, BenchmarkRow]] = defaultdict(dict)
+    for row in rows:
+        here = (row.data, row.gamma, row.num_sources) == (data, gamma, num_sources)
+        if here and row.error is None and row.accuracy is not None:
+            tables[row.method][row.seed, row.domain_id] = row
+    return tables
 
 
 def gain_pairs(
@@ -135,20 +134,12 @@ def methods_in_order(rows: Iterable[BenchmarkRow], main: str) -> tuple[str, ...]
 def summarise_matrix(
     rows: Sequence[BenchmarkRow], *, data: str, gamma: float, main: str, num_sources: int
 ) -> tuple[MatrixSummary, ...]:
-    """A summary of each method on one set at one gamma, the main method first.
-
-    ``num_sources`` is the N_p of the methods' rows that count.
-    """
-    here = [
-        row for row in rows if (row.data, row.gamma, row.num_sources) == (data, gamma, num_sources)
-    ]
+    """A summary of each method on one set at one gamma and N_p, the main method first."""
     axes = (data, gamma, num_sources)
-    methods = methods_in_order(here, main)
-    tables = {
-        method: finished_rows(here, data=data, gamma=gamma, method=method, num_sources=num_sources)
-        for method in (*methods, main, LABEL_ONLY, ALL_LABELS, SHIP_ALL)
-    }
+    here = [row for row in rows if (row.data, row.gamma, row.num_sources) == axes]
+    tables = finished_rows(here, data=data, gamma=gamma, num_sources=num_sources)
     wanted = len({(row.seed, row.domain_id) for row in here})
+    methods = methods_in_order(here, main)
     return tuple(_summarise(method, tables, wanted, main, axes) for method in methods)
 
 
@@ -164,32 +155,26 @@ def overviews(summaries: Mapping[str, Sequence[MatrixSummary]], main: str) -> tu
             if item.complete:
                 sets[data] = item
     whole = [_overview(method, items, len(summaries)) for method, items in by_method.items()]
-    return tuple(
-        sorted(
-            whole,
-            key=lambda o: (
-                o.accuracy_mean is None,
-                -(o.accuracy_mean or 0.0),
-                o.method != main,
-                o.method,
-            ),
-        )
-    )
+
+    def order(o: Overview) -> tuple[object, ...]:
+        mean = o.accuracy_mean
+        return (mean is None, -(mean or 0.0), o.method != main, o.method)
+
+    return tuple(sorted(whole, key=order))
 
 
 def _summarise(
-    method: str,
-    tables: Mapping[str, Mapping[Pair, BenchmarkRow]],
-    wanted: int,
-    main: str,
-    axes: tuple[str, float, int],
+    method: str, tables: Tables, wanted: int, main: str, axes: tuple[str, float, int]
 ) -> MatrixSummary:
     rows = tables[method]
     values = [(row.person, accuracy_of(row)) for row in rows.values()]
     worst = min(rows, key=lambda pair: (accuracy_of(rows[pair]), pair), default=None)
     gains = gain_pairs(tables[main], rows) if method != main else []
-    seconds = [row.device_s for row in rows.values() if row.device_s is not None]
-    peaks = [row.peak_memory_bytes for row in rows.values() if row.peak_memory_bytes is not None]
+
+    def of(column: str) -> list[Any]:
+        values = (getattr(row, column) for row in rows.values())
+        return [value for value in values if value is not None]
+
     return MatrixSummary(
         data=axes[0],
         gamma=axes[1],
@@ -204,13 +189,13 @@ def _summarise(
         gain_mean=mean_or_none([gain for _, gain in gains]),
         gain_interval=clustered_interval(gains),
         gain_pairs=len(gains),
-        macro_f1_mean=mean_or_none([r.macro_f1 for r in rows.values() if r.macro_f1 is not None]),
-        bytes_up=mean_or_none([row.bytes_up for row in rows.values()]) or 0.0,
-        bytes_down=mean_or_none([row.bytes_down for row in rows.values()]) or 0.0,
+        macro_f1_mean=mean_or_none(of("macro_f1")),
+        bytes_up=mean_or_none(of("bytes_up")) or 0.0,
+        bytes_down=mean_or_none(of("bytes_down")) or 0.0,
         ship_all_share=_ship_all_share(rows, tables[SHIP_ALL]),
         gap_closed=_gap_closed(rows, tables[LABEL_ONLY], tables[ALL_LABELS]),
-        device_s=mean_or_none(seconds),
-        peak_memory_bytes=max(peaks, default=None),
+        device_s=mean_or_none(of("device_s")),
+        peak_memory_bytes=max(of("peak_memory_bytes"), default=None),
     )
 
 

@@ -1,7 +1,5 @@
 """``graft bench``: compute the benchmark matrix and write its report."""
 
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from graft.cli.shared import Format, FormatOption, SettingOption, console, read_settings
-from graft.core.config import ExpansionConfig, read_config, with_settings
+from graft.cli.shared import (
+    ConfigOption,
+    Format,
+    FormatOption,
+    SettingOption,
+    announce,
+    console,
+    print_json,
+    print_table,
+    progress_bars,
+    read_configuration,
+    split_names,
+)
+from graft.core.config import ExpansionConfig
 
 if TYPE_CHECKING:
     from graft.bench.rows import BenchmarkRow
@@ -53,9 +61,7 @@ def accuracy(
     sources: Annotated[
         str | None, typer.Option(help="Values of N_p for the methods that select, e.g. 1,3,5,8.")
     ] = None,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", help="A TOML file of ExpansionConfig's keys.")
-    ] = None,
+    config_file: ConfigOption = None,
     setting: SettingOption = None,
     quick: Annotated[
         bool, typer.Option(help="A small part of the matrix, within ten minutes on two cores.")
@@ -92,9 +98,7 @@ def accuracy(
     from graft.report.formatting import count_text
 
     main = main or ("graft" if "graft" in methods_by_name() else "hat")
-    config = with_settings(
-        read_config(config_file) if config_file else ExpansionConfig(), read_settings(setting)
-    )
+    config = read_configuration(config_file, setting)
     if report_only:
         rows = read_benchmark_rows(out / ROWS)
         _show_matrix(rows, rows, main, config, out, output)
@@ -103,23 +107,22 @@ def accuracy(
     plan = MatrixPlan(
         worlds=dict(name_world(text, config.world) for text in data or ("imu", "digits")),
         config=config,
-        methods=tuple(dict.fromkeys(_names(methods) if methods else chosen)),
+        methods=tuple(dict.fromkeys(split_names(methods) if methods else chosen)),
         gammas=tuple(gamma or ((0.1,) if quick else GAMMAS)),
         seeds=tuple(range(seeds or (1 if quick else 5))),
         targets=targets or (4 if quick else 12),
-        sources=tuple(int(value) for value in _names(sources)) if sources else None,
+        sources=tuple(int(value) for value in split_names(sources)) if sources else None,
         work=work,
     )
-    console.print(
+    announce(
         f"{'a quick part of the matrix: ' if quick else ''}{', '.join(plan.worlds)}; "
         f"{count_text(len(plan.methods), 'method')}, {count_text(len(plan.gammas), 'gamma')}, "
-        f"{count_text(len(plan.seeds), 'seed')}, {count_text(plan.targets, 'target')} each",
-        highlight=False,
-        soft_wrap=True,
+        f"{count_text(len(plan.seeds), 'seed')}, {count_text(plan.targets, 'target')} each"
     )
     with _row_progress() as progress:
         rows = compute_matrix(
-            plan, MatrixSettings(out=out, workers=workers, redo=_names(redo), progress=progress)
+            plan,
+            MatrixSettings(out=out, workers=workers, redo=split_names(redo), progress=progress),
         )
     asked = plan.row_keys()
     mine = [row for row in rows if row.key in asked]
@@ -153,36 +156,23 @@ def _show_matrix(
     ]
     if output is Format.JSON:
         facts = {"rows": len(rows), "asked": len(asked), "failed": failed}
-        print(json.dumps({**facts, "figures": summary_figures(matrix)}, indent=2))
+        print_json({**facts, "figures": summary_figures(matrix)})
     else:
-        # A piped table keeps its columns instead of being cut at 80 characters.
-        stdout = Console(width=None if sys.stdout.isatty() else 160)
         for grid in overview_grids(matrix):
-            stdout.print(grid.rich())
+            print_table(grid.rich())
     for failure in failed:
-        console.print(", ".join(f"{key} {value}" for key, value in failure.items()), markup=False)
-    console.print(f"report {page}", highlight=False, soft_wrap=True)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+        announce(", ".join(f"{key} {value}" for key, value in failure.items()))
+    announce(f"report {page}")
 
 
 @contextmanager
 def _row_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar of rows done and wanted, with the time that is left by the pace so far."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
     from graft.report.formatting import seconds_text
 
     started_s = time.monotonic()
     first: int | None = None
-    with Progress(*columns, console=console, transient=True) as bars:
+    with progress_bars("{task.description}", "{task.fields[left]}") as bars:
         bar = bars.add_task("rows", total=None, left="")
 
         def show(what: str, done: int, wanted: int) -> None:
@@ -193,7 +183,6 @@ def _row_progress() -> Iterator[Callable[[str, int, int], None]]:
             left = "" if left_s is None else f"{seconds_text(left_s)} left"
             bars.update(bar, description=what or "rows", completed=done, total=wanted, left=left)
             if not console.is_terminal:
-                line = f"{done} of {wanted} rows  {left}  {what}"
-                console.print(line, highlight=False, soft_wrap=True)
+                announce(f"{done} of {wanted} rows  {left}  {what}")
 
         yield show

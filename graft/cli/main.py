@@ -15,12 +15,9 @@ from typer import Option
 from graft.cli.bench import bench_app
 from graft.cli.data import data_app
 from graft.cli.deploy import deploy_app
-from graft.cli.export import export_app
-from graft.cli.report import report, track
+from graft.cli.runs import export_app, report, track, watch, world_app
 from graft.cli.shared import announce, console
 from graft.cli.simulate import simulate
-from graft.cli.watch import watch
-from graft.cli.world import world_app
 from graft.errors import GraftError, missing_extra
 
 EXIT_ERROR = 1

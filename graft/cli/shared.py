@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer import Argument, Option
 
@@ -110,6 +110,19 @@ def print_facts(facts: dict[str, Any], output: Format) -> None:
         for line in lines or ["none"]:
             print(f"{key:14} {line}")
             key = ""
+
+
+def progress_bars(before: str, after: str = "") -> Progress:
+    """Bars on the error stream: a text of the task, done of total, another text, time."""
+    return Progress(
+        TextColumn(before),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(after),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
 
 
 @contextmanager

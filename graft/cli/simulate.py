@@ -1,15 +1,15 @@
 """``graft simulate``: a whole run on this machine or on a Ray cluster."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from typer import Option
 
-from graft.cli.portable import restart_portably
-from graft.cli.report import show_run
+from graft.cli.runs import open_watcher, show_run
 from graft.cli.shared import (
     ConfigOption,
     DataOption,
@@ -19,18 +19,32 @@ from graft.cli.shared import (
     TrackOption,
     announce,
     console,
+    progress_bars,
     read_settings,
 )
-from graft.cli.watch import open_watcher
 from graft.core.config import ExpansionConfig, configure, read_config
 from graft.core.files import AnyPath, open_path
-from graft.errors import GraftError
+from graft.errors import ConfigError, GraftError
 
 if TYPE_CHECKING:
     from graft_server.observability.progress import RoundProgress
     from graft_server.round_loop import OnProgress
 
     from graft.data.domain import World
+
+
+# Each library chooses code by the processor when it is loaded; these hold it to AVX2.
+ENVIRONMENT = {
+    "GRAFT_PORTABLE": "1",  # the compiled trainer, for x86-64-v3
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    # MKL takes other paths on AMD than on Intel, whose results only this mode makes the same.
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Haswell",
+    # The names of numpy 2.4, then those before; a name that numpy does not know is left out.
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR "
+    "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL",
+}
 
 
 def simulate(
@@ -185,15 +199,8 @@ def _round_progress(rounds: int) -> "Iterator[OnProgress]":
     """A line for the running phase: round, phase, responses, payload bytes so far."""
     from graft.report.formatting import bytes_text, count_text
 
-    columns = (
-        TextColumn("round {task.fields[round]}/" + str(rounds)),
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[traffic]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
+    title = f"round {{task.fields[round]}}/{rounds} {{task.description:8}}"
+    with progress_bars(title, "{task.fields[traffic]}") as bars:
         bar = bars.add_task("start", total=None, round=0, traffic="")
         latest = ""
 
@@ -214,3 +221,22 @@ def _round_progress(rounds: int) -> "Iterator[OnProgress]":
             )
 
         yield show
+
+
+def restart_portably(accelerator: str, ray_address: str | None) -> None:
+    """Replace this process by one that has ``ENVIRONMENT``; return in that one.
+
+    Its workers inherit the environment. Raises ConfigError where sums cannot be held the same:
+    on an accelerator, on a cluster's machines, on a processor without AVX2.
+    """
+    if accelerator != "cpu" or ray_address is not None:
+        got = ray_address or accelerator
+        raise ConfigError(f"portable: got {got}, wanted the processor of this machine")
+    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        os.environ.update(ENVIRONMENT)
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "graft_origin", *sys.argv[1:]])  # noqa: S606
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability != "AVX2":
+        raise ConfigError(f"portable: got a processor with {capability}, wanted x86-64 with AVX2")

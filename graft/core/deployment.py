@@ -17,7 +17,7 @@ from graft.core.records import DOMAIN_ID
 from graft.core.settings import Kind, Names, build_settings, settings
 from graft.errors import ConfigError
 
-# Where the SuperLink's process tells the ServerApp that it starts of its server folder.
+# The variable in which the SuperLink's process passes its server folder to the ServerApp.
 SERVER_FOLDER: Final = "GRAFT_SERVER_FOLDER"
 
 

@@ -4,30 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pyarrow as pa
 
-from graft.core.files import AnyPath, read_table, write_table
+from graft.core.files import AnyPath, read_table, table_schema, write_table
 from graft.core.records import LedgerEntry
 from graft.errors import RunError
 
-LEDGER_SCHEMA = pa.schema(
-    [
-        ("run", pa.string()),
-        ("round_index", pa.int32()),
-        ("phase", pa.string()),
-        ("method", pa.string()),
-        ("domain_id", pa.string()),
-        ("sender", pa.string()),
-        ("receiver", pa.string()),
-        ("message", pa.string()),
-        ("attempt", pa.int32()),
-        ("payload_bytes", pa.int64()),
-        ("wire_bytes", pa.int64()),
-        ("wire_source", pa.string()),
-        ("measured_s", pa.float64()),
-        ("simulated_s", pa.float64()),
-        ("cached", pa.bool_()),
-        ("outcome", pa.string()),
-    ]
-)
+LEDGER_SCHEMA = table_schema(LedgerEntry)
 SERVER = "server"
 DEPOT = "depot"
 
@@ -66,7 +47,7 @@ def ordered(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
 
 
 def canonical_key(e: LedgerEntry) -> tuple[object, ...]:
-    """What requests the ledger: every column that no clock or run's name decides."""
+    """What orders the ledger: every column that no clock or run's name decides."""
     return (
         e.round_index, e.domain_id, e.method, e.phase, e.message, e.receiver, e.attempt,
         e.payload_bytes, e.sender, e.wire_bytes, e.cached, e.outcome,

@@ -1,4 +1,4 @@
-"""Frozen records that every room shares; no torch, no flwr, no input or output here.
+"""Frozen records that every package shares; no torch, no flwr, no input or output here.
 
 Legend: C classes, D statistics, F features, N samples, S sources.
 """
@@ -55,10 +55,18 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DomainProfile:
-    """All that a domain tells about its data: a few kilobytes of statistics.
+    """Statistics of a domain's data, a few kilobytes, as its site's policy releases them.
 
-    Computed on the device; the site's policy is already applied.
-    ``class_counts_C`` is None where the policy withholds it.
+    Parameters
+    ----------
+    domain_id, task : str
+        The domain, and the name of its task.
+    num_samples : int
+        Rows that the domain trains on.
+    statistics_D : array of float32
+        Means, then deviations over its samples, of each statistic of a sample.
+    class_counts_C : array of int64 or None
+        Labelled rows of each class; None where the policy withholds them.
     """
 
     domain_id: str
@@ -70,14 +78,29 @@ class DomainProfile:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ModelCard:
-    """What the catalogue knows of one finished model.
+    """A finished model in the catalogue.
 
-    ``model_id`` is the SHA-256 (hex) of the exact safetensors payload. ``base_bytes`` and
-    ``residual_bytes`` are the encoded lengths of the two parts that ship; ``payload_bytes``
-    that of the exact payload itself. ``class_mask_C`` marks the classes its head knows;
-    ``centroids_CF`` are class means in its own feature space, zero rows where the class is
-    unknown or withheld. ``profile`` and ``centroids_CF`` are None on cards sent to a device
-    that has no use for them.
+    Parameters
+    ----------
+    model_id : str
+        SHA-256 (hex) of the exact safetensors payload.
+    domain_id, architecture, round_index
+        The domain that trained it, its architecture, and the round.
+    payload_bytes : int
+        Length of the exact payload.
+    base_bytes, residual_bytes : int
+        Encoded lengths of the two parts that are sent.
+    class_mask_C : array of bool
+        The classes that its head knows.
+    parents : tuple of str
+        The model ids of its sources.
+    profile : DomainProfile or None
+        The domain's; None on cards for a device.
+    centroids_CF : array of float32 or None
+        Class means in its feature space, zero rows where the class is unknown or withheld; None
+        on cards for a device that does not need them.
+    signature : bytes
+        The server's, over all that identifies the model.
     """
 
     model_id: str
@@ -118,7 +141,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectedSource:
-    """A source that the domain ``by`` found out, and in a word why (``selection.trust``)."""
+    """A source that the domain ``by`` rejected, and the reason (``graft.selection.Reason``)."""
 
     by: str
     domain_id: str
@@ -130,8 +153,8 @@ class RejectedSource:
 class Selection:
     """Which of the candidates a domain keeps, best first, with every candidate's scores.
 
-    ``rejected`` are candidates that did not stand up to what the domain checked; they have no
-    joint score and are not chosen.
+    ``rejected`` are candidates that failed a check of the domain's; they have no joint score and
+    are not chosen.
     """
 
     domain_id: str
@@ -189,8 +212,8 @@ class FusionDiagnostics:
 
     ``mixture_SQ`` (S, 6): of each source that was used, its weight's mean and 5, 25, 50, 75 and
     95 % quantiles over the domain's samples. ``dictionary_E4`` (at most 32, 4), of a method that
-    keeps one: epochs done, share of U held, mean quality of that, and accuracy of the fused
-    sources on held-out rows. All but the epochs lie between 0 and 1.
+    has one: epochs done, share of U in it, its mean quality, and accuracy of the fused sources on
+    rows that none was trained on. All but the epochs lie between 0 and 1.
     """
 
     mixture_SQ: Shares
@@ -199,13 +222,25 @@ class FusionDiagnostics:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrainResult:
-    """What a domain answers to a TrainRequest.
+    """A domain's response to a ``TrainRequest``.
 
-    ``metrics`` holds numbers only: accuracy and macro_f1 (0 to 1, on the domain's test
-    block), num_test, num_labelled, num_unlabelled, and what the method adds.
-    ``compute_s`` is measured on the device and stays out of every hash. ``rejected`` are sources
-    that were sent and had no share in what was learnt. ``diagnostics`` has a row a source domain;
-    it is None where the method has none or the site's policy tells nothing without noise.
+    Parameters
+    ----------
+    source_domains : tuple of str
+        The domains whose models it learned from.
+    metrics : mapping
+        accuracy and macro_f1 (0 to 1, on the domain's test block), num_test, num_labelled,
+        num_unlabelled, and what the method adds: reported by the device.
+    compute_s : float
+        Measured on the device; it is part of no hash.
+    peak_memory_bytes : int
+        Of the memory model.
+    card : ModelCard or None
+        The model that was pushed, where the request asked for it.
+    rejected : tuple of RejectedSource
+        Sources that were sent and not used.
+    diagnostics : FusionDiagnostics or None
+        None where the method has none, or the site's policy releases nothing without noise.
     """
 
     domain_id: str
@@ -224,7 +259,7 @@ class TrainResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """A domain's named failure to carry out a request."""
+    """A request that a domain did not fulfil: the error's class name and its message."""
 
     domain_id: str
     round_index: Index
@@ -251,9 +286,9 @@ def failure_of(request: Request | TrainResult, error: Exception) -> Failure:
 class SystemState:
     """The catalogue after ``round_index`` rounds; a new state is made, none is changed.
 
-    ``architecture_averages`` are the initial domains' average models, one an architecture; they
-    stand apart from the catalogue, because no domain owns them and no method may select them.
-    ``rejections`` are all that target domains found out of sources so far, each once.
+    ``architecture_averages`` are the initial domains' average models, one an architecture; no
+    domain owns them and no method may select them. ``rejections`` are those of all target domains
+    so far, each once.
     """
 
     round_index: Index = 0
@@ -268,7 +303,7 @@ class SystemState:
         return frozenset(d for d, count in counts.items() if count >= min_reports)
 
     def note(self, rejections: Iterable[RejectedSource]) -> "SystemState":
-        """The state with these rejections as well, in one request whatever order they came in."""
+        """The state with these rejections as well, in one order whatever order they came in."""
         every = {*self.rejections, *rejections}
         ordered = sorted(every, key=lambda d: (d.domain_id, d.by, d.model_id, d.reason))
         return replace(self, rejections=tuple(ordered))

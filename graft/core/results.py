@@ -4,102 +4,73 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from graft.core.files import AnyPath, read_table, write_table
+from graft.core.files import AnyPath, read_table, table_schema, write_table
 from graft.core.ledger import ordered
+from graft.core.ranges import Index, NumBytes, Samples, Seconds, Share
 from graft.core.records import Failure, LedgerEntry, TrainResult
 from graft.core.settings import RENAMED_METHODS
 from graft.errors import RunError
 
-RESULTS_SCHEMA = pa.schema(
-    [
-        ("domain_id", pa.string()),
-        ("method", pa.string()),
-        ("round_index", pa.int32()),
-        ("architecture", pa.string()),
-        ("device_class", pa.string()),
-        ("accuracy", pa.float64()),
-        ("macro_f1", pa.float64()),
-        ("num_test", pa.int64()),
-        ("num_labelled", pa.int64()),
-        ("num_unlabelled", pa.int64()),
-        ("held_out_accuracy", pa.float64()),
-        ("knowledge_quality", pa.float64()),
-        ("compute_s", pa.float64()),
-        ("peak_memory_bytes", pa.int64()),
-        ("source_domains", pa.list_(pa.string())),
-        ("model_id", pa.string()),
-        ("error", pa.string()),
-        ("error_message", pa.string()),
-        ("link_class", pa.string()),
-        ("simulated_compute_s", pa.float64()),
-        ("simulated_s", pa.float64()),
-        ("mixture", pa.list_(pa.list_(pa.float32()))),
-        ("dictionary", pa.list_(pa.list_(pa.float32()))),
-    ]
-)
 _SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
-# Runs from before the traces, and from before the simulated clock too, lack the last columns.
-_FORMER_WIDTHS = (len(RESULTS_SCHEMA) - 2, len(RESULTS_SCHEMA) - 2 - len(_SIMULATED))
-
 # What a clock or the host decides stays out of the run's hash.
 _UNHASHED = {"compute_s", "peak_memory_bytes"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultRow:
-    """One domain's outcome of one method in one round.
+    """One domain's outcome of one method in one round; the initial domains' method is "initial".
 
-    Round 0's rows have the method "initial domain". A failed domain has ``error`` (the error's
-    class name) and ``error_message``; its numbers are None. ``compute_s`` is measured on the
-    machine that ran it; ``simulated_compute_s`` is the same work on its device class, and
-    ``simulated_s`` when the domain was done, from the start of the round, waiting and transfers
-    over its link class included. ``mixture`` and ``dictionary`` are the rows of
-    ``FusionDiagnostics``: a row a source domain, a row an epoch.
+    A failed domain has ``error``, the error's class name, and no numbers. ``compute_s`` is measured
+    where the model was trained; ``simulated_compute_s`` is that work on the domain's device class,
+    and ``simulated_s`` when the domain was done, from the start of the round. ``mixture`` (a row a
+    source domain) and ``dictionary`` (a row an epoch) are those of ``FusionDiagnostics``.
     """
 
     domain_id: str
     method: str
-    round_index: int
+    round_index: Index
     architecture: str | None = None
     device_class: str | None = None
-    accuracy: float | None = None
-    macro_f1: float | None = None
-    num_test: int | None = None
-    num_labelled: int | None = None
-    num_unlabelled: int | None = None
-    held_out_accuracy: float | None = None
-    knowledge_quality: float | None = None
-    compute_s: float | None = None
-    peak_memory_bytes: int | None = None
+    accuracy: Share | None = None
+    macro_f1: Share | None = None
+    num_test: Samples | None = None
+    num_labelled: Samples | None = None
+    num_unlabelled: Samples | None = None
+    held_out_accuracy: Share | None = None
+    knowledge_quality: Share | None = None
+    compute_s: Seconds | None = None
+    peak_memory_bytes: NumBytes | None = None
     source_domains: list[str] = dataclasses.field(default_factory=list)
     model_id: str | None = None
     error: str | None = None
     error_message: str | None = None
     link_class: str | None = None
-    simulated_compute_s: float | None = None
-    simulated_s: float | None = None
+    simulated_compute_s: Seconds | None = None
+    simulated_s: Seconds | None = None
     mixture: list[list[float]] | None = None
     dictionary: list[list[float]] | None = None
 
 
+RESULTS_SCHEMA = table_schema(ResultRow)
+# Runs from before the traces, and from before the simulated clock too, lack the last columns.
+_FORMER_WIDTHS = (len(RESULTS_SCHEMA) - 2, len(RESULTS_SCHEMA) - 2 - len(_SIMULATED))
+
+
 def result_row(report: TrainResult | Failure) -> ResultRow:
     """The row of one answer."""
+    key: dict[str, Any] = {
+        name: getattr(report, name) for name in ("domain_id", "method", "round_index")
+    }
     if isinstance(report, Failure):
-        return ResultRow(
-            domain_id=report.domain_id,
-            method=report.method,
-            round_index=report.round_index,
-            error=report.error,
-            error_message=report.message,
-        )
+        return ResultRow(**key, error=report.error, error_message=report.message)
     metrics, diagnostics = report.metrics, report.diagnostics
+    dictionary_E4 = None if diagnostics is None else diagnostics.dictionary_E4
     return ResultRow(
-        domain_id=report.domain_id,
-        method=report.method,
-        round_index=report.round_index,
+        **key,
         architecture=report.architecture,
         device_class=report.device_class,
         accuracy=metrics["accuracy"],
@@ -114,9 +85,7 @@ def result_row(report: TrainResult | Failure) -> ResultRow:
         source_domains=list(report.source_domains),
         model_id=report.card.model_id if report.card else None,
         mixture=None if diagnostics is None else diagnostics.mixture_SQ.tolist(),
-        dictionary=None
-        if diagnostics is None or diagnostics.dictionary_E4 is None
-        else diagnostics.dictionary_E4.tolist(),
+        dictionary=None if dictionary_E4 is None else dictionary_E4.tolist(),
     )
 
 
@@ -153,10 +122,8 @@ def run_hash(rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]) -> str:
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda r: (r.round_index, r.domain_id, r.method)):
         table = dataclasses.asdict(row)
-        columns = tuple(
-            None if name in _UNHASHED else table[name] for name in table if name not in _SIMULATED
-        )
-        digest.update(repr(columns).encode())
+        hashed = (None if n in _UNHASHED else table[n] for n in table if n not in _SIMULATED)
+        digest.update(repr(tuple(hashed)).encode())
     for entry in ordered(entries):
         message = (
             entry.round_index, entry.phase, entry.method, entry.domain_id, entry.sender,

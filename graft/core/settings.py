@@ -21,7 +21,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ProperFraction = Annotated[float, Field(gt=0, lt=1)]
 
-# A key, or a whole section whose other keys have kept their names.
+# A key, or a whole section whose other keys have the same names.
 RENAMED_KEYS: Final = {
     "fusion": "hat",
     "fusion.holdout_share": "hat.holdout_fraction",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import quiet_environment
 
-from graft.cli.portable import ENVIRONMENT
+from graft.cli.simulate import ENVIRONMENT
 
 pytestmark = pytest.mark.slow
 QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")

@@ -6,9 +6,8 @@ from typing import Any
 import typer
 
 from graft.cli.deploy.calibrate import calibrate
-from graft.cli.deploy.device import device
 from graft.cli.deploy.expand import expand
-from graft.cli.deploy.server import depot, server
+from graft.cli.deploy.services import depot, device, server
 from graft.cli.deploy.setup import enrol, init, renew, revoke, sample, units
 from graft.cli.deploy.status import health, status, traffic
 

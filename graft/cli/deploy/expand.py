@@ -5,11 +5,19 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 from typer import Argument, Option
 
-from graft.cli.shared import Format, FormatOption, ServerOption, announce, console, print_json
+from graft.cli.shared import (
+    Format,
+    FormatOption,
+    ServerOption,
+    announce,
+    console,
+    print_json,
+    progress_bars,
+)
 
 _CHECK_EVERY_S = 1.0
 _ASK_FLOWER_EVERY_S = 15.0  # its command takes seconds of processor time
@@ -68,7 +76,7 @@ def expand(
         finished -= 1
         announce(f"no round is unfinished; these are the results of round {finished}")
     until_s = time.monotonic() + deadline_s
-    with _bar() as bar:
+    with progress_bars("round {task.fields[round]} {task.description:8}") as bar:
         while folder.count_rounds() < len(rounds):
             if time.monotonic() > until_s:
                 raise EdgeError(
@@ -135,17 +143,6 @@ def _follow(path: Path, bar: Progress, task: Any) -> None:
         now = json.loads(path.read_text("utf-8"))
         done, total = now["done"], now["wanted"]
         bar.update(task, description=now["phase"], completed=done, total=total, round=now["round"])
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("round {task.fields[round]} {task.description:8}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
 
 
 def _show(rows: list[Any], output: Format) -> None:

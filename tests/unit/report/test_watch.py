@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from graft.cli.main import app
-from graft.cli.watch import open_watcher
+from graft.cli.runs import open_watcher
 from graft.core.config import ExpansionConfig, config_to_dict
 from graft.core.deployment import ServerSettings, write_server
 from graft.core.ledger import write_ledger
