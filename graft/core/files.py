@@ -40,10 +40,10 @@ def replace_file(path: AnyPath, content: bytes, *, mode: int = 0o644, durable: b
     """Write ``content`` to ``path``; a reader sees the old file or the whole new one.
 
     Any number of writers may do so at once. Of a local file, ``mode`` is the new file's, and it
-    is never open to more people than that; ``durable``: wait for the disk, so that it outlives
-    a power cut.
+    is never open to more people than that; ``durable``: wait for the disk, so that content and
+    name outlive a power cut.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent, durable)
     if not isinstance(path, Path):
         temporary = path.parent / f".partial-{uuid.uuid4().hex}"
         path.fs.pipe_file(temporary.path, content)
@@ -58,6 +58,8 @@ def replace_file(path: AnyPath, content: bytes, *, mode: int = 0o644, durable: b
                 os.fsync(file.fileno())
         os.chmod(name, mode)  # mkstemp made it for its owner alone
         os.replace(name, path)
+        if durable:
+            sync_path(path.parent)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -66,9 +68,9 @@ def replace_file(path: AnyPath, content: bytes, *, mode: int = 0o644, durable: b
 def place_file(temporary: Path, path: AnyPath, *, durable: bool = True) -> None:
     """Move a finished local file to ``path``; a reader sees the old file or the whole new one.
 
-    It keeps its mode. ``durable``: wait for the disk first.
+    It keeps its mode. ``durable``: wait for the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent, durable)
     if not isinstance(path, Path):
         beside = path.parent / f".partial-{uuid.uuid4().hex}"
         path.fs.put_file(str(temporary), beside.path)
@@ -76,10 +78,11 @@ def place_file(temporary: Path, path: AnyPath, *, durable: bool = True) -> None:
         temporary.unlink()
         return
     if durable:
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync_path(temporary)
     try:
         os.replace(temporary, path)
+        if durable:
+            sync_path(path.parent)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -87,6 +90,27 @@ def place_file(temporary: Path, path: AnyPath, *, durable: bool = True) -> None:
         shutil.copy2(temporary, nearer)  # from another file system
         place_file(nearer, path, durable=durable)
         temporary.unlink()
+
+
+def sync_path(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without that for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def _make_folder(folder: AnyPath, durable: bool) -> None:
+    new: list[Path] = []
+    if durable and isinstance(folder, Path) and not folder.exists():
+        new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(new):
+        sync_path(each.parent)
 
 
 @contextmanager
@@ -144,49 +168,76 @@ def read_table(path: AnyPath) -> pa.Table:
 class LineFile:
     """Appends JSON lines that survive a killed process, each written whole at once.
 
-    One writer a path. Opening cuts off a line that an earlier writer was killed in.
+    One writer a path. Opening cuts off lines at the end that are torn or no JSON, as a killed
+    writer, a full disk or a power cut leaves them. Beyond ``max_bytes`` the file becomes
+    ``<name>.1``, in place of an earlier one, and a new one begins.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._max_bytes = max_bytes
         self._file = path.open("a+b", buffering=0)
-        self._cut_torn_line()
+        self._end = self._cut_torn_lines()
 
-    def _cut_torn_line(self) -> None:
-        """Read from the end, for a meter's file grows for months."""
+    def _cut_torn_lines(self) -> int:
+        """Read from the end, for a meter's file grows for months; returns the length."""
         end = self._file.seek(0, os.SEEK_END)
         while end:
-            start = max(0, end - _TAIL_BYTES)
-            self._file.seek(start)
-            newline = self._file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                self._file.truncate(start + newline + 1)
-                return
-            end = start
-        self._file.truncate(0)
+            tail = b""
+            start = end
+            while start and b"\n" not in tail[:-1]:
+                start = max(0, start - _TAIL_BYTES)
+                self._file.seek(start)
+                tail = self._file.read(end - start)
+            last = tail.rfind(b"\n", 0, -1) + 1
+            if tail.endswith(b"\n") and _is_json(tail[last:]):
+                break
+            end = start + last
+        self._file.truncate(end)
+        return end
 
     def append(self, row: dict[str, Any]) -> None:
         """Append one line; it is with the operating system when this returns.
 
-        Raises RunError where it is not written whole.
+        Raises RunError where it is not written whole; what was written of it is cut off again.
         """
         line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
-        written = os.write(self._file.fileno(), line)
+        if self._max_bytes is not None and self._end and self._end + len(line) > self._max_bytes:
+            self._file.close()
+            os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
+            self._file, self._end = self._path.open("a+b", buffering=0), 0
+        try:
+            written = os.write(self._file.fileno(), line)
+        except OSError as error:
+            raise RunError(f"{self._path}: cannot write a line: {error}") from error
         if written != len(line):
-            raise RunError(f"{self._file.name}: wrote {written} of {len(line)} bytes of a line")
+            self._file.truncate(self._end)
+            raise RunError(f"{self._path}: wrote {written} of {len(line)} bytes of a line")
+        self._end += written
 
     def close(self) -> None:
         self._file.close()
 
 
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 def read_lines(path: Path, parse: Callable[[dict[str, Any]], Row]) -> list[Row]:
     """What ``parse`` makes of every whole line, in order; a torn last line is left out.
 
+    The lines of ``<name>.1`` come first, where the file was rotated.
     Raises RunError for a missing file, or a line that ``parse`` has no use for (ValueError,
     TypeError, KeyError).
     """
+    former = path.with_name(f"{path.name}.1")
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = former.read_bytes().split(b"\n")[:-1] if former.exists() else []
+        lines += path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError as error:
         raise RunError(f"{path}: missing") from error
     rows = []
