@@ -16,7 +16,7 @@ from graft.data.splits import schedule_rounds
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError
 from graft.methods import INITIAL, find_method, methods_by_name
-from graft.methods.fedavg import FEDAVG_LOCAL
+from graft.methods.federated import FEDAVG_LOCAL
 
 # What the main method is compared with unless other methods are asked for.
 COMPARISONS: Final = (

@@ -1,7 +1,8 @@
-"""The methods, one file each, and the one registry; a method turns a training task into a model."""
+"""The methods and their registry; a method turns a training task into a model."""
 
-from graft.methods.base import INITIAL, Method
-from graft.methods.registry import (
+from graft.methods.base import (
+    INITIAL,
+    Method,
     add_method,
     added_methods,
     find_method,

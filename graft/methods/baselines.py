@@ -14,7 +14,7 @@ import torch
 
 from graft.core.records import BoolArray
 from graft.methods.base import INITIAL, Method
-from graft.methods.blocks.targets import best_source, fresh_target
+from graft.methods.blocks import targets
 from graft.methods.cost import all_labels_cost, best_source_cost, finetuned_cost, supervised_cost
 from graft.models import Network
 from graft.training import (
@@ -31,20 +31,20 @@ Plan = Callable[[TrainingTask], SupervisedTraining]
 
 def plan_label_only(task: TrainingTask) -> SupervisedTraining:
     """Train on L alone."""
-    return on_labels(task, fresh_target(task), task.label_mask)
+    return on_labels(task, targets.fresh_target(task), task.label_mask)
 
 
 def plan_all_labels(task: TrainingTask) -> SupervisedTraining:
     """Train on every row with its true label: the reference, and an initial domain's training."""
     y_N = torch.cat([task.y_L, task.hidden_y_U])
     mask_C: BoolArray = np.bincount(y_N.numpy(), minlength=task.domain_task.num_classes) > 0
-    training = on_labels(task, fresh_target(task), mask_C)
+    training = on_labels(task, targets.fresh_target(task), mask_C)
     return replace(training, x=torch.cat([task.x_L, task.x_U]), y_N=y_N)
 
 
 def fit_best_source(task: TrainingTask) -> TrainedModel:
     """Take the source that is best on L, unchanged."""
-    best = best_source(task)
+    best = targets.best_source(task)
     return TrainedModel(
         architecture=best.architecture, network=best.network, mask_C=best.mask_C, used=(best,)
     )
@@ -54,7 +54,7 @@ def plan_finetuned_source(task: TrainingTask) -> SupervisedTraining:
     """Train all layers of the source that is best on L, on L; without sources, train on L alone."""
     if not task.sources:
         return plan_label_only(task)
-    best = best_source(task)
+    best = targets.best_source(task)
     training = finetuned(task, best)
     return replace(training, architecture=best.architecture)
 
@@ -85,10 +85,10 @@ def on_labels(
 def supervised(plan: Plan, **fields: Any) -> Method:
     """The method whose whole training is what ``plan`` gives, alone or side by side with others.
 
-    ``fields`` are Method's other fields.
+    ``fields`` are Method's other fields. By default it needs no source.
     """
     own = {"fit": partial(_fit, plan), "fit_many": partial(_fit_many, plan)}
-    return Method(**{"cost": supervised_cost, **own, **fields})
+    return Method(**{"cost": supervised_cost, "sources_needed": "none", **own, **fields})
 
 
 def _fit(plan: Plan, task: TrainingTask) -> TrainedModel:
@@ -104,20 +104,10 @@ fit_all_labels = partial(_fit, plan_all_labels)
 fit_finetuned_source = partial(_fit, plan_finetuned_source)
 
 METHODS = (
+    supervised(plan_all_labels, name=INITIAL, title="Initial domains", cost=all_labels_cost),
+    supervised(plan_label_only, name="label-only", title="Label only"),
     supervised(
-        plan_all_labels,
-        name=INITIAL,
-        title="Initial domains",
-        sources_needed="none",
-        cost=all_labels_cost,
-    ),
-    supervised(plan_label_only, name="label-only", title="Label only", sources_needed="none"),
-    supervised(
-        plan_all_labels,
-        name="all-labels",
-        title="All labels (reference)",
-        sources_needed="none",
-        cost=all_labels_cost,
+        plan_all_labels, name="all-labels", title="All labels (reference)", cost=all_labels_cost
     ),
     Method(
         name="best-source",

@@ -24,19 +24,8 @@ from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.core.records import FusionDiagnostics
-from graft.methods.base import Method
-from graft.methods.blocks.fusion import mixture_spread
-from graft.methods.blocks.targets import (
-    batch_logits,
-    distil,
-    fresh_target,
-    kd_loss,
-    mean_prediction,
-    require_sources,
-    source_predictions,
-    train_target,
-    trained_target,
-)
+from graft.methods.base import Method, selected
+from graft.methods.blocks import fusion, targets
 from graft.methods.cost import aekd_cost, camkd_cost, soft_targets_cost
 from graft.models import Network
 from graft.training import (
@@ -57,9 +46,9 @@ _MIN_PROBABILITY = 1e-6  # no source is surer than this that a label is wrong
 
 def fit_average_kd(task: TrainingTask) -> TrainedModel:
     """Distil the plain mean of the sources' predictions on U, beside cross-entropy on L."""
-    network = fresh_target(task)
-    distil(network, mean_prediction(task.sources, task.x_U), task)
-    return trained_target(task, network)
+    network = targets.fresh_target(task)
+    targets.distil(network, targets.mean_prediction(task.sources, task.x_U), task)
+    return targets.trained_target(task, network)
 
 
 def fit_camkd(task: TrainingTask) -> TrainedModel:
@@ -68,24 +57,24 @@ def fit_camkd(task: TrainingTask) -> TrainedModel:
     The mixture of the sources' divergences has the gradient of one divergence from the mixed
     prediction, which is therefore what is computed.
     """
-    predictions_SLC = source_predictions(task.sources, task.x_L)
-    predictions_SUC = source_predictions(task.sources, task.x_U)
+    predictions_SLC = targets.source_predictions(task.sources, task.x_L)
+    predictions_SUC = targets.source_predictions(task.sources, task.x_U)
     weight_SL = confidence_weights(label_cross_entropy(predictions_SLC, task.y_L))
     weight_SU = confidence_weights(prediction_entropy(predictions_SUC))
     soft_targets_LC = torch.einsum("sn,snc->nc", weight_SL, predictions_SLC)
     soft_targets_UC = torch.einsum("sn,snc->nc", weight_SU, predictions_SUC)
-    network = fresh_target(task)
+    network = targets.fresh_target(task)
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
+        logits_LC, logits_UC = targets.batch_logits(network, task, labelled_B, unlabelled_B)
         soft_targets_BC = torch.cat([soft_targets_LC[labelled_B], soft_targets_UC[unlabelled_B]])
         supervised = F.cross_entropy(logits_LC, task.y_L[labelled_B])
-        return supervised + kd_loss(torch.cat([logits_LC, logits_UC]), soft_targets_BC)
+        return supervised + targets.kd_loss(torch.cat([logits_LC, logits_UC]), soft_targets_BC)
 
-    train_target(network, loss_of, task)
+    targets.train_target(network, loss_of, task)
     weights_SN = torch.cat([weight_SL, weight_SU], dim=1)
-    return trained_target(
-        task, network, diagnostics=FusionDiagnostics(mixture_SQ=mixture_spread(weights_SN))
+    return targets.trained_target(
+        task, network, diagnostics=FusionDiagnostics(mixture_SQ=fusion.mixture_spread(weights_SN))
     )
 
 
@@ -115,11 +104,11 @@ def prediction_entropy(predictions_SNC: Tensor) -> Tensor:
 
 def fit_aekd(task: TrainingTask) -> TrainedModel:
     """Distil the sources on U, mixed anew at every step, beside cross-entropy on L."""
-    predictions_SUC = source_predictions(task.sources, task.x_U)
-    network = fresh_target(task)
+    predictions_SUC = targets.source_predictions(task.sources, task.x_U)
+    network = targets.fresh_target(task)
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
+        logits_LC, logits_UC = targets.batch_logits(network, task, labelled_B, unlabelled_B)
         predictions_SBC = predictions_SUC[:, unlabelled_B]
         gradients_SD = (torch.softmax(logits_UC.detach(), dim=1) - predictions_SBC).flatten(1)
         weight_S = min_norm_weights((gradients_SD @ gradients_SD.T).double().numpy())
@@ -127,10 +116,10 @@ def fit_aekd(task: TrainingTask) -> TrainedModel:
             "s,sbc->bc", torch.from_numpy(weight_S).float(), predictions_SBC
         )
         supervised = F.cross_entropy(logits_LC, task.y_L[labelled_B])
-        return supervised + kd_loss(logits_UC, soft_targets_BC)
+        return supervised + targets.kd_loss(logits_UC, soft_targets_BC)
 
-    train_target(network, loss_of, task)
-    return trained_target(task, network)
+    targets.train_target(network, loss_of, task)
+    return targets.trained_target(task, network)
 
 
 def min_norm_weights(
@@ -161,11 +150,11 @@ def min_norm_weights(
 
 def fit_soft_targets(task: TrainingTask) -> TrainedModel:
     """Soft-target distillation from the selected sources on all rows; no label is read."""
-    student = fresh_target(task)
+    student = targets.fresh_target(task)
     x_N = torch.cat([task.x_L, task.x_U])
     distil_soft_targets(student, task.sources, x_N, task.config.training, task.seed)
     mask_C = np.any([source.mask_C for source in task.sources], axis=0)
-    return trained_target(task, student, mask_C)
+    return targets.trained_target(task, student, mask_C)
 
 
 def distil_soft_targets(
@@ -185,7 +174,7 @@ def distil_soft_targets(
 
 def teachers_soft_targets(teachers: Sequence[Source], x_N: Tensor) -> Tensor:
     """``soft_targets`` of the teachers' logits. Raises TransportError without teachers."""
-    require_sources(teachers)
+    targets.require_sources(teachers)
     logits_SNC = torch.stack([predict_in_batches(t.network, x_N) for t in teachers])
     return soft_targets(logits_SNC, torch.from_numpy(np.stack([t.mask_C for t in teachers])))
 
@@ -210,30 +199,11 @@ def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
 
 
 METHODS = (
-    Method(
-        name="average-kd-selected",
-        title="Averaged, selected",
-        fit=fit_average_kd,
-        sources_needed="selected",
-    ),
+    selected(name="average-kd-selected", title="Averaged, selected", fit=fit_average_kd),
     Method(
         name="average-kd-all", title="Ship-all (averaged)", fit=fit_average_kd, sources_needed="all"
     ),
-    Method(
-        name="camkd",
-        title="CA-MKD-style",
-        fit=fit_camkd,
-        sources_needed="selected",
-        cost=camkd_cost,
-    ),
-    Method(
-        name="aekd", title="AE-KD-style", fit=fit_aekd, sources_needed="selected", cost=aekd_cost
-    ),
-    Method(
-        name="soft-kd",
-        title="Soft targets",
-        fit=fit_soft_targets,
-        sources_needed="selected",
-        cost=soft_targets_cost,
-    ),
+    selected(name="camkd", title="CA-MKD-style", fit=fit_camkd, cost=camkd_cost),
+    selected(name="aekd", title="AE-KD-style", fit=fit_aekd, cost=aekd_cost),
+    selected(name="soft-kd", title="Soft targets", fit=fit_soft_targets, cost=soft_targets_cost),
 )

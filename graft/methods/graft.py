@@ -30,24 +30,8 @@ from torch import Tensor
 from graft.core.config import GraftConfig
 from graft.core.records import FusionDiagnostics
 from graft.core.seeding import derive_seed
-from graft.methods.base import Method
-from graft.methods.blocks.adaptation import (
-    renormalise,
-    renormalised,
-    stack_heads,
-    stack_padded,
-    with_classes,
-)
-from graft.methods.blocks.augmentation import augment
-from graft.methods.blocks.fusion import (
-    cap_teachers,
-    joint_features,
-    mixture_spread,
-    neighbour_graph,
-    propagate,
-    sharpened,
-)
-from graft.methods.blocks.targets import fresh_target, require_sources, trained_target
+from graft.methods.base import selected
+from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import graft_cost
 from graft.models import Network
 from graft.training import (
@@ -83,40 +67,40 @@ class _Teachers:
 
 def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedModel:
     """Train the target. ``without`` leaves parts out, for the ablation."""
-    require_sources(task.sources)
+    targets.require_sources(task.sources)
     settings = task.config.graft
     x_N = torch.cat([task.x_L, task.x_U])
     teachers = adapt_teachers(task, x_N, without)
     prediction_NC, agreement_T, weight_T = agreed_prediction(teachers, task, without)
     temperature = 1.0 if "sharpening" in without else settings.knowledge_temperature
-    soft_targets_UC = sharpened(prediction_NC[len(task.x_L) :], temperature)
+    soft_targets_UC = fusion.sharpened(prediction_NC[len(task.x_L) :], temperature)
     start = None if "start" in without else grafted_start(task, teachers, agreement_T)
-    target = start or fresh_target(task)
+    target = start or targets.fresh_target(task)
     _train(target, soft_targets_UC, task, augmented="augmentation" not in without)
-    renormalise(target, x_N)
+    adaptation.renormalise(target, x_N)
     # A source weighs the same on every sample: the sum of its one or two teachers.
     weight_S = weight_T.view(-1, len(task.sources)).sum(0)
-    return trained_target(
+    return targets.trained_target(
         task,
         target,
         metrics={"started_from_source": float(start is not None)},
-        diagnostics=FusionDiagnostics(mixture_SQ=mixture_spread(weight_S[:, None])),
+        diagnostics=FusionDiagnostics(mixture_SQ=fusion.mixture_spread(weight_S[:, None])),
     )
 
 
 def adapt_teachers(task: TrainingTask, x_N: Tensor, without: Collection[Part] = ()) -> _Teachers:
     """Step 1: every source as it came, then every source renormalised; no encoder learns."""
-    sources = with_classes(task.sources, task.label_mask)
+    sources = adaptation.with_classes(task.sources, task.label_mask)
     features = [features_in_batches(source.network, x_N) for source in sources]
     statistics: list[Mapping[str, Tensor]] = [{}] * len(sources)
     if "norms" not in without:
         for source in sources:
-            with renormalised(source.network, x_N) as of_the_domain:
+            with adaptation.renormalised(source.network, x_N) as of_the_domain:
                 features.append(features_in_batches(source.network, x_N))
                 statistics.append(of_the_domain)
         sources = sources * 2
-    features_TNF = stack_padded(features)
-    weight_TFC, bias_TC = stack_heads(sources)
+    features_TNF = adaptation.stack_padded(features)
+    weight_TFC, bias_TC = adaptation.stack_heads(sources)
     mask_TC = torch.stack([torch.from_numpy(source.mask_C) for source in sources])
     if "heads" not in without:
         labelled_TLF = features_TNF[:, : len(task.x_L)]
@@ -164,7 +148,8 @@ def agreed_prediction(
     y_LC = F.one_hot(task.y_L, task.domain_task.num_classes).float()
     graph = None
     if "propagation" not in without:
-        graph = neighbour_graph(joint_features(teachers.features_TNF), settings.num_neighbours)
+        joint_NF = fusion.joint_features(teachers.features_TNF)
+        graph = fusion.neighbour_graph(joint_NF, settings.num_neighbours)
     next_weight_T = torch.full((len(log_TNC),), 1 / len(log_TNC))
     source_T = [source.model_id for source in teachers.sources]
     iterations = 0 if "agreement" in without else settings.agreement_iterations
@@ -173,11 +158,11 @@ def agreed_prediction(
         agreed_NC = geometric_mean(log_TNC, weight_T)
         agreed_NC[: len(y_LC)] = y_LC
         if graph is not None:
-            agreed_NC = propagate(agreed_NC, graph, settings.propagation_alpha)
+            agreed_NC = fusion.propagate(agreed_NC, graph, settings.propagation_alpha)
         agreement_T = (log_TNC.argmax(2) == agreed_NC.argmax(1)).float().mean(1)
         next_weight_T = torch.softmax(settings.agreement_weight * agreement_T, dim=0)
         if max_weight < 1:
-            next_weight_T = cap_teachers(next_weight_T, source_T, max_weight)
+            next_weight_T = fusion.cap_teachers(next_weight_T, source_T, max_weight)
     return agreed_NC, agreement_T, weight_T
 
 
@@ -220,7 +205,7 @@ def _train(
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         x = torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
         if augmented:
-            x = augment(x, task.domain_task.modality, settings, generator)
+            x = targets.augment(x, task.domain_task.modality, settings, generator)
         logits_BC = target(x)
         split = len(labelled_B)
         supervised = F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
@@ -255,13 +240,7 @@ _PARTS: dict[Part, str] = {
 # Each of them makes up in part for the others.
 _CONSENSUS: tuple[Part, ...] = ("norms", "propagation", "agreement")
 _graft = partial(
-    Method,
-    fit=fit_graft,
-    sources_needed="selected",
-    precision="base",
-    warm_start=True,
-    cost=graft_cost,
-    reads=("graft",),
+    selected, fit=fit_graft, precision="base", warm_start=True, cost=graft_cost, reads=("graft",)
 )
 METHODS = (
     _graft(name="graft", title="graft"),

@@ -22,8 +22,8 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
-from graft.methods.base import Method
-from graft.methods.blocks.targets import best_source, fresh_target, trained_target
+from graft.methods.base import selected
+from graft.methods.blocks import targets
 from graft.methods.cost import mutual_cost
 from graft.models import Network
 from graft.training import TrainedModel, TrainingTask, minimise, parameter_group
@@ -222,12 +222,13 @@ def fit_hmkd(task: TrainingTask) -> TrainedModel:
 
     Rates, batch and number of steps are the training task's, as for every other method (ours).
     """
-    best = best_source(task)
+    best = targets.best_source(task)
     config = MutualConfig()
     teacher = Learner(
         copy.deepcopy(best.network), best.architecture, task.x_L, config.width, task.seed
     )
-    student = Learner(fresh_target(task), task.architecture, task.x_L, config.width, task.seed + 1)
+    fresh = targets.fresh_target(task)
+    student = Learner(fresh, task.architecture, task.x_L, config.width, task.seed + 1)
     learn_mutually(
         student,
         teacher,
@@ -238,11 +239,7 @@ def fit_hmkd(task: TrainingTask) -> TrainedModel:
         config,
         num_unlabelled=len(task.x_U),
     )
-    return trained_target(task, student.network, task.label_mask, used=(best,))
+    return targets.trained_target(task, student.network, task.label_mask, used=(best,))
 
 
-METHODS = (
-    Method(
-        name="hmkd", title="HMKD-style", fit=fit_hmkd, sources_needed="selected", cost=mutual_cost
-    ),
-)
+METHODS = (selected(name="hmkd", title="HMKD-style", fit=fit_hmkd, cost=mutual_cost),)

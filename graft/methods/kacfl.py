@@ -22,8 +22,8 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
-from graft.methods.base import Method
-from graft.methods.blocks.targets import fresh_target, trained_target
+from graft.methods.base import selected
+from graft.methods.blocks import targets
 from graft.methods.cost import common_features_cost
 from graft.methods.distillation import soft_cross_entropy, teachers_soft_targets
 from graft.models import Network
@@ -137,11 +137,11 @@ def distil_common_features(
 
 def fit_kacfl(task: TrainingTask) -> TrainedModel:
     """KA-CFL from the selected sources on all of the domain's windows; its labels stay unread."""
-    student = fresh_target(task)
+    student = targets.fresh_target(task)
     x_N = torch.cat([task.x_L, task.x_U])
     distil_common_features(student, task.sources, x_N, task.config.training, task.seed)
     mask_C = np.any([source.mask_C for source in task.sources], axis=0)
-    return trained_target(task, student, mask_C)
+    return targets.trained_target(task, student, mask_C)
 
 
 def _adapter(inputs: int, width: int) -> nn.Sequential:
@@ -152,12 +152,4 @@ def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-METHODS = (
-    Method(
-        name="kacfl",
-        title="KA-CFL-style",
-        fit=fit_kacfl,
-        sources_needed="selected",
-        cost=common_features_cost,
-    ),
-)
+METHODS = (selected(name="kacfl", title="KA-CFL-style", fit=fit_kacfl, cost=common_features_cost),)

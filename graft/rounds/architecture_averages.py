@@ -13,7 +13,7 @@ from graft.core.ports import Edge
 from graft.core.records import Failure, ModelCard, TrainRequest, TrainResult, failure_of
 from graft.errors import EdgeError, GraftError
 from graft.methods import find_method
-from graft.methods.fedavg import FEDAVG_LOCAL
+from graft.methods.federated import FEDAVG_LOCAL
 from graft.rounds.server import Admission, Round, own_card, train_results
 
 Members = Sequence[tuple[ModelCard, int]]

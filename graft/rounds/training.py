@@ -20,7 +20,7 @@ from graft.core.records import (
 from graft.core.seeding import derive_seed
 from graft.errors import DomainEmptyError
 from graft.methods import find_method
-from graft.methods.fedavg import FEDAVG_LOCAL
+from graft.methods.federated import FEDAVG_LOCAL
 from graft.models import Network, network_cost, network_from, parameters_of
 from graft.privacy import class_centroids
 from graft.rounds.device import Device

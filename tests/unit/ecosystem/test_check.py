@@ -18,14 +18,14 @@ _spec.loader.exec_module(check)
     [
         ("graft/errors.py", "test_config.py", True),
         ("tests/unit/test_config.py", "test_config.py", True),
-        ("graft/methods/shot.py", "methods/test_shot.py", True),
+        ("graft/methods/source_free.py", "methods/test_shot.py", True),
         # Through the registry, which imports every method.
-        ("graft/methods/shot.py", "rounds/test_cloud.py", True),
+        ("graft/methods/source_free.py", "rounds/test_cloud.py", True),
         # Through a program in a string.
         ("client/graft_client/supernode.py", "client/test_supernode.py", True),
         ("graft/training/compiled/kernels.c", "training/test_kernels.py", True),
         ("docker-compose.yml", "client/test_supernode.py", False),
-        ("graft/methods/shot.py", "wire/test_payload.py", False),
+        ("graft/methods/source_free.py", "wire/test_payload.py", False),
         ("server/graft_server/signing.py", "test_seeding.py", False),
     ],
 )  # fmt: skip

@@ -13,7 +13,7 @@ import graft
 from graft.core import plugins
 from graft.core.config import ExpansionConfig, config_from_dict, config_toml, with_settings
 from graft.errors import ConfigError
-from graft.methods import Method, find_method, registry
+from graft.methods import Method, base, find_method
 from graft.methods.baselines import fit_label_only
 from graft.models import build_network
 from graft.training import TrainedModel, TrainingTask
@@ -54,7 +54,7 @@ OWN = Method(
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test adds or loads is unknown after it."""
-    monkeypatch.setattr(registry, "_added", {})
+    monkeypatch.setattr(base, "_added", {})
     monkeypatch.setattr(plugins, "_loaded", {})
 
 
@@ -92,7 +92,7 @@ def test_a_run_whose_method_is_missing_is_read_and_is_resumed_with_the_object(
     tmp_path: Path,
 ) -> None:
     run = run_own(tmp_path / "run", **{"own.alpha": 0.25})
-    registry._added.clear()
+    base._added.clear()
     assert [each["method"] for each in graft.open_run(run.folder).summary()] == [
         "own",
         "label-only",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from graft.core.config import GraftConfig
-from graft.methods.blocks.augmentation import augment, rotated, shifted
+from graft.methods.blocks.targets import augment, rotated, shifted
 
 CONFIG = GraftConfig()
 

@@ -10,7 +10,7 @@ import torch
 from graft.errors import TransportError
 from graft.methods.blocks.adaptation import stack_features
 from graft.methods.blocks.targets import mean_prediction
-from graft.methods.decision import MovedSources, fit_decision
+from graft.methods.source_free import MovedSources, fit_decision
 from graft.training import Source, TrainedModel, TrainingTask
 
 MakeTask = Callable[..., TrainingTask]

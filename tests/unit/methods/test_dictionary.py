@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from graft.core.config import HatConfig
-from graft.methods.hat.dictionary import (
+from graft.methods.hat.method import (
     KnowledgeDictionary,
     class_precision,
     injection_strength,

@@ -9,7 +9,7 @@ import torch
 
 from graft.core.config import TrainingConfig
 from graft.errors import TransportError
-from graft.methods.fedavg import fit_feddf, mean_logit_prediction
+from graft.methods.federated import fit_feddf, mean_logit_prediction
 from graft.models import parameters_of
 from graft.training import Source, TrainedModel, TrainingTask
 

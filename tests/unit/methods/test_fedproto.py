@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from graft.methods.baselines import fit_label_only
-from graft.methods.fedproto import PrototypeSpace, fit_fedproto
+from graft.methods.federated import PrototypeSpace, fit_fedproto
 from graft.models import parameters_of
 from graft.training import Prototypes, Source, TrainedModel, TrainingTask, features_in_batches
 

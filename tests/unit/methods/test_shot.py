@@ -10,7 +10,7 @@ import torch
 
 from graft.errors import TransportError
 from graft.methods.baselines import fit_best_source, fit_finetuned_source
-from graft.methods.shot import cluster_labels, fit_shot, information_loss
+from graft.methods.source_free import cluster_labels, fit_shot, information_loss
 from graft.training import Source, TrainedModel, TrainingTask
 
 # S sources, U unlabelled samples, B a batch, C classes, F features.

@@ -25,7 +25,7 @@ from graft.core.records import (
     failure_of,
 )
 from graft.core.results import result_row, run_hash
-from graft.methods.fedavg import FEDAVG_LOCAL
+from graft.methods.federated import FEDAVG_LOCAL
 from graft.rounds import Round, average_by_architecture, expand_system
 from graft.wire.payload.encoding import decode_payload
 
