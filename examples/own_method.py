@@ -58,7 +58,7 @@ def main() -> None:
             "world.windows_per_domain": 60,
             "training.max_steps": 30,
         },
-        engine="block",  # Ray workers in other processes; the default is Flower's simulation
+        engine="block",  # workers in other processes; the default is Flower's simulation
         workers=1,
     )
     for each in run.summary():

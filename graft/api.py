@@ -100,7 +100,7 @@ def simulate(
     engine : {"flower", "block"}
         Each domain a node of Flower's simulation, or many domains a task, for scale.
     workers : int
-        Ray workers; 0 runs the block engine in this process. It never changes the result.
+        Worker processes; 0 runs the block engine in this process. It never changes the result.
     track : sequence of str or Tracker
         Where the figures of each round go besides: "tensorboard=FOLDER", or any ``Tracker``.
 

@@ -31,7 +31,7 @@ def main(
         str, typer.Option(help="Instead: numbers of domains, one in eleven a target domain.")
     ] = "",
     steps: Annotated[int, typer.Option(help="Training steps a model.")] = 300,
-    workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
     runs: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("runs/scale"),
 ) -> None:
     """Initial domains train, HaT-style serves targets in three rounds, by the block engine."""
@@ -48,7 +48,7 @@ def main(
     command = f"python benchmarks/scale/expansion.py --flat {flat} --steps {steps}"
     figures: dict[str, Any] = {}
     cost_s = {}
-    # A run of next to nobody takes what every run takes, imports, Ray, the report, and its own
+    # A run of next to nobody takes what every run takes, imports, workers, the report, and its own
     # few domains: a larger one is measured by what it has more of both.
     name = f"flat/{sum(_FEW)}-domains"
     figures |= measure(name, *_FEW, steps, workers, runs, command)

@@ -116,11 +116,13 @@ def _left_alone(command: list[str]) -> list[str]:
 
 
 def _role(process: psutil.Process) -> str:
-    """What a process of Ray's is for."""
+    """What a process of the run is for."""
     try:
         words = " ".join(process.cmdline())
     except psutil.Error:
         return "gone"
+    if "graft_simulation.workers" in words:
+        return "worker"
     for name in ("raylet", "gcs_server", "ray::", "dashboard", "log_monitor", "runtime_env"):
         if name in words:
             return "worker" if name == "ray::" else name

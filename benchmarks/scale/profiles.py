@@ -19,9 +19,10 @@ from graft_server.catalogue import write_profiles
 from graft_server.signing import open_signer
 from graft_simulation.block.checkpoints import BlockCheckpoints
 from graft_simulation.block.edge import BlockEdge, Domains
-from graft_simulation.block.engine import run_on_ray
+from graft_simulation.block.engine import run_on_workers
 from graft_simulation.block.worker import WorkerContext
-from graft_simulation.environment import memory_measured, ray_started
+from graft_simulation.environment import memory_measured
+from graft_simulation.workers import Workers
 from summary import figure, write_summary
 
 from graft.core.config import ExpansionConfig, with_settings
@@ -36,7 +37,7 @@ HERE = Path(__file__).resolve().parent
 def main(
     domains: Annotated[int, typer.Option(help="Synthetic domains.")] = 100_000,
     targets: Annotated[int, typer.Option(help="How many of them are ranked for.")] = 100,
-    workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
     runs: Annotated[Path, typer.Option(help="Where steps and profiles go.")] = Path("runs/scale"),
 ) -> None:
     """Join, profile, store and rank, as a round of the block engine does it."""
@@ -47,7 +48,7 @@ def main(
     entries: list[LedgerEntry] = []
     stored = folder / "profiles.parquet"
     started_s = time.monotonic()
-    with memory_measured() as memory, ray_started(workers), Progress() as bars:
+    with memory_measured() as memory, Workers(workers) as pool, Progress() as bars:
         bar = bars.add_task("profile", total=domains)
         context = WorkerContext(
             config=config,
@@ -58,7 +59,7 @@ def main(
         edge = BlockEdge(
             "profiles",
             Domains(ids=world.domain_ids, architecture_of=lambda domain_id: ""),
-            run_on_ray(context, workers),
+            run_on_workers(context, pool),
             BlockCheckpoints(folder / "steps"),
             entries.append,
             lambda phase, done, wanted: bars.update(bar, completed=done),

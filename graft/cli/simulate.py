@@ -73,7 +73,9 @@ def simulate(
             "A resumed run keeps its engine."
         ),
     ] = "flower",
-    workers: Annotated[int, Option(help="Number of Ray workers; does not change the result.")] = 2,
+    workers: Annotated[
+        int, Option(help="Number of worker processes; does not change the result.")
+    ] = 2,
     ray_address: Annotated[
         str | None, Option(help="Ray cluster to join (block engine), e.g. host:6379.")
     ] = None,
@@ -122,6 +124,10 @@ def simulate(
             method=method,
         )
     # Flower, Ray and torch take seconds to import; what comes before needs none of them.
+    if engine == "block" and workers and ray_address is None:
+        from graft_simulation.workers import start_early
+
+        start_early()
     from graft_server.run_folder import RunFolder
     from graft_simulation.engines import Engine, EngineSettings
 

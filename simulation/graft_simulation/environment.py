@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from graft.core.config import ExpansionConfig
 from graft.core.plugins import load_references
 from graft.errors import EdgeError
 from graft.methods import Method, add_method, added_methods
+from graft_simulation.workers import WORKER_VARIABLES, worker_environment
 
 # Read by Flower and Ray in the process that starts them: nothing is sent to their makers.
 QUIET: Mapping[str, str] = MappingProxyType(
@@ -26,16 +26,6 @@ QUIET: Mapping[str, str] = MappingProxyType(
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    }
-)
-_WORKERS: Mapping[str, str] = MappingProxyType(
-    {
-        # One thread a worker: the sums of a matrix product then have one order.
-        "OMP_NUM_THREADS": "1",
-        # The arrays of a task take the memory of the one before: what is given back to the kernel
-        # comes again a page fault at a time, which takes as long as reading the data does.
-        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-        "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
     }
 )
 # A Ray of the run's own, and not a cluster that runs on this machine already. Nobody looks at its
@@ -71,7 +61,6 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
     """
     import ray  # seconds; a run without workers does without
 
-    environment = {**_WORKERS, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryDirectory() as empty, caller_restored():
         try:
             ray.init(
@@ -81,7 +70,7 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
                 # directory before anything else, and a graft.py there would be taken for ours.
                 runtime_env={
                     "working_dir": empty,
-                    "env_vars": dict(_WORKERS) if address else environment,
+                    "env_vars": dict(WORKER_VARIABLES) if address else worker_environment(),
                 },
                 **({"address": address} if address else {**_OWN_RAY, "num_cpus": workers}),
             )
@@ -110,17 +99,21 @@ class PlugIns:
 
 def pack_plug_ins(config: ExpansionConfig) -> PlugIns:
     """The plug-ins of a run that ``config`` names, from this process."""
-    from ray import cloudpickle  # seconds; a run without workers does without
-
     named = [method for method in added_methods() if method.name in config.methods]
+    if not named:
+        return PlugIns(config.plug_ins, b"")
+    from ray import cloudpickle  # a second, which a run without such methods does without
+
     return PlugIns(config.plug_ins, cloudpickle.dumps(named))  # type: ignore[no-untyped-call]
 
 
 @cache
 def _install(plug_ins: PlugIns) -> None:
+    load_references(plug_ins.references)
+    if not plug_ins.methods:
+        return
     from ray import cloudpickle
 
-    load_references(plug_ins.references)
     methods: list[Method] = cloudpickle.loads(plug_ins.methods)
     for method in methods:
         add_method(method)

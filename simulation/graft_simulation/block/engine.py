@@ -1,7 +1,7 @@
-"""One run through the block engine, its blocks run by Ray or in this process."""
+"""One run through the block engine: blocks run by workers, a Ray cluster, or in this process."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import cache
 
 import torch
@@ -16,6 +16,7 @@ from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockRes
 from graft_simulation.block.edge import BlockEdge, Domains, RunBlocks
 from graft_simulation.block.worker import WorkerContext, run_block
 from graft_simulation.environment import memory_measured, pack_plug_ins, ray_started
+from graft_simulation.workers import Workers
 
 # Tasks waiting for each worker; more would only fill the object store with their requests.
 _WAITING_PER_WORKER = 2
@@ -31,7 +32,7 @@ def run_block_engine(
 ) -> str:
     """Run what is left of the rounds; returns the run's hash. Raises what ``run_rounds`` raises.
 
-    ``workers`` 0: in this process, without Ray. ``ray_address``: a cluster to join. Only
+    ``workers`` 0: in this process. ``ray_address``: a cluster to join instead. Only
     ``stacked`` and ``accelerator`` touch the result, within rounding.
     """
     config, folder, world = settings.config, settings.folder, settings.world
@@ -52,7 +53,7 @@ def run_block_engine(
         edge = BlockEdge(
             folder.run_id,
             Domains(ids=world.domain_ids, architecture_of=architecture_of),
-            run_on_ray(context, workers) if workers else run_inline(context),
+            run_blocks,
             BlockCheckpoints(folder.steps),
             record,
             progress,
@@ -61,8 +62,15 @@ def run_block_engine(
         edge.join()
         return edge
 
-    started = ray_started(workers, ray_address) if workers else nullcontext()
-    with started, memory_measured() as memory:
+    with ExitStack() as started:
+        if not workers:
+            run_blocks = run_inline(context)
+        elif ray_address is None:
+            run_blocks = run_on_workers(context, started.enter_context(Workers(workers)))
+        else:
+            started.enter_context(ray_started(workers, ray_address))
+            run_blocks = run_on_ray(context, workers)
+        memory = started.enter_context(memory_measured())
         try:
             return run_rounds(connect, settings)
         finally:
@@ -80,6 +88,15 @@ def run_inline(context: WorkerContext) -> RunBlocks:
             finally:
                 torch.set_num_threads(threads)
             yield number, result
+
+    return run
+
+
+def run_on_workers(context: WorkerContext, workers: Workers) -> RunBlocks:
+    """Blocks as calls of forked workers of this machine."""
+
+    def run(blocks: Sequence[Block]) -> Iterator[tuple[int, BlockResult]]:
+        return workers.run(run_block, [(block, context) for block in blocks])
 
     return run
 
