@@ -3,7 +3,7 @@
     python benchmarks/had/run.py --seeds 3
     python benchmarks/had/run.py --grid        # which strength suits each method, on another seed
 
-Rendered packages: segmentation by day, then depth in the evening, then surface normals in a hall.
+Rendered rooms: segmentation by day, then depth in the evening, then surface normals in a hall.
 A finished (seed, method) is kept under --work and not run again.
 """
 
@@ -23,11 +23,11 @@ import typer
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from scenes import STYLES, make_scene, render_scene
+from solids import CLASSES
 from summary import figure, write_summary
 
 from graft.core.files import replace_file
-from graft.data.synthetic.scenes import STYLES, make_scene, render_scene
-from graft.data.synthetic.solids import CLASSES
 from graft.lifelong.had import Distillation, HadConfig
 from graft.lifelong.heads import HeadedNetwork, OutputTask, dense_network
 from graft.lifelong.metrics import METRIC_SIGNS, relative_gain, score_task

@@ -1,9 +1,10 @@
 """Domains and where they come from: folders of users' own data, seeded synthetic worlds, readers of
 public data sets, and the split of a domain's rows and of a world's rounds."""
 
+from graft.data.check import explain_folder
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World
-from graft.data.folder import FolderWorld, check_folder, write_domain
+from graft.data.folder import FolderWorld, write_domain
 from graft.data.splits import DomainSplit, schedule_rounds, split_rows
 from graft.data.synthetic.digits import DigitsWorld
 from graft.data.synthetic.imu import ImuWorld
@@ -16,7 +17,7 @@ __all__ = [
     "FolderWorld",
     "ImuWorld",
     "World",
-    "check_folder",
+    "explain_folder",
     "open_world",
     "schedule_rounds",
     "split_rows",

@@ -1,6 +1,6 @@
-"""What a domain's data is, what a world of domains offers, and a picture with its maps.
+"""What a domain's data is, and what a world of domains offers.
 
-Legend: N rows of a domain, each one window or image; H, W pixels.
+Legend: N rows of a domain, each one window or image.
 """
 
 from collections.abc import Sequence
@@ -56,18 +56,3 @@ class World(Protocol):
     def load(self, domain_id: str) -> DomainData:
         """One domain's rows; raises DataError (a subclass names what is wrong)."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class DenseSample:
-    """One picture with its segmentation, depth and surface normals.
-
-    ``image_3HW`` is 0 to 1; ``label_HW`` a class index, -1 where unknown; ``depth_HW`` in
-    metres, 0 where unknown; ``normal_3HW`` unit vectors in the camera's frame, zero vectors
-    where unknown.
-    """
-
-    image_3HW: FloatArray
-    label_HW: IntArray
-    depth_HW: FloatArray
-    normal_3HW: FloatArray

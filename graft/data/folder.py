@@ -124,24 +124,6 @@ def write_domain(folder: Path, data: DomainData, *, compressed: bool = True) -> 
     replace_file(path, packed.getvalue())
 
 
-def check_folder(path: Path) -> list[tuple[str, DataError]]:
-    """Load every domain; the problems found as (domain id, error), none where all is well.
-
-    A folder that cannot be opened at all is one problem with the empty id.
-    """
-    try:
-        world = FolderWorld(path)
-    except DataError as error:
-        return [("", error)]
-    problems: list[tuple[str, DataError]] = []
-    for domain_id in world.domain_ids:
-        try:
-            world.load(domain_id)
-        except DataError as error:
-            problems.append((domain_id, error))
-    return problems
-
-
 @contextmanager
 def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder ``<out>.partial`` that replaces ``out`` when the block ends without an error.

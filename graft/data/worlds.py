@@ -1,6 +1,7 @@
 """From a configuration to the world it names."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,26 +20,22 @@ from graft.errors import ConfigError
 EMBEDDED: Final = ("imu", "digits")
 
 
+@dataclass(frozen=True, slots=True)
 class PartWorld:
     """A World that offers some domains of another."""
 
-    def __init__(self, whole: World, domain_ids: Sequence[str]) -> None:
-        self._whole = whole
-        self._domain_ids = tuple(domain_ids)
+    whole: World
+    domain_ids: Sequence[str]
 
     @property
     def task(self) -> Task:
-        return self._whole.task
-
-    @property
-    def domain_ids(self) -> Sequence[str]:
-        return self._domain_ids
+        return self.whole.task
 
     def person(self, domain_id: str) -> str:
-        return self._whole.person(domain_id)
+        return self.whole.person(domain_id)
 
     def load(self, domain_id: str) -> DomainData:
-        return self._whole.load(domain_id)
+        return self.whole.load(domain_id)
 
 
 def open_world(config: WorldConfig, seed: int) -> World:
@@ -69,7 +66,7 @@ def open_world(config: WorldConfig, seed: int) -> World:
     order = stream("max-domains", seed).permutation(len(world.domain_ids))
     # In the order of the whole world.
     chosen = np.sort(order[: config.max_domains])
-    return PartWorld(world, [world.domain_ids[index] for index in chosen])
+    return PartWorld(world, tuple(world.domain_ids[index] for index in chosen))
 
 
 def _open_whole(config: WorldConfig, seed: int) -> World:

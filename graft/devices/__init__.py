@@ -1,13 +1,15 @@
 """Classes of devices and of links, and what fits a device's memory."""
 
-from graft.devices.budget import affordable_sources, equip_domain, fitting_architectures
 from graft.devices.classes import (
     DeviceClass,
     LinkClass,
     Pace,
+    affordable_sources,
     assign_device,
     assign_link,
     device_classes,
+    equip_domain,
+    fitting_architectures,
     link_classes,
 )
 

@@ -1,7 +1,8 @@
-"""Classes of devices and of links, from the shipped tables or a user's own TOML file."""
+"""Classes of devices and of links, from the shipped tables or a user's own TOML file; and what fits
+a device's memory: the architecture that it trains, and how many sources beside it."""
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from graft.core.config import DeviceConfig, NetworkConfig
+from graft.core.records import ModelCard, Task
 from graft.core.seeding import stream
 from graft.core.settings import NonNegative, Positive, build_settings, settings
-from graft.errors import ConfigError
+from graft.errors import ArchitectureError, ConfigError
+from graft.models import network_cost, offered_architectures
 
+# The rest of a device's memory is for its data, its sources and its runtime.
+TRAINING_SHARE = 0.5
 Row = TypeVar("Row")
+Drawn = TypeVar("Drawn", "DeviceClass", "LinkClass")
 
 
 @settings()
@@ -118,29 +124,73 @@ def link_classes(classes_file: str | None = None) -> dict[str, LinkClass]:
 
 def assign_device(domain_id: str, seed: int, config: DeviceConfig) -> DeviceClass:
     """The class of a domain's device, drawn from (seed, domain) by the configured shares."""
-    classes = device_classes(config.classes_file)
-    shares = {
-        "microcontroller": config.microcontroller_fraction,
-        "phone": config.phone_fraction,
-        "gateway": config.gateway_fraction,
-    }
-    if config.classes_file is not None:
-        shares = {name: device.share for name, device in classes.items()}
-    return classes[_draw_class("device", domain_id, seed, shares)]
+    return _draw_class("device", domain_id, seed, device_classes(config.classes_file), config)
 
 
 def assign_link(domain_id: str, seed: int, config: NetworkConfig) -> LinkClass:
     """The link of a domain's device, drawn from (seed, domain) by the configured shares."""
-    classes = link_classes(config.classes_file)
-    shares = {
-        "broadband": config.broadband_fraction,
-        "lte": config.lte_fraction,
-        "lte-m": config.lte_m_fraction,
-        "nb-iot": config.nb_iot_fraction,
-    }
-    if config.classes_file is not None:
-        shares = {name: link.share for name, link in classes.items()}
-    return classes[_draw_class("link", domain_id, seed, shares)]
+    return _draw_class("link", domain_id, seed, link_classes(config.classes_file), config)
+
+
+def fitting_architectures(
+    task: Task, device: DeviceClass, wanted: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """The offered architectures whose training fits half of the device's memory.
+
+    Raises ArchitectureError where none does.
+    """
+    budget = device.memory_bytes * TRAINING_SHARE
+    offered = offered_architectures(task, wanted)
+    needs = {name: network_cost(name, task).training_memory_bytes for name in offered}
+    fitting = tuple(name for name in offered if needs[name] <= budget)
+    if not fitting:
+        raise ArchitectureError(
+            f"no architecture fits {device.name}: training needs {needs} bytes, "
+            f"wanted at most {budget:.0f}"
+        )
+    return fitting
+
+
+def assign_architecture(
+    domain_id: str, seed: int, task: Task, device: DeviceClass, wanted: tuple[str, ...] = ()
+) -> str:
+    """The architecture of a domain's device, drawn from (seed, domain) among those that fit."""
+    fitting = fitting_architectures(task, device, wanted)
+    return str(stream("architecture", seed, domain_id).choice(fitting))
+
+
+def equip_domain(
+    domain_id: str, seed: int, task: Task, config: DeviceConfig
+) -> tuple[DeviceClass, str]:
+    """A domain's device and the architecture that runs on it.
+
+    Raises ConfigError for a table of classes that cannot be used, ArchitectureError where no
+    architecture fits.
+    """
+    device = assign_device(domain_id, seed, config)
+    return device, assign_architecture(domain_id, seed, task, device, config.architectures)
+
+
+def affordable_sources(
+    cards: Sequence[ModelCard], architecture: str, task: Task, device: DeviceClass
+) -> tuple[ModelCard, ...]:
+    """As many of the sources, best first, as fit beside the training of the device's own model.
+
+    Raises ArchitectureError where not even the first fits.
+    """
+    free_bytes = device.memory_bytes - network_cost(architecture, task).training_memory_bytes
+    fitting: list[ModelCard] = []
+    for card in cards:
+        free_bytes -= card.payload_bytes
+        if free_bytes < 0:
+            break
+        fitting.append(card)
+    if cards and not fitting:
+        raise ArchitectureError(
+            f"memory of {device.name}: {architecture} and one source of "
+            f"{cards[0].payload_bytes} bytes need more than {device.memory_bytes} bytes"
+        )
+    return tuple(fitting)
 
 
 def _device_class(row: dict[str, Any]) -> DeviceClass:
@@ -176,10 +226,21 @@ def _read_classes(
     return classes
 
 
-def _draw_class(purpose: str, domain_id: str, seed: int, shares: Mapping[str, float]) -> str:
-    """A class's name by shares that need not sum to 1."""
-    total = sum(shares.values())
+def _draw_class(
+    purpose: str,
+    domain_id: str,
+    seed: int,
+    classes: Mapping[str, Drawn],
+    config: DeviceConfig | NetworkConfig,
+) -> Drawn:
+    """A class by shares that need not sum to 1: of the user's file, else of the configuration."""
+    shares: list[float] = [
+        each.share if config.classes_file else getattr(config, f"{name.replace('-', '_')}_fraction")
+        for name, each in classes.items()
+    ]
+    total = sum(shares)
     if not total:
         raise ConfigError(f"{purpose} classes: got no share above 0, wanted one or more")
-    weights = [share / total for share in shares.values()]
-    return str(stream(purpose, seed, domain_id).choice(list(shares), p=weights))
+    weights = [share / total for share in shares]
+    drawn = str(stream(purpose, seed, domain_id).choice(list(classes), p=weights))
+    return classes[drawn]

@@ -14,9 +14,7 @@ from typing import Literal
 from graft.core.plugins import loaded_references
 from graft.core.records import Task
 from graft.errors import ArchitectureError, ConfigError
-from graft.models.images import IMAGE_ENCODERS
-from graft.models.layers import Encoder
-from graft.models.windows import WINDOW_ENCODERS
+from graft.models.encoders import IMAGE_ENCODERS, WINDOW_ENCODERS, Encoder
 
 # Offered only where they are asked for: one ResNetLSTMaN costs as much as forty of the others,
 # and the dense student needs windows whose phase is not random. So are installed architectures:

@@ -179,24 +179,12 @@ def class_centroids(
     centroids_CF = np.zeros((num_classes, features_NF.shape[1]), np.float32)
     if settings.withhold_centroids:
         return centroids_CF
-    if settings.epsilon is not None:
-        return _noisy_centroids(name, request, features_NF, y_N, num_classes, policy)
-    for label in range(num_classes):
-        rows = features_NF[y_N == label]
-        if len(rows) >= settings.min_class_count:
-            centroids_CF[label] = rows.mean(0)
-    return centroids_CF
-
-
-def _noisy_centroids(
-    name: str,
-    request: tuple[object, ...],
-    features_NF: FloatArray,
-    y_N: IntArray,
-    num_classes: int,
-    policy: SitePolicy,
-) -> FloatArray:
-    settings = policy.settings
+    if settings.epsilon is None:
+        for label in range(num_classes):
+            rows = features_NF[y_N == label]
+            if len(rows) >= settings.min_class_count:
+                centroids_CF[label] = rows.mean(0)
+        return centroids_CF
     rows_NF = features_NF.astype(np.float64) / settings.feature_bound
     rows_NF /= np.maximum(1, np.linalg.norm(rows_NF, axis=1, keepdims=True))
     of_class_CN = (y_N == np.arange(num_classes)[:, None]).astype(np.float64)
@@ -206,5 +194,4 @@ def _noisy_centroids(
     counts_C1 = noisy_CG[:, -1:]
     released_CF = settings.feature_bound * noisy_CG[:, :-1] / np.maximum(counts_C1, 1)
     enough_C1 = counts_C1 >= settings.min_class_count
-    centroids_CF: FloatArray = np.where(enough_C1, released_CF, 0).astype(np.float32)
-    return centroids_CF
+    return np.where(enough_C1, released_CF, 0).astype(np.float32)

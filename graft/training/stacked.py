@@ -10,8 +10,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.models import Network
-from graft.models.layers import MeanPool, Outline
-from graft.models.windows import Gru
+from graft.models.encoders import Gru, MeanPool, Outline
 
 Stage = Callable[[Tensor], Tensor]
 # GRU stands for the GRU and the mean over its steps, as `Gru` has them.

@@ -14,7 +14,7 @@ from graft.devices import (
     device_classes,
     fitting_architectures,
 )
-from graft.devices.budget import TRAINING_SHARE, assign_architecture
+from graft.devices.classes import TRAINING_SHARE, assign_architecture
 from graft.errors import ArchitectureError
 from graft.models import network_cost, offered_architectures
 

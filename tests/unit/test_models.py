@@ -18,8 +18,7 @@ from graft.models import (
     parameter_shapes,
     parameters_of,
 )
-from graft.models.images import IMAGE_ENCODERS
-from graft.models.windows import WINDOW_ENCODERS
+from graft.models.encoders import IMAGE_ENCODERS, WINDOW_ENCODERS
 
 WINDOWS = Task(name="w", modality="imu", sample_shape=(6, 64), classes=tuple("abcdefgh"))
 IMAGES = Task(name="i", modality="image", sample_shape=(1, 16, 16), classes=tuple("abcd"))

@@ -4,7 +4,6 @@ Legend: L lines of a stretch, K channels, N windows, T samples of a window.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from graft.data.importers.csv_recordings import (
     Stretch,
     read_stretches,
 )
-from graft.data.public.recordings import cut_windows
+from graft.data.public.recordings import cut_windows, natural_key
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError
 
 # Times that lie further apart than so many usual intervals are a pause in the recording.
@@ -44,13 +43,8 @@ class Windowing:
     block_s: float = 10.0
 
     def __post_init__(self) -> None:
-        wanted = {
-            "rate": self.rate_hz,
-            "window": self.window,
-            "step": self.step,
-            "block": self.block_s,
-        }
-        for name, value in wanted.items():
+        values = (self.rate_hz, self.window, self.step, self.block_s)
+        for name, value in zip(("rate", "window", "step", "block"), values, strict=True):
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name}: got {value}, wanted more than 0")
         if round(self.block_s * self.rate_hz) < self.window:
@@ -99,16 +93,16 @@ def convert_csv(
     _check_share(source, tally)
     blocks = {user: _cut_user(found, windowing) for user, found in sorted(stretches.items())}
     found = {label for cut in blocks.values() for label, _ in cut}
-    classes = tuple(sorted(found, key=_natural))
-    kept, left_out = {}, []
+    classes = tuple(sorted(found, key=natural_key))
+    chosen, left_out = {}, []
     for user, cut in blocks.items():
-        labels = sorted({label for label, _ in cut}, key=_natural)
+        labels = sorted({label for label, _ in cut}, key=natural_key)
         if len(labels) >= 2:
-            kept[user] = cut
+            chosen[user] = cut
         else:
-            held = f"windows of {labels[0]!r} alone" if labels else "no whole window"
-            left_out.append(f"{user}: {held}, wanted two classes or more")
-    if not kept:
+            windows = f"windows of {labels[0]!r} alone" if labels else "no whole window"
+            left_out.append(f"{user}: {windows}, wanted two classes or more")
+    if not chosen:
         raise DomainEmptyError(
             f"{source}: got nobody with windows of two classes, wanted at least one; a window "
             f"takes {windowing.window} lines in a row of one label. " + "; ".join(left_out[:5])
@@ -120,7 +114,7 @@ def convert_csv(
         classes=classes,
     )
     with new_folder(out, overwrite=overwrite) as folder:
-        for user, cut in kept.items():
+        for user, cut in chosen.items():
             write_domain(folder, _domain(user, cut, classes))
         write_dataset(
             folder, task, channels=columns.sensors, rate_hz=windowing.rate_hz, licence=licence
@@ -128,9 +122,9 @@ def convert_csv(
     return CsvReport(
         folder=out,
         classes=classes,
-        domains=len(kept),
-        windows=sum(len(x) for cut in kept.values() for _, x in cut),
-        blocks=sum(len(cut) for cut in kept.values()),
+        domains=len(chosen),
+        windows=sum(len(x) for cut in chosen.values() for _, x in cut),
+        blocks=sum(len(cut) for cut in chosen.values()),
         lines=tally.lines,
         skipped=tuple(tally.words()),
         left_out=tuple(left_out),
@@ -185,20 +179,10 @@ def _domain(
 
 
 def _csv_files(source: Path) -> list[Path]:
-    found = [source] if source.is_file() else sorted(source.rglob("*.csv"), key=_path_key)
+    found = [source] if source.is_file() else list(source.rglob("*.csv"))
     if not found:
         raise DatasetFormatError(f"{source}: got no .csv file, wanted one or a folder of them")
-    return found
-
-
-def _path_key(path: Path) -> list[tuple[int, int, str]]:
-    return _natural(str(path))
-
-
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    """Orders "2" before "10"."""
-    parts = re.findall(r"\d+|\D+", text)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    return sorted(found, key=lambda path: natural_key(str(path)))
 
 
 def _check_share(source: Path, tally: LineTally) -> None:

@@ -42,9 +42,7 @@ class CsvColumns:
         named = [*self.sensors, self.label, self.user, self.time, self.session]
         given = [name for name in named if name is not None]
         if not self.sensors or not all(given) or len(set(given)) < len(given):
-            raise ConfigError(
-                f"columns: got {given}, wanted one sensor or more, and none in two places"
-            )
+            raise ConfigError(f"columns: got {given}, wanted one sensor or more, and none twice")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -88,7 +86,7 @@ def read_stretches(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[Stretch]:
     """Every stretch of the files, in their order; lines that cannot be used are skipped and end
-    the stretch they stand in.
+    their stretch.
 
     Raises DatasetFormatError for a file that is no CSV text or lacks a column, and where two
     files would be one person by their name.
@@ -128,8 +126,8 @@ def _read_file(
     path: Path, lines: Iterator[list[str]], columns: CsvColumns, tally: LineTally
 ) -> Iterator[Stretch]:
     header = [name.strip() for name in next(lines, [])]
-    place = _places(path, header, columns)
-    sensors = [(name, place[name]) for name in columns.sensors]
+    index_of = _column_indices(path, header, columns)
+    sensors = [(name, index_of[name]) for name in columns.sensors]
     # Lines of several people may alternate: each has a stretch of their own under way.
     growing: dict[str, _Open] = {}
 
@@ -147,10 +145,10 @@ def _read_file(
             for user in list(growing):  # whose line it was is not known
                 yield from close(user)
             continue
-        user = cells[place[columns.user]].strip() if columns.user else path.stem
-        label = cells[place[columns.label]].strip()
-        session = cells[place[columns.session]].strip() if columns.session else ""
-        fault = _fault(cells, place, user, label, columns)
+        user = cells[index_of[columns.user]].strip() if columns.user else path.stem
+        label = cells[index_of[columns.label]].strip()
+        session = cells[index_of[columns.session]].strip() if columns.session else ""
+        fault = _fault(cells, index_of, user, label, columns)
         if fault:
             tally.skip(path.name, fault[0], f"line {index}{fault[1]}")
             yield from close(user)
@@ -162,21 +160,21 @@ def _read_file(
             growing[user] = stretch
         stretch.values.extend(float(cells[at]) for _, at in sensors)
         if columns.time:
-            stretch.times.append(float(cells[place[columns.time]]) * columns.time_unit_s)
+            stretch.times.append(float(cells[index_of[columns.time]]) * columns.time_unit_s)
     for user in list(growing):
         yield from close(user)
 
 
 def _fault(
-    cells: Sequence[str], place: Mapping[str, int], user: str, label: str, columns: CsvColumns
+    cells: Sequence[str], index_of: Mapping[str, int], user: str, label: str, columns: CsvColumns
 ) -> tuple[str, str] | None:
-    """Why a line cannot be used, and what stands there; None where it can."""
+    """Why a line cannot be used, and what it has there; None where it can."""
     if not user:
         return f"no {columns.user}", ""
     if not label:
         return f"no {columns.label}", ""
     for name in (*columns.sensors, *((columns.time,) if columns.time else ())):
-        text = cells[place[name]]
+        text = cells[index_of[name]]
         try:
             number = float(text)
         except ValueError:
@@ -188,7 +186,7 @@ def _fault(
 
 
 def _check_stems(paths: Sequence[Path]) -> None:
-    """A file's name stands for one person: two files of a name would become one."""
+    """A file's name is a person's: two files of a name would become one."""
     first: dict[str, Path] = {}
     for path in paths:
         if first.setdefault(path.stem, path) != path:
@@ -198,7 +196,7 @@ def _check_stems(paths: Sequence[Path]) -> None:
             )
 
 
-def _places(path: Path, header: Sequence[str], columns: CsvColumns) -> dict[str, int]:
+def _column_indices(path: Path, header: Sequence[str], columns: CsvColumns) -> dict[str, int]:
     named = (columns.user, columns.label, columns.time, columns.session, *columns.sensors)
     wanted = [name for name in named if name]
     missing = [name for name in wanted if name not in header]

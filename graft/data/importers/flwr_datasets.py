@@ -45,7 +45,7 @@ class PartitionColumns:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartitionReport:
-    """What ``convert_partitions`` wrote and whom it left out."""
+    """What ``convert_partitions`` wrote and which partitions it left out."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -107,7 +107,7 @@ def convert_partitions(
                 + "; ".join(left_out[:3])
             )
         task = Task(name=name, modality=modality, sample_shape=shape, classes=classes)
-        channels = [f"channel_{place}" for place in range(shape[0])]
+        channels = [f"channel_{index}" for index in range(shape[0])]
         write_dataset(folder, task, channels=channels, rate_hz=None, licence=licence)
     return PartitionReport(
         folder=out, classes=classes, domains=kept, rows=rows, left_out=tuple(left_out)
@@ -177,11 +177,11 @@ def _domain_id(partitioner: Partitioner, number: int) -> str:
 def _domain(
     domain_id: str, part: Any, columns: PartitionColumns, labels: Sequence[Any]
 ) -> DomainData:
-    place = {label: index for index, label in enumerate(labels)}
-    unknown = [label for label in part[columns.label] if label not in place]
+    index_of = {label: index for index, label in enumerate(labels)}
+    unknown = [label for label in part[columns.label] if label not in index_of]
     if unknown:
         raise DatasetFormatError(f"{domain_id}: got the label {unknown[0]!r}, wanted {labels[:9]}")
-    y_N: IntArray = np.array([place[label] for label in part[columns.label]], np.int64)
+    y_N: IntArray = np.array([index_of[label] for label in part[columns.label]], np.int64)
     group_N: IntArray = np.arange(len(y_N), dtype=np.int64)
     if columns.group:
         group_N = np.unique(np.array(part[columns.group]), return_inverse=True)[1]

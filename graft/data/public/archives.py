@@ -1,4 +1,4 @@
-"""Reads an original data set where it lies: a folder, a .tar.xz, .tar.gz or a .zip.
+"""Reads an original data set where it is: a folder, a .tar.xz, .tar.gz or a .zip.
 
 Nothing is ever extracted to a path. A compressed tar is unpacked once into an unnamed
 temporary file, because seeking backwards in a compressed stream starts it over.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from graft.data.public.recordings import natural_key
 from graft.errors import DatasetFormatError
 
 ARCHIVE_SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
@@ -25,24 +26,16 @@ ARCHIVE_SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Originals:
-    """The files of one original data set, by relative POSIX name.
-
-    ``names`` is sorted; ``read`` gives a name's bytes. Build it with ``open_originals``.
-    """
+    """The files of one original data set, by sorted relative POSIX name."""
 
     label: str
     names: tuple[str, ...]
     read: Callable[[str], bytes]
 
     def matching(self, pattern: str) -> list[tuple[str, re.Match[str]]]:
-        """Every (name, match) whose path ends in ``pattern``, in natural order.
+        """Every (name, match) whose path ends in ``pattern``, below any folders; "2" before "10".
 
-        The match must begin at a path component, so any leading folders are tolerated.
-        Numbers in names are ordered by value ("2" before "10").
-
-        Raises:
-            DatasetFormatError: the same tail lies in two folders, so it is not clear
-                which of the two is meant.
+        Raises DatasetFormatError where two folders hold the same tail: which one is meant?
         """
         matcher = re.compile(rf"(?:.*/)?(?P<tail>{pattern})")
         found = [(name, match) for name in self.names if (match := matcher.fullmatch(name))]
@@ -53,35 +46,24 @@ class Originals:
                 raise DatasetFormatError(
                     f"{self.label}: got {match['tail']} twice ({other} and {name}), wanted once"
                 )
-        return sorted(found, key=lambda pair: _natural_key(pair[0]))
+        return sorted(found, key=lambda pair: natural_key(pair[0]))
 
     def only(self, pattern: str, wanted: str) -> bytes:
-        """The bytes of the one file whose path ends in ``pattern``.
-
-        Raises:
-            DatasetFormatError: no such file; the message names ``wanted``.
-        """
+        """The bytes of the one file whose path ends in ``pattern``, called ``wanted`` in errors."""
         found = self.matching(pattern)
         if not found:
             raise DatasetFormatError(f"{self.label}: got no file {wanted}, wanted one")
         return self.read(found[0][0])
 
 
-def _natural_key(name: str) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
 @contextmanager
 def open_originals(source: Path) -> Iterator[Originals]:
     """Open a folder or an archive of an original data set for reading.
 
-    A folder that holds exactly one archive and no sub-folder stands for that archive, and
-    a zip that holds exactly one other zip for both together (UCI packs some sets so).
-
-    Raises:
-        DatasetFormatError: ``source`` is missing, of an unknown kind or damaged, or a member's
-            name would lead outside it.
+    A folder that holds exactly one archive and no sub-folder means that archive, and a zip that
+    holds exactly one other zip means both together (UCI packs some sets so). Raises
+    DatasetFormatError where ``source`` is missing, of an unknown kind or damaged, or where a
+    member's name would lead outside it.
     """
     if not source.exists():
         raise DatasetFormatError(f"{source}: got no such file or folder, wanted the originals")
@@ -189,11 +171,8 @@ def _open_zip(path: Path, stack: ExitStack) -> Originals:
 
 
 def unpack_lzw(packed: bytes) -> bytes:
-    """The content of a ``.Z`` file of Unix compress, in which UCI keeps its oldest originals.
-
-    Raises:
-        DatasetFormatError: the bytes are not such a file.
-    """
+    """The content of a ``.Z`` file of Unix compress, as UCI has its oldest originals; raises
+    DatasetFormatError for other bytes."""
     if len(packed) < 3 or packed[:2] != b"\x1f\x9d" or not 9 <= packed[2] & 0x1F <= 16:
         raise DatasetFormatError("got bytes that Unix compress did not write, wanted a .Z file")
     max_bits, has_reset = packed[2] & 0x1F, bool(packed[2] & 0x80)

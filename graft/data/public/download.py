@@ -14,24 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from graft.data.public.recordings import Download
 from graft.data.public.registry import Progress, find_dataset
 from graft.errors import ConfigError, DatasetFormatError, TransportError
 
 _CHUNK_BYTES = 1 << 18
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Download:
-    """Where one data set's originals lie.
-
-    ``sha256`` (hex) is None where the file's checksum is not published or not stable: the
-    archives that GitHub packs on demand may change without their content changing.
-    """
-
-    name: str
-    url: str
-    file_name: str
-    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,47 +39,9 @@ class FetchReport:
     reused: bool
 
 
-DOWNLOADS = (
-    Download(
-        name="hapt",
-        url=(
-            "https://archive.ics.uci.edu/static/public/341/smartphone+based+recognition+of+"
-            "human+activities+and+postural+transitions.zip"
-        ),
-        file_name="hapt.zip",
-        sha256="4ac4ae064227c07045a99551876b54d204837e995e298b6488559e209b3deb09",
-    ),
-    Download(
-        name="myo",
-        url="https://github.com/aljazfrancic/myo-readings-dataset/archive/HEAD.zip",
-        file_name="myo-readings-dataset.zip",
-    ),
-    Download(
-        name="spsw",
-        url="https://github.com/GeoTecINIT/sp-sw-har-dataset/archive/refs/tags/v1.0.0-r1.zip",
-        file_name="sp-sw-har-dataset.zip",
-    ),
-    Download(
-        name="pendigits",
-        url=(
-            "https://archive.ics.uci.edu/static/public/81/"
-            "pen+based+recognition+of+handwritten+digits.zip"
-        ),
-        file_name="pendigits.zip",
-        sha256="1e02bea023613c2b11c9492f6f34caf975420455934f3527d270cee9a1f03b64",
-    ),
-    Download(
-        name="fsdd",
-        url="https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.zip",
-        file_name="free-spoken-digit-dataset.zip",
-    ),
-)
-
-
 def find_download(name: str) -> Download:
     """Where the public data set ``name`` is downloaded from; raises ConfigError if unknown."""
-    find_dataset(name)
-    return next(download for download in DOWNLOADS if download.name == name)
+    return find_dataset(name).download
 
 
 def fetch_dataset(
@@ -133,7 +82,7 @@ def fetch_dataset(
     DatasetFormatError
         The bytes are not those of the known or recorded checksum.
     """
-    licence = find_dataset(name).description.licence
+    licence = find_dataset(name).licence
     wanted_file = download or find_download(name)
     if not wanted_file.url.startswith(("https://", "http://")):
         raise ConfigError(f"address: got {wanted_file.url!r}, wanted http:// or https://")
@@ -143,7 +92,7 @@ def fetch_dataset(
     received = path
     if not reused:
         partial = _Partial(path.with_name(path.name + ".partial"))
-        on_bytes = functools.partial(progress or _no_progress, path.name)
+        on_bytes = functools.partial(progress or (lambda *_: None), path.name)
         partial.complete(wanted_file.url, on_bytes, attempts, timeout_s, sleep)
         received = partial.path
     with received.open("rb") as stream:
@@ -172,10 +121,6 @@ def fetch_dataset(
         checked=checked,
         reused=reused,
     )
-
-
-def _no_progress(label: str, done: int, total: int) -> None:
-    pass
 
 
 def _wanted_checksum(

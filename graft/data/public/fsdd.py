@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from graft.core.records import FloatArray, Task
+from graft.core.records import FloatArray
 from graft.data.domain import DomainData
 from graft.data.public.archives import Originals
-from graft.data.public.recordings import Counts, DatasetDescription, Tally
+from graft.data.public.recordings import Tally, describe
 from graft.errors import DatasetFormatError
 
 RATE_HZ = 8_000
@@ -28,22 +28,7 @@ LOG_FLOOR = 1e-6
 LOG_CENTRE = -6.5
 LOG_SCALE = 5.0
 
-DESCRIPTION = DatasetDescription(
-    name="fsdd",
-    title="Free Spoken Digit Dataset",
-    task=Task(
-        name="fsdd",
-        modality="audio",
-        sample_shape=(NUM_BANDS, NUM_FRAMES),
-        classes=tuple(str(digit) for digit in range(10)),
-    ),
-    channels=tuple(f"mel_{band:02d}" for band in range(1, NUM_BANDS + 1)),
-    rate_hz=RATE_HZ / HOP,
-    licence="CC BY-SA 4.0",
-    source_url="https://github.com/Jakobovski/free-spoken-digit-dataset",
-    citation="Jackson, Z. et al. Free Spoken Digit Dataset, doi 10.5281/zenodo.1342401.",
-    published=Counts(domains=6, recordings=3_000, windows=3_000),
-)
+DESCRIPTION = describe("fsdd")
 
 
 def read_fsdd(originals: Originals, tally: Tally) -> Iterator[DomainData]:
@@ -53,10 +38,7 @@ def read_fsdd(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     frames of 25 ms, 10 ms apart, of the recording's middle, silence at both ends where it is
     shorter; then (value + 6.5) / 5. Rows are ordered by the take's index and then by digit,
     so that every digit occurs early and late. A recording's rows in the report are its audio
-    samples.
-
-    Raises:
-        DatasetFormatError: no recording at all, or one is not 8 kHz mono 16-bit wav.
+    samples. Raises DatasetFormatError for no recording, or one that is not 8 kHz mono 16-bit wav.
     """
     takes: dict[str, list[tuple[int, int, str]]] = {}
     for name, match in originals.matching(r"(?P<digit>\d)_(?P<who>[a-z]+)_(?P<take>\d+)\.wav"):

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graft.core.records import FloatArray, Task
+from graft.core.records import FloatArray
 from graft.data.domain import DomainData
 from graft.data.public.archives import Originals
 from graft.data.public.recordings import (
-    Counts,
-    DatasetDescription,
     RowArray,
     Tally,
     cut_windows,
+    describe,
     intact_rows,
     parse_rows,
     runs,
@@ -25,38 +24,7 @@ from graft.errors import DatasetFormatError
 WINDOW = 128
 STEP = 64
 
-DESCRIPTION = DatasetDescription(
-    name="hapt",
-    title="Smartphone-Based Recognition of Human Activities and Postural Transitions",
-    task=Task(
-        name="hapt",
-        modality="imu",
-        sample_shape=(6, WINDOW),
-        classes=(
-            "walking",
-            "walking_upstairs",
-            "walking_downstairs",
-            "sitting",
-            "standing",
-            "laying",
-            "stand_to_sit",
-            "sit_to_stand",
-            "sit_to_lie",
-            "lie_to_sit",
-            "stand_to_lie",
-            "lie_to_stand",
-        ),
-    ),
-    channels=("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"),
-    rate_hz=50.0,
-    licence="UCI lists CC BY 4.0; the set's own README forbids commercial use",
-    source_url="https://archive.ics.uci.edu/dataset/341",
-    citation=(
-        "Reyes-Ortiz, Oneto, Samà, Parra, Anguita (2016). Transition-Aware Human Activity "
-        "Recognition Using Smartphones. Neurocomputing 171."
-    ),
-    published=Counts(domains=30, recordings=61, rows=1_122_772, windows=10_929),
-)
+DESCRIPTION = describe("hapt")
 
 
 def read_hapt(originals: Originals, tally: Tally) -> Iterator[DomainData]:
@@ -64,9 +32,7 @@ def read_hapt(originals: Originals, tally: Tally) -> Iterator[DomainData]:
 
     A window is (6, 128): acceleration in g and angular speed in rad/s, 2.56 s at 50 Hz. It
     lies inside one labelled segment, which is its group, and never spans a corrupt line.
-
-    Raises:
-        DatasetFormatError: a file is missing, or a label points outside its recording.
+    Raises DatasetFormatError where a file is missing, or a label points outside its recording.
     """
     label_rows = _tallied(originals.only(r"RawData/labels\.txt", "RawData/labels.txt"), 5, tally)
     segments = label_rows[intact_rows(label_rows)].astype(np.int64)

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graft.core.records import FloatArray, Task
+from graft.core.records import FloatArray
 from graft.data.domain import DomainData
 from graft.data.public.archives import Originals
 from graft.data.public.recordings import (
-    Counts,
-    DatasetDescription,
     RowArray,
     Tally,
     cut_windows,
+    describe,
     intact_rows,
     parse_rows,
     runs,
@@ -27,31 +26,7 @@ STEP = 100
 BLOCK_LINES = 2_000  # 10 s: one stretch of rest and one of the gesture
 FULL_SCALE = 128.0
 
-DESCRIPTION = DatasetDescription(
-    name="myo",
-    title="Myo armband electromyographic readings of wrist gestures",
-    task=Task(
-        name="myo",
-        modality="emg",
-        sample_shape=(8, WINDOW),
-        classes=(
-            "rest",
-            "flexion",
-            "extension",
-            "radial_deviation",
-            "ulnar_deviation",
-            "pronation",
-            "supination",
-            "fist",
-        ),
-    ),
-    channels=tuple(f"emg_{index}" for index in range(1, 9)),
-    rate_hz=200.0,
-    licence="MIT",
-    source_url="https://github.com/aljazfrancic/myo-readings-dataset",
-    citation="Frančič, A. myo-readings-dataset: Myo armband electromyographic readings.",
-    published=Counts(domains=41, recordings=328),
-)
+DESCRIPTION = describe("myo")
 
 
 def read_myo(originals: Originals, tally: Tally) -> Iterator[DomainData]:
@@ -71,9 +46,7 @@ def read_myo(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     Each gesture has a file of its own, recorded one after the other with the same protocol.
     Rows are therefore ordered by block first and gesture second: the earlier part of a
     domain is the earlier part of every gesture's minute.
-
-    Raises:
-        DatasetFormatError: there is no session at all, or a session misses one of 0-7.txt.
+    Raises DatasetFormatError where there is no session, or a session misses one of 0-7.txt.
     """
     for participant, files in _first_sessions(originals).items():
         parts: list[tuple[int, int, int, FloatArray]] = []

@@ -8,6 +8,7 @@ Legend: H, W pixels.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.records import FloatArray, IntArray
-from graft.data.domain import DenseSample
 from graft.errors import (
     DatasetFormatError,
     DomainClassError,
@@ -28,6 +28,21 @@ Part = Literal["train", "val"]
 NUM_CLASSES = 13
 # What each folder's arrays have behind (H, W).
 _CHANNELS: dict[str, tuple[int, ...]] = {"image": (3,), "label": (), "depth": (1,), "normal": (3,)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DenseSample:
+    """One picture with its segmentation, depth and surface normals.
+
+    ``image_3HW`` is 0 to 1; ``label_HW`` a class index, -1 where unknown; ``depth_HW`` in
+    metres, 0 where unknown; ``normal_3HW`` unit vectors in the camera's frame, zero vectors
+    where unknown.
+    """
+
+    image_3HW: FloatArray
+    label_HW: IntArray
+    depth_HW: FloatArray
+    normal_3HW: FloatArray
 
 
 class NyuV2(Sequence[DenseSample]):

@@ -9,33 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graft.core.records import FloatArray, Task
+from graft.core.records import FloatArray
 from graft.data.domain import DomainData
 from graft.data.public.archives import Originals, unpack_lzw
-from graft.data.public.recordings import Counts, DatasetDescription, RowArray, Tally
+from graft.data.public.recordings import RowArray, Tally, describe
 from graft.errors import DatasetFormatError
 
 NUM_POINTS = 64
 
-DESCRIPTION = DatasetDescription(
-    name="pendigits",
-    title="Pen-Based Recognition of Handwritten Digits",
-    task=Task(
-        name="pendigits",
-        modality="pen",
-        sample_shape=(3, NUM_POINTS),
-        classes=tuple(str(digit) for digit in range(10)),
-    ),
-    channels=("x", "y", "pen_down"),
-    rate_hz=None,
-    licence="CC BY 4.0",
-    source_url="https://archive.ics.uci.edu/dataset/81",
-    citation=(
-        "Alpaydin, Alimoglu (1996). Pen-Based Recognition of Handwritten Digits. "
-        "UCI Machine Learning Repository, doi 10.24432/C5MG6K."
-    ),
-    published=Counts(domains=44, recordings=10_992, windows=10_992),
-)
+DESCRIPTION = describe("pendigits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +34,9 @@ def read_pendigits(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     The two files hold different people although their numbers both start at 1. A sample is
     (3, 64), one trace, its own group, in the order the writer wrote them: x and y at 64
     points evenly spaced along the pen's way, centred, the longer side of the trace's box
-    scaled to [-1, 1] and its aspect kept; and 1 where the pen is down, 0 on the straight
+    scaled to [-1, 1] and its aspect unchanged; and 1 where the pen is down, 0 on the straight
     way between two strokes.
-
-    Raises:
-        DatasetFormatError: one of the two files is missing or holds no trace.
+    Raises DatasetFormatError where one of the two files is missing or holds no trace.
     """
     for part, original in (("train", "tra"), ("test", "tes")):
         name = f"pendigits-{part}"

@@ -4,8 +4,12 @@ Legend: L lines of a file, C columns, N windows, T samples of a window.
 """
 
 import io
-from collections.abc import Iterable, Iterator
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
 from itertools import pairwise
 
 import numpy as np
@@ -20,22 +24,17 @@ RowArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
-    """How much a data set holds; None where its authors do not say."""
+class Download:
+    """Where a data set's originals are; ``sha256`` (hex) where it is known."""
 
-    domains: int
-    recordings: int | None = None
-    rows: int | None = None
-    windows: int | None = None
+    url: str
+    file_name: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetDescription:
-    """One public data set as graft reads it.
-
-    ``rate_hz`` is the rate of the last axis of a sample, None where that axis is not time.
-    ``published`` are the counts that a complete copy must give.
-    """
+    """One public data set as graft reads it, from ``datasets.toml``, which explains the keys."""
 
     name: str
     title: str
@@ -45,7 +44,34 @@ class DatasetDescription:
     licence: str
     source_url: str
     citation: str
-    published: Counts
+    published: Mapping[str, int]
+    download: Download
+
+
+@cache
+def describe(name: str) -> DatasetDescription:
+    """The description of a data set that ``datasets.toml`` has."""
+    text = resources.files("graft.data.public").joinpath("datasets.toml").read_text("utf-8")
+    table = tomllib.loads(text)[name]
+    return DatasetDescription(
+        name=name,
+        title=table["title"],
+        task=Task(
+            name=name,
+            modality=table["modality"],
+            sample_shape=tuple(table["sample_shape"]),
+            classes=tuple(table["classes"]),
+        ),
+        channels=tuple(table["channels"]),
+        rate_hz=table.get("rate_hz"),
+        licence=table["licence"],
+        source_url=table["source_url"],
+        citation=table["citation"],
+        published=table["published"],
+        download=Download(
+            url=table["url"], file_name=table["file_name"], sha256=table.get("sha256")
+        ),
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -91,29 +117,23 @@ class Tally:
         return data
 
 
-def person_of(domain_id: str) -> str:
-    """The person a domain's data comes from: its id up to "@", which a device's name follows."""
-    return domain_id.partition("@")[0]
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Orders "2" before "10"."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def check_counts(description: DatasetDescription, tally: Tally) -> None:
-    """Compare a whole reading with the published counts.
-
-    Raises:
-        DatasetFormatError: a count differs; the message says got and wanted.
-    """
-    for what in ("domains", "recordings", "rows", "windows"):
-        got, wanted = getattr(tally, what), getattr(description.published, what)
-        if wanted is not None and got != wanted:
+    """Raise DatasetFormatError where a whole reading has other counts than the published ones."""
+    for what, wanted in description.published.items():
+        got = getattr(tally, what)
+        if got != wanted:
             raise DatasetFormatError(f"{description.name}: got {got} {what}, wanted {wanted}")
 
 
 def parse_rows(raw: bytes, num_columns: int, delimiter: str | None) -> RowArray:
-    """A text file's lines as rows (L, C), all NaN where a line is corrupt.
-
-    A line is corrupt when it has another number of columns or a value that is not a finite
-    number. Empty lines at the end do not count. ``delimiter`` None: any white space.
-    """
+    """A text file's lines as rows (L, C), all NaN where a line is corrupt: it has another number
+    of columns or a value that is not a finite number. ``delimiter`` None: any white space."""
     stripped = raw.rstrip()
     if not stripped:
         return np.empty((0, num_columns))

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from graft.core.records import FloatArray, IntArray, Task
+from graft.core.records import FloatArray, IntArray
 from graft.data.domain import DomainData
 from graft.data.public.archives import Originals
 from graft.data.public.recordings import (
-    Counts,
-    DatasetDescription,
     RowArray,
     Tally,
     cut_windows,
+    describe,
     intact_rows,
     parse_rows,
     runs,
@@ -29,25 +28,7 @@ STANDARD_GRAVITY = 9.80665  # m/s^2; acceleration in g is of the same order as r
 LABELS = ("SEATED", "STANDING_UP", "WALKING", "TURNING", "SITTING_DOWN")
 COLUMNS = ("x_acc", "y_acc", "z_acc", "x_gyro", "y_gyro", "z_gyro", "timestamp", "label")
 
-DESCRIPTION = DatasetDescription(
-    name="spsw",
-    title="Inertial measurements of smartphones and smartwatches for activity recognition",
-    task=Task(
-        name="spsw",
-        modality="imu",
-        sample_shape=(6, WINDOW),
-        classes=tuple(label.lower() for label in LABELS),
-    ),
-    channels=("acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"),
-    rate_hz=1000.0 / PERIOD_MS,
-    licence="CC BY 4.0",
-    source_url="https://doi.org/10.5281/zenodo.8398688",
-    citation=(
-        "Matey-Sanz, Casteleyn, Granell (2023). Dataset of inertial measurements of smartphones "
-        "and smartwatches for human activity recognition. Data in Brief 51, 109809."
-    ),
-    published=Counts(domains=46, recordings=446),
-)
+DESCRIPTION = describe("spsw")
 
 
 def read_spsw(originals: Originals, tally: Tally) -> Iterator[DomainData]:
@@ -61,9 +42,7 @@ def read_spsw(originals: Originals, tally: Tally) -> Iterator[DomainData]:
     The devices sample evenly, the phone every 9.76 ms and the watch every 9.59 ms; the time
     stamps jitter because they tell when the system delivered a sample. So each recording is
     brought to 100 Hz from its mean interval, not from its single time stamps.
-
-    Raises:
-        DatasetFormatError: no recording at all, or a header or a label is not as published.
+    Raises DatasetFormatError for no recording, or a header or a label that is not as published.
     """
     files: dict[str, list[str]] = {}
     for name, match in originals.matching(r"(?P<who>s\d+)/(?P=who)_\d+_(?P<device>sp|sw)\.csv"):

@@ -45,7 +45,12 @@ class DigitsWorld:
             )
         self._domain_ids = tuple(f"camera-{index:02d}" for index in range(num_domains))
         self._seed = seed
-        self._x, self._y = _read_digits()
+        # scikit-learn takes a second to import, which only this world needs.
+        from sklearn.datasets import load_digits
+
+        pixels_NP, labels_N = load_digits(return_X_y=True)
+        self._x: _Array = pixels_NP / 16.0
+        self._y = labels_N.astype(np.int64)
         self._rows = _deal_rows(self._y, num_domains, images_per_domain, seed)
 
     @property
@@ -76,15 +81,6 @@ class DigitsWorld:
             y_N=self._y[rows],
             group_N=np.arange(len(rows), dtype=np.int64),
         )
-
-
-def _read_digits() -> tuple[_Array, npt.NDArray[np.int64]]:
-    """Pixels (N, P) from 0 to 1 and labels (N)."""
-    # scikit-learn takes a second to import, which only this world needs.
-    from sklearn.datasets import load_digits
-
-    pixels_NP, labels_N = load_digits(return_X_y=True)
-    return pixels_NP / 16.0, labels_N.astype(np.int64)
 
 
 def _deal_rows(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
 from graft.models import Network
-from graft.models.layers import MeanPool, Outline
+from graft.models.encoders import MeanPool, Outline
 from graft.training.compiled.build import load_kernels
 from graft.training.stacked import ROWS_AT_ONCE, stages_of
 

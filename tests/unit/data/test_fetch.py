@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from graft.data.public.download import (
-    DOWNLOADS,
-    Download,
-    FetchReport,
-    fetch_dataset,
-    find_download,
-)
-from graft.data.public.registry import PUBLIC_DATASETS
+from graft.data.public.download import FetchReport, fetch_dataset, find_download
+from graft.data.public.recordings import Download
+from graft.data.public.registry import READERS
 from graft.errors import ConfigError, DatasetFormatError, TransportError
 
 CONTENT = bytes(range(256)) * 8_192  # 2 MiB
@@ -38,7 +33,7 @@ class Mirror:
 
     def download(self, sha256: str | None = None) -> Download:
         url = f"http://127.0.0.1:{self.port}/hapt.zip"
-        return Download(name="hapt", url=url, file_name="hapt.zip", sha256=sha256)
+        return Download(url=url, file_name="hapt.zip", sha256=sha256)
 
 
 @pytest.fixture
@@ -203,7 +198,7 @@ def test_a_refusal_is_told_at_once_and_a_busy_server_asked_again(
 
 
 def test_only_web_addresses_and_known_sets_are_fetched(tmp_path: Path) -> None:
-    local = Download(name="hapt", url="file:///etc/hosts", file_name="hosts")
+    local = Download(url="file:///etc/hosts", file_name="hosts")
     with pytest.raises(ConfigError, match="wanted http"):
         fetch_dataset("hapt", tmp_path, download=local)
     with pytest.raises(ConfigError):
@@ -211,6 +206,4 @@ def test_only_web_addresses_and_known_sets_are_fetched(tmp_path: Path) -> None:
 
 
 def test_every_public_set_has_an_official_address_over_https() -> None:
-    names = [dataset.description.name for dataset in PUBLIC_DATASETS]
-    assert [download.name for download in DOWNLOADS] == names
-    assert all(download.url.startswith("https://") for download in DOWNLOADS)
+    assert all(find_download(name).url.startswith("https://") for name in READERS)

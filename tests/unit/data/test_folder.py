@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from graft.core.records import Task
+from graft.data.check import explain_folder
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World
-from graft.data.folder import FolderWorld, check_folder, write_domain
+from graft.data.folder import FolderWorld, write_domain
 from graft.errors import (
     DatasetFormatError,
     DomainClassError,
@@ -218,11 +219,13 @@ def test_a_folder_without_domains_is_refused(tmp_path: Path) -> None:
         FolderWorld(write_world(tmp_path))
 
 
-def test_check_folder_lists_every_problem_and_nothing_else(folder: Path, tmp_path: Path) -> None:
-    assert check_folder(folder) == []
+def problems(folder: Path) -> list[tuple[str, str]]:
+    return [(each.domain_id, each.error) for each in explain_folder(folder) if each.is_problem]
+
+
+def test_a_check_lists_every_problem_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    assert problems(folder) == []
     write_domain(folder, make_domain("bob"))
     overwrite(folder, x=NAN)
-    [(domain_id, error)] = check_folder(folder)
-    assert (domain_id, type(error)) == ("ann", DomainValueError)
-    [(domain_id, error)] = check_folder(tmp_path / "nowhere")
-    assert (domain_id, type(error)) == ("", DatasetFormatError)
+    assert problems(folder) == [("ann", "DomainValueError")]
+    assert problems(tmp_path / "nowhere") == [("", "DatasetFormatError")]

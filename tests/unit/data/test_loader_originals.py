@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from graft.data.folder import FolderWorld, check_folder
+from graft.data.check import explain_folder
+from graft.data.folder import FolderWorld
 from graft.data.public.registry import prepare_dataset
 
 ORIGINALS = os.environ.get("GRAFT_DATA_ORIGINALS")
@@ -38,5 +39,5 @@ def test_the_whole_set_gives_the_published_counts_and_a_sound_folder(
     assert ORIGINALS is not None
     report = prepare_dataset(name, Path(ORIGINALS) / folder, tmp_path / name)
     assert (report.load.domains, report.load.windows) == (num_domains, num_windows)
-    assert check_folder(tmp_path / name) == []
+    assert not any(finding.is_problem for finding in explain_folder(tmp_path / name))
     assert len(FolderWorld(tmp_path / name).domain_ids) == num_domains

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from graft.data.folder import FolderWorld
-from graft.data.public.registry import PUBLIC_DATASETS, prepare_dataset
+from graft.data.public.registry import READERS, find_dataset, prepare_dataset
 from graft.errors import ConfigError, DataError, DatasetFormatError
 
 
@@ -80,8 +80,8 @@ def test_an_unknown_set_is_answered_with_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_every_description_is_consistent() -> None:
-    for dataset in PUBLIC_DATASETS:
-        description = dataset.description
+    for name in READERS:
+        description = find_dataset(name)
         assert len(description.channels) == description.task.sample_shape[0]
         assert description.licence
         assert description.citation

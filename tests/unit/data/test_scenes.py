@@ -1,15 +1,21 @@
-"""Laws of the rendered packages: what is said of each pixel is what geometry says."""
+"""Laws of the rendered rooms: what is said of each pixel is what geometry says."""
 
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from graft.data.domain import DenseSample
-from graft.data.synthetic.scenes import STYLES, UNKNOWN, Camera, Scene, make_scene, render_scene
-from graft.data.synthetic.solids import CLASSES, Box, Cylinder, Paint, Room, Solid, Sphere
+from graft.data.public.nyuv2 import DenseSample
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks" / "had"))
+from scenes import STYLES, UNKNOWN, Camera, Scene, make_scene, render_scene
+from solids import CLASSES, Box, Cylinder, Paint, Room, Solid, Sphere
+
+sys.path.pop(0)
 
 Array = npt.NDArray[np.float64]
 GREY = Paint(colour_3=np.full(3, 0.5), wave_3=np.zeros(3), contrast=0.0)

@@ -14,7 +14,7 @@ from command_examples import (
 )
 
 import graft
-from graft.data.public.download import Download
+from graft.data.public.recordings import Download
 
 SETTINGS = {"world.windows_per_domain": 60, "training.max_steps": 8}
 # The same, as the command is told it.
@@ -54,6 +54,6 @@ def place(tmp_path: Path, small_run: graft.Run, monkeypatch: pytest.MonkeyPatch)
     )  # it is not complete
     monkeypatch.chdir(tmp_path)
     with served_archive(tmp_path / "downloads") as url:
-        download = Download(name="hapt", url=url, file_name="fetched.zip", sha256=None)
+        download = Download(url=url, file_name="fetched.zip", sha256=None)
         monkeypatch.setattr("graft.data.public.download.find_download", lambda name: download)
         yield tmp_path

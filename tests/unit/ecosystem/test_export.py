@@ -34,8 +34,7 @@ from graft.errors import (
     RunError,
 )
 from graft.models import build_network, parameters_of
-from graft.models.images import IMAGE_ENCODERS
-from graft.models.windows import WINDOW_ENCODERS
+from graft.models.encoders import IMAGE_ENCODERS, WINDOW_ENCODERS
 from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 
 

@@ -27,8 +27,7 @@ from graft.methods.hmkd import (
     tap_stages,
 )
 from graft.models import Network, build_network, network_cost, offered_architectures, parameters_of
-from graft.models.images import IMAGE_ENCODERS
-from graft.models.windows import WINDOW_ENCODERS
+from graft.models.encoders import IMAGE_ENCODERS, WINDOW_ENCODERS
 from graft.training import Source, TrainedModel, TrainingTask
 
 # B samples, C classes, W width of the ensemble feature.

@@ -1,15 +1,50 @@
-"""Encoders of windows (K, T).
+"""Encoders of windows (K, T) and of images (K, H, W), and the layers that they are made of.
 
-Legend: B samples a batch, F features, K channels of the window, T its length.
+Legend: B samples a batch, F features, K channels, T length of a window, H, W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graft.models.layers import Encoder, MeanPool, Outline, dense_encoder
+# A sample's shape -> the network that gives (B, F) features of (B, *shape), and F.
+Encoder = Callable[[tuple[int, ...]], tuple[nn.Module, int]]
+
+
+class MeanPool(nn.Module):
+    """Mean over every position: (B, K, ...) -> (B, K). With few labels a maximum beside it
+    costs accuracy: it remembers single spikes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(2)
+
+
+class Outline(nn.Module):
+    """Mean and mean absolute deviation of each channel in sixteen pieces: (B, K, T) -> (B, 32K).
+
+    What a dense layer can use of a window whose phase is random, as in raw EMG.
+    """
+
+    pieces = 16
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation_BKT = (x - x.mean(2, keepdim=True)).abs()
+        pooled = [
+            nn.functional.adaptive_avg_pool1d(each, self.pieces) for each in (x, deviation_BKT)
+        ]
+        return torch.cat(pooled, dim=1).flatten(1)
+
+
+def dense_encoder(first: nn.Module, width: int) -> tuple[nn.Module, int]:
+    """Two dense layers of 128 and 64 behind ``first``, which gives (B, width)."""
+    layers: list[nn.Module] = [first]
+    for outputs in (128, 64):
+        layers += [nn.Linear(width, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
+        width = outputs
+    return nn.Sequential(*layers), width
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -88,7 +123,7 @@ class Gru(nn.Module):
 
 def _cnn(shape: tuple[int, ...], widths: tuple[int, ...]) -> tuple[nn.Module, int]:
     channels = (shape[0], *widths)
-    blocks = [_conv(channels[i], channels[i + 1], 5, stride=2) for i in range(len(widths))]
+    blocks = [_conv(*pair, 5, stride=2) for pair in pairwise(channels)]
     return nn.Sequential(*blocks, MeanPool()), widths[-1]
 
 
@@ -102,7 +137,22 @@ def _mlp_500(shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     return nn.Sequential(*layers), width
 
 
-# Ordered from the smallest to the largest.
+def _conv_2d(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+def _cnn_2d(shape: tuple[int, ...], widths: tuple[int, ...]) -> tuple[nn.Module, int]:
+    channels = (shape[0], *widths)
+    blocks = [
+        _conv_2d(inputs, outputs, stride=2 if i == 1 else 1)
+        for i, (inputs, outputs) in enumerate(pairwise(channels))
+    ]
+    return nn.Sequential(*blocks, MeanPool()), widths[-1]
+
+
+# Both are ordered from the smallest to the largest.
 WINDOW_ENCODERS: Mapping[str, Encoder] = {
     "cnn-small": lambda shape: _cnn(shape, (16, 32)),
     "mlp": lambda shape: dense_encoder(Outline(), 2 * shape[0] * Outline.pieces),
@@ -114,4 +164,9 @@ WINDOW_ENCODERS: Mapping[str, Encoder] = {
         _ResNetLstmAttention(shape[0]),
         _ResNetLstmAttention.num_features,
     ),
+}
+IMAGE_ENCODERS: Mapping[str, Encoder] = {
+    "mlp": lambda shape: dense_encoder(nn.Flatten(), int(np.prod(shape))),
+    "image-cnn-small": lambda shape: _cnn_2d(shape, (16, 32)),
+    "image-cnn-large": lambda shape: _cnn_2d(shape, (32, 64, 64)),
 }

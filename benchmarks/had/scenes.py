@@ -14,10 +14,10 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+from solids import Box, Cylinder, Paint, Room, Solid, Sphere, finite, yaw_turn
 
 from graft.core.seeding import stream
-from graft.data.domain import DenseSample
-from graft.data.synthetic.solids import Box, Cylinder, Paint, Room, Solid, Sphere, finite, yaw_turn
+from graft.data.public.nyuv2 import DenseSample
 
 _Array = npt.NDArray[np.float64]
 
