@@ -147,3 +147,24 @@ def test_the_one_product_ranks_as_measuring_each_distance_does(seed: int, count:
         distance_S = ranking.distances(own_D)
         brute = sorted((distance, place) for place, distance in enumerate(distance_S.tolist()))
         assert sorted((distance, place) for place, distance in found)[:count] == brute[:count]
+
+
+@pytest.mark.parametrize("liar", [3e38, 1e9, -1e9, 1e3])
+def test_one_false_profile_does_not_rerank_the_others(liar: float) -> None:
+    honest_SD = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+    false_SD = np.concatenate([honest_SD, np.full((1, 6), liar, np.float32)])
+    target_D = np.zeros(6, np.float32)
+    before, after = (profile_distances(target_D, each_SD) for each_SD in (honest_SD, false_SD))
+    assert np.isfinite(after).all()
+    np.testing.assert_array_equal(np.argsort(after[:12]), np.argsort(before))
+    np.testing.assert_allclose(after[:12], before)
+    assert after[-1] > after[:12].max()
+
+
+def test_honest_profiles_are_never_cut() -> None:
+    for seed in range(20):
+        z_SD = np.random.default_rng(seed).normal(size=(5 + seed, 96))
+        distances = profile_distances(z_SD[0], z_SD)
+        sigma_D = z_SD.std(0)
+        wanted = np.sqrt((((z_SD - z_SD[0]) / sigma_D) ** 2).sum(1) / 96)
+        np.testing.assert_allclose(distances, wanted, rtol=1e-12)
