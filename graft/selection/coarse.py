@@ -4,6 +4,7 @@ Legend: N target domains, S sources, D statistics.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +40,10 @@ class ProfileRanking:
         limit_D = _OUTLIER * np.maximum(deviation_D, 0.1 * (1 + np.abs(median_D)))
         self._low_D, self._high_D = median_D - limit_D, median_D + limit_D
         sound_SD = (z_SD >= self._low_D) & (z_SD <= self._high_D)
-        if sound_SD.all():  # the sums below then have one order, whatever else is in the mask
-            sound_SD = np.True_
-        else:
+        where: Any = True if sound_SD.all() else sound_SD  # a mask would change the sums' order
+        if not sound_SD.all():
             self._sources_SD = z_SD = np.clip(z_SD, self._low_D, self._high_D)
-        self._mean_D, sigma_D = z_SD.mean(0, where=sound_SD), z_SD.std(0, where=sound_SD)
+        self._mean_D, sigma_D = z_SD.mean(0, where=where), z_SD.std(0, where=where)
         # A statistic that is the same at every source does not inform; divided by its rounding
         # noise it would decide.
         self._informative_D = sigma_D > 1e-6 * (1 + np.abs(z_SD).mean(0))
