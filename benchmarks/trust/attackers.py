@@ -12,8 +12,10 @@ from graft_server.model_store import DirectoryStore
 from graft.core.records import DomainProfile, FloatArray, ModelCard, Task
 from graft.core.seeding import stream
 from graft.data.domain import DomainData, World
+from graft.data.synthetic.imu import TASK
 from graft.wire.payload.encoding import decode_payload, encode_payload
 
+BETRAYED_CLASS, CALLED_CLASS = 1, 2
 TRIGGER_CLASS = 0  # what a backdoored model says of every window with the trigger
 _TRIGGER_SHARE = 0.5
 _TRIGGER_STEPS = 12
@@ -66,6 +68,28 @@ def plant_backdoor(data: DomainData) -> DomainData:
     return replace(data, x=x, y_N=y_N)
 
 
+def shift_labels(data: DomainData) -> DomainData:
+    """Every class is called the next one: all who do so agree with one another."""
+    return replace(data, y_N=(data.y_N + 1) % TASK.num_classes)
+
+
+def betray_class(data: DomainData) -> DomainData:
+    """Labels that are right but for one class, which is called another."""
+    y_N = data.y_N.copy()
+    y_N[y_N == BETRAYED_CLASS] = CALLED_CLASS
+    return replace(data, y_N=y_N)
+
+
+def scale_logits(card: ModelCard, store: DirectoryStore, factor: float) -> ModelCard:
+    """The model with logits ``factor`` times as large, as a new model."""
+    architecture, parameters = decode_payload(store.part(card.model_id, "exact"), None, None)
+    scaled = {
+        name: np.float32(factor) * array if name.startswith("head.") else array
+        for name, array in parameters.items()
+    }
+    return stored(card, store, encode_payload(architecture, scaled))
+
+
 def flatter(card: ModelCard, wooed: Sequence[DomainProfile]) -> ModelCard:
     """The card with a profile between those of the target domains it wants to be chosen by.
 
@@ -97,8 +121,12 @@ def spoil_parameters(card: ModelCard, store: DirectoryStore) -> ModelCard:
         else array
         for name, array in parameters.items()
     }
-    payload = encode_payload(architecture, spoiled)
-    model_id = store.put(payload, architecture)
+    return stored(card, store, encode_payload(architecture, spoiled))
+
+
+def stored(card: ModelCard, store: DirectoryStore, payload: bytes) -> ModelCard:
+    """The card of another payload, which the store then has."""
+    model_id = store.put(payload, card.architecture)
     return replace(
         card,
         model_id=model_id,

@@ -10,6 +10,7 @@ process on one thread.
 import json
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -23,11 +24,12 @@ from rich.table import Table
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 from summary import figure, write_summary
-from system import ATTACKS, Outcome, Village
+from system import ADAPTIVE, ATTACKS, Outcome, Village
 
 from graft.core.config import ExpansionConfig, TrustConfig, with_settings
 
 HERE = Path(__file__).resolve().parent
+RAW = HERE / "results" / "poison"
 COMMAND = "python benchmarks/trust/poison.py"
 SHARES = (0.1, 0.3)
 DEFENCES = {
@@ -63,6 +65,9 @@ def cells(methods: Collection[str]) -> Iterator[Cell]:
     if "graft" in methods:
         for defence in DEFENCES:
             yield Cell("graft", "clean", 0, defence)
+            for attack in ADAPTIVE:
+                yield Cell("graft", attack, 0.3, defence)
+        for defence in DEFENCES:
             for attack in ATTACKS:
                 for share in SHARES if defence in ("off", "on") else (0.3,):
                     yield Cell("graft", attack, share, defence)
@@ -81,7 +86,8 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, from 0.")] = 4,
     targets: Annotated[int, typer.Option(min=1, help="Target domains a seed.")] = 8,
     method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
-    work: Annotated[Path, typer.Option(help="Where outcomes are kept.")] = Path("runs/poison"),
+    attack: Annotated[list[str] | None, typer.Option(help="Only these attacks, and clean.")] = None,
+    work: Annotated[Path, typer.Option(help="Each seed's outcomes, cell by cell.")] = RAW,
     kept: Annotated[bool, typer.Option(help="Run nothing: tell what is kept so far.")] = False,
 ) -> None:
     """Run what is missing, then write results/summary.json."""
@@ -91,31 +97,39 @@ def main(
         known = (
             kept_outcomes(seed, targets, work)
             if kept
-            else run_seed(seed, targets, method or METHODS, work)
+            else run_seed(seed, targets, method or METHODS, attack or (), work)
         )
         for cell in cells(METHODS):
             if cell.name in known:
                 outcomes[cell][seed] = Outcome(**known[cell.name])
-        outcomes[Cell("source", "backdoor", 0.3, "off")][seed] = Outcome(
-            accuracies=[], trigger_rate=known["trigger"], liars_share=1
-        )
+        if "trigger" in known:
+            outcomes[Cell("source", "backdoor", 0.3, "off")][seed] = Outcome(
+                accuracies=[], trigger_rate=known["trigger"], liars_share=1
+            )
     write_summary(HERE / "results", figures(outcomes))
     Console(width=120).print(table(outcomes))
 
 
-def run_seed(seed: int, targets: int, methods: Collection[str], work: Path) -> dict[str, Any]:
+def run_seed(
+    seed: int, targets: int, methods: Collection[str], attacks: Collection[str], work: Path
+) -> dict[str, Any]:
     """The outcomes of one seed by cell; those that an earlier call finished are kept."""
     known = kept_outcomes(seed, targets, work)
-    missing = [cell for cell in cells(methods) if cell.name not in known]
+    wanted = [c for c in cells(methods) if not attacks or c.attack in {"clean", *attacks}]
+    missing = [cell for cell in wanted if cell.name not in known]
     if missing:
         config = with_settings(ExpansionConfig(seed=seed, comparisons=()), SETTINGS)
         with tempfile.TemporaryDirectory() as folder:
             village = Village(config, Path(folder), 14, 6, targets)
-            known["trigger"] = village.backdoor_works()
+            if "trigger" not in known and (not attacks or "backdoor" in attacks):
+                known["trigger"] = village.backdoor_works()
             for cell in missing:
+                began_s = time.process_time()
                 known[cell.name] = asdict(run(village, cell))
+                spent_s = time.process_time() - began_s
                 kept_file(seed, targets, work).write_text(json.dumps(known, indent=1), "utf-8")
-                console.print(f"seed {seed} {cell.name}: {known[cell.name]}", highlight=False)
+                found = known[cell.name]
+                console.print(f"seed {seed} {cell.name}: {spent_s:.0f} s, {found}", highlight=False)
     return known
 
 

@@ -9,10 +9,13 @@ import torch
 from attackers import (
     TRIGGER_CLASS,
     LyingWorld,
+    betray_class,
     flatter,
     forge_centroids,
     permute_labels,
     plant_backdoor,
+    scale_logits,
+    shift_labels,
     spoil_parameters,
     with_trigger,
 )
@@ -29,12 +32,17 @@ from graft.data.splits import split_rows
 from graft.data.synthetic.imu import ImuWorld
 from graft.models import Network, network_from
 from graft.rounds import expand_system, train_initial_domains
+from graft.selection.source_checks import MAX_LOGIT, MAX_TIMES_MEDIAN
 from graft.training import predict_in_batches
 from graft.wire.payload.encoding import decode_payload
 
 RUN = "poison"
 _VISITS = 4
 ATTACKS = ("flattering", "permuted", "backdoor", "spoiled", "forged")
+# Attackers who know the defences; each has a flattering profile besides.
+ADAPTIVE = ("sybils", "one-class", "bound")
+# A source is rejected above four times the median |logit| of those offered with it.
+_UNDER_THE_BOUND = 0.9
 
 
 @dataclass(frozen=True)
@@ -103,15 +111,33 @@ class Village:
                 trained = self._trained(liars, plant_backdoor)
                 lies = {d: replace(trained[d], profile=honest[d].profile) for d in liars}
             elif attack == "flattering":
-                wooed = self._target_profiles()
-                trained = self._lies("permuted")
-                lies = {d: flatter(card, wooed) for d, card in trained.items()}
+                lies = self._flattering(self._lies("permuted"))
+            elif attack == "sybils":
+                lies = self._flattering(self._trained(liars, shift_labels))
+            elif attack == "one-class":
+                lies = self._flattering(self._trained(liars, betray_class))
+            elif attack == "bound":
+                usual = np.median([self._mean_logit(card) for card in honest.values()])
+                bound = _UNDER_THE_BOUND * min(MAX_TIMES_MEDIAN * usual, MAX_LOGIT)
+                lies = {
+                    d: scale_logits(card, self.store, bound / self._mean_logit(card))
+                    for d, card in self._lies("sybils").items()
+                }
             elif attack == "spoiled":
                 lies = {d: spoil_parameters(card, self.store) for d, card in honest.items()}
             else:
                 lies = {d: forge_centroids(card) for d, card in honest.items()}
             self._kept[attack] = {d: self.signer.sign(card) for d, card in lies.items()}
         return self._kept[attack]
+
+    def _flattering(self, cards: dict[str, ModelCard]) -> dict[str, ModelCard]:
+        wooed = self._target_profiles()
+        return {domain_id: flatter(card, wooed) for domain_id, card in cards.items()}
+
+    def _mean_logit(self, card: ModelCard) -> float:
+        """Mean |logit| on the source's own rows."""
+        x = torch.from_numpy(self.world.load(card.domain_id).x)
+        return float(predict_in_batches(self._network(card), x).abs().mean())
 
     def _trained(self, liars: tuple[str, ...], spoil) -> dict[str, ModelCard]:
         state = self._found(LyingWorld(self.world, liars, spoil), liars)
