@@ -100,7 +100,9 @@ class ModelCard:
         Class means in its feature space, zero rows where the class is unknown or withheld; None
         on cards for a device that does not need them.
     signature : bytes
-        The server's, over all that identifies the model.
+        The server's, over everything else that this card has.
+    probe_signature, fusion_signature : bytes
+        Those of ``for_probe`` and ``for_fusion``, which the server alone has.
     """
 
     model_id: str
@@ -115,6 +117,8 @@ class ModelCard:
     profile: DomainProfile | None = None
     centroids_CF: Statistics | None = None
     signature: bytes = b""
+    probe_signature: bytes = b""
+    fusion_signature: bytes = b""
 
     @property
     def shipped_bytes(self) -> int:
@@ -123,11 +127,28 @@ class ModelCard:
 
     def for_probe(self) -> "ModelCard":
         """The card without its profile, which only the server ranks by."""
-        return replace(self, profile=None)
+        if self.profile is None:
+            return self
+        return replace(
+            self,
+            profile=None,
+            signature=self.probe_signature,
+            probe_signature=b"",
+            fusion_signature=b"",
+        )
 
     def for_fusion(self) -> "ModelCard":
         """The card without profile and centroids, once the choice is made."""
-        return replace(self, profile=None, centroids_CF=None)
+        if self.profile is None and self.centroids_CF is None:
+            return self
+        return replace(
+            self,
+            profile=None,
+            centroids_CF=None,
+            signature=self.fusion_signature,
+            probe_signature=b"",
+            fusion_signature=b"",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

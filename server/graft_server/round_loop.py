@@ -1,7 +1,7 @@
 """One run from its first round to its last: the one loop of every engine and of the benchmark."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from graft.core.config import ExpansionConfig
@@ -91,14 +91,8 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
     Raises ExpansionFailedError, which names the domains, where any failed; the others are served.
     """
     folder, clock, schedule = settings.folder, settings.clock, settings.schedule()
-    state, store = folder.load_state(), settings.open_store()
-    signer = open_signer(folder.keys, folder.run_id)
-    # A signature names its run, and a folder may have been renamed since it stopped.
-    state = replace(
-        state,
-        catalogue=tuple(map(signer.sign, state.catalogue)),
-        architecture_averages=tuple(map(signer.sign, state.architecture_averages)),
-    )
+    store, signer = settings.open_store(), open_signer(folder.keys, folder.run_id)
+    state = signer.sign_state(folder.load_state())
 
     def admit(card: ModelCard) -> ModelCard:
         return signer.sign(check_stored(card, store, settings.world.task))

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from graft.core.files import AnyPath, replace_file
-from graft.core.records import ModelCard
+from graft.core.records import ModelCard, SystemState
 from graft.errors import RunError
 from graft.wire.messages.card_signature import manifest_bytes
 from graft.wire.messages.request_signature import new_nonce, signed_request_bytes
@@ -40,8 +40,21 @@ class Signer:
         return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def sign(self, card: ModelCard) -> ModelCard:
-        """The card with this run's signature, in place of any other."""
-        return replace(card, signature=self._key.sign(manifest_bytes(self._run, card)))
+        """The card with this run's signatures, in place of any other: one for each form in which
+        it is sent."""
+        whole, probe, fusion = (
+            self._key.sign(manifest_bytes(self._run, card, profile=profile, centroids=centroids))
+            for profile, centroids in ((True, True), (False, True), (False, False))
+        )
+        return replace(card, signature=whole, probe_signature=probe, fusion_signature=fusion)
+
+    def sign_state(self, state: SystemState) -> SystemState:
+        """The state with its cards signed anew: tables have one form, and folders are renamed."""
+        return replace(
+            state,
+            catalogue=tuple(map(self.sign, state.catalogue)),
+            architecture_averages=tuple(map(self.sign, state.architecture_averages)),
+        )
 
     def sign_request(self, request: bytes) -> bytes:
         """The signature by which a device accepts an encoded request from this server, once."""

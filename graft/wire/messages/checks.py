@@ -140,7 +140,8 @@ def _checks_of(record_type: type) -> tuple[tuple[str, Callable[[Any], None], boo
     return tuple((name, _CHECKS[name], type(None) in get_args(hints[name])) for name in names)
 
 
-_UNCHECKED: Final = {"register", "by"}  # a bool; the answering domain, which is checked itself
+# Bools; the answering domain, which is checked itself; and what does not travel.
+_UNCHECKED: Final = {"register", "by", "confirmed", "probe_signature", "fusion_signature"}
 # One check a field name, whatever the record, beside its range.
 _CHECKS: Final[dict[str, Callable[[Any], None]]] = {
     "domain_id": check_domain_id,

@@ -57,7 +57,7 @@ def find_model(path: AnyPath, name: str) -> FinishedModel:
         public_key = (path / "keys" / "server.pub").read_bytes()
     except FileNotFoundError as error:
         raise RunError(f"run folder {path}: got no keys/server.pub, wanted the run's") from error
-    verify_card(tables["run"]["id"], card, public_key)
+    verify_card(tables["run"]["id"], card, public_key, former=True)
     task = _task(tables["world"])
     payload = open_store(path / "models", task).part(card.model_id, "exact")
     shapes = parameter_shapes(card.architecture, task)

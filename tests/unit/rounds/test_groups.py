@@ -309,7 +309,7 @@ def test_a_run_that_stopped_after_the_initial_domains_goes_on_with_their_groups(
     folder = RunFolder(tmp_path)
     folder.save_round(grouped.done.state, [], [])
     resumed = System(config=SETTINGS, store=grouped.system.store)
-    again = resumed.expand(folder.load_state())
+    again = resumed.expand(SIGNER.sign_state(folder.load_state()))
 
     def digest(done: Round, system: System) -> str:
         return run_hash([result_row(report) for report in done.reports], system.entries)
