@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -119,9 +120,10 @@ class DirectoryStore:
         replace_file(self._path(model_id, part), data, mode=0o600, durable=self._durable)
 
 
-def open_store(folder: AnyPath, task: Task) -> DirectoryStore:
+def open_store(folder: AnyPath, task: Task, *, durable: bool = False) -> DirectoryStore:
     """The store in ``folder`` for models of the zoo that do ``task``."""
-    return DirectoryStore(folder, shapes_of=lambda name: parameter_shapes(name, task))
+    shapes_of = partial(parameter_shapes, task=task)
+    return DirectoryStore(folder, shapes_of=shapes_of, durable=durable)
 
 
 def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:

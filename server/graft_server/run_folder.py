@@ -1,6 +1,7 @@
 """A run's folder: durable, atomic steps, one a round, and the whole at the end.
 
 run.toml             configuration, seed, versions, world, engine, outcome
+rounds/<i>/round.json  the SHA-256 of a round's files: with it the round is finished
 rounds/<i>/          results, ledger, profiles, catalogue, architecture_averages,
                      rejections (.parquet) of a round
 results.parquet      all rounds; ledger.parquet likewise
@@ -11,7 +12,9 @@ progress.json        how far the run is, for other processes
 journal/             the devices' transfers, line by line, until their round is over
 """
 
+import hashlib
 import json
+import logging
 import platform
 import time
 import tomllib
@@ -39,10 +42,11 @@ from graft_server.catalogue import (
     write_profiles,
     write_rejections,
 )
+from graft_server.durability import MARKER, boot_id, find_damage, sync, write_marker
 
+log = logging.getLogger("graft")
 _LOOK_EVERY_S = 1.0
-# A round is finished when its last file is there.
-_LAST_OF_A_ROUND = "results.parquet"
+_RESULTS = "results.parquet"
 _FORMER_NAMES = {"architecture_averages": "groups", "rejections": "demotions"}
 _FLOWER: Mapping[str, str | bool] = MappingProxyType({"name": "flower"})
 _PACKAGES = ("graft-fl", "flwr", "ray", "torch", "numpy", "protobuf", "grpcio")
@@ -84,6 +88,7 @@ class RunFolder:
                     "seed": config.seed,
                     "status": "running",
                     "started": _now(),
+                    "boot": boot_id(),
                     "hash": "",
                     "reason": "",
                 },
@@ -110,10 +115,18 @@ class RunFolder:
         """
         return config_from_dict(self._read_run()["config"], load_plug_ins=True)
 
-    def resume(self) -> ExpansionConfig:
-        """Mark the run as running again; returns and raises as ``read_config`` does."""
+    def resume(self, *, durable_steps: bool = False) -> ExpansionConfig:
+        """Mark the run as running again; returns and raises as ``read_config`` does.
+
+        A round that a power cut spoilt is removed, to run again, and so are the steps of the
+        running round, unless they and their models are durable.
+        """
         config = self.read_config()
-        self.note(status="running", reason="")
+        self._check_last_round()
+        is_same_boot = self._read_run()["run"].get("boot", boot_id()) == boot_id()
+        if not (is_same_boot or durable_steps) and isinstance(self.models, Path):
+            self._drop_unsynced(self.models)
+        self.note(status="running", reason="", boot=boot_id())
         return config
 
     def read_engine(self) -> Mapping[str, str | bool]:
@@ -128,14 +141,25 @@ class RunFolder:
         entries: Sequence[LedgerEntry],
         profiles: Sequence[DomainProfile] = (),
     ) -> None:
-        """Write a finished round: ``state`` after it, ``profiles`` of the domains that joined."""
+        """Write a finished round: ``state`` after it, ``profiles`` of the domains that joined.
+
+        It is finished once its marker is there, which has the digests of its files. What the round
+        could be made of again is removed only then.
+        """
         folder = self._round(state.round_index - 1)
         write_ledger(entries, folder / "ledger.parquet")
         write_profiles(profiles, folder / "profiles.parquet")
         write_cards(state.catalogue, folder / "catalogue.parquet")
         write_cards(state.architecture_averages, folder / "architecture_averages.parquet")
         write_rejections(state.rejections, folder / "rejections.parquet")
-        write_results(rows, folder / _LAST_OF_A_ROUND)
+        sync([folder])  # results without averages then are a round of before markers
+        write_results(rows, folder / _RESULTS)
+        cards = (*state.catalogue, *state.architecture_averages)
+        new = [card.model_id for card in cards if card.round_index == state.round_index - 1]
+        models = [path for name in new for path in self._model_files(name)]
+        sync([*models, self.models])
+        write_marker(folder)
+        sync([folder.parent, self.path])
         remove_tree(self.steps)
 
     def load_state(self) -> SystemState:
@@ -145,14 +169,54 @@ class RunFolder:
         """
         remove_tree(self.journals)
         remove_tree(self.devices)
+        self._check_last_round()
         return self.read_state()
+
+    def _check_last_round(self) -> None:
+        """Remove rounds from the last one backwards until one is whole."""
+        remove_tree(self._round(self.count_rounds()))  # written in part, without its marker
+        while finished := self.count_rounds():
+            folder = self._round(finished - 1)
+            if not (folder / MARKER).exists() or not (damaged := find_damage(folder)):
+                return
+            reason = f"{', '.join(damaged)}: damaged"
+            log.warning("round %d: %s; the run goes on from the round before", finished - 1, reason)
+            (folder / MARKER).unlink()
+            remove_tree(folder)
+
+    def _drop_unsynced(self, models: Path) -> None:
+        """Remove what a restart of the machine may have torn: the running round's steps and models.
+
+        Within a round nothing is synced, which would cost a wait for the disk a domain.
+        """
+        remove_tree(self.steps)
+        known = {card.model_id for card in self.read_state().catalogue}
+        for path in models.glob("*.safetensors"):
+            name = path.name.removesuffix(".safetensors")
+            if name not in known:
+                exact, *parts = self._model_files(name)
+                for part in parts:  # made again from the payload
+                    part.unlink()
+                if hashlib.sha256(exact.read_bytes()).hexdigest() != name:
+                    exact.unlink()
+
+    def _model_files(self, model_id: str) -> list[AnyPath]:
+        """A stored model's files, the payload first."""
+        paths = [self.models / f"{model_id}.{kind}" for kind in ("safetensors", "base", "residual")]
+        return [path for path in paths if path.exists()]
 
     def count_rounds(self) -> int:
         """How many rounds are finished; reads none of them."""
         finished = 0
-        while (self._round(finished) / _LAST_OF_A_ROUND).exists():
+        while self._is_finished(self._round(finished)):
             finished += 1
         return finished
+
+    def _is_finished(self, folder: AnyPath) -> bool:
+        """Whether the marker is there, or a round of before markers, which has other file names."""
+        return (folder / MARKER).exists() or (
+            (folder / _RESULTS).exists() and not (folder / "architecture_averages.parquet").exists()
+        )
 
     def read_state(self) -> SystemState:
         """The state after the last finished round: empty where no round is finished."""
@@ -202,7 +266,7 @@ class RunFolder:
         """The results of the first rounds, in order; raises RunError where one is unfinished."""
         rows: list[ResultRow] = []
         for index in range(num_rounds):
-            rows += read_results(self._round(index) / _LAST_OF_A_ROUND)
+            rows += read_results(self._round(index) / _RESULTS)
         return rows
 
     def finish(self, num_rounds: int) -> tuple[str, list[str]]:
@@ -216,6 +280,7 @@ class RunFolder:
             entries += read_ledger(self._round(index) / "ledger.parquet")
         write_results(rows, self.path / "results.parquet")
         write_ledger(entries, self.path / "ledger.parquet")
+        sync([self.path / "results.parquet", self.path / "ledger.parquet", self.path])
         digest = run_hash(rows, entries)
         failures = [
             f"{row.domain_id} ({row.method}): {row.error}: {row.error_message}"

@@ -123,7 +123,8 @@ def depot(
     folder = folder.absolute()
     settings = read_server(folder)
     read_config(folder / "expansion.toml")  # loads its architectures, which uploads are checked by
-    store = open_store(run_folder(folder).models, read_dataset(folder).task)
+    # Its device forgets a model once the server has the reply that names it.
+    store = open_store(run_folder(folder).models, read_dataset(folder).task, durable=True)
     credentials = None
     if not settings.insecure:
         credentials = tls_credentials(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from graft.errors import PayloadLimitError, TransportError
+from graft_server.durability import boot_id
 
 _SUFFIX: Final = ".push"
 WORK_PREFIX: Final = "work-"
@@ -31,8 +32,11 @@ class PendingPush:
 
     @property
     def file_name(self) -> str:
-        """One a push; the device's name, which may be any text, is in it as a digest."""
-        device = hashlib.sha256(self.device.encode()).hexdigest()[:16]
+        """One a push; the device's name, which may be any text, is in it as a digest.
+
+        So is what a restart of the machine changes, which may tear bytes that are not synced.
+        """
+        device = hashlib.sha256(f"{self.device}{boot_id()}".encode()).hexdigest()[:16]
         lengths = f"{self.exact_bytes}-{self.base_bytes}-{self.residual_bytes}"
         return f"{self.model_id}.{lengths}.{device}{_SUFFIX}"
 

@@ -77,7 +77,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
     config, rounds = read_config(server / "expansion.toml"), read_rounds(server)
     world = EnrolledWorld(task=read_dataset(server).task, domain_ids=enrolled(server))
     if (folder.path / "run.toml").exists():
-        folder.resume()
+        folder.resume(durable_steps=True)
     else:
         folder.begin(config, world)
     finished = folder.count_rounds()

@@ -1,5 +1,7 @@
 """A run folder holds whole rounds or none of them, and goes on where it stopped."""
 
+import hashlib
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from graft_server.run_folder import RunFolder
 
 import graft
 from graft.core.config import ExpansionConfig
+from graft.core.files import remove_tree, replace_file
 from graft.core.ledger import read_ledger
 from graft.core.records import DomainProfile, LedgerEntry, ModelCard, RejectedSource, SystemState
 from graft.core.results import ResultRow, read_results, run_hash
@@ -227,6 +230,88 @@ def test_a_run_that_broke_says_why_and_can_go_on(folder: RunFolder) -> None:
     assert facts(folder)["status"] == "running"
 
 
+def spoil(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["results", "catalogue", "ledger", "profiles", "rejections"])
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 and so on"])
+def test_a_last_round_that_is_damaged_falls_back_to_the_round_before(
+    folder: RunFolder, caplog: pytest.LogCaptureFixture, name: str, content: bytes | None
+) -> None:
+    first = SystemState().admit((card("ann"),))
+    folder.save_round(first, [row("ann")], [])
+    folder.save_round(first.admit((card("ben", 1),)), [row("ben", 1)], [])
+    spoil(folder.path / "rounds" / "1" / f"{name}.parquet", content)
+    assert encoded(folder.load_state()) == encoded(first)
+    assert caplog.messages == [
+        f"round 1: {name}.parquet: damaged; the run goes on from the round before"
+    ]
+    assert not (folder.path / "rounds" / "1").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"sha256": 3}', b"[]"])
+def test_a_round_is_finished_with_its_marker_alone(
+    folder: RunFolder, content: bytes | None
+) -> None:
+    first = SystemState().admit((card("ann"),))
+    folder.save_round(first, [row("ann")], [])
+    folder.save_round(first.admit((card("ben", 1),)), [row("ben", 1)], [])
+    spoil(folder.path / "rounds" / "1" / "round.json", content)
+    assert folder.resume() == CONFIG
+    assert folder.count_rounds() == 1
+
+
+def test_steps_are_removed_after_the_rounds_marker_is_on_the_disk(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_file(folder.steps / "reply", b"x")
+    marker = folder.path / "rounds" / "0" / "round.json"
+    sync, synced = os.fsync, set()
+
+    def record(handle: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{handle}"))
+        sync(handle)
+
+    def removed(path: Path) -> None:
+        if path == folder.steps:
+            tables = {str(each) for each in marker.parent.glob("*.parquet")}
+            assert marker.exists()
+            assert len(tables) == 6
+            wanted = {str(marker.parent), str(marker.parents[1]), str(folder.path)}
+            assert tables | wanted <= synced
+        remove_tree(path)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr("graft_server.run_folder.remove_tree", removed)
+    folder.save_round(SystemState().admit((card("ann"),)), [row("ann")], [])
+    assert not folder.steps.exists()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_restarted_machine_may_have_torn_steps_and_models_that_are_not_durable(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    whole, torn = hashlib.sha256(b"whole").hexdigest(), hashlib.sha256(b"torn").hexdigest()
+    for name, content in ((whole, b"whole"), (torn, b"")):
+        replace_file(folder.models / f"{name}.safetensors", content)
+        replace_file(folder.models / f"{name}.base", b"")
+    replace_file(folder.steps / "block", b"x")
+    folder.resume(durable_steps=durable)
+    assert folder.steps.exists()
+    monkeypatch.setattr("graft_server.run_folder.boot_id", lambda: "another")
+    folder.resume(durable_steps=durable)
+    assert folder.steps.exists() is durable
+    names = {path.name for path in folder.models.iterdir()}
+    if not durable:
+        assert names == {f"{whole}.safetensors"}  # its parts are made again
+    else:
+        assert len(names) == 4
+
+
 def test_a_resumed_run_whose_method_is_not_known_here_fails_and_says_so(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     config = ExpansionConfig(method="from-a-notebook", comparisons=())
@@ -255,6 +340,7 @@ def test_a_round_of_former_file_names_is_read(folder: RunFolder) -> None:
     for name, former in (("architecture_averages", "groups"), ("rejections", "demotions")):
         path = folder.path / "rounds" / "0" / f"{name}.parquet"
         path.rename(path.with_name(f"{former}.parquet"))
+    (folder.path / "rounds" / "0" / "round.json").unlink()  # it had none
     again = folder.load_state()
     assert [encode_card(each) for each in again.architecture_averages] == [encode_card(group)]
     assert again.rejections == state.rejections
