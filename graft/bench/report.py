@@ -29,6 +29,7 @@ from graft.bench.summary import (
 )
 from graft.bench.tables import NOTES, Grid, ablation_grid, overview_grid, set_grid
 from graft.core.files import replace_file
+from graft.core.text import markdown_text
 from graft.data.worlds import EMBEDDED
 from graft.report.figures.accuracy import domain_gains_figure
 from graft.report.figures.pareto import accuracy_against_bytes
@@ -287,7 +288,7 @@ def _failure_lines(matrix: Matrix) -> list[str]:
     lines = ["## Failures", "", f"{count_text(len(failed), 'row')} failed:", ""]
     for row in failed[:SHOWN_FAILURES]:
         where = f"{row.data}, seed {row.seed}, gamma {row.gamma:g}, {row.method}, {row.domain_id}"
-        lines.append(f"- {_escaped(f'{where}: {row.error}: {row.error_message}')}")
+        lines.append(f"- {markdown_text(f'{where}: {row.error}: {row.error_message}')}")
     return lines
 
 

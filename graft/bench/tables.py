@@ -9,6 +9,7 @@ from rich.text import Text
 from graft.bench.ranks import Ranking
 from graft.bench.rows import is_ablation
 from graft.bench.summary import MatrixSummary, Overview
+from graft.core.text import printable
 from graft.report.formatting import (
     MINUS,
     NONE,
@@ -50,7 +51,8 @@ class Grid:
         for number, heading in enumerate(self.headings):
             table.add_column(heading, justify="right" if number else "left")
         for row in self.rows:
-            table.add_row(*map(Text, row))  # text, not markup: "[red]" may be a name
+            # Text, not markup: "[red]" may be a name.
+            table.add_row(*(Text(printable(cell)) for cell in row))
         return table
 
 

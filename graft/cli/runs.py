@@ -21,6 +21,7 @@ from graft.cli.shared import (
     OverwriteOption,
     RunArgument,
     SettingOption,
+    add_texts,
     announce,
     file_progress,
     print_facts,
@@ -80,9 +81,10 @@ def describe(
                 heading, justify="left" if heading in ("Domain", "Nearest") else "right"
             )
         for each in facts["domains"]:
-            numbers = [str(number) for number in each["classes"]]
-            table.add_row(each["domain"], str(each["rows"]), each["nearest"],
-                          f"{each['distance']:.2f}", *numbers)  # fmt: skip
+            distance = f"{each['distance']:.2f}"
+            add_texts(
+                table, each["domain"], each["rows"], each["nearest"], distance, *each["classes"]
+            )
         print_table(table)
     for domain_id, reason in described.unusable:
         announce(f"left out: {domain_id}: {reason}")

@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from typer import Argument, Option
 
 from graft.core.config import ExpansionConfig, read_config, with_settings
+from graft.core.text import printable
 
 # Progress and news go to the error stream, so that --format json stays clean on the other.
 console = Console(stderr=True)
@@ -86,8 +88,8 @@ def split_names(text: str | None) -> tuple[str, ...]:
 
 
 def announce(news: str) -> None:
-    """Print a line to the error stream, as it is: no markup, no wrapping."""
-    console.print(news, highlight=False, markup=False, soft_wrap=True)
+    """Print a line to the error stream: no markup, no wrapping, nothing but printable text."""
+    console.print(printable(news), highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -100,6 +102,11 @@ def print_table(table: Table) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
+def add_texts(table: Table, *cells: object) -> None:
+    """Add a row of plain text: a domain id such as "[red]" is a name, not markup."""
+    table.add_row(*(Text(printable(cell)) for cell in cells))
+
+
 def print_facts(facts: dict[str, Any], output: Format) -> None:
     """Print names and values: a line for each value or item of a list, or JSON."""
     if output is Format.JSON:
@@ -108,7 +115,7 @@ def print_facts(facts: dict[str, Any], output: Format) -> None:
     for key, value in facts.items():
         lines = value if isinstance(value, list | tuple) else [value if value != {} else "none"]
         for line in lines or ["none"]:
-            print(f"{key:14} {line}")
+            print(f"{key:14} {printable(line)}")
             key = ""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from graft.core.text import markdown_text, printable
 from graft.report.formatting import (
     NONE,
     NOT_RUN,
@@ -91,7 +92,7 @@ def filled(
         table.add_column(heading, justify="left" if number in text_columns else "right")
     for cells, style in rows:
         # Text, not markup: a domain id such as "[red]" is a name.
-        table.add_row(*map(Text, cells), style=style)
+        table.add_row(*(Text(printable(cell)) for cell in cells), style=style)
     return table
 
 
@@ -126,12 +127,5 @@ def markdown_grid(
 ) -> str:
     """Cells as a Markdown table; all but ``text_columns`` are right-aligned."""
     marks = [":--" if number in text_columns else "--:" for number in range(len(headings))]
-    lines = [headings, marks, *([_markdown_text(cell) for cell in row] for row in rows)]
+    lines = [headings, marks, *([markdown_text(cell) for cell in row] for row in rows)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-def _markdown_text(cell: str) -> str:
-    escaped = cell.replace("\\", "\\\\")
-    for mark in "|*_`<>[]":
-        escaped = escaped.replace(mark, "\\" + mark)
-    return " ".join(escaped.split())

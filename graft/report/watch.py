@@ -18,6 +18,7 @@ from rich.text import Text
 from graft.core.files import AnyPath
 from graft.core.ledger import LEDGER_SCHEMA
 from graft.core.results import ResultRow, read_results
+from graft.core.text import printable
 from graft.report.formatting import (
     PHASES,
     bytes_text,
@@ -221,7 +222,7 @@ def _head(now: Snapshot, time_now: datetime) -> RenderableType:
         f" · {now.world} · seed {now.seed} · {now.finished} of {now.planned} rounds finished"
         f" · {count_text(now.domains, 'domain')}{lasted}",
     )
-    return Group(line, Text(now.reason, style="red")) if now.reason else line
+    return Group(line, Text(printable(now.reason), style="red")) if now.reason else line
 
 
 def _stage(now: Snapshot, time_now: datetime) -> RenderableType:
@@ -269,7 +270,8 @@ def _failures(now: Snapshot) -> RenderableType:
     lines = [Text(f"{len(now.failures):,} failed", style="bold red")]
     # Text, not markup: a domain id such as "[red]" is a name.
     lines += [
-        Text(line, overflow="ellipsis", no_wrap=True) for line in now.failures[-MOST_FAILURES:]
+        Text(printable(line), overflow="ellipsis", no_wrap=True)
+        for line in now.failures[-MOST_FAILURES:]
     ]
     return Group(*lines)
 

@@ -17,6 +17,7 @@ from graft.cli.shared import (
     Format,
     FormatOption,
     SettingOption,
+    add_texts,
     announce,
     print_json,
     print_table,
@@ -81,7 +82,8 @@ def _show(table: dict[str, Any], out: Path, output: Format) -> None:
         for heading in ("Training, of that", "Inference, of that", "Overhead per step"):
             shown.add_column(heading, justify="right")
         for architecture, pace in row["architectures"].items():
-            shown.add_row(
+            add_texts(
+                shown,
                 architecture,
                 f"{pace['training']:.1%}",
                 f"{pace['inference']:.1%}",

@@ -13,6 +13,7 @@ from graft.cli.shared import (
     Format,
     FormatOption,
     ServerOption,
+    add_texts,
     announce,
     console,
     print_json,
@@ -165,5 +166,5 @@ def _show(rows: list[Any], output: Format) -> None:
     for fact in facts:
         accuracy = "" if fact["accuracy"] is None else f"{fact['accuracy']:.1%}"
         sources = ", ".join(fact["sources"])
-        table.add_row(fact["domain"], fact["method"], accuracy, sources, fact["error"] or "")
+        add_texts(table, fact["domain"], fact["method"], accuracy, sources, fact["error"] or "")
     console.print(table)

@@ -11,6 +11,7 @@ from graft.cli.shared import (
     Format,
     FormatOption,
     ServerOption,
+    add_texts,
     announce,
     console,
     print_facts,
@@ -146,5 +147,5 @@ def _show(facts: dict[str, Any]) -> None:
     table = Table("Device", "Node", "Round", "Model")
     for each in devices:
         round_index = "" if each["round"] is None else str(each["round"])
-        table.add_row(each["domain"], each["node"], round_index, "yes" if each["model"] else "")
+        add_texts(table, each["domain"], each["node"], round_index, "yes" if each["model"] else "")
     console.print(table)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from graft.core.text import printable
 from graft.errors import missing_extra
 from graft.report.figures.canvas import NARROW, WIDE, Canvas
 from graft.report.formatting import (
@@ -58,6 +59,7 @@ def render(template: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("graft.report.page"),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
