@@ -36,8 +36,8 @@ _KEY_SETTINGS: Final = (
 # of a digest where they have another value.
 _LATER_SETTINGS: Final = (
     "trust.verify", "trust.chance", "trust.min_reports", "trust.max_source_weight",
-    "trust.disagreement", "policy.withhold_class_counts", "policy.withhold_centroids",
-    "policy.delta", "policy.value_bound", "policy.feature_bound",
+    "trust.disagreement", "trust.report_rounds", "policy.withhold_class_counts",
+    "policy.withhold_centroids", "policy.delta", "policy.value_bound", "policy.feature_bound",
 )  # fmt: skip
 # Initial domains hold all their labels and select nothing.
 _TARGET_SETTINGS: Final = ("selection", "hat", "graft")

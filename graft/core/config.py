@@ -162,7 +162,8 @@ class TrustConfig:
 
     verify: bool = key(True, "Reject a source whose card and model contradict each other")
     chance: bool = key(False, "Reject a source that is no better than chance on the labels")
-    min_reports: Count = key(2, "Rejections after which a source is ranked behind all others")
+    min_reports: Count = key(2, "Confirmed reports that rank a source behind all others")
+    report_rounds: Count = key(10, "Rounds until a report expires; half of them at full weight")
     max_source_weight: float = key(1.0, "Most that a source weighs in a prediction", gt=0, le=1)
     disagreement: bool = key(
         False, "Reject a source that neither the others nor the labels support"

@@ -4,7 +4,7 @@ Legend: C classes, D statistics, F features, N samples, S sources.
 """
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -162,12 +162,17 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RejectedSource:
-    """A source that the domain ``by`` rejected, and the reason (``graft.selection.Reason``)."""
+    """A source that the domain ``by`` rejected, and the reason (``graft.selection.Reason``).
+
+    The server adds the round, and ``confirmed`` where it found a fault of the source itself.
+    """
 
     by: str
     domain_id: str
     model_id: str
     reason: str
+    round_index: Index = 0
+    confirmed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -317,16 +322,41 @@ class SystemState:
     architecture_averages: tuple[ModelCard, ...] = ()
     rejections: tuple[RejectedSource, ...] = ()
 
-    def reported_sources(self, min_reports: int) -> frozenset[str]:
-        """Domains whose models at least so many others rejected: one alone may lie itself."""
-        accusers = {(rejection.domain_id, rejection.by) for rejection in self.rejections}
-        counts = Counter(domain_id for domain_id, _ in accusers)
-        return frozenset(d for d, count in counts.items() if count >= min_reports)
+    @property
+    def owned(self) -> tuple[ModelCard, ...]:
+        """Each model once, with its first card: a method may keep a source as it is, and then its
+        domain has a card of that model too."""
+        first: dict[str, ModelCard] = {}
+        for card in self.catalogue:
+            first.setdefault(card.model_id, card)
+        return tuple(first.values())
+
+    def reported_sources(self, min_reports: int, report_rounds: int = 10) -> frozenset[str]:
+        """Domains whose confirmed reports by others weigh ``min_reports`` or more.
+
+        Each domain has one vote, its latest report; one that is itself reported has none. A vote
+        weighs 1 for half of ``report_rounds``, and from then on less until it expires.
+        """
+        confirmed = [each for each in self.rejections if each.confirmed]
+        accused = {each.domain_id for each in confirmed}
+        votes: dict[tuple[str, str], float] = {}
+        for each in confirmed:
+            age = self.round_index - 1 - each.round_index
+            weight = min(1.0, max(0.0, 2 - 2 * age / report_rounds))
+            if each.by not in accused:
+                pair = each.domain_id, each.by
+                votes[pair] = max(votes.get(pair, 0.0), weight)
+        weights: dict[str, float] = defaultdict(float)
+        for (domain_id, _), weight in votes.items():
+            weights[domain_id] += weight
+        return frozenset(d for d, weight in weights.items() if weight >= min_reports)
 
     def note(self, rejections: Iterable[RejectedSource]) -> "SystemState":
         """The state with these rejections as well, in one order whatever order they came in."""
         every = {*self.rejections, *rejections}
-        ordered = sorted(every, key=lambda d: (d.domain_id, d.by, d.model_id, d.reason))
+        ordered = sorted(
+            every, key=lambda d: (d.domain_id, d.by, d.model_id, d.reason, d.round_index)
+        )
         return replace(self, rejections=tuple(ordered))
 
     def admit(self, cards: tuple[ModelCard, ...]) -> "SystemState":

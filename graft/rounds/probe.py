@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graft.core.config import ExpansionConfig
 from graft.core.records import (
     BoolArray,
     Candidate,
@@ -37,6 +38,8 @@ from graft.selection import (
     verify_source,
 )
 from graft.training import features_in_batches, log_probabilities, masked_probabilities
+
+Key = tuple[str, str]  # a card's model and domain: a card may name another domain's model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -66,7 +69,7 @@ def probe(request: ProbeRequest, device: Device) -> Selection:
     not even the best source fits the device.
     """
     rows = _train_rows(request, device)
-    reasons: dict[str, Reason] = {}
+    reasons: dict[Key, Reason] = {}
     probed: list[_Probed] = []
     median_distance = np.median(request.coarse_distances) if request.coarse_distances else 0.0
     for card, distance in zip(request.candidates, request.coarse_distances, strict=True):
@@ -74,18 +77,22 @@ def probe(request: ProbeRequest, device: Device) -> Selection:
         if isinstance(outcome, _Probed):
             probed.append(outcome)
         else:
-            reasons[card.model_id] = outcome
+            reasons[_key(card)] = outcome
     probed = _compare(probed, rows, device, reasons)
     scores = joint_scores(
         [each.similarity for each in probed],
         [each.accuracy for each in probed],
         device.config.selection.score_mix,
     )
-    score_of = {each.card.model_id: float(s) for each, s in zip(probed, scores, strict=True)}
+    score_of = {_key(each.card): float(s) for each, s in zip(probed, scores, strict=True)}
     ranked = sorted(
-        (each.card for each in probed), key=lambda card: (-score_of[card.model_id], card.domain_id)
+        (each.card for each in probed), key=lambda card: (-score_of[_key(card)], card.domain_id)
     )
     return _selection(request, score_of, _chosen(ranked, request, device), reasons)
+
+
+def _key(card: ModelCard) -> Key:
+    return card.model_id, card.domain_id
 
 
 def _train_rows(request: ProbeRequest, device: Device) -> _Rows:
@@ -113,7 +120,7 @@ def _probe_card(
     mean_logit = float(logits_NC.abs().mean())
     reason = verify_source(
         mean_logit,
-        _consistency(card, network, device),
+        consistency_of(card, network, device.config),
         above_chance(probabilities_LC.argmax(1).numpy(), rows.y_L, card.class_mask_C),
         claims_near=claims_near,
         config=device.config.trust,
@@ -130,21 +137,21 @@ def _probe_card(
     )
 
 
-def _consistency(card: ModelCard, network: Network, device: Device) -> float:
+def consistency_of(card: ModelCard, network: Network, config: ExpansionConfig) -> float:
     """How well a card's centroids fit its model's head; infinite where they may have noise."""
-    if card.centroids_CF is None or device.config.policy.epsilon is not None:
+    if card.centroids_CF is None or config.policy.epsilon is not None:
         return math.inf
     logits_CC = network.head(torch.from_numpy(card.centroids_CF))
     return centroid_consistency(logits_CC.numpy(), card.centroids_CF)
 
 
 def _compare(
-    probed: list[_Probed], rows: _Rows, device: Device, reasons: dict[str, Reason]
+    probed: list[_Probed], rows: _Rows, device: Device, reasons: dict[Key, Reason]
 ) -> list[_Probed]:
     """The candidates that pass the checks against each other; ``reasons`` gets the others."""
 
     def without(rejected: Sequence[int], why: Reason) -> list[_Probed]:
-        reasons.update({probed[index].card.model_id: why for index in rejected})
+        reasons.update({_key(probed[index].card): why for index in rejected})
         return [each for index, each in enumerate(probed) if index not in rejected]
 
     if device.config.trust.verify:
@@ -172,24 +179,24 @@ def _chosen(
 
 def _selection(
     request: ProbeRequest,
-    score_of: dict[str, float],
+    score_of: dict[Key, float],
     chosen: Sequence[ModelCard],
-    reasons: dict[str, Reason],
+    reasons: dict[Key, Reason],
 ) -> Selection:
     pairs = list(zip(request.candidates, request.coarse_distances, strict=True))
     return Selection(
         domain_id=request.domain_id,
         candidates=tuple(
-            Candidate(model_id=c.model_id, coarse_distance=d, joint_score=score_of.get(c.model_id))
+            Candidate(model_id=c.model_id, coarse_distance=d, joint_score=score_of.get(_key(c)))
             for c, d in pairs
         ),
         chosen=tuple(card.model_id for card in chosen),
         rejected=tuple(
             RejectedSource(
                 by=request.domain_id, domain_id=c.domain_id, model_id=c.model_id,
-                reason=reasons[c.model_id],
+                reason=reasons[_key(c)],
             )
             for c, _ in pairs
-            if c.model_id in reasons
+            if _key(c) in reasons
         ),
     )  # fmt: skip

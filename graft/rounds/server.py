@@ -13,6 +13,7 @@ from graft.core.records import (
     Failure,
     ModelCard,
     ProfileRequest,
+    RejectedSource,
     SystemState,
     TrainRequest,
     TrainResult,
@@ -20,9 +21,17 @@ from graft.core.records import (
 )
 from graft.errors import EdgeError, GraftError
 from graft.methods import INITIAL, Method, find_method
-from graft.rounds.source_selection import as_failure, choose_sources, rank_candidates, visible_cards
+from graft.rounds.source_selection import (
+    as_failure,
+    check_rejected,
+    choose_sources,
+    rank_candidates,
+    visible_cards,
+)
+from graft.selection import RECOMPUTED
 
 Admission = Callable[[ModelCard], ModelCard]
+FindFault = Callable[[ModelCard], str | None]
 # What a result must contain for its row of the results.
 _METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
 
@@ -61,6 +70,7 @@ def expand_system(
     edge: Edge,
     admit: Admission,
     config: ExpansionConfig,
+    find_fault: FindFault = lambda card: None,
 ) -> Round:
     """One round: target domains are profiled and matched, train, and join the catalogue.
 
@@ -77,6 +87,9 @@ def expand_system(
     config : ExpansionConfig
         Every one of ``config.methods`` trains a model for every target domain, and that of
         ``config.method`` is admitted.
+    find_fault : callable
+        The fault of a reported source that the server finds in its own store, or None. Only such
+        reports count in later rounds; without it none does.
 
     Returns
     -------
@@ -90,7 +103,7 @@ def expand_system(
     choice = choose_sources(near, profiles, methods, state, config, edge)
     failures += choice.failures
     failed = {(failure.domain_id, failure.method) for failure in failures}
-    everyone = tuple(card.for_fusion() for card in state.catalogue)
+    everyone = tuple(card.for_fusion() for card in state.owned)
     averages = tuple(card.for_fusion() for card in state.architecture_averages)
 
     def sources(method: Method, domain_id: str) -> tuple[ModelCard, ...]:
@@ -118,15 +131,28 @@ def expand_system(
         if (domain_id, method.name) not in failed
     ]
     reports = [*failures, *train_results(requests, edge)]
-    named = {card.model_id: card.domain_id for card in state.catalogue}
     rejections = choice.rejections + [
-        rejection
-        for report in reports
-        if isinstance(report, TrainResult)
-        for rejection in report.rejected
-        if named.get(rejection.model_id) == rejection.domain_id
+        each for report in reports if isinstance(report, TrainResult) for each in report.rejected
     ]
-    return _admit_reports(state.note(rejections), config.method, reports, profiles, admit)
+    noted = state.note(_confirmed(rejections, state, find_fault))
+    return _admit_reports(noted, config.method, reports, profiles, admit)
+
+
+def _confirmed(
+    rejections: Sequence[RejectedSource], state: SystemState, find_fault: FindFault
+) -> list[RejectedSource]:
+    """The round's rejections, confirmed where the server finds a fault of the source itself."""
+    cards = {(card.model_id, card.domain_id): card for card in state.catalogue}
+    reported = {(r.model_id, r.domain_id) for r in rejections if r.reason in RECOMPUTED}
+    faulty = {key for key in reported if find_fault(cards[key]) is not None}
+    return [
+        replace(
+            each,
+            round_index=state.round_index,
+            confirmed=each.reason in RECOMPUTED and (each.model_id, each.domain_id) in faulty,
+        )
+        for each in rejections
+    ]
 
 
 def _ask_profiles(
@@ -155,11 +181,20 @@ def _admit_reports(
     """Admit what the main method registered; a model that is refused is a failure."""
     cards: list[ModelCard] = []
     final: list[TrainResult | Failure] = []
+    owners = {card.model_id: card.domain_id for card in state.owned}
     for report in reports:
         if isinstance(report, TrainResult) and report.method == main:
             try:
                 card = own_card(report)
+                owner = owners.get(card.model_id, card.domain_id)
+                # A method may keep a source as it is; parents are sources that it was sent.
+                if owner != card.domain_id and card.model_id not in card.parents:
+                    raise EdgeError(
+                        f"report of {report.domain_id}: got model {card.model_id} of {owner}, "
+                        "wanted its own"
+                    )
                 cards.append(admit(replace(card, profile=profiles[report.domain_id])))
+                owners.setdefault(card.model_id, card.domain_id)
             except GraftError as error:
                 report = failure_of(report, error)
         final.append(report)
@@ -169,8 +204,8 @@ def _admit_reports(
 
 
 def own_card(report: TrainResult) -> ModelCard:
-    """The card of what a domain registered; raises EdgeError for none, another domain's, or one
-    of another round."""
+    """The card of what a domain registered; raises EdgeError for none, another domain's, one of
+    another round, or one that knows no class."""
     card, what = report.card, f"report of {report.domain_id}"
     if card is None:
         raise EdgeError(f"{what}: got no card, wanted one")
@@ -180,6 +215,8 @@ def own_card(report: TrainResult) -> ModelCard:
         raise EdgeError(
             f"{what}: got a card of round {card.round_index}, wanted {report.round_index}"
         )
+    if not card.class_mask_C.any():
+        raise EdgeError(f"{what}: got a card of a model that knows no class, wanted 1 or more")
     return card
 
 
@@ -193,5 +230,21 @@ def train_results(requests: Sequence[TrainRequest], edge: Edge) -> list[TrainRes
             error = EdgeError(f"report of {request.domain_id}: got no {', '.join(missing)}")
             reports.append(failure_of(request, error))
         else:
-            reports.append(response)
+            try:
+                _check_sources(response, request)
+                reports.append(response)
+            except EdgeError as error:
+                reports.append(failure_of(request, error))
     return reports
+
+
+def _check_sources(result: TrainResult, request: TrainRequest) -> None:
+    """Raises EdgeError for a result that names sources which its request did not have."""
+    what = f"report of {request.domain_id}"
+    check_rejected(what, result.rejected, request.sources)
+    sent = (*request.sources, *request.architecture_averages)
+    foreign = {*result.source_domains} - {card.domain_id for card in sent}
+    if result.card is not None:
+        foreign |= {*result.card.parents} - {card.model_id for card in sent}
+    if foreign:
+        raise EdgeError(f"{what}: learnt from {min(foreign)}, wanted sources that it was sent")

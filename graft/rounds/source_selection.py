@@ -48,7 +48,7 @@ def rank_candidates(
     ranked: dict[bool, dict[str, RankedCards]] = {}
     for method in methods:
         if method.sources_needed in ("selected", "centroids") and method.initial_only not in ranked:
-            cards = visible_cards(method, state.catalogue)
+            cards = visible_cards(method, state.owned)
             nearest = _rank_sound(list(profiles.values()), cards, state, config)
             ranked[method.initial_only] = dict(zip(profiles, nearest, strict=True))
     return {method.name: ranked.get(method.initial_only, {}) for method in methods}
@@ -125,7 +125,7 @@ def _rank_sound(
 ) -> list[RankedCards]:
     """The coarse ranking, with sources that several target domains rejected behind all others."""
     wanted = config.selection.candidates_wanted
-    reported = state.reported_sources(config.trust.min_reports)
+    reported = state.reported_sources(config.trust.min_reports, config.trust.report_rounds)
     sound = [card for card in cards if card.domain_id not in reported]
     nearest = rank_catalogue(profiles, sound, config.selection)
     if len(sound) < min(len(cards), wanted + 1):
@@ -165,11 +165,17 @@ def _ask(
 
 def _check_offered(selection: Selection, request: ProbeRequest) -> None:
     """Raises EdgeError for what is chosen or rejected and was never offered."""
-    owners, what = {c.model_id: c.domain_id for c in request.candidates}, request.domain_id
-    if foreign := sorted(set(selection.chosen) - set(owners)):
-        raise EdgeError(f"selection of {what}: got {foreign[0]}, never offered")
-    for each in selection.rejected:
-        if owners.get(each.model_id) != each.domain_id:
-            raise EdgeError(
-                f"selection of {what}: rejects {each.model_id} of {each.domain_id}, never offered"
-            )
+    what = f"selection of {request.domain_id}"
+    if foreign := sorted(set(selection.chosen) - {card.model_id for card in request.candidates}):
+        raise EdgeError(f"{what}: got {foreign[0]}, never offered")
+    check_rejected(what, selection.rejected, request.candidates)
+
+
+def check_rejected(
+    what: str, rejected: Sequence[RejectedSource], cards: Sequence[ModelCard]
+) -> None:
+    """Raises EdgeError for a rejection of what was not among the request's cards."""
+    offered = {(card.model_id, card.domain_id) for card in cards}
+    for each in rejected:
+        if (each.model_id, each.domain_id) not in offered:
+            raise EdgeError(f"{what}: rejects {each.model_id} of {each.domain_id}, never offered")

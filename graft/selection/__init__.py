@@ -8,6 +8,7 @@ two take 90 MB of a process, and no process of a run calls them.
 from graft.selection.coarse import ProfileRanking, RankedCards, profile_distances, rank_catalogue
 from graft.selection.joint import centroid_similarity, joint_scores, smoothed_accuracy
 from graft.selection.source_checks import (
+    RECOMPUTED,
     Reason,
     above_chance,
     centroid_consistency,
@@ -17,6 +18,7 @@ from graft.selection.source_checks import (
 )
 
 __all__ = [
+    "RECOMPUTED",
     "ProfileRanking",
     "RankedCards",
     "Reason",

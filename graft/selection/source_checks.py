@@ -15,7 +15,9 @@ from scipy.special import betainc
 from graft.core.config import TrustConfig
 from graft.core.records import BoolArray, FloatArray, IntArray
 
-Reason = Literal["scale", "centroids", "profile", "chance", "disagreement"]
+Reason = Literal["scale", "centroids", "payload", "profile", "chance", "disagreement"]
+# What the server can find itself; the others are doubts of one target domain, about its own rows.
+RECOMPUTED: Final = frozenset({"scale", "centroids", "payload"})
 # exp(-88) is the least normal float32: beyond it every prediction is 0 or 1, where cross-entropy
 # has no gradient left and no training ends. Honest logits were below 4 in the mean.
 MAX_LOGIT: Final = 88.0

@@ -7,15 +7,32 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
+import torch
+
+from graft.core.config import ExpansionConfig, TrustConfig
 from graft.core.files import AnyPath, place_file, replace_file, working_file
 from graft.core.ports import ModelStore
 from graft.core.records import ModelCard, Task
-from graft.errors import ModelMissingError, PayloadChangedError, PayloadLimitError, TransportError
-from graft.models import parameter_shapes
+from graft.errors import (
+    GraftError,
+    ModelMissingError,
+    PayloadChangedError,
+    PayloadLimitError,
+    TransportError,
+)
+from graft.models import network_from, parameter_shapes
+from graft.rounds.probe import consistency_of
+from graft.selection import Reason, verify_source
 from graft.wire.messages.checks import is_model_id
 from graft.wire.payload.blocks import work_folder
-from graft.wire.payload.encoding import PayloadFacts, Shapes, check_payload, read_header
-from graft.wire.payload.parts import split_file
+from graft.wire.payload.encoding import (
+    PayloadFacts,
+    Shapes,
+    check_payload,
+    decode_payload,
+    read_header,
+)
+from graft.wire.payload.parts import decode_base, split_file
 
 _COST_PREFIX = "work-"
 _SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
@@ -158,3 +175,26 @@ def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:
             f"wanted {(num_classes, num_features)}"
         )
     return card
+
+
+@torch.no_grad()
+def find_fault(
+    card: ModelCard, store: ModelStore, task: Task, config: ExpansionConfig
+) -> Reason | None:
+    """The fault of a stored model or its card that shows without any domain's rows, or None.
+
+    "payload": bytes of another hash, that cannot be decoded, not finite or of other shapes.
+    "scale", "centroids": as a target domain finds them, here on the card's own centroids.
+    """
+    shapes = parameter_shapes(card.architecture, task)
+    try:
+        check_stored(card, store, task)
+        decode_payload(store.part(card.model_id, "exact"), shapes, card.model_id)
+        _, parameters = decode_base(store.part(card.model_id, "base"), shapes)
+    except GraftError:
+        return "payload"
+    network, size = network_from(card.architecture, task, parameters), 0.0
+    if card.centroids_CF is not None and (known_C := card.centroids_CF.any(axis=1)).any():
+        size = float(network.head(torch.from_numpy(card.centroids_CF[known_C])).abs().mean())
+    consistency = consistency_of(card, network, config)
+    return verify_source(size, consistency, True, claims_near=False, config=TrustConfig())

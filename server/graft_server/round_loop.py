@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from graft.core.config import ExpansionConfig
@@ -21,7 +22,7 @@ from graft.rounds import (
     train_initial_domains,
 )
 from graft_server.fedavg import FlowerAveraging
-from graft_server.model_store import check_stored, open_store
+from graft_server.model_store import check_stored, find_fault, open_store
 from graft_server.observability.progress import RoundProgress
 from graft_server.run_folder import RunFolder
 from graft_server.signing import open_signer
@@ -150,7 +151,8 @@ def _run_round(
     """Round 0 trains the initial domains and averages their models; each later one expands."""
     config = settings.config
     if state.round_index:
-        return expand_system(state, arriving, edge, admit, config)
+        fault = partial(find_fault, store=store, task=settings.world.task, config=config)
+        return expand_system(state, arriving, edge, admit, config, fault)
     trained = train_initial_domains(arriving, edge, admit)
     averaging = FlowerAveraging(store, admit, settings.world.task, config.seed)
     return average_by_architecture(trained, edge, admit, averaging, config)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from fakes import RUN, SIGNER, MemoryStore, SpoiledEdge, world_devices, world_store
+from graft_server.model_store import find_fault
 from graft_simulation.in_process import LocalEdge
 
 from graft.core.config import (
@@ -63,7 +65,8 @@ class System:
         return train_initial_domains(initial_domains, self.edge(), self.admit)
 
     def expand(self, state: SystemState, targets: tuple[str, ...] = ARRIVING[0]) -> Round:
-        return expand_system(state, targets, self.edge(), self.admit, self.config)
+        fault = partial(find_fault, store=self.store, task=WORLD.task, config=self.config)
+        return expand_system(state, targets, self.edge(), self.admit, self.config, fault)
 
     def grow(self) -> tuple[list[Round], str]:
         """Initial domains and both rounds, and the run's hash."""

@@ -89,7 +89,9 @@ def test_a_source_that_two_rejected_is_ranked_behind_all_others(
     nearest = offered(trained)[0][0]
     card = next(card for card in trained.catalogue if card.domain_id == nearest)
     rejections = [
-        RejectedSource(by=by, domain_id=nearest, model_id=card.model_id, reason="scale")
+        RejectedSource(
+            by=by, domain_id=nearest, model_id=card.model_id, reason="scale", confirmed=True
+        )
         for by in ("ann", "ben")
     ]
     assert offered(trained.note(rejections[:1]))[0][0] == nearest

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,7 +136,9 @@ def test_many_who_know_nothing_are_no_majority() -> None:
 
 
 def told(by: str, domain_id: str, model_id: str = "a" * 64) -> RejectedSource:
-    return RejectedSource(by=by, domain_id=domain_id, model_id=model_id, reason="scale")
+    return RejectedSource(
+        by=by, domain_id=domain_id, model_id=model_id, reason="scale", confirmed=True
+    )
 
 
 def test_a_source_is_suspect_once_several_targets_rejected_it() -> None:
@@ -146,3 +149,28 @@ def test_a_source_is_suspect_once_several_targets_rejected_it() -> None:
     assert state.reported_sources(1) == {"x", "y"}
     assert len(state.rejections) == 4
     assert state.note(reversed(state.rejections)) == state
+
+
+def test_a_report_that_the_server_did_not_confirm_does_not_count() -> None:
+    doubts = [replace(told(by, "x"), confirmed=False) for by in ("ann", "ben", "cem")]
+    assert SystemState().note(doubts).reported_sources(1) == frozenset()
+
+
+def test_a_reported_domain_has_no_vote() -> None:
+    state = SystemState().note([told("ann", "x"), told("ben", "x"), told("cem", "ben")])
+    assert state.reported_sources(2) == frozenset()
+    assert state.reported_sources(1) == {"x", "ben"}
+
+
+def test_reports_lose_weight_and_expire() -> None:
+    state = SystemState(round_index=1).note([told("ann", "x"), told("ben", "x")])
+
+    def reported(round_index: int, min_reports: int) -> bool:
+        later = replace(state, round_index=round_index)
+        return "x" in later.reported_sources(min_reports, report_rounds=10)
+
+    # Rounds 1 to 6 see reports that are 0 to 5 rounds old, at full weight; at 10 they are gone.
+    assert all(reported(index, 2) for index in range(1, 7))
+    assert not reported(7, 2)
+    assert reported(8, 1)
+    assert not reported(11, 1)
