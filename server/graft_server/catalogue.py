@@ -10,7 +10,10 @@ from graft.core.records import DomainProfile, ModelCard, RejectedSource
 from graft.errors import MessageError, RunError
 from graft.wire.messages.codec import decode_card, encode_card
 
-_REJECTIONS = pa.schema([(f.name, pa.string()) for f in dataclasses.fields(RejectedSource)])
+_TYPES = {"round_index": pa.int64(), "confirmed": pa.bool_()}
+_REJECTIONS = pa.schema(
+    [(f.name, _TYPES.get(f.name, pa.string())) for f in dataclasses.fields(RejectedSource)]
+)
 
 
 def write_cards(cards: Sequence[ModelCard], path: AnyPath) -> None:
