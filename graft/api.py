@@ -24,7 +24,6 @@ from graft.data.folder import write_world
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError, GraftError
 from graft.methods import Method, add_method, with_method_sections
-from graft.report.page.report import write_report
 from graft.report.run import read_run
 from graft.report.summary import summarise
 from graft.report.tables import summary_dict
@@ -59,6 +58,8 @@ class Run:
 
     def report(self) -> AnyPath:
         """Write ``report.html`` into the folder; its path."""
+        from graft.report.page.report import write_report  # matplotlib: half a second
+
         return write_report(self.folder)
 
     def model(self, name: str) -> FinishedModel:

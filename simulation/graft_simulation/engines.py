@@ -8,6 +8,7 @@ from graft_server.round_loop import RunSettings
 
 from graft.errors import ConfigError
 from graft_simulation.block.engine import run_block_engine
+from graft_simulation.environment import ray_started
 
 
 class Engine(StrEnum):
@@ -61,9 +62,12 @@ def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
         )
     if engine.ray_address is not None:
         raise ConfigError(f"--ray-address: got {engine.ray_address}, wanted the block engine")
-    # Flower's simulation is 200 MB of imports that the other engine has no use for.
-    from graft_simulation.flower import run_flower_engine
+    # Flower uses the Ray that is there: one that it started itself would import from the working
+    # directory, see ``ray_started``.
+    with ray_started(engine.workers):
+        # Flower's simulation is 200 MB of imports that the other engine has no use for.
+        from graft_simulation.flower import run_flower_engine
 
-    return run_flower_engine(
-        settings, engine.workers, engine.join_timeout_s, engine.stall_timeout_s
-    )
+        return run_flower_engine(
+            settings, engine.workers, engine.join_timeout_s, engine.stall_timeout_s
+        )

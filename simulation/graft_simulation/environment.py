@@ -26,6 +26,8 @@ QUIET: Mapping[str, str] = MappingProxyType(
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # No workers before any is asked for: those of a run have an environment of their own.
+        "RAY_prestart_worker_first_driver": "0",
     }
 )
 # A Ray of the run's own, and not a cluster that runs on this machine already. Nobody looks at its

@@ -26,7 +26,7 @@ from graft.core.records import Request
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
-from graft_simulation.environment import memory_measured, pack_plug_ins, ray_started
+from graft_simulation.environment import memory_measured, pack_plug_ins
 from graft_simulation.simulated_devices import ListedCache, simulated_factory
 
 
@@ -38,6 +38,7 @@ def run_flower_engine(
 ) -> str:
     """Run what is left of the rounds on Flower's simulation; returns the run's hash.
 
+    Ray has to be running (``ray_started``), with ``workers`` processors.
     ``join_timeout_s`` and ``stall_timeout_s``: how long to wait for all nodes, and without any
     response. Raises ConfigError for a run folder on another machine, EdgeError where Flower's
     simulation itself breaks, and what ``run_rounds`` raises.
@@ -55,15 +56,8 @@ def run_flower_engine(
     def main(grid: Grid, context: Context) -> None:
         hashes.append(run_rounds(connect_flower(grid, edge, settings.world.domain_ids), settings))
 
-    # Flower uses the Ray that is there: one that it started itself would import from the working
-    # directory, see ``ray_started``.
     backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
-    with (
-        ray_started(workers),
-        _without_telemetry(),
-        _log_file(folder / "flower.log"),
-        memory_measured() as memory,
-    ):
+    with _without_telemetry(), _log_file(folder / "flower.log"), memory_measured() as memory:
         try:
             run_simulation(
                 server_app=server_app,
