@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from graft_server.appeals import Appeal, appeal
 from graft_server.export import FinishedModel, LoadedModel, find_model, load_model
 from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.observability.trackers import open_tracker, tracked
@@ -65,6 +66,10 @@ class Run:
     def model(self, name: str) -> FinishedModel:
         """A domain's finished model, checked; raises ModelMissingError for an unknown name."""
         return find_model(self.folder, name)
+
+    def appeal(self, domain_id: str) -> Appeal:
+        """Check a reported domain's models again; without a fault its reports are cleared."""
+        return appeal(RunFolder(self.folder), domain_id)
 
 
 def simulate(

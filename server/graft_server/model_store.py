@@ -1,7 +1,7 @@
 """The server's durable model store: a folder of payloads named by their own SHA-256."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -36,6 +36,7 @@ from graft.wire.payload.parts import decode_base, split_file
 
 _COST_PREFIX = "work-"
 _SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
+_FILES = {**_SUFFIXES, "order": ".order"}
 
 
 class DirectoryStore:
@@ -74,17 +75,38 @@ class DirectoryStore:
             self._write(name, "exact", payload)  # last: from here on the model is stored
         return name
 
-    def keep_file(self, facts: PayloadFacts, payload: Path, work: Path) -> None:
+    def keep_file(
+        self, facts: PayloadFacts, payload: Path, work: Path, order: str | None = None
+    ) -> None:
         """Move a payload file in that was checked against ``shapes_of``, and make its parts.
 
         It is gone from where it was. Working files lie in ``work``; a block is in memory.
+        ``order``: for which order it was pushed (``order_of``).
         """
         if facts.model_id in self:
             payload.unlink()
             return
         with payload.open("rb") as file:
             self._split_in(facts, file, work)
+        if order is not None:
+            self._write(facts.model_id, "order", order.encode())
         self._place(payload, facts.model_id, "exact")  # last, as in ``put``
+
+    def order(self, model_id: str) -> str | None:
+        """For which order a model was pushed; None where no device pushed it by name."""
+        path = self._path(model_id, "order")
+        return path.read_text("utf-8") if path.exists() else None
+
+    def model_ids(self) -> set[str]:
+        """The ids of all stored models."""
+        names = (path.name for path in self.folder.glob(f"*{_FILES['exact']}"))
+        return {name.removesuffix(_FILES["exact"]) for name in names}
+
+    def remove(self, model_ids: Collection[str]) -> None:
+        """Remove models, those that are there."""
+        for model_id in model_ids:
+            for part in ("exact", *_FILES):  # the payload first: without it no model is stored
+                self._path(model_id, part).unlink(missing_ok=True)
 
     def part(self, model_id: str, part: str) -> bytes:
         """The bytes of part "base", "residual" or "exact".
@@ -118,7 +140,7 @@ class DirectoryStore:
         return is_model_id(model_id) and self._path(model_id, "exact").exists()
 
     def _path(self, model_id: str, part: str) -> AnyPath:
-        return self.folder / (model_id + _SUFFIXES[part])
+        return self.folder / (model_id + _FILES[part])
 
     def _split_in(self, facts: PayloadFacts, payload: BinaryIO, work: Path) -> None:
         with (
@@ -143,13 +165,27 @@ def open_store(folder: AnyPath, task: Task, *, durable: bool = False) -> Directo
     return DirectoryStore(folder, shapes_of=shapes_of, durable=durable)
 
 
+def order_of(domain_id: str, round_index: int) -> str:
+    """How an order to register a model is named."""
+    return f"{domain_id} {round_index}"
+
+
 def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:
     """The card, if it describes the stored payload and fits the task.
 
-    Raises PayloadChangedError where sizes or architecture differ from the stored payload,
+    Raises PayloadChangedError where the payload was pushed for another order, or sizes or
+    architecture differ from it,
     PayloadLimitError where mask or centroids have another shape than the model.
     """
     exact = store.part(card.model_id, "exact")
+    order = store.order(card.model_id) if isinstance(store, DirectoryStore) else None
+    own = order_of(card.domain_id, card.round_index)
+    # A method may keep a source as it is; parents are sources that it was sent.
+    if order not in (None, own) and card.model_id not in card.parents:
+        raise PayloadChangedError(
+            f"card of {card.domain_id}: got model {card.model_id}, which another order's device "
+            "pushed, wanted its own"
+        )
     architecture, shapes, _ = read_header(BytesIO(exact), len(exact))
     stored = (
         architecture,

@@ -22,7 +22,7 @@ from graft.rounds import (
     train_initial_domains,
 )
 from graft_server.fedavg import FlowerAveraging
-from graft_server.model_store import check_stored, find_fault, open_store
+from graft_server.model_store import DirectoryStore, check_stored, find_fault, open_store
 from graft_server.observability.progress import RoundProgress
 from graft_server.run_folder import RunFolder
 from graft_server.signing import open_signer
@@ -123,7 +123,9 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
     # The join of an interrupted run is in the ledger of its own round already.
     entries[:] = [entry for entry in entries if entry.round_index == state.round_index]
 
+    own_store = store if settings.store is None and isinstance(store, DirectoryStore) else None
     while state.round_index < len(schedule):
+        before = own_store.model_ids() if own_store else set()
         done = _run_round(state, schedule[state.round_index], edge, admit, store, settings)
         rows = [result_row(result) for result in done.reports]
         for entry in folder.journal_entries():
@@ -134,6 +136,10 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
         settings.on_round(state.round_index, rows, tuple(entries))
         entries.clear()
         state = done.state
+        if own_store:
+            # What this round pushed stays for now: should its tables be damaged, it runs again.
+            cards = (*state.catalogue, *state.architecture_averages)
+            own_store.remove(before - {card.model_id for card in cards})
     digest, failures = folder.finish(len(schedule))
     if failures:
         raise ExpansionFailedError(f"{len(failures)} failed: " + "; ".join(failures[:10]))

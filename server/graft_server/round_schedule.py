@@ -1,4 +1,4 @@
-"""The domains that arrive in each round of a deployment, and the ids of its nodes."""
+"""The domains that arrive in each round of a deployment, its open orders, and its nodes' ids."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from graft.core.files import replace_file
 from graft.core.records import SystemState
 from graft.errors import RunError
+from graft_server.model_store import order_of
 
 Rounds = tuple[tuple[str, ...], ...]
 
@@ -31,6 +32,19 @@ def plan_round(server: Path, domain_ids: Sequence[str], state: SystemState) -> R
     rounds = (*rounds, tuple(domain_ids))
     replace_file(server / "rounds.json", json.dumps(rounds).encode())
     return rounds
+
+
+def write_orders(server: Path, round_index: int, domain_ids: Sequence[str]) -> None:
+    """Replace the orders to register a model by one for each of these domains."""
+    orders = {domain_id: order_of(domain_id, round_index) for domain_id in domain_ids}
+    replace_file(server / "state" / "orders.json", json.dumps(orders).encode())
+
+
+def open_order(server: Path, domain_id: str) -> str | None:
+    """The order of a domain to register a model, as ``order_of`` names it; None without one."""
+    path = server / "state" / "orders.json"
+    orders: dict[str, str] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return orders.get(domain_id)
 
 
 def read_nodes(server: Path) -> dict[str, int]:

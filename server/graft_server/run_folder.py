@@ -8,6 +8,7 @@ results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
 steps/               blocks that the block engine finished, until their round is over
+appeals.json         whose reports were cleared, and after how many rounds
 progress.json        how far the run is, for other processes
 journal/             the devices' transfers, line by line, until their round is over
 """
@@ -30,7 +31,7 @@ import tomli_w
 from graft.core.config import ExpansionConfig, config_from_dict, config_to_dict
 from graft.core.files import AnyPath, remove_tree, replace_file
 from graft.core.ledger import read_ledger, write_ledger
-from graft.core.records import DomainProfile, LedgerEntry, SystemState
+from graft.core.records import DomainProfile, LedgerEntry, SystemState, Task
 from graft.core.results import ResultRow, read_results, run_hash, write_results
 from graft.data.domain import World
 from graft.errors import RunError
@@ -114,6 +115,16 @@ class RunFolder:
         Raises RunError where there is none, ConfigError where it has keys of another version.
         """
         return config_from_dict(self._read_run()["config"], load_plug_ins=True)
+
+    def read_task(self) -> Task:
+        """What the run's models do; raises as ``read_config`` does."""
+        world = self._read_run()["world"]
+        return Task(
+            name=world["name"],
+            modality=world["modality"],
+            sample_shape=tuple(world["sample_shape"]),
+            classes=tuple(world["classes"]),
+        )
 
     def resume(self, *, durable_steps: bool = False) -> ExpansionConfig:
         """Mark the run as running again; returns and raises as ``read_config`` does.
@@ -227,12 +238,28 @@ class RunFolder:
             read_cards(self._round_file(finished - 1, name))
             for name in ("catalogue", "architecture_averages")
         )
+        appeals, rejections = self._appeals(), self._round_file(finished - 1, "rejections")
         return SystemState(
             round_index=finished,
             catalogue=catalogue,
             architecture_averages=averages,
-            rejections=read_rejections(self._round_file(finished - 1, "rejections")),
+            rejections=tuple(
+                each
+                for each in read_rejections(rejections)
+                if each.round_index >= appeals.get(each.domain_id, 0)
+            ),
         )
+
+    def clear_reports(self, domain_id: str) -> None:
+        """No report on a domain's models counts that was made until now."""
+        appeals = self._appeals() | {domain_id: self.count_rounds()}
+        replace_file(self.path / "appeals.json", json.dumps(appeals, sort_keys=True).encode())
+
+    def _appeals(self) -> dict[str, int]:
+        """By domain, the number of finished rounds at its latest granted appeal."""
+        path = self.path / "appeals.json"
+        appeals: dict[str, int] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        return appeals
 
     def journal_bytes(self) -> int:
         """Payload bytes in the journals, up to a second old.

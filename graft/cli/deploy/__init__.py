@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from graft.cli.deploy.calibrate import calibrate
-from graft.cli.deploy.expand import expand
+from graft.cli.deploy.expand import appeal, expand
 from graft.cli.deploy.services import depot, device, server
 from graft.cli.deploy.setup import enrol, init, renew, revoke, sample, units
 from graft.cli.deploy.status import health, status, traffic
@@ -23,6 +23,7 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     depot: "graft deploy depot field/server",
     device: "graft deploy device field/devices/ann --data my-folder",
     expand: "graft deploy expand carol --server field/server",
+    appeal: "graft deploy appeal carol --server field/server",
     status: "graft deploy status --server field/server",
     traffic: "graft deploy traffic --server field/server --simulated runs/same",
     health: "graft deploy health field/server",

@@ -2,12 +2,13 @@
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 from rich.progress import Progress
 from rich.table import Table
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 from graft.cli.shared import (
     Format,
@@ -89,6 +90,28 @@ def expand(
     failed = [f"{row.domain_id} ({row.method}): {row.error}" for row in rows if row.error]
     if failed:
         raise ExpansionFailedError(f"{len(failed)} failed: " + "; ".join(failed))
+
+
+def appeal(
+    domain: Annotated[str, Argument(help="The domain whose models were reported.")],
+    server: ServerOption = Path("server"),
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Check a reported domain's models again, and clear the reports where they have no fault.
+
+    Exit code 1 where the server finds a fault again. The outcome holds from the next round on.
+    """
+    from graft_server import appeals
+    from graft_server.flower.deployed_app import run_folder
+
+    outcome = appeals.appeal(run_folder(server.absolute()), domain)
+    if output is Format.JSON:
+        print_json(asdict(outcome))
+    else:
+        result = f"fault found again: {outcome.fault}" if outcome.fault else "reports cleared"
+        announce(f"{domain}: {outcome.reports} confirmed reports; {result}")
+    if outcome.fault:
+        raise Exit(1)
 
 
 def _run_once(

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -113,6 +114,7 @@ def depot(
     from graft_server.flower.deployed_app import run_folder
     from graft_server.model_store import open_store
     from graft_server.observability.metrics import serve_metrics
+    from graft_server.round_schedule import open_order
     from prometheus_client import CollectorRegistry, ProcessCollector
 
     from graft.core.config import read_config
@@ -146,6 +148,7 @@ def depot(
             credentials=credentials,
             insecure=settings.insecure,
             allows=None if settings.insecure else lambda device: device in enrolled(folder),
+            open_order=None if settings.insecure else partial(open_order, folder),
             registry=registry,
             record=lambda call: calls.append(asdict(call)),
         ) as behind,

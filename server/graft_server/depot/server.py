@@ -46,8 +46,9 @@ class DepotServer:
 
     ``address``: "host:port" to listen on; port 0 takes a free one (``port``). ``allows`` and
     ``record``: as of ``DepotInterceptor``; a device is named by its certificate's common name,
-    without one by its address. ``clock`` and ``now``: monotonic and wall-clock seconds. Raises
-    ValueError where both or neither of ``credentials`` and ``insecure`` are given.
+    without one by its address. ``open_order(device)``: for which order it may push, None for no
+    order; without it any device may push. ``clock`` and ``now``: monotonic and wall-clock
+    seconds. Raises ValueError where both or neither of ``credentials`` and ``insecure`` are given.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class DepotServer:
         insecure: bool = False,
         settings: DepotSettings | None = None,
         allows: Callable[[str], bool] | None = None,
+        open_order: Callable[[str], str | None] | None = None,
         registry: CollectorRegistry | None = None,
         record: Callable[[CallRecord], None] = lambda call: None,
         clock: Clock = time.monotonic,
@@ -96,6 +98,7 @@ class DepotServer:
             uploads,
             settings.max_payload_bytes,
             threading.BoundedSemaphore(settings.max_finishing),
+            open_order,
         )
         pb_grpc.add_DepotServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         self._health = health.HealthServicer()

@@ -1,7 +1,7 @@
 """The depot's RPCs: models out of the store and into it, with one block of a model in memory."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +11,7 @@ import grpc
 from graft.core.files import working_file
 from graft.errors import (
     ArchitectureError,
+    DeviceRefusedError,
     GraftError,
     PayloadChangedError,
     PayloadError,
@@ -45,7 +46,10 @@ def _typed(context: grpc.ServicerContext) -> Iterator[None]:
 
 
 class DepotService(pb_grpc.DepotServicer):
-    """The depot's service; ``finishing`` bounds how many pushes are joined and split at once."""
+    """The depot's service; ``finishing`` bounds how many pushes are joined and split at once.
+
+    ``open_order``: as of ``DepotServer``.
+    """
 
     def __init__(
         self,
@@ -53,11 +57,13 @@ class DepotService(pb_grpc.DepotServicer):
         uploads: Uploads,
         max_payload_bytes: int,
         finishing: threading.BoundedSemaphore,
+        open_order: Callable[[str], str | None] | None = None,
     ) -> None:
         self._store = store
         self._uploads = uploads
         self._max_payload_bytes = max_payload_bytes
         self._finishing = finishing
+        self._open_order = open_order
 
     def Fetch(  # noqa: N802
         self, request: pb.FetchRequest, context: grpc.ServicerContext
@@ -125,6 +131,7 @@ class DepotService(pb_grpc.DepotServicer):
         )
         if not is_model_id(push.model_id):
             raise PayloadLimitError("push: wanted a model id")
+        self._order(push.device)
         forms = [n > 0 for n in (header.exact_bytes, header.base_bytes, header.residual_bytes)]
         one_form = forms in ([True, False, False], [False, True, True])
         if not one_form or push.num_bytes > self._max_payload_bytes:
@@ -133,6 +140,15 @@ class DepotService(pb_grpc.DepotServicer):
                 f"{header.residual_bytes} bytes; wanted one form, limit {self._max_payload_bytes}"
             )
         return push
+
+    def _order(self, device: str) -> str | None:
+        """For which order a device pushes; raises DeviceRefusedError where it has none."""
+        order = None if self._open_order is None else self._open_order(device)
+        if order is None and self._open_order is not None:
+            raise DeviceRefusedError(
+                f"push of {device}: got no request to register a model, wanted one"
+            )
+        return order
 
     def _finish(self, push: PendingPush, path: Path) -> None:
         """Check a whole push and put it into the store; what is refused is removed."""
@@ -154,7 +170,8 @@ class DepotService(pb_grpc.DepotServicer):
                     raise PayloadChangedError(
                         f"push: hashes to {facts.model_id}, wanted {push.model_id}"
                     )
-                self._store.keep_file(facts, payload, self._uploads.folder)
+                order = self._order(push.device)
+                self._store.keep_file(facts, payload, self._uploads.folder, order)
         except (PayloadError, ArchitectureError):
             self._uploads.drop(push)
             raise

@@ -58,7 +58,7 @@ def find_model(path: AnyPath, name: str) -> FinishedModel:
     except FileNotFoundError as error:
         raise RunError(f"run folder {path}: got no keys/server.pub, wanted the run's") from error
     verify_card(tables["run"]["id"], card, public_key, former=True)
-    task = _task(tables["world"])
+    task = RunFolder(path).read_task()
     payload = open_store(path / "models", task).part(card.model_id, "exact")
     shapes = parameter_shapes(card.architecture, task)
     rows = read_results(path / "rounds" / str(card.round_index) / "results.parquet")
@@ -95,15 +95,6 @@ def _lineage(card: ModelCard, catalogue: tuple[ModelCard, ...]) -> tuple[ModelCa
         found = {card.model_id for card in lineage}
         lineage += [by_id[p] for p in dict.fromkeys(each.parents) if p in by_id and p not in found]
     return tuple(lineage)
-
-
-def _task(world: Mapping[str, Any]) -> Task:
-    return Task(
-        name=world["name"],
-        modality=world["modality"],
-        sample_shape=tuple(world["sample_shape"]),
-        classes=tuple(world["classes"]),
-    )
 
 
 def _licence(world: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from flwr.serverapp import Grid, ServerApp
 from graft.core.config import read_config
 from graft.core.deployment import SERVER_FOLDER, read_server
 from graft.core.files import LineFile
-from graft.core.records import Task
+from graft.core.ports import Edge, Progress
+from graft.core.records import LedgerEntry, Request, Response, Task, TrainRequest
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
 from graft.errors import ConfigError, DataError, GraftError, RunError
@@ -24,8 +25,8 @@ from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.observability.progress import ProgressFile, RoundProgress
-from graft_server.round_loop import RunSettings, run_rounds
-from graft_server.round_schedule import read_nodes, read_rounds
+from graft_server.round_loop import Connect, RunSettings, run_rounds
+from graft_server.round_schedule import read_nodes, read_rounds, write_orders
 from graft_server.run_folder import RunFolder
 from graft_server.signing import open_signer
 
@@ -96,15 +97,37 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
     )
     with contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages:
         return run_rounds(
-            connect_flower(grid, settings, arriving),
+            _with_orders(connect_flower(grid, settings, arriving), server),
             RunSettings(
                 config=config,
                 world=world,
                 folder=folder,
                 planned=rounds,
+                on_round=lambda index, *_: write_orders(server, index, ()),
                 on_progress=_StageTimes(server / "state" / "progress.json", stages),
             ),
         )
+
+
+def _with_orders(connect: Connect, server: Path) -> Connect:
+    """The same way to the domains; the depot learns which of them are asked to register a model."""
+
+    def connect_with_orders(record: Callable[[LedgerEntry], None], progress: Progress) -> Edge:
+        return _OrderingEdge(connect(record, progress), server)
+
+    return connect_with_orders
+
+
+@dataclass(frozen=True, slots=True)
+class _OrderingEdge:
+    edge: Edge
+    server: Path
+
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
+        orders = [each for each in requests if isinstance(each, TrainRequest) and each.register]
+        if orders:
+            write_orders(self.server, orders[0].round_index, [each.domain_id for each in orders])
+        return self.edge.ask(requests)
 
 
 class _StageTimes:
