@@ -15,6 +15,8 @@ from graft.core.records import Failure, LedgerEntry, TrainResult
 from graft.core.settings import RENAMED_METHODS
 from graft.errors import RunError
 
+# What a result must contain for its row.
+REQUIRED_METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
 _SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
 # What a clock or the host decides stays out of the run's hash.
 _UNHASHED = {"compute_s", "peak_memory_bytes"}

@@ -6,17 +6,20 @@ It runs after round 0, and only where a configured method needs an average.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Protocol
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Edge
-from graft.core.records import Failure, ModelCard, TrainRequest, TrainResult, failure_of
-from graft.errors import EdgeError, GraftError
+from graft.core.records import Failure, ModelCard, TrainRequest, TrainResult
+from graft.errors import EdgeError
 from graft.methods import find_method
 from graft.methods.federated import FEDAVG_LOCAL
+from graft.rounds.admissible import digest_failure
 from graft.rounds.server import Admission, Round, own_card, train_results
 
 Members = Sequence[tuple[ModelCard, int]]
+_MOST_OF_MEDIAN = 100
 
 
 class Averaging(Protocol):
@@ -41,6 +44,7 @@ def average_by_architecture(
         return trained
     members = {card.domain_id: card.architecture for card in trained.state.catalogue}
     starts = {name: averaging.begin(name) for name in sorted(set(members.values()))}
+    profiled = {profile.domain_id: profile.num_samples for profile in trained.profiles}
     averages: dict[str, ModelCard] = {}
     last: dict[str, TrainResult | Failure] = {}
     for _ in range(config.training.fedavg_rounds):
@@ -60,16 +64,17 @@ def average_by_architecture(
             domain_id = request.domain_id
             if isinstance(report, TrainResult):
                 try:
-                    member = _member(report, members[domain_id], admit)
+                    card, count = _member(report, members[domain_id], admit)
+                    member = card, max(1, min(count, profiled[domain_id]))
                     pushed[members[domain_id]].append(member)
-                except GraftError as error:
-                    report = failure_of(request, error)
+                except Exception as error:
+                    report = digest_failure(request, error)
             before = last.get(domain_id)
             if isinstance(report, TrainResult) and isinstance(before, TrainResult):
                 # A domain has one row of results, with the time of all its rounds.
                 report = replace(report, compute_s=before.compute_s + report.compute_s)
             last[domain_id] = report
-        averages |= {name: averaging.average(name, each) for name, each in pushed.items()}
+        averages |= {name: averaging.average(name, _capped(each)) for name, each in pushed.items()}
         members = {d: name for d, name in members.items() if isinstance(last[d], TrainResult)}
     averages_by_name = tuple(averages[name] for name in sorted(averages))
     return replace(
@@ -77,6 +82,13 @@ def average_by_architecture(
         state=replace(trained.state, architecture_averages=averages_by_name),
         reports=(*trained.reports, *last.values()),
     )
+
+
+def _capped(members: Members) -> Members:
+    """The members, none with more than ``_MOST_OF_MEDIAN`` times the median number of samples: one
+    false count must not decide the average."""
+    most = int(_MOST_OF_MEDIAN * median(count for _, count in members))
+    return [(card, min(count, most)) for card, count in members]
 
 
 def _member(report: TrainResult, architecture: str, admit: Admission) -> tuple[ModelCard, int]:

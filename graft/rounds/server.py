@@ -19,8 +19,9 @@ from graft.core.records import (
     TrainResult,
     failure_of,
 )
-from graft.errors import EdgeError, GraftError
+from graft.errors import EdgeError
 from graft.methods import INITIAL, Method, find_method
+from graft.rounds.admissible import digest_failure
 from graft.rounds.source_selection import (
     as_failure,
     check_rejected,
@@ -195,8 +196,8 @@ def _admit_reports(
                     )
                 cards.append(admit(replace(card, profile=profiles[report.domain_id])))
                 owners.setdefault(card.model_id, card.domain_id)
-            except GraftError as error:
-                report = failure_of(report, error)
+            except Exception as error:
+                report = digest_failure(report, error)
         final.append(report)
     return Round(
         state=state.admit(tuple(cards)), reports=tuple(final), profiles=tuple(profiles.values())

@@ -16,6 +16,7 @@ from graft.methods import find_method
 from graft.models import offered_architectures
 from graft.rounds import (
     Admission,
+    AdmittingEdge,
     Round,
     average_by_architecture,
     expand_system,
@@ -117,7 +118,7 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
             )
         )
 
-    edge = connect(record, report)
+    edge: Edge = AdmittingEdge(connect(record, report), settings.world.task)
     if clock is not None:
         edge = clock.watch(edge, folder.run_id, record)
     # The join of an interrupted run is in the ledger of its own round already.

@@ -21,6 +21,7 @@ from graft.core.records import LedgerEntry, Request, Response, Task, TrainReques
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
 from graft.errors import ConfigError, DataError, GraftError, RunError
+from graft.rounds import digest
 from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
 from graft_server.flower.edge import EdgeSettings, connect_flower
@@ -93,6 +94,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         round_index=finished,
         sign=open_signer(folder.keys, folder.run_id).sign_request,
         replies=ReplyFolder(folder.steps),
+        digest=lambda request, response: digest(request, response, world.task),
         nodes=lambda: read_nodes(server),
     )
     with contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages:

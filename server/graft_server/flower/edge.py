@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from graft.core.ports import Progress
 from graft.core.records import Failure, LedgerEntry, Outcome, Request, Response, failure_of
 from graft.errors import EdgeError, MessageError, NodesMissingError
+from graft.rounds.admissible import digest_failure
 from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_request
 from graft.wire.messages.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, decode_transfers
 from graft.wire.messages.request_signature import MESSAGE_SIGNATURE
@@ -49,6 +50,8 @@ class EdgeSettings:
     round_index: int = 0  # which joining is charged to
     sign: Callable[[bytes], bytes] | None = None  # signs an encoded request
     replies: ReplyFolder | None = None  # saves responses across a restart
+    # Digests a response, before it is saved.
+    digest: Callable[[Request, Response], Response] = lambda request, response: response
     nodes: Callable[[], Mapping[str, int]] | None = None  # node ids by domain, known by enrolment
 
 
@@ -204,11 +207,12 @@ class FlowerEdge:
     def _take(self, exchange: "_Exchange", reply: Reply, *, measured_s: float | None) -> None:
         """Take a reply as far as it is valid, and record its ledger entries."""
         request = exchange.request
-        exchange.response = response_to(request, reply.response)
         try:
+            response = response_to(request, reply.response)
+            exchange.response = self._settings.digest(request, response)
             transfers = decode_transfers(reply.transfers, request, self._settings.run)
-        except MessageError as error:
-            exchange.response, transfers = failure_of(request, error), []
+        except Exception as error:
+            exchange.response, transfers = digest_failure(request, error), []
         for entry in transfers:
             self._record(entry)
         self._meter(
