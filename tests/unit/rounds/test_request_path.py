@@ -19,7 +19,7 @@ from graft.wire.messages import codec
 
 ROOT = Path(__file__).resolve().parents[3]
 TARGET = ARRIVING[0][0]
-MAX_CALLS, MAX_FILES = 26, 15
+MAX_CALLS, MAX_FILES = 27, 16
 CORNERSTONES = (
     "run_rounds", "expand_system", "LocalEdge.ask", "DeviceFactory.device", "handle_request",
     "train", "prepare_training", "fit_hat", "evaluate_and_register", "Signer.sign",
