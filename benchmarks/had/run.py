@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from reference import METRIC_SIGNS, ReleasedDistillation, learn_jointly, relative_gain, score_task
 from scenes import STYLES, make_scene, render_scene
 from solids import CLASSES
 from summary import figure, write_summary
@@ -30,15 +31,12 @@ from summary import figure, write_summary
 from graft.core.files import replace_file
 from graft.lifelong.had import Distillation, HadConfig
 from graft.lifelong.heads import HeadedNetwork, OutputTask, dense_network
-from graft.lifelong.metrics import METRIC_SIGNS, relative_gain, score_task
 from graft.lifelong.retention import (
     LIFELONG_TRAINING,
     ElasticWeights,
     LearningWithoutForgetting,
-    Naive,
     Retention,
     Stage,
-    learn_jointly,
     learn_stage,
     predict_outputs,
 )
@@ -59,14 +57,12 @@ NUM_TRAIN, NUM_TEST = 200, 150
 NETWORK_WIDTH = 16
 TRAINING = replace(LIFELONG_TRAINING, epochs=24, batch_size=16, learning_rate=7e-4)
 RETENTIONS: Mapping[str, Callable[[float], Retention]] = {
-    "naive": lambda _: Naive(),
+    "naive": lambda _: Retention(),
     "lwf": lambda strength: LearningWithoutForgetting(strength=strength),
     "lwf-hard": lambda strength: LearningWithoutForgetting(strength=strength, temperature=0.0),
     "ewc": lambda strength: ElasticWeights(strength=strength),
     "had-paper": lambda strength: Distillation(config=HadConfig(strength=strength)),
-    "had-released": lambda strength: Distillation(
-        config=HadConfig(strength=strength, variant="released")
-    ),
+    "had-released": lambda strength: ReleasedDistillation(config=HadConfig(strength=strength)),
 }
 # Each the best of its grid (results/grid.md) on a seed that is not reported.
 STRENGTHS = {
@@ -141,7 +137,7 @@ class Sequence:
     @cached_property
     def first(self) -> HeadedNetwork:
         start = dense_network(NETWORK_WIDTH, self.seed)
-        return learn_stage(start, self.stages[0], Naive(), TRAINING, self.seed)
+        return learn_stage(start, self.stages[0], Retention(), TRAINING, self.seed)
 
     def learn(self, name: str, strength: float) -> list[HeadedNetwork]:
         """The network after every stage; of joint training the one network."""

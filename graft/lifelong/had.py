@@ -5,32 +5,29 @@ Published (CVPR 2026, arXiv 2603.26192), with I_j the teacher-student loss map o
     L = L_new + lambda / (2 (t - 1)) sum_j (L_db_j + L_sg_j)
 
 L_db balances groups of pixels by geometric means; L_sg is the loss where its map has edges.
-``variant="released"`` computes what the authors' published code does instead; the ``_released_*``
-functions state the differences. Ours: groups and edges are taken of each image by itself, groups
-that an image lacks are left out, and the edge padding.
+Ours: groups and edges are taken of each image by itself, groups that an image lacks are left out,
+and the edge padding. ``benchmarks/had/reference.py`` has what the authors' code does instead.
 
 Legend: B images, C outputs, H, W pixels.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.config import TrainingConfig
-from graft.errors import ConfigError
 from graft.lifelong.heads import HeadedNetwork, OutputKind, OutputTask
 from graft.lifelong.retention import (
     LIFELONG_TRAINING,
+    Retention,
     Stage,
     distillation_map,
     learn_stage,
     teacher_outputs,
 )
 
-Variant = Literal["paper", "released"]
 _FLOOR = 1e-3
 
 
@@ -41,33 +38,25 @@ class HadConfig:
     strength: float = 3.0
     split: float = 0.5
     salience: float = 0.9
-    variant: Variant = "paper"
-
-    def __post_init__(self) -> None:
-        if self.variant not in ("paper", "released"):
-            raise ConfigError(f"variant: got {self.variant!r}, wanted 'paper' or 'released'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Distillation:
-    """HAD as a ``Retention``."""
+class Distillation(Retention):
+    """HAD's penalty."""
 
     config: HadConfig = HadConfig()
 
     def penalty(
         self, student: HeadedNetwork, teacher: HeadedNetwork, x: Tensor, features: Tensor
     ) -> Tensor:
-        """lambda / (2 (t - 1)) sum over old tasks of (L_db + L_sg); released: no (t - 1)."""
+        """lambda / (2 (t - 1)) sum over old tasks of (L_db + L_sg)."""
         losses = [
             had_loss(
                 teacher.tasks[name].kind, student.output(features, name), soft_targets, self.config
             )
             for name, soft_targets in teacher_outputs(teacher, x).items()
         ]
-        divisor = 2 * len(losses) if self.config.variant == "paper" else 2
-        return self.config.strength / divisor * torch.stack(losses).sum()
-
-    def after_stage(self, network: HeadedNetwork, stage: Stage) -> None: ...
+        return self.config.strength / (2 * len(losses)) * torch.stack(losses).sum()
 
 
 def grow_task(
@@ -96,21 +85,14 @@ def had_loss(kind: OutputKind, output: Tensor, soft_targets: Tensor, config: Had
     """L_db + L_sg of one old task; outputs are (B, C, H, W), or (B, C) with L_db alone."""
     is_vector = output.dim() == 2
     if is_vector:
-        output, soft_targets = _as_image(output), _as_image(soft_targets)
-    if config.variant == "released":
-        balanced = _released_balance(kind, output, soft_targets, config)
-        return (
-            balanced
-            if is_vector
-            else balanced + _released_salience(kind, output, soft_targets, config)
-        )
+        output, soft_targets = as_image(output), as_image(soft_targets)
     loss_BHW = distillation_map(kind, output, soft_targets)
     group_BHW, num_groups = pixel_groups(kind, soft_targets, config.split)
     balanced = balanced_loss(loss_BHW, group_BHW, num_groups)
     return balanced if is_vector else balanced + salient_loss(loss_BHW, config.salience)
 
 
-def _as_image(output_BC: Tensor) -> Tensor:
+def as_image(output_BC: Tensor) -> Tensor:
     """A batch of vectors as one image, one pixel a sample: (1, C, 1, B)."""
     return output_BC.T[None, :, None]
 
@@ -167,63 +149,3 @@ def _min_max(map_BHW: Tensor) -> Tensor:
     low_B, high_B = map_BHW.amin((1, 2), keepdim=True), map_BHW.amax((1, 2), keepdim=True)
     span_B = high_B - low_B
     return torch.where(span_B > 0, (map_BHW - low_B) / span_B.clamp_min(1e-12), 0.0)
-
-
-def _released_balance(
-    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
-) -> Tensor:
-    """L_db as released. Groups are pooled over the batch.
-
-    classes: geometric means l_c of the pixels with a loss, absent classes 0; mean over all
-    classes of softmax_c(-l)_c l_c, the softmax without a gradient. Others: arithmetic means, the
-    *student's* channel mean below and above ``split`` unscaled, added; for directions 1 - the
-    mean over pixels *and channels* of the products, 1 where a group is empty.
-    """
-    if kind == "classes":
-        return _released_class_balance(distillation_map(kind, output, soft_targets), soft_targets)
-    level = output.detach().mean(1)
-    groups = (level > config.split, level < config.split)
-    if kind == "amount":
-        loss = distillation_map(kind, output, soft_targets)
-        return torch.stack([_mean_where(loss, group) for group in groups]).sum()
-    product = (output * soft_targets).mean(1)
-    return torch.stack([1 - _mean_where(product, group) for group in groups]).sum()
-
-
-def _released_class_balance(loss: Tensor, soft_targets: Tensor) -> Tensor:
-    """Mean over classes of softmax_c(-l)_c l_c."""
-    label = soft_targets.argmax(1)
-    log_loss = loss.clamp_min(1e-12).log()
-    means = []
-    for index in range(soft_targets.shape[1]):
-        pixels = (label == index) & (loss > 0)
-        means.append(_mean_where(log_loss, pixels).exp() * pixels.any())
-    loss_C = torch.stack(means)
-    return (torch.softmax(-loss_C.detach(), dim=0) * loss_C).mean()
-
-
-def _released_salience(
-    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
-) -> Tensor:
-    """L_sg as released, with zero padding.
-
-    classes: the salient pixels' losses over the number of all pixels. amount: their mean.
-    directions: edges are sought in 1 - the channel mean of the products, and the loss is 1 -
-    (the products of *all* pixels) / (3 times the salient pixels), which is negative as soon as
-    the salient ones are few; 1 where there are none.
-    """
-    if kind != "direction":
-        loss = distillation_map(kind, output, soft_targets)
-        salient = salient_pixels(loss, config.salience, pad_mode="constant")
-        return _mean_where(loss, salient) if kind == "amount" else (loss * salient).mean()
-    product = output * soft_targets
-    salient = salient_pixels(1 - product.mean(1), config.salience, pad_mode="constant")
-    num_salient = salient.sum() * product.shape[1]
-    if num_salient == 0:
-        return product.new_ones(())
-    return 1 - product.sum() / num_salient
-
-
-def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the chosen values; 0 where there are none."""
-    return (values * chosen).sum() / chosen.sum().clamp_min(1)

@@ -8,9 +8,8 @@ Legend: N, B samples, C outputs, H, W pixels; vector tasks lack H and W.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -36,8 +35,8 @@ class Stage:
     target: Tensor
 
 
-class Retention(Protocol):
-    """How old tasks are preserved while a new one is learnt."""
+class Retention:
+    """How old tasks are preserved while a new one is learnt; by itself (naive), not at all."""
 
     def penalty(
         self, student: HeadedNetwork, teacher: HeadedNetwork, x: Tensor, features: Tensor
@@ -47,11 +46,10 @@ class Retention(Protocol):
         ``teacher`` is the network before this stage, frozen and in eval mode; its tasks are
         the old ones. Not called in the first stage.
         """
-        ...
+        return features.new_zeros(())
 
     def after_stage(self, network: HeadedNetwork, stage: Stage) -> None:
         """Store what the method needs of a finished stage; its rows are gone afterwards."""
-        ...
 
 
 def new_task_loss(kind: OutputKind, output: Tensor, target: Tensor) -> Tensor:
@@ -77,7 +75,7 @@ def learn_stage(
 
     The given network is unchanged: it is the frozen teacher of its own tasks.
     """
-    teacher = frozen(network)
+    teacher = copy.deepcopy(network).eval().requires_grad_(False)
     student = network.with_head(stage.task, derive_seed("head", stage.task.name, seed)).train()
 
     def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
@@ -98,38 +96,6 @@ def learn_stage(
     return student
 
 
-def learn_jointly(
-    network: HeadedNetwork, stages: Sequence[Stage], training: TrainingConfig, seed: int
-) -> HeadedNetwork:
-    """All tasks at once, each from its own stage's rows: an upper bound for any sequence.
-
-    Each step takes an equal part of its batch from every stage and adds the losses: as many
-    steps, and as many passes over each task's rows, as the whole sequence takes.
-    """
-    for stage in stages:
-        network = network.with_head(stage.task, derive_seed("head", stage.task.name, seed))
-    student = network.train()
-
-    def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
-        losses = []
-        for stage in stages:
-            rows = rows_B % len(stage.x)
-            output = student.output(student.features(stage.x[rows]), stage.task.name)
-            losses.append(new_task_loss(stage.task.kind, output, stage.target[rows]))
-        return torch.stack(losses).sum()
-
-    groups = [parameter_group(student, training.learning_rate)]
-    longest = max(len(stage.x) for stage in stages)
-    shared = replace(training, batch_size=max(1, training.batch_size // len(stages)))
-    minimise(loss_of, groups, longest, 0, shared, derive_seed("joint", seed))
-    return student.eval()
-
-
-def frozen(network: HeadedNetwork) -> HeadedNetwork:
-    """A copy in eval mode whose parameters take no gradient."""
-    return copy.deepcopy(network).eval().requires_grad_(False)
-
-
 @torch.no_grad()
 def predict_outputs(network: HeadedNetwork, x: Tensor, batch_size: int = 64) -> dict[str, Tensor]:
     """Every head's output for all rows, in eval mode, by task name."""
@@ -138,19 +104,8 @@ def predict_outputs(network: HeadedNetwork, x: Tensor, batch_size: int = 64) -> 
     return {name: torch.cat([part[name] for part in parts]) for name in network.tasks}
 
 
-class Naive:
-    """Sequential training: nothing preserves the old tasks."""
-
-    def penalty(
-        self, student: HeadedNetwork, teacher: HeadedNetwork, x: Tensor, features: Tensor
-    ) -> Tensor:
-        return features.new_zeros(())
-
-    def after_stage(self, network: HeadedNetwork, stage: Stage) -> None: ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LearningWithoutForgetting:
+class LearningWithoutForgetting(Retention):
     """LwF (published for classes): the old heads are trained to keep their outputs on new rows.
 
     L = L_new + ``strength`` mean over old tasks of the mean over pixels of: cross-entropy
@@ -174,8 +129,6 @@ class LearningWithoutForgetting:
                 losses.append(distillation_map(kind, output, soft_targets).mean())
         return self.strength * torch.stack(losses).mean()
 
-    def after_stage(self, network: HeadedNetwork, stage: Stage) -> None: ...
-
     def _class_loss(self, output: Tensor, soft_targets: Tensor) -> Tensor:
         if self.temperature == 0:
             return distillation_map("classes", output, soft_targets).mean()
@@ -184,7 +137,7 @@ class LearningWithoutForgetting:
         return self.temperature**2 * F.cross_entropy(output / self.temperature, wanted)
 
 
-class ElasticWeights:
+class ElasticWeights(Retention):
     """EWC (published): trunk weights stay near old values where old losses depend on them.
 
     penalty = ``strength`` / 2 sum over old stages and parameters of F (theta - theta*)^2, F the

@@ -61,7 +61,9 @@ def camkd_cost(shape: WorkloadShape) -> ComputeCost:
 
 def aekd_cost(shape: WorkloadShape) -> ComputeCost:
     """As ``distilled_cost``, with a small quadratic programme a step."""
-    products = 2 * len(shape.sources) ** 2 * shape.batch(shape.num_unlabelled) * _classes(shape)
+    products = (
+        2 * len(shape.sources) ** 2 * shape.batch(shape.num_unlabelled) * shape.task.num_classes
+    )
     extra = ComputeCost(flops=float(shape.steps * products))
     return read_all(shape.sources, shape.num_unlabelled) + _both(shape, 44) + extra
 
@@ -128,7 +130,7 @@ def shot_cost(shape: WorkloadShape) -> ComputeCost:
 
 def moved_sources_cost(shape: WorkloadShape) -> ComputeCost:
     """DECISION: sources in their new form, a learnt map behind each, the target beside them."""
-    features, classes, sources = shape.widest(), _classes(shape), len(shape.sources)
+    features, classes, sources = shape.widest(), shape.task.num_classes, len(shape.sources)
     rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
     moved = 2 * sources * rows * features * (_LEARNT * features + 2 * classes)
     # Each epoch: move U, ask the heads, and four products with the centroids.
@@ -149,7 +151,7 @@ def hat_cost(shape: WorkloadShape) -> ComputeCost:
     replicas = min(shape.num_labelled, round(1 / hat.holdout_fraction))
     labelled, unlabelled = shape.batch(shape.num_labelled), shape.batch(shape.num_unlabelled)
     rows, sources, width = labelled + unlabelled, len(shape.sources), hat.mixer_width
-    features, classes = shape.widest(), _classes(shape)
+    features, classes = shape.widest(), shape.task.num_classes
     target = shape.cost(shape.architecture).num_features
     keyed = target * width + sources * (features * width + width + features * classes + classes)
     mixed = replicas * 2 * keyed
@@ -173,7 +175,7 @@ def graft_cost(shape: WorkloadShape) -> ComputeCost:
     """Each source in two forms, heads that learn L, a graph, a third of the steps."""
     settings = shape.config.graft
     steps = math.ceil(settings.steps_fraction * shape.steps)
-    teachers, features, classes = 2 * len(shape.sources), shape.widest(), _classes(shape)
+    teachers, features, classes = 2 * len(shape.sources), shape.widest(), shape.task.num_classes
     head = 2 * teachers * features * classes
     heads = settings.head_steps * shape.num_labelled * head * _LEARNT
     graph = 2 * shape.num_rows**2 * teachers * features
@@ -205,7 +207,3 @@ def _both(shape: WorkloadShape, operations: float, steps: int | None = None) -> 
     return _trained(shape, shape.architecture, rows, steps) + ComputeCost(
         operations=operations * steps
     )
-
-
-def _classes(shape: WorkloadShape) -> int:
-    return shape.task.num_classes

@@ -39,7 +39,7 @@ from graft.training import (
 )
 
 MAX_AEKD_WEIGHT = 0.6
-_MAX_EXCHANGES = 2_000
+_MAX_EXCHANGES = 20_000  # reached only where there are more sources than numbers in a gradient
 _TOLERANCE = 1e-9
 _MIN_PROBABILITY = 1e-6  # no source is surer than this that a label is wrong
 

@@ -41,7 +41,6 @@ from graft.training import (
     TrainingTask,
     count_steps,
     masked_probabilities,
-    minimise,
     parameter_group,
     predict_in_batches,
 )
@@ -128,7 +127,6 @@ def fit_fedproto(task: TrainingTask) -> TrainedModel:
     """Train on L with features drawn to the prototypes; without any, on L alone."""
     if not task.prototypes:
         return fit_label_only(task)
-    training = task.config.training
     network = targets.fresh_target(task)
     space = PrototypeSpace(task.prototypes, network.num_features, task.seed)
 
@@ -138,8 +136,8 @@ def fit_fedproto(task: TrainingTask) -> TrainedModel:
         distance: Tensor = space(features_BT, y_B)
         return F.cross_entropy(network.head(features_BT), y_B) + PROTOTYPE_WEIGHT * distance
 
-    groups = [parameter_group(module, training.learning_rate) for module in (network, space)]
-    minimise(loss_of, groups, len(task.x_L), len(task.x_U), training, task.seed)
+    maps = parameter_group(space, task.config.training.learning_rate)
+    targets.train_target(network, loss_of, task, maps)
     return targets.trained_target(task, network, task.label_mask, used=task.prototypes)
 
 

@@ -15,7 +15,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -66,8 +66,7 @@ class MutualConfig:
 PUBLISHED_TRAINING = TrainingConfig(batch_size=64, learning_rate=1e-4, weight_decay=5e-4)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class View:
+class View(NamedTuple):
     """One network's output on a batch that the other learns from: logits and ensemble feature F."""
 
     logits_BC: Tensor
@@ -75,7 +74,7 @@ class View:
 
     def rows(self, rows_B: Tensor) -> "View":
         """The view of some of its rows."""
-        return View(logits_BC=self.logits_BC[rows_B], feature_BW=self.feature_BW[rows_B])
+        return View(self.logits_BC[rows_B], self.feature_BW[rows_B])
 
 
 class EnsembleFeature(nn.Module):
@@ -229,16 +228,8 @@ def fit_hmkd(task: TrainingTask) -> TrainedModel:
     )
     fresh = targets.fresh_target(task)
     student = Learner(fresh, task.architecture, task.x_L, config.width, task.seed + 1)
-    learn_mutually(
-        student,
-        teacher,
-        task.x_L,
-        task.y_L,
-        task.config.training,
-        task.seed,
-        config,
-        num_unlabelled=len(task.x_U),
-    )
+    rows, training = (task.x_L, task.y_L), task.config.training
+    learn_mutually(student, teacher, *rows, training, task.seed, config, len(task.x_U))
     return targets.trained_target(task, student.network, task.label_mask, used=(best,))
 
 

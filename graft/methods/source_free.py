@@ -32,7 +32,6 @@ from graft.training import (
     TrainingTask,
     features_in_batches,
     masked_probabilities,
-    minimise,
     parameter_group,
 )
 
@@ -43,7 +42,7 @@ _SMALLEST = 1e-6
 def fit_shot(task: TrainingTask) -> TrainedModel:
     """Move the best source's encoder to the domain; its head moves only where L shows a class
     that it never saw."""
-    best, training = targets.best_source(task), task.config.training
+    best = targets.best_source(task)
     known_C = best.mask_C | task.label_mask
     network = copy.deepcopy(best.network)
     network.head.requires_grad_(bool((known_C != best.mask_C).any()))
@@ -67,9 +66,7 @@ def fit_shot(task: TrainingTask) -> TrainedModel:
             + PSEUDO_LABEL_WEIGHT * F.cross_entropy(logits_BC[split:], pseudo_U[unlabelled_B])
         )
 
-    groups = [parameter_group(network, training.learning_rate)]
-    num_rows = len(task.x_L), len(task.x_U)
-    minimise(loss_of, groups, *num_rows, training, task.seed, renew_labels)
+    targets.train_target(network, loss_of, task, before_epoch=renew_labels)
     return TrainedModel(
         architecture=best.architecture, network=network.eval(), mask_C=known_C, used=(best,)
     )
@@ -147,7 +144,6 @@ class MovedSources(nn.Module):
 def fit_decision(task: TrainingTask) -> TrainedModel:
     """Adapt the mixture of sources on L and U, and distil it into the target on U."""
     targets.require_sources(task.sources)
-    training = task.config.training
     x_N = torch.cat([task.x_L, task.x_U])
     # Heads are fixed here: a source learns no class of L that it did not know.
     target, moved_sources = targets.fresh_target(task), MovedSources(task.sources)
@@ -177,12 +173,8 @@ def fit_decision(task: TrainingTask) -> TrainedModel:
         distillation = targets.kd_loss(logits_UC, mixed_BC[split:].detach())
         return moved_loss + F.cross_entropy(logits_LC, y_B) + distillation
 
-    groups = [
-        parameter_group(target, training.learning_rate),
-        parameter_group(moved_sources, training.source_learning_rate),
-    ]
-    rows = len(task.x_L), len(task.x_U)
-    minimise(loss_of, groups, *rows, training, task.seed, renew_labels)
+    maps = parameter_group(moved_sources, task.config.training.source_learning_rate)
+    targets.train_target(target, loss_of, task, maps, before_epoch=renew_labels)
     # Weights of a source, not of a sample.
     mixture_S1 = moved_sources.mixture_S[:, None]
     return targets.trained_target(

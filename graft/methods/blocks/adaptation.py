@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from graft.core.records import BoolArray
 from graft.models import Network
-from graft.training import Source, features_in_batches, features_of_parts
+from graft.training import Source, features_of_parts
 
 _BATCH_SIZE = 128
 
@@ -63,11 +63,6 @@ def renormalised_features(
         with renormalised(source.network, x_N):
             features.append(features_of_parts(source.network, parts))
     return [stack_padded(part) for part in zip(*features, strict=True)]
-
-
-def stack_features(sources: Sequence[Source], x: Tensor) -> Tensor:
-    """Every source's features of x, zero-padded to the widest: (S, N, F)."""
-    return stack_padded([features_in_batches(source.network, x) for source in sources])
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ window, H and W sides of an image.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -33,12 +33,19 @@ def fresh_target(task: TrainingTask) -> Network:
     return build_network(task.architecture, task.domain_task, task.seed).train()
 
 
-def train_target(network: Network, loss_of: StepLoss, task: TrainingTask) -> None:
-    """Minimise a loss over all of a network's parameters at the target's learning rate."""
+def train_target(
+    network: Network,
+    loss_of: StepLoss,
+    task: TrainingTask,
+    *others: dict[str, Any],
+    before_epoch: Callable[[], None] | None = None,
+) -> None:
+    """Minimise a loss over a network at the target's learning rate, and over other Adam groups."""
     training = task.config.training
-    groups = [parameter_group(network, training.learning_rate)]
+    groups = [parameter_group(network, training.learning_rate), *others]
     network.train()
-    minimise(loss_of, groups, len(task.x_L), len(task.x_U), training, task.seed)
+    rows = len(task.x_L), len(task.x_U)
+    minimise(loss_of, groups, *rows, training, task.seed, before_epoch)
 
 
 def trained_target(

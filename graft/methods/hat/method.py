@@ -24,13 +24,7 @@ from graft.methods.base import selected
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import hat_cost
 from graft.methods.hat.mixer import Mixer, heads_loss, holdout_folds, mixer_loss
-from graft.training import (
-    TrainedModel,
-    TrainingTask,
-    features_in_batches,
-    minimise,
-    parameter_group,
-)
+from graft.training import TrainedModel, TrainingTask, features_in_batches
 
 
 class KnowledgeDictionary:
@@ -122,13 +116,14 @@ class _HatTraining:
     def run(self) -> None:
         """Every step of the target, the mixer and the copies of the heads."""
         task, training = self.task, self.task.config.training
-        groups = [
-            parameter_group(self.target, training.learning_rate),
+        targets.train_target(
+            self.target,
+            self._loss,
+            task,
             {"params": self.mixer.own_parameters(), "lr": training.learning_rate},
             {"params": self.mixer.head_parameters(), "lr": training.source_learning_rate},
-        ]
-        rows = len(task.x_L), len(task.x_U)
-        minimise(self._loss, groups, *rows, training, task.seed, self._check_knowledge)
+            before_epoch=self._check_knowledge,
+        )
         self._note_epoch()
 
     @torch.no_grad()

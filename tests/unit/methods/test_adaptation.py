@@ -16,8 +16,8 @@ MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
 MINIMISE = {
     "graft": "graft.methods.graft.minimise",
-    "hat": "graft.methods.hat.method.minimise",
-    "decision": "graft.methods.source_free.minimise",
+    "hat": "graft.methods.blocks.targets.minimise",
+    "decision": "graft.methods.blocks.targets.minimise",
 }
 
 

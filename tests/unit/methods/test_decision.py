@@ -1,6 +1,6 @@
 """DECISION: what the mixture of sources starts as, what of it learns, and what the target gets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from graft.errors import TransportError
-from graft.methods.blocks.adaptation import stack_features
+from graft.methods.blocks.adaptation import stack_padded
 from graft.methods.blocks.targets import mean_prediction
 from graft.methods.source_free import MovedSources, fit_decision
-from graft.training import Source, TrainedModel, TrainingTask
+from graft.training import Source, TrainedModel, TrainingTask, features_in_batches
 
 MakeTask = Callable[..., TrainingTask]
 MakeSource = Callable[..., Source]
 Accuracy = Callable[[TrainedModel], float]
+
+
+def stack_features(sources: Sequence[Source], x: torch.Tensor) -> torch.Tensor:
+    return stack_padded([features_in_batches(source.network, x) for source in sources])
 
 
 def test_it_starts_as_the_plain_mean_of_the_sources(

@@ -2,8 +2,10 @@
 
 import copy
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,6 @@ from graft.errors import ArchitectureError, ConfigError
 from graft.lifelong.had import (
     Distillation,
     HadConfig,
-    Variant,
     balanced_loss,
     grow_task,
     had_loss,
@@ -27,22 +28,22 @@ from graft.lifelong.had import (
     salient_pixels,
 )
 from graft.lifelong.heads import HeadedNetwork, OutputKind, OutputTask, dense_network, headed
-from graft.lifelong.metrics import relative_gain, score_task
 from graft.lifelong.retention import (
     ElasticWeights,
     LearningWithoutForgetting,
-    Naive,
     Retention,
     Stage,
     diagonal_fisher,
     distillation_map,
-    learn_jointly,
     learn_stage,
     new_task_loss,
     predict_outputs,
 )
 from graft.methods.baselines import fit_all_labels
 from graft.training import TrainingTask
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks" / "had"))
+from reference import ReleasedDistillation, learn_jointly, relative_gain, released_loss, score_task
 
 CLASSES = OutputTask(name="parts", kind="classes", num_outputs=2)
 AMOUNT = OutputTask(name="depth", kind="amount", num_outputs=1)
@@ -189,11 +190,11 @@ def test_the_whole_loss_of_one_old_task() -> None:
 # --- gradients ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("loss", [had_loss, released_loss])
 @pytest.mark.parametrize(("kind", "channels"), [("classes", 4), ("amount", 1), ("direction", 3)])
 @pytest.mark.parametrize("spatial", [(), (3, 4)])
 def test_the_gradients_are_those_of_finite_differences(
-    variant: Variant, kind: OutputKind, channels: int, spatial: tuple[int, ...]
+    loss: Callable[..., Tensor], kind: OutputKind, channels: int, spatial: tuple[int, ...]
 ) -> None:
     generator = torch.Generator().manual_seed(3)
     shape = (2, channels, *spatial)
@@ -201,14 +202,13 @@ def test_the_gradients_are_those_of_finite_differences(
     soft_targets = torch.rand(shape, dtype=torch.float64, generator=generator)
     if kind == "direction":
         soft_targets = nn.functional.normalize(soft_targets, dim=1)
-    config = HadConfig(variant=variant)
 
     def loss_of(output: Tensor) -> Tensor:
         if kind == "direction":
             output = nn.functional.normalize(output, dim=1)
-        return had_loss(kind, output, soft_targets, config)
+        return loss(kind, output, soft_targets, HadConfig())
 
-    if (variant, kind) == ("released", "classes"):
+    if loss is released_loss and kind == "classes":
         # Its softmax takes no gradient, so differences of the loss are not what autograd gives.
         (gradient,) = torch.autograd.grad(loss_of(student), student)
         assert gradient.isfinite().all()
@@ -220,8 +220,6 @@ def test_the_gradients_are_those_of_finite_differences(
 
 # --- the released variant -----------------------------------------------------------------------
 
-RELEASED = HadConfig(variant="released")
-
 
 def test_the_released_balance_of_classes_favours_what_is_easy() -> None:
     # Two vectors a class: class 0 with losses of ln 2 twice, class 1 with 2 ln 2 and 4 ln 2,
@@ -231,21 +229,27 @@ def test_the_released_balance_of_classes_favours_what_is_easy() -> None:
     easy, hard = math.log(2), math.sqrt(8) * math.log(2)
     share = math.exp(-easy) / (math.exp(-easy) + math.exp(-hard))
     expected = (share * easy + (1 - share) * hard) / 2
-    assert float(had_loss("classes", student, soft_targets, RELEASED)) == pytest.approx(expected)
+    assert float(released_loss("classes", student, soft_targets, HadConfig())) == pytest.approx(
+        expected
+    )
 
 
 def test_the_released_balance_counts_an_absent_class_as_a_loss_of_zero() -> None:
     # Only class 0 is taught, with the loss ln 2: softmax(-(ln 2, 0)) = (1/3, 2/3).
     soft_targets, student = logits_of([[0.9]])[0, :, 0].T, logits_of([[0.5]])[0, :, 0].T
     expected = (math.log(2) / 3 + 0) / 2
-    assert float(had_loss("classes", student, soft_targets, RELEASED)) == pytest.approx(expected)
+    assert float(released_loss("classes", student, soft_targets, HadConfig())) == pytest.approx(
+        expected
+    )
 
 
 def test_the_released_balance_of_amounts_adds_arithmetic_means_by_the_students_own_level() -> None:
     # The student's 0.1 and 0.3 lie below 0.5, errors 1 and 2; its 0.9 above, error 5.
     student = torch.tensor([[0.1], [0.3], [0.9]], dtype=torch.float64)
     soft_targets = student + torch.tensor([[1.0], [2.0], [5.0]])
-    assert float(had_loss("amount", student, soft_targets, RELEASED)) == pytest.approx(1.5 + 5)
+    assert float(released_loss("amount", student, soft_targets, HadConfig())) == pytest.approx(
+        1.5 + 5
+    )
 
 
 def test_the_released_salience_of_classes_divides_by_all_pixels() -> None:
@@ -257,8 +261,10 @@ def test_the_released_salience_of_classes_divides_by_all_pixels() -> None:
     student = logits_of(probability)
     loss = distillation_map("classes", student, soft_targets)
     salient = salient_pixels(loss, 0.9, pad_mode="constant")
-    balanced = had_loss("classes", student.flatten(2)[0].T, soft_targets.flatten(2)[0].T, RELEASED)
-    whole = had_loss("classes", student, soft_targets, RELEASED)
+    balanced = released_loss(
+        "classes", student.flatten(2)[0].T, soft_targets.flatten(2)[0].T, HadConfig()
+    )
+    whole = released_loss("classes", student, soft_targets, HadConfig())
     assert salient.sum() == 4  # above, below, left and right of it, where Sobel gives most
     assert float(whole - balanced) == pytest.approx(4 * -math.log(0.9) / 25)
 
@@ -270,18 +276,13 @@ def test_the_released_salience_of_directions_is_negative_where_the_paper_has_no_
     soft_targets[:, 2] = 1
     salience = 1 - 48 * 48 / (3 * 4 * 47)
     # Every channel mean, 1/3, is below 0.5: one group with 1 - 1/3, and 1 for the empty one.
-    assert float(had_loss("direction", soft_targets, soft_targets, RELEASED)) == pytest.approx(
-        5 / 3 + salience
-    )
+    assert float(
+        released_loss("direction", soft_targets, soft_targets, HadConfig())
+    ) == pytest.approx(5 / 3 + salience)
     assert 5 / 3 + salience < 0
     assert float(had_loss("direction", soft_targets, soft_targets, HadConfig())) == pytest.approx(
         EPSILON
     )
-
-
-def test_an_unknown_variant_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'draft'"):
-        HadConfig(variant="draft")  # type: ignore[arg-type]
 
 
 # --- retentions ---------------------------------------------------------------------------------
@@ -313,23 +314,22 @@ def penalty_of(retention: Retention, student: HeadedNetwork, teacher: HeadedNetw
     return float(retention.penalty(student, teacher, x, student.features(x)).detach())
 
 
-@pytest.mark.parametrize(("variant", "divisor"), [("paper", 2 * 2), ("released", 2)])
+@pytest.mark.parametrize(("had", "divisor"), [(Distillation, 2 * 2), (ReleasedDistillation, 2)])
 def test_the_papers_distillation_is_divided_by_the_number_of_old_tasks(
-    variant: Variant, divisor: int
+    had: type[Distillation], divisor: int
 ) -> None:
     # Teacher 1, student 0.25, two old tasks: each has the error 0.75 on both samples. In the
     # paper L_db is then 0.75 + e; released, 0.25 < 0.5 puts both into one group: 0.75.
     teacher, student = scale_network(1.0, "a", "b"), scale_network(0.25, "a", "b")
-    one = 0.75 + EPSILON if variant == "paper" else 0.75
-    config = HadConfig(strength=3.0, variant=variant)
-    got = penalty_of(Distillation(config=config), student, teacher)
+    one = 0.75 + EPSILON if had is Distillation else 0.75
+    got = penalty_of(had(config=HadConfig(strength=3.0)), student, teacher)
     assert got == pytest.approx(3 / divisor * (one + one))
 
 
 def test_lwf_is_the_mean_over_tasks_of_the_plain_distillation() -> None:
     teacher, student = scale_network(1.0, "a", "b"), scale_network(0.25, "a", "b")
     assert penalty_of(LearningWithoutForgetting(strength=2.0), student, teacher) == 2 * 0.75
-    assert penalty_of(Naive(), student, teacher) == 0
+    assert penalty_of(Retention(), student, teacher) == 0
 
 
 def test_lwf_softens_classes_by_its_temperature() -> None:
@@ -410,11 +410,11 @@ def test_a_network_refuses_a_second_head_of_a_name_and_a_width_that_groups_canno
 @pytest.mark.parametrize(
     "make",
     [
-        Naive,
+        Retention,
         LearningWithoutForgetting,
         lambda: ElasticWeights(strength=10.0, num_samples=2),
         Distillation,
-        lambda: Distillation(config=HadConfig(variant="released")),
+        ReleasedDistillation,
     ],
 )
 def test_a_sequence_is_deterministic_and_leaves_the_teacher_alone(
@@ -442,13 +442,15 @@ def test_a_sequence_is_deterministic_and_leaves_the_teacher_alone(
 
 
 def test_naive_training_leaves_old_heads_as_they_were_and_had_moves_them() -> None:
-    first = learn_stage(dense_network(4, seed=0), small_stage(CLASSES, 0), Naive(), QUICK, seed=1)
+    first = learn_stage(
+        dense_network(4, seed=0), small_stage(CLASSES, 0), Retention(), QUICK, seed=1
+    )
     head = {name: tensor for name, tensor in tensors(first).items() if "heads.parts" in name}
     moved = {}
-    for retention in (Naive(), Distillation()):
+    for retention in (Retention(), Distillation()):
         after = tensors(learn_stage(first, small_stage(AMOUNT, 1), retention, QUICK, seed=1))
         moved[type(retention)] = not all(torch.equal(head[name], after[name]) for name in head)
-    assert moved == {Naive: False, Distillation: True}
+    assert moved == {Retention: False, Distillation: True}
 
 
 def test_joint_training_learns_every_task() -> None:
@@ -513,7 +515,7 @@ def test_a_domain_that_grows_for_two_rounds_keeps_its_first_head() -> None:
             for name, task in network.tasks.items()
         }
 
-    before, grown, naive = scores(round_0), scores(grow(None)), scores(grow(Naive()))
+    before, grown, naive = scores(round_0), scores(grow(None)), scores(grow(Retention()))
     assert list(grown) == ["activity", "gravity", "turning"]
     accuracy = {
         name: rows["activity"]["pixel_accuracy"]

@@ -1,6 +1,6 @@
 """Laws of the attention mixer and of what it holds out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,15 +10,19 @@ from hypothesis import strategies as st
 
 from graft.core.config import HatConfig
 from graft.core.records import Task
-from graft.methods.blocks.adaptation import stack_features
+from graft.methods.blocks.adaptation import stack_padded
 from graft.methods.hat.mixer import Mixer, holdout_folds, mixer_loss
 from graft.models import build_network
-from graft.training import Source, masked_probabilities
+from graft.training import Source, features_in_batches, masked_probabilities
 
 # R replicas, B samples, S sources, C classes, F features.
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c", "d"))
 REPLICAS, BATCH, TARGET_FEATURES = 3, 5, 7
 Known = tuple[bool, ...]
+
+
+def stack_features(sources: Sequence[Source], x: torch.Tensor) -> torch.Tensor:
+    return stack_padded([features_in_batches(source.network, x) for source in sources])
 
 
 def source(place: int, known: Known = (True,) * 4, architecture: str = "mlp") -> Source:
