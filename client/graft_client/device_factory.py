@@ -24,9 +24,9 @@ from graft.models import parameter_shapes
 from graft.privacy import SitePolicy
 from graft.rounds import Device, configured_policy
 from graft.wire.messages.card_signature import verify_card
+from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS
 from graft.wire.transfer.cache import FolderCache, PartCache
 from graft.wire.transfer.link import Link
-from graft.wire.transfer.retries import DEFAULT_ATTEMPTS
 from graft.wire.transfer.transfer_log import JournalMeter
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 from graft_client.depot_client import GrpcLink, growing_wait, open_channel

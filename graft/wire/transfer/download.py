@@ -4,82 +4,17 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Final
 
-from graft.core.ports import Clock
 from graft.core.records import FloatArray, ModelCard, Outcome, Phase, Precision
 from graft.errors import PayloadChangedError, PayloadLimitError, PayloadTruncatedError
 from graft.wire.payload.blocks import PartFile, open_work, work_folder
 from graft.wire.payload.encoding import MAX_PAYLOAD_BYTES, Shapes, check_payload, load_tensors
 from graft.wire.payload.parts import join_files, read_base
-from graft.wire.transfer.cache import PartCache
-from graft.wire.transfer.link import Link, Part
+from graft.wire.transfer.attempts import Transfers
+from graft.wire.transfer.link import Part
 from graft.wire.transfer.partial_download import PartialDownload
-from graft.wire.transfer.retries import Retries
-from graft.wire.transfer.transfer_log import TransferLog, outcome_of
+from graft.wire.transfer.transfer_log import outcome_of
 
 _TWO_PARTS: Final[tuple[Part, Part]] = ("base", "residual")
-
-
-class Downloads:
-    """Brings parts over a link into partial downloads, and writes their rows."""
-
-    def __init__(self, link: Link, log: TransferLog, clock: Clock, retries: Retries) -> None:
-        self._link = link
-        self._log = log
-        self._clock = clock
-        self._retries = retries
-
-    def write_cached(self, phase: Phase, part: Part) -> None:
-        """The row of a part that is cached."""
-        self._log.write(phase, part, cached=True)
-
-    def bring(self, card: ModelCard, part: Part, phase: Phase, partial: PartialDownload) -> None:
-        """Bring ``partial`` to the announced length, each stream continuing a broken one.
-
-        Bytes of an earlier process that was killed get a row of their own first. Raises as
-        ``WeightTransport.fetch``; what was received by then stays in ``partial``.
-        """
-        announced, attempts = _announced_bytes(card, part), count()
-        if partial.unrecorded_bytes:
-            self._log.write_lost(phase, part, partial.unrecorded_bytes)
-            partial.mark_recorded()
-            next(attempts)
-        if partial.num_bytes >= announced:
-            _check_length(card, part, partial.num_bytes)
-            return
-        self._retries.run(
-            lambda: f"{part} of {card.model_id}: {partial.num_bytes} of {announced} bytes",
-            lambda: self._stream_once(card, part, phase, partial, next(attempts)),
-        )
-
-    def _stream_once(
-        self, card: ModelCard, part: Part, phase: Phase, partial: PartialDownload, attempt: int
-    ) -> None:
-        """Append what one stream brings, and write its row whatever happens."""
-        announced = _announced_bytes(card, part)
-        offset, start_s, wire_bytes = partial.num_bytes, self._clock(), 0
-        outcome: Outcome = "failed"
-        try:
-            for chunk in self._link.read(card.model_id, part, offset):
-                partial.append(chunk.data)
-                wire_bytes += chunk.wire_bytes
-                if partial.num_bytes > announced:
-                    break
-            _check_length(card, part, partial.num_bytes)
-            outcome = "ok"
-        except BaseException as error:
-            outcome = outcome_of(error)
-            raise
-        finally:
-            self._log.write(
-                phase,
-                part,
-                attempt=attempt,
-                payload_bytes=partial.num_bytes - offset,
-                wire_bytes=wire_bytes,
-                measured_s=self._clock() - start_s,
-                outcome=outcome,
-            )
-            partial.mark_recorded()
 
 
 class ModelDownload:
@@ -88,14 +23,11 @@ class ModelDownload:
     ``used_cache``: whether any of its bytes were received before this attempt.
     """
 
-    def __init__(
-        self, card: ModelCard, shapes: Shapes, cache: PartCache, downloads: Downloads
-    ) -> None:
+    def __init__(self, card: ModelCard, shapes: Shapes, transfers: Transfers) -> None:
         self._card = card
         self._shapes = shapes
-        self._cache = cache
-        self._downloads = downloads
-        self._folder = work_folder(cache.folder, shapes)
+        self._transfers = transfers
+        self._folder = work_folder(transfers.cache.folder, shapes)
         self.used_cache = False
 
     def read(self, precision: Precision) -> tuple[str, dict[str, FloatArray]]:
@@ -122,46 +54,92 @@ class ModelDownload:
 
     def _comes_whole(self) -> bool:
         """Whether the exact payload costs fewer bytes than the parts that are missing."""
-        card, holds = self._card, self._cache.holds
+        card, holds = self._card, self._transfers.cache.holds
         missing = [part for part in _TWO_PARTS if not holds(card.model_id, part)]
-        needed = sum(_announced_bytes(card, part) for part in missing)
+        needed = sum(self._announced_bytes(part) for part in missing)
         return card.payload_bytes < needed or holds(card.model_id, "exact")
 
     def _part(self, part: Part, phase: Phase, files: ExitStack) -> PartFile:
         """One part, from the cache or over the link, of exactly the announced length."""
-        announced = _announced_bytes(self._card, part)
-        cached = self._cache.open(self._card.model_id, part)
+        announced, cache = self._announced_bytes(part), self._transfers.cache
+        cached = cache.open(self._card.model_id, part)
         if cached is not None:
             files.enter_context(cached.file)
             if cached.num_bytes == announced:
                 self.used_cache = True
-                self._downloads.write_cached(phase, part)
+                self._transfers.log.write(phase, part, cached=True)
                 return cached
-        partial = self._cache.start_download(self._card.model_id, part, announced)
+        partial = cache.start_download(self._card.model_id, part, announced)
         self.used_cache |= partial.num_bytes > 0
         try:
-            self._downloads.bring(self._card, part, phase, partial)
+            self._bring(part, phase, partial)
             received = partial.keep()
         finally:
             partial.close()
         files.enter_context(received.file)
         return received
 
+    def _bring(self, part: Part, phase: Phase, partial: PartialDownload) -> None:
+        """Bring ``partial`` to the announced length, each stream continuing a broken one.
 
-def _announced_bytes(card: ModelCard, part: Part) -> int:
-    """A part's length by its card; raises PayloadLimitError beyond the limit."""
-    lengths = {
-        "base": card.base_bytes,
-        "residual": card.residual_bytes,
-        "exact": card.payload_bytes,
-    }
-    if lengths[part] > MAX_PAYLOAD_BYTES:
-        raise PayloadLimitError(f"{part} of {card.model_id}: card announces {lengths[part]} bytes")
-    return lengths[part]
+        Bytes of an earlier process that was killed get a row of their own first; what was
+        received before an error stays in ``partial``.
+        """
+        announced, attempts = self._announced_bytes(part), count()
+        if partial.unrecorded_bytes:
+            self._transfers.log.write_lost(phase, part, partial.unrecorded_bytes)
+            partial.mark_recorded()
+            next(attempts)
+        if partial.num_bytes >= announced:
+            self._check_length(part, partial.num_bytes)
+            return
+        self._transfers.retries.run(
+            lambda: f"{part} of {self._card.model_id}: {partial.num_bytes} of {announced} bytes",
+            lambda: self._stream_once(part, phase, partial, next(attempts)),
+        )
 
+    def _stream_once(
+        self, part: Part, phase: Phase, partial: PartialDownload, attempt: int
+    ) -> None:
+        """Append what one stream brings, and write its row whatever happens."""
+        announced, clock = self._announced_bytes(part), self._transfers.clock
+        offset, start_s, wire_bytes = partial.num_bytes, clock(), 0
+        outcome: Outcome = "failed"
+        try:
+            for chunk in self._transfers.link.read(self._card.model_id, part, offset):
+                partial.append(chunk.data)
+                wire_bytes += chunk.wire_bytes
+                if partial.num_bytes > announced:
+                    break
+            self._check_length(part, partial.num_bytes)
+            outcome = "ok"
+        except BaseException as error:
+            outcome = outcome_of(error)
+            raise
+        finally:
+            self._transfers.log.write(
+                phase,
+                part,
+                attempt=attempt,
+                payload_bytes=partial.num_bytes - offset,
+                wire_bytes=wire_bytes,
+                measured_s=clock() - start_s,
+                outcome=outcome,
+            )
+            partial.mark_recorded()
 
-def _check_length(card: ModelCard, part: Part, got: int) -> None:
-    wanted = _announced_bytes(card, part)
-    if got != wanted:
-        kind = PayloadTruncatedError if got < wanted else PayloadChangedError
-        raise kind(f"{part} of {card.model_id}: got {got} bytes, wanted {wanted}")
+    def _announced_bytes(self, part: Part) -> int:
+        """A part's length by the card; raises PayloadLimitError beyond the limit."""
+        name = "payload_bytes" if part == "exact" else f"{part}_bytes"
+        announced: int = getattr(self._card, name)
+        if announced > MAX_PAYLOAD_BYTES:
+            raise PayloadLimitError(
+                f"{part} of {self._card.model_id}: card announces {announced} bytes"
+            )
+        return announced
+
+    def _check_length(self, part: Part, got: int) -> None:
+        wanted = self._announced_bytes(part)
+        if got != wanted:
+            kind = PayloadTruncatedError if got < wanted else PayloadChangedError
+            raise kind(f"{part} of {self._card.model_id}: got {got} bytes, wanted {wanted}")

@@ -8,10 +8,10 @@ from graft.core.records import LedgerEntry, ModelCard, Parameters, Precision
 from graft.errors import PayloadChangedError, PayloadError
 from graft.wire.payload.blocks import work_folder
 from graft.wire.payload.encoding import Shapes
+from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS, Retries, Transfers
 from graft.wire.transfer.cache import PartCache
-from graft.wire.transfer.download import Downloads, ModelDownload
+from graft.wire.transfer.download import ModelDownload
 from graft.wire.transfer.link import Link, UploadPlan
-from graft.wire.transfer.retries import DEFAULT_ATTEMPTS, Retries
 from graft.wire.transfer.transfer_log import TransferLabel, TransferLog
 from graft.wire.transfer.upload import ModelUpload
 
@@ -55,16 +55,17 @@ class DeviceTransport:
         wait_before_retry: Callable[[int], None] = lambda attempts: None,
         wait_out: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        self._link = link
-        self._cache = cache
         self._verify = verify
         self._shapes_of = shapes_of
-        self._log = TransferLog(label, record, link.wire_source)
-        self._clock = clock
-        self._retries = Retries(
-            max_attempts=max_attempts, wait_before_retry=wait_before_retry, wait_out=wait_out
+        self._transfers = Transfers(
+            link=link,
+            cache=cache,
+            log=TransferLog(label, record, link.wire_source),
+            clock=clock,
+            retries=Retries(
+                max_attempts=max_attempts, wait_before_retry=wait_before_retry, wait_out=wait_out
+            ),
         )
-        self._downloads = Downloads(link, self._log, clock, self._retries)
 
     def fetch(self, card: ModelCard, precision: Precision) -> Parameters:
         """The model's parameters; "base" is the approximation even where the rest is cached.
@@ -77,7 +78,7 @@ class DeviceTransport:
         shapes = self._shapes_of(card.architecture)
         is_last = False
         while True:
-            download = ModelDownload(card, shapes, self._cache, self._downloads)
+            download = ModelDownload(card, shapes, self._transfers)
             try:
                 architecture, parameters = download.read(precision)
                 if architecture != card.architecture:
@@ -87,7 +88,7 @@ class DeviceTransport:
                     )
                 return parameters
             except PayloadError:
-                self._cache.forget(card.model_id)
+                self._transfers.cache.forget(card.model_id)
                 if is_last or not download.used_cache:
                     raise
                 is_last = True
@@ -98,12 +99,9 @@ class DeviceTransport:
         Raises PayloadError where it is refused, TransportError after the last attempt.
         """
         shapes = {name: array.shape for name, array in parameters.items()}
-        folder = work_folder(self._cache.folder, shapes)
+        folder = work_folder(self._transfers.cache.folder, shapes)
         with closing(UploadPlan(architecture, parameters, folder)) as plan:
-            upload = ModelUpload(
-                plan, self._cache, link=self._link, log=self._log, clock=self._clock
-            )
-            stored = upload.run(self._retries)
+            stored = ModelUpload(plan, self._transfers).run()
             if stored.model_id != plan.model_id:
                 raise PayloadChangedError(f"store answered {stored.model_id}, not the model's id")
             return plan.model_id, plan.facts.num_bytes, stored.base_bytes, stored.residual_bytes

@@ -1,10 +1,14 @@
-"""When a transfer is tried again, and how long it waits first."""
+"""What a device's transfers share, and when one is tried again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from graft.core.ports import Clock
 from graft.errors import DeviceRefusedError, ModelMissingError, QuotaExceededError, TransportError
+from graft.wire.transfer.cache import PartCache
+from graft.wire.transfer.link import Link
+from graft.wire.transfer.transfer_log import TransferLog
 
 DEFAULT_ATTEMPTS: Final = 5
 MAX_REQUESTED_WAITS: Final = 256  # a quota may cut one long transfer often; but never without end
@@ -46,3 +50,14 @@ class Retries:
                         f"{what()} after {self.max_attempts} attempts; last: {error}"
                     ) from error
                 self.wait_before_retry(broken)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transfers:
+    """The way to the store, what is cached of it, and where attempts are logged and timed."""
+
+    link: Link
+    cache: PartCache
+    log: TransferLog
+    clock: Clock
+    retries: Retries
