@@ -144,34 +144,31 @@ def traced_reports(draw: st.DrawFn) -> TrainResult:
 candidates = st.builds(
     Candidate, model_id=model_ids, coarse_distance=distances, joint_score=st.none() | scores
 )
-responses = st.one_of(
-    profiles,
-    st.builds(
-        Selection,
-        domain_id=domain_ids,
-        candidates=st.lists(candidates, max_size=4).map(tuple),
-        chosen=st.lists(model_ids, max_size=3).map(tuple),
-    ),
-    st.builds(
-        TrainResult,
-        domain_id=domain_ids,
-        round_index=rounds,
-        method=names,
-        architecture=names,
-        device_class=names,
-        source_domains=st.lists(domain_ids, max_size=3).map(tuple),
-        metrics=metrics,
-        compute_s=seconds,
-        peak_memory_bytes=sizes,
-        card=st.none() | cards(),
-    ),
-    traced_reports(),
-    st.builds(
-        Failure,
-        domain_id=domain_ids,
-        round_index=rounds,
-        method=names,
-        error=names,
-        message=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
-    ),
+selections = st.builds(
+    Selection,
+    domain_id=domain_ids,
+    candidates=st.lists(candidates, max_size=4).map(tuple),
+    chosen=st.lists(model_ids, max_size=3).map(tuple),
 )
+results = st.builds(
+    TrainResult,
+    domain_id=domain_ids,
+    round_index=rounds,
+    method=names,
+    architecture=names,
+    device_class=names,
+    source_domains=st.lists(domain_ids, max_size=3).map(tuple),
+    metrics=metrics,
+    compute_s=seconds,
+    peak_memory_bytes=sizes,
+    card=st.none() | cards(),
+)
+failures = st.builds(
+    Failure,
+    domain_id=domain_ids,
+    round_index=rounds,
+    method=names,
+    error=names,
+    message=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
+)
+responses = st.one_of(profiles, selections, results, traced_reports(), failures)
