@@ -1,7 +1,8 @@
 """The site's own policy: a file on its disk, and beside it what was released under it.
 
 policy.toml      the keys of ``PolicyConfig``; nothing that a server asks for changes them
-policy.spent/    spent.json: each release, its cost and its numbers; lock
+policy.spent/    spent.json: each release, its cost and its numbers or its seed, and the keys of
+                 answers that are limited in number; lock
 """
 
 import fcntl
@@ -9,6 +10,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,16 @@ import numpy as np
 from graft.core.config import PolicyConfig, config_from_dict, read_toml
 from graft.core.files import replace_file
 from graft.errors import PolicyError
-from graft.privacy import Cost, Draw, Noisy, SitePolicy, require_budget
+from graft.privacy import (
+    NOTHING,
+    Cost,
+    Draw,
+    Mechanism,
+    Noisy,
+    SitePolicy,
+    gaussian_sigma,
+    require_budget,
+)
 
 _VERSION = 1
 
@@ -52,40 +63,66 @@ class DiskReleases:
     @property
     def spent(self) -> Cost:
         """What all releases have cost so far; raises PolicyError where it cannot be read."""
-        return _total(self._read())
+        return _total(self._read()["releases"])
 
     def release(self, name: str, key: str, cost: Cost, draw: Draw) -> Noisy:
         """See ``Releases.release``."""
+
+        def numbers() -> dict[str, Any]:
+            drawn = draw(self._new_generator())
+            return {"numbers": {part: array.tolist() for part, array in drawn.items()}}
+
+        made: Mapping[str, Any] = self._pay(name, key, cost, numbers)["numbers"]
+        return {part: np.array(each, np.float64) for part, each in made.items()}
+
+    def spend(self, name: str, key: str, cost: Cost) -> np.random.Generator:
+        """See ``Releases.spend``."""
+        made = self._pay(name, key, cost, lambda: {"seed": f"{_entropy():x}"})
+        return np.random.default_rng(int(made["seed"], 16))
+
+    def admit(self, name: str, key: str, group: str, limit: int) -> None:
+        """See ``Releases.admit``."""
         with self._locked():
-            made = self._read()
+            table = self._read()
+            given = table["answers"].setdefault(group, [])
+            if key in given:
+                return
+            if len(given) >= limit:
+                raise PolicyError(f"{name}: got {limit} others before it, wanted at most {limit}")
+            given.append(key)
+            self._write(table)
+
+    def _pay(
+        self, name: str, key: str, cost: Cost, make: Callable[[], dict[str, Any]]
+    ) -> Mapping[str, Any]:
+        """The entry of a release, which is on the disk, with its cost, when this returns."""
+        with self._locked():
+            table = self._read()
+            made: dict[str, Any] = table["releases"]
             if key not in made:
                 require_budget(name, _total(made), cost, self._config)
-                drawn = draw(self._new_generator())
-                made[key] = {
-                    "name": name,
-                    "epsilon": cost.epsilon,
-                    "delta": cost.delta,
-                    "numbers": {part: array.tolist() for part, array in drawn.items()},
-                }
-                text = json.dumps({"version": _VERSION, "releases": made}, indent=1)
-                replace_file(self._folder / "spent.json", text.encode(), mode=0o600)
-            numbers: Mapping[str, Any] = made[key]["numbers"]
-            return {part: np.array(each, np.float64) for part, each in numbers.items()}
+                made[key] = {"name": name, **asdict(cost), **make()}
+                self._write(table)
+            entry: Mapping[str, Any] = made[key]
+            return entry
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, dict[str, Any]]:
         path = self._folder / "spent.json"
         try:
             table = json.loads(path.read_text("utf-8"))
             if table["version"] != _VERSION:
                 raise ValueError(f"version {table['version']}")
-            releases: dict[str, Any] = table["releases"]
-            _total(releases)
+            _total(table["releases"])
+            return {"releases": table["releases"], "answers": dict(table.get("answers", {}))}
         except FileNotFoundError:
-            return {}
+            return {"releases": {}, "answers": {}}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             # A budget that cannot be read is spent.
             raise PolicyError(f"{path}: got {error!r}, wanted what was released") from error
-        return releases
+
+    def _write(self, table: Mapping[str, Any]) -> None:
+        text = json.dumps({"version": _VERSION, **table}, indent=1)
+        replace_file(self._folder / "spent.json", text.encode(), mode=0o600)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -96,10 +133,15 @@ class DiskReleases:
 
 
 def _total(releases: Mapping[str, Any]) -> Cost:
-    return sum(
-        (Cost(epsilon=each["epsilon"], delta=each["delta"]) for each in releases.values()),
-        Cost(epsilon=0.0, delta=0.0),
-    )
+    return sum(map(_cost, releases.values()), NOTHING)
+
+
+def _cost(entry: Mapping[str, Any]) -> Cost:
+    plain = Cost(epsilon=entry["epsilon"], delta=entry["delta"])
+    # Of a release that an earlier version recorded, only (epsilon, delta) are known: it is charged
+    # as the Gaussian mechanism that it was.
+    listed = entry.get("mechanisms", [{"noise_multiplier": gaussian_sigma(plain)}])
+    return replace(plain, mechanisms=tuple(Mechanism(**each) for each in listed))
 
 
 def _entropy() -> int:

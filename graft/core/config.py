@@ -146,13 +146,18 @@ class PolicyConfig:
     epsilon: float | None = key(None, "Gaussian noise: epsilon a release; not set: none", gt=0)
     delta: ProperFraction = key(1e-6, "Gaussian noise: delta a release")
     total_epsilon: float | None = key(None, "Epsilon that all releases may spend", gt=0)
-    total_delta: float | None = key(None, "Delta that all releases may spend", gt=0)
+    total_delta: float | None = key(None, "Delta that all releases may spend", gt=0, lt=1)
+    composition: Literal["sum", "joint"] = key(
+        "sum", "Releases together cost the sum, or the epsilon at total_delta of all their noise"
+    )
     value_bound: Positive = key(4.0, "For noise, each number of a sample is clipped to it")
     feature_bound: Positive = key(10.0, "For noise, the length of a feature row is clipped to it")
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and self.total_epsilon is None:
             raise ConfigError("policy.total_epsilon: got None, wanted a total to spend from")
+        if self.composition == "joint" and self.total_delta is None:
+            raise ConfigError("policy.total_delta: got None, wanted one for joint composition")
 
 
 @settings("trust.")

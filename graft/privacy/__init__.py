@@ -1,6 +1,13 @@
 """What leaves a domain of its data: profiles and centroids, by the site's policy and its budget."""
 
-from graft.privacy.gaussian import Cost, gaussian_sigma
+from graft.privacy.accounting import (
+    NOTHING,
+    Cost,
+    Mechanism,
+    composed_epsilon,
+    gaussian_sigma,
+    training_cost,
+)
 from graft.privacy.policy import (
     Draw,
     Noisy,
@@ -13,15 +20,19 @@ from graft.privacy.policy import (
 from graft.privacy.profiling import class_centroids, profile_domain
 
 __all__ = [
+    "NOTHING",
     "Cost",
     "Draw",
+    "Mechanism",
     "Noisy",
     "Releases",
     "SeededReleases",
     "SitePolicy",
     "class_centroids",
+    "composed_epsilon",
     "gaussian_sigma",
     "profile_domain",
     "release_cost",
     "require_budget",
+    "training_cost",
 ]

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.records import DomainProfile, FloatArray, IntArray, Task
-from graft.privacy.policy import Floats, SitePolicy
+from graft.privacy.accounting import Floats
+from graft.privacy.policy import SitePolicy
 
 GRADIENT_BINS = 8
 

@@ -11,13 +11,19 @@ from graft.core.config import ExpansionConfig, PolicyConfig, with_settings
 from graft.core.records import ProfileRequest, Task, TrainRequest
 from graft.errors import ConfigError, PolicyError
 from graft.privacy import (
+    NOTHING,
     Cost,
+    Mechanism,
     SeededReleases,
     class_centroids,
+    composed_epsilon,
     gaussian_sigma,
     profile_domain,
+    release_cost,
     require_budget,
+    training_cost,
 )
+from graft.privacy.accounting import _sampled_divergence
 from graft.privacy.profiling import sample_statistics, statistic_ranges
 from graft.rounds import configured_policy
 
@@ -122,6 +128,72 @@ def test_a_budget_allows_what_fits_and_names_what_does_not() -> None:
         require_budget("profile of ann", spent, cost, config)
     with pytest.raises(PolicyError, match=r"epsilon 1 with 0\.95"):
         require_budget("x", Cost(epsilon=0.95, delta=0), cost, config)
+
+
+def test_gaussians_compose_to_one_of_their_summed_precision() -> None:
+    sigma = gaussian_sigma(Cost(epsilon=1, delta=1e-5))
+    one = Mechanism(noise_multiplier=sigma)
+    assert composed_epsilon([one], 1e-5) == pytest.approx(1)
+    four = composed_epsilon([one] * 4, 1e-5)
+    assert four == pytest.approx(composed_epsilon([Mechanism(noise_multiplier=sigma / 2)], 1e-5))
+    assert 2 < four < 4
+    steps = Mechanism(noise_multiplier=sigma, steps=4)
+    assert composed_epsilon([steps], 1e-5) == pytest.approx(four)
+
+
+def test_the_divergence_of_a_sampled_gaussian_is_that_of_its_density() -> None:
+    sigma, rate, order = 1.3, 0.2, 7
+    x = np.linspace(-40, 40, 400_001)
+    base, moved = norm.pdf(x, 0, sigma), norm.pdf(x, 1, sigma)
+    ratio = (1 - rate) + rate * np.exp((2 * x - 1) / (2 * sigma**2))
+    exact = np.log(np.trapezoid(base * ratio**order, x)) / (order - 1)
+    assert moved[0] <= base[0]
+    assert _sampled_divergence(sigma, rate, order)[order] == pytest.approx(exact)
+
+
+def test_sampling_costs_less_than_all_rows_and_more_than_none() -> None:
+    def epsilon(rate: float) -> float:
+        mechanism = Mechanism(noise_multiplier=2.0, sample_rate=rate, steps=100)
+        return composed_epsilon([mechanism], 1e-5)
+
+    # Of all rows, a replaced one moves a sum of gradients by twice the length that they are cut to.
+    whole = composed_epsilon([Mechanism(noise_multiplier=1.0, steps=100)], 1e-5)
+    assert 0 < epsilon(0.01) < epsilon(0.1) < whole
+
+
+def test_private_training_costs_what_was_asked_for() -> None:
+    multiplier, cost = training_cost(4.0, 1e-5, sample_rate=0.1, steps=50)
+    assert cost.mechanisms == (Mechanism(noise_multiplier=multiplier, sample_rate=0.1, steps=50),)
+    assert composed_epsilon(cost.mechanisms, 1e-5) == pytest.approx(4.0)
+
+
+def test_joint_composition_allows_more_releases_than_the_sum() -> None:
+    joint = PolicyConfig(
+        epsilon=0.5, delta=1e-6, total_epsilon=2.0, total_delta=1e-5, composition="joint"
+    )
+    spent, cost, releases = NOTHING, release_cost(joint), 0
+    assert cost is not None
+    while composed_epsilon((spent + cost).mechanisms, 1e-5) <= 2:
+        require_budget("profile", spent, cost, joint)
+        spent, releases = spent + cost, releases + 1
+    assert releases > 4
+    with pytest.raises(PolicyError, match="budget of epsilon 2 with 1"):
+        require_budget("profile", spent, cost, joint)
+    with pytest.raises(PolicyError, match="no mechanism"):
+        require_budget("model", NOTHING, Cost(epsilon=0.1, delta=0), joint)
+    with pytest.raises(ConfigError, match="total_delta"):
+        PolicyConfig(epsilon=1.0, total_epsilon=1.0, composition="joint")
+
+
+def test_training_is_paid_for_once_for_equal_rows_and_settings() -> None:
+    _, cost = training_cost(1.0, 1e-5, sample_rate=1.0, steps=1)
+    policy = site_policy(**NOISY)
+
+    def draw(epochs: int, rows: np.ndarray) -> float:  # type: ignore[type-arg]
+        return float(policy.spend("model of d", ("train", epochs), {"x": rows}, cost).normal())
+
+    assert draw(3, X) == draw(3, X)
+    assert len({draw(3, X), draw(4, X), draw(3, X[::-1]), draw(3, X.astype(np.float64))}) == 4
 
 
 def test_nothing_is_drawn_once_the_budget_is_spent() -> None:

@@ -12,7 +12,7 @@ from graft.core.config import PolicyConfig
 from graft.core.files import replace_file
 from graft.core.records import Task
 from graft.errors import ConfigError, PolicyError
-from graft.privacy import Cost, profile_domain
+from graft.privacy import Cost, gaussian_sigma, profile_domain
 
 TASK = Task(name="w", modality="imu", sample_shape=(1, 32), classes=("a", "b"))
 X = np.random.default_rng(0).normal(size=(30, 1, 32)).astype(np.float32)
@@ -68,6 +68,29 @@ def test_what_is_spent_is_on_the_disk_before_a_release_is_out(
     monkeypatch.setattr("graft_client.policy.replace_file", replace_file)
     releases_of(tmp_path).release("x", "key", COST, draw)
     assert releases_of(tmp_path).spent == COST
+
+
+def test_a_paid_generator_and_an_answer_are_noted_once(tmp_path: Path) -> None:
+    drawn = [releases_of(tmp_path).spend("model", "key", COST).normal() for _ in range(2)]
+    assert drawn[0] == drawn[1] != releases_of(tmp_path).spend("model", "new", COST).normal()
+    with pytest.raises(PolicyError, match="model"):
+        releases_of(tmp_path).spend("model", "newer", COST)
+    for key in ("one", "two", "one"):
+        releases_of(tmp_path).admit("probe of ann", key, "probes of round 1", 2)
+    with pytest.raises(PolicyError, match="probe of ann: got 2 others"):
+        releases_of(tmp_path).admit("probe of ann", "three", "probes of round 1", 2)
+    releases_of(tmp_path).admit("probe of ann", "three", "probes of round 2", 2)
+    assert releases_of(tmp_path).spent.epsilon == 2
+
+
+def test_what_an_earlier_version_spent_counts(tmp_path: Path) -> None:
+    entry = {"name": "x", "epsilon": 1.0, "delta": 1e-6, "numbers": {"a": [1.0]}}
+    (tmp_path / "site.spent").mkdir()
+    text = json.dumps({"version": 1, "releases": {"key": entry}})
+    (tmp_path / "site.spent" / "spent.json").write_text(text)
+    [mechanism] = releases_of(tmp_path).spent.mechanisms
+    assert mechanism.noise_multiplier == gaussian_sigma(COST)
+    assert releases_of(tmp_path).release("x", "key", COST, draw)["a"] == [1.0]
 
 
 def test_a_release_is_given_again_unchanged_and_costs_once(tmp_path: Path) -> None:
