@@ -10,8 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from flwr.app import Context
+from typing import TYPE_CHECKING
 
 from graft.core.config import ExpansionConfig, RunSource, read_run_settings
 from graft.core.ports import Clock
@@ -30,6 +29,9 @@ from graft.wire.transfer.link import Link
 from graft.wire.transfer.transfer_log import JournalMeter
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 from graft_client.depot_client import GrpcLink, growing_wait, open_channel
+
+if TYPE_CHECKING:
+    from flwr.app import Context  # a block of simulated devices does without
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -131,7 +133,7 @@ def open_journal(run_folder: Path, request: Request) -> Iterator[JournalMeter]:
         yield journal
 
 
-def domain_of_partition(world: World, context: Context) -> str:
+def domain_of_partition(world: World, context: "Context") -> str:
     """The domain of a node, by its partition id; raises ConfigError without one."""
     partition = context.node_config.get("partition-id")
     if not isinstance(partition, int) or not 0 <= partition < len(world.domain_ids):
@@ -142,14 +144,14 @@ def domain_of_partition(world: World, context: Context) -> str:
     return world.domain_ids[partition]
 
 
-def domain_of_node(context: Context) -> str:
+def domain_of_node(context: "Context") -> str:
     """The domain of a node that ``flwr run`` started."""
     config = _run_source(context).config
     return domain_of_partition(open_world(config.world, config.seed), context)
 
 
 @contextmanager
-def node_device(context: Context, request: Request) -> Iterator[Device]:
+def node_device(context: "Context", request: Request) -> Iterator[Device]:
     """The device of a node that ``flwr run`` started: models come from the depot on loopback."""
     source = _run_source(context)
     config, run_folder = source.config, source.folder
@@ -172,5 +174,5 @@ def node_device(context: Context, request: Request) -> Iterator[Device]:
         yield factory.device(request, cache, journal.record)
 
 
-def _run_source(context: Context) -> RunSource:
+def _run_source(context: "Context") -> RunSource:
     return read_run_settings(context.run_config, f"{context.run_id:x}")

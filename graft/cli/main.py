@@ -1,5 +1,6 @@
 """The ``graft`` command: its groups of commands, and how an error ends it."""
 
+import gc
 import logging
 import os
 import sys
@@ -70,7 +71,9 @@ def graft(
 def main() -> None:
     """Run the command and exit; whatever ends it early is one line and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    sys.exit(_run())
+    code = _run()
+    gc.freeze()  # a last search through all of torch for cycles takes a second
+    sys.exit(code)
 
 
 def _run() -> int:

@@ -92,6 +92,30 @@ def test_what_the_command_refuses_the_api_refuses(tmp_path: Path, small_run: gra
         graft.simulat  # noqa: B018
 
 
+def imported(code: str) -> set[str]:
+    """Which modules a fresh process has imported after some code."""
+    show = "\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_help_imports_no_engine() -> None:
+    code = (
+        "import sys\nfrom graft.cli.main import app\nsys.argv = ['graft', '--help']\n"
+        "app(standalone_mode=False)"
+    )
+    heavy = {"torch", "flwr", "ray", "scipy", "matplotlib", "pandas"}
+    assert heavy & imported(code) == set()
+
+
+def test_a_worker_imports_no_compiler_report_or_cluster() -> None:
+    """A second each in every worker, where they are not needed."""
+    heavy = {"torch._dynamo", "matplotlib", "ray", "simpy", "sklearn", "onnx", "scipy.stats"}
+    heavy |= {"scipy.optimize", "flwr", "httpx", "starlette"}
+    assert heavy & imported("import graft_simulation.block.worker") == set()
+
+
 def test_importing_graft_loads_no_engine() -> None:
     code = "import sys, graft; print([m for m in ('torch', 'ray', 'flwr') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
