@@ -178,6 +178,11 @@ def figures(outcomes: Outcomes) -> dict[str, Any]:
             told[f"{name}/lost-error"] = figure(error, "points", None, COMMAND, seeds)
         if cell.attack in ("clean", "backdoor"):
             told[f"{name}/trigger-rate"] = figure(rate, "%", None, COMMAND, seeds)
+        betrayed = [each.betrayed_rate for each in found if each.betrayed_rate is not None]
+        if betrayed and cell.attack in ("clean", "one-class"):
+            told[f"{name}/betrayed-rate"] = figure(
+                100 * np.mean(betrayed), "%", None, COMMAND, seeds
+            )
         told[f"{name}/liars-share"] = figure(
             100 * np.mean([each.liars_share for each in found]), "%", None, COMMAND, seeds
         )

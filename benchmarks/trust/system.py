@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from attackers import (
+    BETRAYED_CLASS,
+    CALLED_CLASS,
     TRIGGER_CLASS,
     LyingWorld,
     betray_class,
@@ -47,11 +49,13 @@ _UNDER_THE_BOUND = 0.9
 
 @dataclass(frozen=True)
 class Outcome:
-    """Each target's accuracy, and means: attack success rate, share of liars among sources."""
+    """Each target's accuracy, and means: attack success rate, share of liars among sources, and how
+    many windows of the betrayed class are called the other one."""
 
     accuracies: list[float]
     trigger_rate: float
     liars_share: float
+    betrayed_rate: float | None = None
 
 
 class LaterVisit(ImuWorld):
@@ -169,6 +173,7 @@ class Village:
             accuracies=[self._accuracy(r) for r in sorted(reports, key=lambda r: r.domain_id)],
             trigger_rate=float(np.mean([self._trigger_rate(r) for r in reports])),
             liars_share=float(np.mean([d in liars for d in sources])) if sources else 0.0,
+            betrayed_rate=float(np.nanmean([self._betrayed_rate(r) for r in reports])),
         )
 
     def backdoor_works(self) -> float:
@@ -183,13 +188,24 @@ class Village:
     def _accuracy(self, report: TrainResult) -> float:
         """Accuracy on later recordings of the same person: its own test windows are some 40, in
         eight stretches of one activity, and would hide a difference of five points."""
+        said_N, y_N = self._later_visits(report)
+        return float((said_N == y_N).mean())
+
+    def _betrayed_rate(self, report: TrainResult) -> float:
+        """NaN for a person who never does what the betrayed class is."""
+        said_N, y_N = self._later_visits(report)
+        own_N = said_N[y_N == BETRAYED_CLASS]
+        return float((own_N == CALLED_CLASS).mean()) if len(own_N) else float("nan")
+
+    def _later_visits(self, report: TrainResult) -> tuple[np.ndarray, np.ndarray]:
+        """What the target's model says of its later recordings, and their classes."""
         assert report.card is not None
-        network, right = self._network(report.card), []
+        network, said, true = self._network(report.card), [], []
         for visit in range(1, _VISITS + 1):
             data = LaterVisit(len(self.world.domain_ids), self.config, visit).load(report.domain_id)
-            said_N = predict_in_batches(network, torch.from_numpy(data.x)).argmax(1).numpy()
-            right.append(said_N == data.y_N)
-        return float(np.mean(right))
+            said.append(predict_in_batches(network, torch.from_numpy(data.x)).argmax(1).numpy())
+            true.append(data.y_N)
+        return np.concatenate(said), np.concatenate(true)
 
     def _network(self, card: ModelCard) -> Network:
         payload = self.store.part(card.model_id, "exact")
