@@ -135,7 +135,11 @@ def expand_system(
     rejections = choice.rejections + [
         each for report in reports if isinstance(report, TrainResult) for each in report.rejected
     ]
-    noted = state.note(_confirmed(rejections, state, find_fault))
+    oldest = state.round_index - config.trust.report_rounds
+    current = [each for each in state.rejections if each.round_index > oldest]
+    noted = replace(state, rejections=()).note(
+        [*current, *_confirmed(rejections, state, find_fault)]
+    )
     return _admit_reports(noted, config.method, reports, profiles, admit)
 
 

@@ -176,3 +176,14 @@ def test_a_result_cannot_accuse_a_source_that_it_was_not_sent(
     done, _ = expand_trained(change=slander, **QUIET)
     assert "never offered" in one_failure(done)
     assert done.state.rejections == ()
+
+
+def test_expired_reports_are_dropped(expand_trained: Expand, trained: SystemState) -> None:
+    accused = trained.catalogue[0]
+    told = RejectedSource(
+        by="ann", domain_id=accused.domain_id, model_id=accused.model_id, reason="scale"
+    )
+    state = replace(trained.note([told]), round_index=9)
+    assert expand_trained(state=state, **QUIET)[0].state.rejections == (told,)
+    state = replace(state, round_index=10)
+    assert expand_trained(state=state, **QUIET)[0].state.rejections == ()
