@@ -6,9 +6,29 @@ Names are looked up when they are first used: importing graft loads no engine.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graft.api import FinishedModel, LoadedModel, Run, load_model, open_run, resume, simulate
+    from graft.api import (
+        FinishedModel,
+        Forgetting,
+        LoadedModel,
+        Run,
+        forget,
+        load_model,
+        open_run,
+        resume,
+        simulate,
+    )
 
-__all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "resume", "simulate"]
+__all__ = [
+    "FinishedModel",
+    "Forgetting",
+    "LoadedModel",
+    "Run",
+    "forget",
+    "load_model",
+    "open_run",
+    "resume",
+    "simulate",
+]
 
 
 def __getattr__(name: str) -> Any:

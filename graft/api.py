@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from graft_server.appeals import Appeal, appeal
 from graft_server.export import FinishedModel, LoadedModel, find_model, load_model
+from graft_server.forgetting import forget as forget_domain
 from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.observability.trackers import open_tracker, tracked
 from graft_server.round_loop import OnProgress, RunSettings
@@ -19,6 +20,7 @@ from graft_simulation.environment import caller_restored
 
 from graft.core.config import ExpansionConfig, configure, with_settings
 from graft.core.files import AnyPath, open_path, read_table
+from graft.core.forgetting import Forgetting
 from graft.core.ports import Tracker
 from graft.data.domain import World
 from graft.data.folder import write_world
@@ -29,7 +31,17 @@ from graft.report.run import read_run
 from graft.report.summary import summarise
 from graft.report.tables import summary_dict
 
-__all__ = ["FinishedModel", "LoadedModel", "Run", "load_model", "open_run", "resume", "simulate"]
+__all__ = [
+    "FinishedModel",
+    "Forgetting",
+    "LoadedModel",
+    "Run",
+    "forget",
+    "load_model",
+    "open_run",
+    "resume",
+    "simulate",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,6 +197,51 @@ def resume(
     engine = EngineSettings(workers=workers).as_recorded(run_folder.read_engine())
     digest = complete_run(run_folder, run_folder.read_config(), engine, is_new=False, track=track)
     return Run(folder=run_folder.path, hash=digest)
+
+
+def forget(
+    folder: str | Path,
+    domain: str,
+    *,
+    descendants: Literal["keep", "quarantine", "retrain"] | None = None,
+) -> Forgetting:
+    """Forget a domain of a run that is not running, as ``graft forget`` does.
+
+    Its models leave the catalogue and the store, its profile and results the tables of every
+    round. No restart, copy of the models or repeated response brings one of them back.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run folder.
+    domain : str
+        The domain's id.
+    descendants : {"keep", "quarantine", "retrain"}, optional
+        What happens to models that learned from it: they stay; they stay and are no sources any
+        more; or ``resume`` trains them again without it. By default ``forget.descendants`` of the
+        run's configuration.
+
+    Returns
+    -------
+    Forgetting
+        The signed record, which stays in the folder's ``forgotten/``.
+
+    Raises
+    ------
+    RunError
+        Where there is no run, or no such domain in it.
+
+    Examples
+    --------
+    >>> import graft
+    >>> record = graft.forget("runs/example", "user-000001", descendants="quarantine")
+    >>> record.reason, record.domain_id
+    ('forgotten', 'user-000001')
+    """
+    run = RunFolder(open_path(str(folder)))
+    config = run.read_config()
+    known = open_world(config.world, config.seed).domain_ids
+    return forget_domain(run, domain, descendants or config.forget.descendants, known=known)
 
 
 def _method_name(method: str | Method) -> str:

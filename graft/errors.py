@@ -15,7 +15,8 @@ GraftError
 ├── PayloadError               a model payload cannot be accepted
 │   ├── PayloadTruncatedError  fewer bytes than announced
 │   ├── PayloadChangedError    the bytes do not hash to the model id, or are forged
-│   └── PayloadLimitError      too large, too many tensors, wrong shapes, NaN
+│   ├── PayloadLimitError      too large, too many tensors, wrong shapes, NaN
+│   └── ModelForgottenError    the model is one of a domain that was forgotten
 ├── TransportError             a shipment could not be completed
 │   ├── ModelMissingError      the depot does not hold the model asked for
 │   ├── QuotaExceededError     this device has used its share; says how long to wait
@@ -106,6 +107,10 @@ class PayloadChangedError(PayloadError):
 
 class PayloadLimitError(PayloadError):
     """A payload breaks a limit: bytes, tensor count, shapes, or finite values."""
+
+
+class ModelForgottenError(PayloadError):
+    """The model is one of a domain that was forgotten, or learned from it; it is stored no more."""
 
 
 class TransportError(GraftError):

@@ -8,7 +8,7 @@ import fcntl
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,9 @@ from graft.core.config import ExpansionConfig, config_from_dict
 from graft.core.deployment import DeviceSettings, read_device
 from graft.core.files import remove_tree
 from graft.core.plugins import load_references
-from graft.core.records import Failure, Request
+from graft.core.records import Failure, ProfileRequest, Request
 from graft.data.folder import FolderWorld
-from graft.errors import ConfigError, EdgeError, GraftError
+from graft.errors import ConfigError, EdgeError, GraftError, TransportError
 from graft.rounds import Device
 from graft.wire.messages.codec import MESSAGE_BODY, decode_request, encode_response
 from graft.wire.messages.replies import (
@@ -37,7 +37,7 @@ from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, UsedNonces,
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.transfer_log import JournalMeter, read_journal
 from graft_client.app import attach, refusal, request_bytes, respond_with
-from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel
+from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel, remove_missing
 from graft_client.device_factory import DeviceFactory
 from graft_client.policy import load_policy
 
@@ -129,20 +129,38 @@ def deployed_device(
         closing(JournalMeter(journal)) as meter,
         open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
     ):
+        link, cache = GrpcLink(channel), device_cache(folder, settings)
+        if isinstance(request, ProfileRequest):  # a round's first
+            with suppress(TransportError):
+                remove_missing(cache, link)
         factory = DeviceFactory(
             config=_expansion(context),
             world=FolderWorld(site.data),
             run=settings.run,
             public_key=site.public_key,
-            link=GrpcLink(channel),
+            link=link,
             clock=time.perf_counter,
             policy=load_policy(folder / "policy.toml"),
             wait_before_retry=growing_wait(time.sleep),
             wait_out=time.sleep,
             max_attempts=_MAX_ATTEMPTS,
         )
-        cache = FolderCache(folder / "state" / "cache", settings.cache_bytes)
         yield factory.device(request, cache, meter.record)
+
+
+def device_cache(folder: Path, settings: DeviceSettings) -> FolderCache:
+    """The models that a device has received."""
+    return FolderCache(folder / "state" / "cache", settings.cache_bytes)
+
+
+def clean_cache(folder: Path, settings: DeviceSettings) -> list[str]:
+    """Remove forgotten models from a device's cache, where the depot answers; returns their ids."""
+    with (
+        suppress(TransportError),
+        open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
+    ):
+        return remove_missing(device_cache(folder, settings), GrpcLink(channel))
+    return []
 
 
 @contextmanager

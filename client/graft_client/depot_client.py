@@ -18,6 +18,7 @@ from graft.errors import (
 from graft.wire.overhead import DepotCalls, framed_bytes, stream_bytes
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
+from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.link import (
     CHUNK_BYTES,
     PART_CODES,
@@ -33,6 +34,7 @@ from graft.wire.transfer.link import (
 
 _MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
 _LONGEST_WAIT_S: Final = 24 * 3600.0
+_STAT_S: Final = 20.0
 
 
 def open_channel(
@@ -117,6 +119,16 @@ class GrpcLink:
         finally:
             call.cancel()
 
+    def stores(self, model_id: str) -> bool:
+        """Whether the depot has a model; raises TransportError where it does not answer."""
+        try:
+            self._stub.Stat(pb.StatRequest(model_id=model_id), timeout=_STAT_S)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.NOT_FOUND:
+                _raise_typed(error, f"look up {model_id}")
+            return False
+        return True
+
     def received(self, upload: UploadPlan) -> Received:
         try:
             state = self._stub.Received(_push_header(upload, 0), timeout=self._timeout_s)
@@ -131,6 +143,17 @@ class GrpcLink:
             return _stored_model(self._stub.Push(messages, timeout=self._timeout_s))
         except grpc.RpcError as error:
             _raise_typed(error, f"push of {upload.model_id}")
+
+
+def remove_missing(cache: FolderCache, link: GrpcLink) -> list[str]:
+    """Remove the models from a cache that the depot has no more, as after a forgetting.
+
+    Returns their ids; raises TransportError where the depot does not answer.
+    """
+    gone = [model_id for model_id in sorted(cache.finished_models()) if not link.stores(model_id)]
+    for model_id in gone:
+        cache.forget(model_id)
+    return gone
 
 
 def _push_header(upload: UploadPlan, offset: int) -> pb.PushHeader:

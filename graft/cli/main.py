@@ -16,6 +16,7 @@ from typer import Option
 from graft.cli.bench import bench_app
 from graft.cli.data import data_app
 from graft.cli.deploy import deploy_app
+from graft.cli.forget import forget
 from graft.cli.runs import export_app, report, track, watch, world_app
 from graft.cli.shared import announce, console
 from graft.cli.simulate import simulate
@@ -48,6 +49,7 @@ app.command(
 app.command(epilog="Example: graft report runs/first")(report)
 app.command(epilog="Example: graft track runs/first --to tensorboard=runs/tensorboard")(track)
 app.command(epilog="Example: graft watch runs/first")(watch)
+app.command(epilog="Example: graft forget runs/first user-000004 --descendants retrain")(forget)
 
 
 def _show_version(wanted: bool) -> None:

@@ -175,6 +175,15 @@ class TrustConfig:
     )
 
 
+@settings("forget.")
+class ForgetConfig:
+    """Forgetting of domains."""
+
+    descendants: Literal["keep", "quarantine", "retrain"] = key(
+        "quarantine", "Models that learned from a forgotten domain: stay, stay unoffered, or anew"
+    )
+
+
 @settings("network.")
 class NetworkConfig:
     """What connects devices and server, for the simulated clock. By default every device is always
@@ -230,6 +239,7 @@ class ExpansionConfig:
     graft: GraftConfig = GraftConfig()
     policy: PolicyConfig = PolicyConfig()
     trust: TrustConfig = TrustConfig()
+    forget: ForgetConfig = ForgetConfig()
     network: NetworkConfig = NetworkConfig()
     # What methods of other packages and of scripts read, by section and key.
     sections: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict, hash=False)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,17 +20,35 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 def write_marker(folder: AnyPath) -> None:
     """Close a round: its tables, then the marker with their digests, are on the disk on return."""
     sync([*(folder / f"{name}.parquet" for name in _TABLES), folder])
-    replace_file(folder / MARKER, json.dumps({"sha256": _digests(folder)}, indent=1).encode())
+    _write(folder, {"sha256": _digests(folder)})
+
+
+def replace_tables(folder: AnyPath, tables: Mapping[str, bytes]) -> None:
+    """Replace tables of a round, by file name; at any moment the marker fits what is there."""
+    if not (folder / MARKER).exists():  # a round of before markers
+        for name, content in tables.items():
+            replace_file(folder / name, content)
+        return
+    following = {name: hashlib.sha256(content).hexdigest() for name, content in tables.items()}
+    _write(folder, {"sha256": _digests(folder), "following": following})
+    for name, content in tables.items():
+        replace_file(folder / name, content)
+    write_marker(folder)
 
 
 def find_damage(folder: AnyPath) -> list[str]:
     """The files of a closed round that are missing or not as its marker says."""
     try:
-        wanted = dict(json.loads((folder / MARKER).read_text("utf-8"))["sha256"])
+        marker = json.loads((folder / MARKER).read_text("utf-8"))
+        wanted, following = dict(marker["sha256"]), dict(marker.get("following", {}))
     except (ValueError, TypeError, KeyError):
         return [MARKER]
     got = _digests(folder)
-    return [name for name in sorted({*got, *wanted}) if got.get(name) != wanted.get(name)]
+    return [
+        name
+        for name in sorted({*got, *wanted})
+        if got.get(name) not in (wanted.get(name), following.get(name, wanted.get(name)))
+    ]
 
 
 def sync(paths: Sequence[AnyPath]) -> None:
@@ -49,6 +67,10 @@ def boot_id() -> str:
         return _BOOT_ID.read_text("utf-8").strip()
     except OSError:
         return ""
+
+
+def _write(folder: AnyPath, marker: Mapping[str, Mapping[str, str]]) -> None:
+    replace_file(folder / MARKER, json.dumps(marker, indent=1).encode())
 
 
 def _digests(folder: AnyPath) -> dict[str, str]:

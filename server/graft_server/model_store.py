@@ -1,7 +1,7 @@
 """The server's durable model store: a folder of payloads named by their own SHA-256."""
 
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,7 @@ from graft.core.ports import ModelStore
 from graft.core.records import ModelCard, Task
 from graft.errors import (
     GraftError,
+    ModelForgottenError,
     ModelMissingError,
     PayloadChangedError,
     PayloadLimitError,
@@ -33,6 +34,7 @@ from graft.wire.payload.encoding import (
     read_header,
 )
 from graft.wire.payload.parts import decode_base, split_file
+from graft_server.forgetting import Tombstones
 
 _COST_PREFIX = "work-"
 _SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
@@ -46,15 +48,22 @@ class DirectoryStore:
     appears whole, under a name that its content decides, so writers cannot disagree.
     ``shapes_of(architecture)`` gives an architecture's tensor shapes or raises
     ArchitectureError. ``durable``: wait for the disk before a payload counts as stored.
+    ``forgotten()``: ids of models that are neither stored nor given, even where a file is there.
     """
 
     def __init__(
-        self, folder: AnyPath, *, shapes_of: Callable[[str], Shapes], durable: bool = False
+        self,
+        folder: AnyPath,
+        *,
+        shapes_of: Callable[[str], Shapes],
+        durable: bool = False,
+        forgotten: Callable[[], Container[str]] = frozenset,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.shapes_of = shapes_of
         self._durable = durable
+        self._forgotten = forgotten
 
     def put(self, payload: bytes, architecture: str) -> str:
         """Check and store a payload; returns its model id. Idempotent.
@@ -67,6 +76,7 @@ class DirectoryStore:
         if facts.architecture != architecture:
             raise PayloadLimitError(f"payload is a {facts.architecture}, wanted {architecture}")
         name = facts.model_id
+        self._check_remembered(name)
         if name not in self:
             base, residual = BytesIO(), BytesIO()
             split_file(facts, file, base, residual, None)
@@ -83,6 +93,7 @@ class DirectoryStore:
         It is gone from where it was. Working files lie in ``work``; a block is in memory.
         ``order``: for which order it was pushed (``order_of``).
         """
+        self._check_remembered(facts.model_id)
         if facts.model_id in self:
             payload.unlink()
             return
@@ -137,7 +148,13 @@ class DirectoryStore:
         return path
 
     def __contains__(self, model_id: str) -> bool:
-        return is_model_id(model_id) and self._path(model_id, "exact").exists()
+        if not is_model_id(model_id) or model_id in self._forgotten():
+            return False
+        return self._path(model_id, "exact").exists()
+
+    def _check_remembered(self, model_id: str) -> None:
+        if model_id in self._forgotten():
+            raise ModelForgottenError(f"model {model_id}: was forgotten, wanted another")
 
     def _path(self, model_id: str, part: str) -> AnyPath:
         return self.folder / (model_id + _FILES[part])
@@ -161,8 +178,12 @@ class DirectoryStore:
 
 def open_store(folder: AnyPath, task: Task, *, durable: bool = False) -> DirectoryStore:
     """The store in ``folder`` for models of the zoo that do ``task``."""
-    shapes_of = partial(parameter_shapes, task=task)
-    return DirectoryStore(folder, shapes_of=shapes_of, durable=durable)
+    return DirectoryStore(
+        folder,
+        shapes_of=partial(parameter_shapes, task=task),
+        durable=durable,
+        forgotten=Tombstones(folder.parent),
+    )
 
 
 def order_of(domain_id: str, round_index: int) -> str:

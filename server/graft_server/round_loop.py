@@ -1,7 +1,7 @@
 """One run from its first round to its last: the one loop of every engine and of the benchmark."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -17,12 +17,15 @@ from graft.models import offered_architectures
 from graft.rounds import (
     Admission,
     AdmittingEdge,
+    Averaging,
     Round,
     average_by_architecture,
     expand_system,
     train_initial_domains,
 )
+from graft.rounds.server import FindFault
 from graft_server.fedavg import FlowerAveraging
+from graft_server.forgetting import read_forgotten, retrain_averages, settle
 from graft_server.model_store import DirectoryStore, check_stored, find_fault, open_store
 from graft_server.observability.progress import RoundProgress
 from graft_server.run_folder import RunFolder
@@ -124,10 +127,20 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
     # The join of an interrupted run is in the ledger of its own round already.
     entries[:] = [entry for entry in entries if entry.round_index == state.round_index]
 
+    config = settings.config
     own_store = store if settings.store is None and isinstance(store, DirectoryStore) else None
+    averaging = FlowerAveraging(store, admit, settings.world.task, config.seed)
+    fault = partial(find_fault, store=store, task=settings.world.task, config=config)
+    forgotten = read_forgotten(folder.path)
+    if state.round_index >= len(schedule) and forgotten.is_pending(state):
+        schedule = (*schedule, *[()] * (state.round_index + 1 - len(schedule)))
     while state.round_index < len(schedule):
         before = own_store.model_ids() if own_store else set()
-        done = _run_round(state, schedule[state.round_index], edge, admit, store, settings)
+        state = retrain_averages(state, forgotten, edge, admit, averaging, config)
+        arriving = forgotten.arriving(schedule[state.round_index], state)
+        offered = forgotten.offered(state)
+        done = _run_round(offered, arriving, edge, admit, averaging, config, fault)
+        done = replace(done, state=forgotten.after(state, done.state))
         rows = [result_row(result) for result in done.reports]
         for entry in folder.journal_entries():
             record(entry)
@@ -136,12 +149,13 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
         folder.save_round(done.state, rows, entries, done.profiles)
         settings.on_round(state.round_index, rows, tuple(entries))
         entries.clear()
+        forgotten = settle(folder)
         state = done.state
         if own_store:
             # What this round pushed stays for now: should its tables be damaged, it runs again.
             cards = (*state.catalogue, *state.architecture_averages)
             own_store.remove(before - {card.model_id for card in cards})
-    digest, failures = folder.finish(len(schedule))
+    digest, failures = folder.finish(max(len(schedule), state.round_index))
     if failures:
         raise ExpansionFailedError(f"{len(failures)} failed: " + "; ".join(failures[:10]))
     return digest
@@ -152,14 +166,14 @@ def _run_round(
     arriving: Sequence[str],
     edge: Edge,
     admit: Admission,
-    store: ModelStore,
-    settings: RunSettings,
+    averaging: Averaging,
+    config: ExpansionConfig,
+    fault: FindFault,
 ) -> Round:
     """Round 0 trains the initial domains and averages their models; each later one expands."""
-    config = settings.config
+    if not arriving:
+        return Round(state=state.admit(()), reports=())
     if state.round_index:
-        fault = partial(find_fault, store=store, task=settings.world.task, config=config)
         return expand_system(state, arriving, edge, admit, config, fault)
     trained = train_initial_domains(arriving, edge, admit)
-    averaging = FlowerAveraging(store, admit, settings.world.task, config.seed)
     return average_by_architecture(trained, edge, admit, averaging, config)

@@ -1,7 +1,7 @@
 """The domains that arrive in each round of a deployment, its open orders, and its nodes' ids."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from graft.core.files import replace_file
@@ -18,15 +18,17 @@ def read_rounds(server: Path) -> Rounds:
     return tuple(map(tuple, json.loads(path.read_text("utf-8")))) if path.exists() else ()
 
 
-def plan_round(server: Path, domain_ids: Sequence[str], state: SystemState) -> Rounds:
+def plan_round(
+    server: Path, domain_ids: Sequence[str], state: SystemState, again: Collection[str] = ()
+) -> Rounds:
     """Add a round; raises RunError where one is unfinished, or a domain is part of the system.
 
-    A domain that failed in an earlier round may arrive again.
+    A domain that failed in an earlier round may arrive again, and those in ``again``.
     """
     rounds = read_rounds(server)
     if state.round_index < len(rounds):
         raise RunError(f"round {state.round_index}: is unfinished; graft deploy expand goes on")
-    there = sorted({card.domain_id for card in state.catalogue} & set(domain_ids))
+    there = sorted({card.domain_id for card in state.catalogue} & set(domain_ids) - set(again))
     if there:
         raise RunError(f"domain {there[0]}: has its model in the system already, wanted a new one")
     rounds = (*rounds, tuple(domain_ids))

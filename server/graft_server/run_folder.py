@@ -44,6 +44,7 @@ from graft_server.catalogue import (
     write_rejections,
 )
 from graft_server.durability import MARKER, boot_id, find_damage, sync, write_marker
+from graft_server.forgetting import read_forgotten, settle
 
 log = logging.getLogger("graft")
 _LOOK_EVERY_S = 1.0
@@ -69,6 +70,11 @@ class RunFolder:
     def is_written(self) -> bool:
         """Whether the whole ledger and results are there."""
         return all((self.path / f"{name}.parquet").exists() for name in ("results", "ledger"))
+
+    @property
+    def status(self) -> str:
+        """As in run.toml: running, complete or failed; raises RunError where there is no run."""
+        return str(self._read_run()["run"]["status"])
 
     def begin(
         self, config: ExpansionConfig, world: World, engine: Mapping[str, str | bool] = _FLOWER
@@ -181,6 +187,7 @@ class RunFolder:
         remove_tree(self.journals)
         remove_tree(self.devices)
         self._check_last_round()
+        settle(self)
         return self.read_state()
 
     def _check_last_round(self) -> None:
@@ -239,7 +246,7 @@ class RunFolder:
             for name in ("catalogue", "architecture_averages")
         )
         appeals, rejections = self._appeals(), self._round_file(finished - 1, "rejections")
-        return SystemState(
+        state = SystemState(
             round_index=finished,
             catalogue=catalogue,
             architecture_averages=averages,
@@ -249,6 +256,7 @@ class RunFolder:
                 if each.round_index >= appeals.get(each.domain_id, 0)
             ),
         )
+        return read_forgotten(self.path).filtered(state)
 
     def clear_reports(self, domain_id: str) -> None:
         """No report on a domain's models counts that was made until now."""

@@ -56,6 +56,10 @@ class Signer:
             architecture_averages=tuple(map(self.sign, state.architecture_averages)),
         )
 
+    def sign_bytes(self, content: bytes) -> bytes:
+        """The signature of bytes that name their purpose."""
+        return self._key.sign(content)
+
     def sign_request(self, request: bytes) -> bytes:
         """The signature by which a device accepts an encoded request from this server, once."""
         nonce = new_nonce(self._now_ns())

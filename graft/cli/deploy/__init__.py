@@ -10,6 +10,7 @@ from graft.cli.deploy.expand import appeal, expand
 from graft.cli.deploy.services import depot, device, server
 from graft.cli.deploy.setup import enrol, init, renew, revoke, sample, units
 from graft.cli.deploy.status import health, status, traffic
+from graft.cli.forget import deploy_forget
 
 deploy_app = typer.Typer(
     help="Real devices: set up, run, expand, inspect, measure.", no_args_is_help=True
@@ -18,6 +19,7 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     init: "graft deploy init field --host 192.0.2.10 --dataset my-folder --device ann --device bob",
     enrol: "graft deploy enrol field carol",
     revoke: "graft deploy revoke bob --server field/server",
+    deploy_forget: "graft deploy forget bob --server field/server",
     renew: "graft deploy renew field; graft deploy renew field ann",
     server: "graft deploy server field/server",
     depot: "graft deploy depot field/server",
@@ -33,4 +35,5 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     "graft simulate --set devices.classes_file=mine.toml",
 }
 for command, example in _EXAMPLES.items():
-    deploy_app.command(epilog=f"Example: {example}")(command)
+    name = command.__name__.removeprefix("deploy_")
+    deploy_app.command(name, epilog=f"Example: {example}")(command)

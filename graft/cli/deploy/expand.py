@@ -50,18 +50,22 @@ def expand(
     """Run one round: the devices of new domains join and are served.
 
     To continue an interrupted round, repeat the command without domains; if the round has finished
-    in the meantime, its results are shown. Exit code 0 only if every domain of the round was
-    served.
+    in the meantime, its results are shown. Models that are to be trained again after a domain was
+    forgotten are part of the next round, which may have no other domains. Exit code 0 only if
+    every domain of the round was served.
     """
     from graft_server.deployment.enrolment import enrolled
+    from graft_server.deployment.forgetting import refused_domains
     from graft_server.flower.deployed_app import run_folder
+    from graft_server.forgetting import read_forgotten
     from graft_server.round_schedule import plan_round, read_rounds
 
     from graft.errors import ConfigError, EdgeError, ExpansionFailedError, RunError
 
     server = server.absolute()
     folder = run_folder(server)
-    finished = folder.count_rounds()
+    state, forgotten = folder.read_state(), read_forgotten(folder.path)
+    finished, again = state.round_index, forgotten.asked_again(state)
     if domains:
         strangers = sorted(set(domains) - set(enrolled(server)))
         if strangers:
@@ -69,7 +73,11 @@ def expand(
         if initial_domains != (finished == 0):
             wanted = "--initial for the first round" if finished == 0 else "no --initial again"
             raise ConfigError(f"round {finished}: wanted {wanted}, and only then")
-        plan_round(server, domains, folder.read_state())
+        if gone := sorted(set(domains) & refused_domains(server, folder)):
+            raise RunError(f"domain {gone[0]}: was forgotten; graft deploy enrol admits it anew")
+        plan_round(server, domains, state, again)
+    elif again and finished == len(read_rounds(server)):
+        plan_round(server, (), state)
     rounds = read_rounds(server)
     if not rounds:
         raise RunError(f"{server}: no round is unfinished; name the domains that arrive")

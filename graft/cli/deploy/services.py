@@ -175,6 +175,7 @@ def device(
     Runs until Ctrl-C or SIGTERM. The device calls the server until it answers, waits while Flower
     refuses a device that returns too soon, and continues an interrupted task.
     """
+    from graft_client.deployed_app import clean_cache
     from graft_server.flower.superlink import flower_environment
 
     from graft.data.dataset_table import read_dataset
@@ -194,6 +195,8 @@ def device(
         log_file=folder / "state" / "supernode.log",
         helper=EXECUTOR,
     )
+    if removed := clean_cache(folder, settings):
+        announce(f"device {settings.domain}: removed {len(removed)} forgotten models")
     announce(f"device {settings.domain}: {rows} rows; server {settings.superlink}")
     with supervised(supernode) as is_running:
         while is_running():

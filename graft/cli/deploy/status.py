@@ -28,13 +28,15 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
     from graft_server.deployment.enrolment import enrolled
     from graft_server.flower.deployed_app import run_folder
     from graft_server.flower.superlink import open_superlink
+    from graft_server.forgetting import read_forgotten
     from graft_server.round_schedule import read_rounds
 
     from graft.core.deployment import read_server
     from graft.errors import GraftError
 
     server = server.absolute()
-    state = run_folder(server).read_state()
+    folder = run_folder(server)
+    state, forgotten = folder.read_state(), read_forgotten(folder.path)
     rounds = read_rounds(server)
     owners = {card.domain_id for card in state.catalogue}
     arrived = {domain: index for index, domains in enumerate(rounds) for domain in domains}
@@ -50,6 +52,10 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
         "rounds": len(rounds),
         "finished": state.round_index,
         "models": len(state.catalogue),
+        "forgotten": [each.domain_id for each in forgotten.records if each.reason == "forgotten"],
+        "quarantined": [
+            card.domain_id for card in state.catalogue if card.model_id in forgotten.quarantined
+        ],
         "devices": [
             {
                 "domain": domain,

@@ -147,6 +147,12 @@ class FolderCache:
         else:
             replace_file(path, b"%d" % num_bytes, mode=0o600, durable=False)
 
+    def finished_models(self) -> set[str]:
+        """The models with a cached or half received part; one that is being pushed is none."""
+        names = {path.name for path in self.folder.glob("*.*")}
+        models = {name.partition(".")[0] for name in names}
+        return {model_id for model_id in models if f"{model_id}.push" not in names}
+
     def forget(self, model_id: str) -> None:
         for path in self.folder.glob(f"{model_id}.*"):
             path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from graft.errors import ConfigError, DataError, GraftError, RunError
 from graft.rounds import digest
 from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
+from graft_server.deployment.forgetting import complete_forgetting, enrolments
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.round_loop import Connect, RunSettings, run_rounds
@@ -65,7 +66,7 @@ def main(grid: Grid, context: Context) -> None:
     if not (server / "server.toml").exists():
         raise ConfigError(f"{SERVER_FOLDER}: got {str(server)!r}, wanted a server's folder")
     folder = run_folder(server)
-    with _locked(server):
+    with expansion_lock(server):
         try:
             digest = _expand(grid, context, server, folder)
         except GraftError as error:
@@ -82,8 +83,14 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         folder.resume(durable_steps=True)
     else:
         folder.begin(config, world)
-    finished = folder.count_rounds()
-    arriving = sorted({d for round_ in rounds[finished:] for d in round_})
+    forgotten, state = complete_forgetting(server, folder), folder.read_state()
+    finished, refused = state.round_index, forgotten.refused(enrolments(server))
+    rounds = (
+        *rounds[:finished],
+        *(tuple(d for d in arriving if d not in refused) for arriving in rounds[finished:]),
+    )
+    expected = {d for arriving in rounds[finished:] for d in arriving}
+    expected |= forgotten.asked_again(state)
     settings = EdgeSettings(
         run=folder.run_id,
         join_timeout_s=float(str(context.run_config["join-timeout-s"])),
@@ -99,7 +106,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
     )
     with contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages:
         return run_rounds(
-            _with_orders(connect_flower(grid, settings, arriving), server),
+            _with_orders(connect_flower(grid, settings, sorted(expected)), server),
             RunSettings(
                 config=config,
                 world=world,
@@ -156,7 +163,7 @@ class _StageTimes:
 
 
 @contextmanager
-def _locked(server: Path) -> Iterator[None]:
+def expansion_lock(server: Path) -> Iterator[None]:
     """Lock the folder, because two expansions would write the same round; RunError if locked."""
     path = server / "state" / "expansion.lock"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,9 @@ READY: dict[str, Callable[[Path], object]] = {
     "data from-csv": lambda place: shutil.rmtree(place / "my-folder"),
 }
 # Commands whose example needs another's before it.
-FIRST = dict.fromkeys(("deploy enrol", "deploy renew", "deploy revoke"), "deploy init")
+FIRST = dict.fromkeys(
+    ("deploy enrol", "deploy renew", "deploy revoke", "deploy forget"), "deploy init"
+)
 
 
 def examples(name: str) -> list[list[str]]:
