@@ -150,6 +150,7 @@ class PolicyConfig:
     composition: Literal["sum", "joint"] = key(
         "sum", "Releases together cost the sum, or the epsilon at total_delta of all their noise"
     )
+    probes_per_round: Count = key(4, "With noise, different probes that are answered in a round")
     value_bound: Positive = key(4.0, "For noise, each number of a sample is clipped to it")
     feature_bound: Positive = key(10.0, "For noise, the length of a feature row is clipped to it")
 

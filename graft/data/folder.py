@@ -24,6 +24,7 @@ from graft.core.files import replace_file
 from graft.core.records import DOMAIN_ID, FloatArray, IntArray, Task
 from graft.data.dataset_table import DatasetTable, read_dataset, write_dataset
 from graft.data.domain import DomainData, World
+from graft.data.unpacking import DOMAIN_LIMITS, check_array_header, check_zip
 from graft.errors import (
     DataError,
     DatasetFormatError,
@@ -246,8 +247,10 @@ def _read_arrays(path: Path) -> dict[str, _AnyArray]:
                     f"{path}: got the unknown array {unknown[0]!r}, "
                     f"wanted only {[*_REQUIRED_ARRAYS, *_OPTIONAL_ARRAYS]}"
                 )
+            if archive.zip is not None:  # it is None only after it was closed
+                _check_size(path, archive.zip)
             return {name: archive[name] for name in sorted(names)}
-    # Encrypted members raise RuntimeError, forged shapes MemoryError.
+    # Encrypted members raise RuntimeError.
     except (
         OSError,
         ValueError,
@@ -262,6 +265,14 @@ def _read_arrays(path: Path) -> dict[str, _AnyArray]:
             f"{path}: got a file that cannot be read ({error}), wanted an npz archive "
             "of plain arrays"
         ) from error
+
+
+def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise DatasetFormatError for an archive that takes more memory than its data need."""
+    check_zip(str(path), archive, DOMAIN_LIMITS)
+    for entry in archive.infolist():
+        with archive.open(entry) as file:
+            check_array_header(f"{path}: {entry.filename}", file, entry.file_size)
 
 
 def _check_lengths(path: Path, arrays: Mapping[str, _AnyArray]) -> None:

@@ -33,12 +33,18 @@ class DomainSplit:
         return np.setdiff1d(self.train_N, self.labelled_N, assume_unique=True)
 
 
-def split_rows(data: DomainData, config: SplitConfig, seed: int) -> DomainSplit:
+def split_rows(
+    data: DomainData, config: SplitConfig, seed: int, *, by_labels: bool = True
+) -> DomainSplit:
     """Split a domain by time: of each class the latest groups test, the earlier ones train.
 
     Groups stay whole and every class keeps at least one of its groups in train, so the
     tested share of a class is as near to ``test_fraction`` as its groups allow. Data with a split
     of their own keep it. The labelled rows are drawn from (seed, domain).
+
+    ``by_labels`` False: no label decides where a row belongs, so that another label moves no other
+    row, which the noise of a site's policy presumes. The latest groups of all test, and the
+    labelled rows are drawn from all of train.
 
     Raises
     ------
@@ -49,8 +55,10 @@ def split_rows(data: DomainData, config: SplitConfig, seed: int) -> DomainSplit:
     """
     if data.split_N is not None:
         is_test_N = _fixed_block(data, data.split_N)
-    else:
+    elif by_labels:
         is_test_N = _latest_block(data, config)
+    else:
+        is_test_N = _latest_groups(data, config)
     train_N, test_N = np.flatnonzero(~is_test_N), np.flatnonzero(is_test_N)
     for side, rows in (("train", train_N), ("test", test_N)):
         if not len(rows):
@@ -58,7 +66,11 @@ def split_rows(data: DomainData, config: SplitConfig, seed: int) -> DomainSplit:
                 f"domain {data.domain_id}: got no {side} rows of {len(data.y_N)}, wanted at "
                 "least 1: each class needs two recording segments to be split by time"
             )
-    labelled_N = _draw_labelled(data, train_N, config.gamma, seed)
+    rng = stream("labelled", seed, data.domain_id)
+    if by_labels:
+        labelled_N = _draw_by_class(data, train_N, config.gamma, rng)
+    else:
+        labelled_N = np.sort(rng.permutation(train_N)[: max(2, round(config.gamma * len(train_N)))])
     return DomainSplit(train_N=train_N, test_N=test_N, labelled_N=labelled_N)
 
 
@@ -138,6 +150,16 @@ def _latest_block(data: DomainData, config: SplitConfig) -> BoolArray:
     return is_test_N
 
 
+def _latest_groups(data: DomainData, config: SplitConfig) -> BoolArray:
+    """The latest groups whose rows are nearest to the test fraction, one at least and not all."""
+    group_of_row_N, counts_GC = _count_groups(data)
+    rows_of_latest_G = counts_GC.sum(1)[::-1].cumsum()[:-1]
+    apart_G = np.abs(rows_of_latest_G - config.test_fraction * len(group_of_row_N))
+    num_groups = int(apart_G.argmin()) + 1 if len(apart_G) else 0
+    is_test_N: BoolArray = group_of_row_N >= len(counts_GC) - num_groups
+    return is_test_N
+
+
 def _can_leave(rows_C: dict[int, int], train_C: list[int]) -> bool:
     """Whether every class of a group keeps rows in train without the group."""
     return all(count < train_C[label] for label, count in rows_C.items())
@@ -155,8 +177,9 @@ def _count_groups(data: DomainData) -> tuple[IntArray, IntArray]:
     return group_of_row_N, counts_GC
 
 
-def _draw_labelled(data: DomainData, train_N: IntArray, gamma: float, seed: int) -> IntArray:
-    rng = stream("labelled", seed, data.domain_id)
+def _draw_by_class(
+    data: DomainData, train_N: IntArray, gamma: float, rng: np.random.Generator
+) -> IntArray:
     labels, counts = np.unique(data.y_N[train_N], return_counts=True)
     wanted = gamma * counts
     quotas = np.maximum(1, np.floor(wanted)).astype(np.int64)

@@ -77,6 +77,16 @@ class SitePolicy:
         """Whether what is released has noise of a stated epsilon."""
         return self.settings.epsilon is not None
 
+    def admit_probe(self, name: str, round_index: int, request: tuple[object, ...]) -> None:
+        """Count an answer to a probe, where the policy adds noise; an equal request counts once.
+
+        Raises PolicyError beyond the policy's number for the round.
+        """
+        if self.adds_noise:
+            key = _release_key(request, {}, 0)
+            limit = self.settings.probes_per_round
+            self.releases.admit(name, key, f"probes of round {round_index}", limit)
+
     def noisy(
         self, name: str, request: tuple[object, ...], parts: Mapping[str, tuple[Floats, float]]
     ) -> Noisy:

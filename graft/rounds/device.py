@@ -5,11 +5,12 @@ from functools import cached_property
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Clock, WeightTransport
-from graft.core.records import ProfileRequest, Request, Task
+from graft.core.records import ProbeRequest, ProfileRequest, Request, Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass
-from graft.privacy import Cost, SeededReleases, SitePolicy, release_cost
+from graft.methods import find_method
+from graft.privacy import NOTHING, SeededReleases, SitePolicy, release_cost
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +29,9 @@ class Device:
 
     @cached_property
     def _split(self) -> DomainSplit:
-        return split_rows(self.data, self.config.split, self.config.seed)
+        # A bound for one row holds where no row's label moves another row.
+        by_labels = not self.policy.adds_noise
+        return split_rows(self.data, self.config.split, self.config.seed, by_labels=by_labels)
 
     def rows(self, request: Request) -> DomainSplit:
         """The domain's split. An initial domain is fully labelled (A7)."""
@@ -40,12 +43,18 @@ class Device:
 def configured_policy(request: Request, config: ExpansionConfig) -> SitePolicy:
     """The policy of a simulated domain: the run's, with noise from (seed, domain, round).
 
-    A domain releases its profile first and its centroids last, each once.
+    A domain releases its profile first, what each method's probe found next, and its centroids
+    last, each once.
     """
-    spent = None if isinstance(request, ProfileRequest) else release_cost(config.policy)
+    before = 0 if isinstance(request, ProfileRequest) else 1
+    if request.round_index and before:
+        methods = dict.fromkeys((config.method, *config.comparisons))
+        selecting = [name for name in methods if find_method(name).sources_needed == "selected"]
+        is_probe = isinstance(request, ProbeRequest) and request.method in selecting
+        before += selecting.index(request.method) if is_probe else len(selecting)
     releases = SeededReleases(
         config.policy,
         keys=(config.seed, request.domain_id, request.round_index),
-        spent=spent or Cost(epsilon=0, delta=0),
+        spent=sum([release_cost(config.policy) or NOTHING] * before, NOTHING),
     )
     return SitePolicy(config.policy, releases)

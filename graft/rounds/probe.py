@@ -65,9 +65,16 @@ class _Probed:
 def probe(request: ProbeRequest, device: Device) -> Selection:
     """A2: fetch each candidate's base, verify and score it on the domain's rows, choose the best.
 
+    A site whose policy adds noise verifies nothing here, because a rejection would tell of its rows
+    without noise, and ranks by noisy scores.
+
     Raises TransportError or PayloadError where a base does not come, ArchitectureError where
-    not even the best source fits the device.
+    not even the best source fits the device, PolicyError where the site answers no more probes.
     """
+    asked = ("probe", request.domain_id, request.round_index, request.method,
+             [_key(card) for card in request.candidates])  # fmt: skip
+    name = f"probe of {request.domain_id}"
+    device.policy.admit_probe(name, request.round_index, asked)
     rows = _train_rows(request, device)
     reasons: dict[Key, Reason] = {}
     probed: list[_Probed] = []
@@ -78,17 +85,34 @@ def probe(request: ProbeRequest, device: Device) -> Selection:
             probed.append(outcome)
         else:
             reasons[_key(card)] = outcome
-    probed = _compare(probed, rows, device, reasons)
-    scores = joint_scores(
-        [each.similarity for each in probed],
-        [each.accuracy for each in probed],
-        device.config.selection.score_mix,
-    )
+    if not device.policy.adds_noise:
+        probed = _compare(probed, rows, device, reasons)
+    similarity_S, accuracy_S = _released_scores(name, asked, probed, rows, device)
+    scores = joint_scores(similarity_S, accuracy_S, device.config.selection.score_mix)
     score_of = {_key(each.card): float(s) for each, s in zip(probed, scores, strict=True)}
     ranked = sorted(
         (each.card for each in probed), key=lambda card: (-score_of[_key(card)], card.domain_id)
     )
     return _selection(request, score_of, _chosen(ranked, request, device), reasons)
+
+
+def _released_scores(
+    name: str, asked: tuple[object, ...], probed: Sequence[_Probed], rows: _Rows, device: Device
+) -> tuple[list[float], list[float]]:
+    """Similarity and accuracy of each candidate, with noise where the site's policy adds it."""
+    similarity_S = [each.similarity for each in probed]
+    accuracy_S = [each.accuracy for each in probed]
+    if not probed or not device.policy.adds_noise:
+        return similarity_S, accuracy_S
+    # A row moves, for each candidate, a mean of N cosines by 2 / N and one of L predictions.
+    each_way = math.sqrt(len(probed))
+    counted = len(rows.y_L) + device.task.num_classes
+    parts = {
+        "similarity": (np.array(similarity_S), each_way * 2 / len(rows.x_N)),
+        "accuracy": (np.array(accuracy_S), each_way / counted),
+    }
+    noisy = device.policy.noisy(name, asked, parts)
+    return noisy["similarity"].tolist(), noisy["accuracy"].tolist()
 
 
 def _key(card: ModelCard) -> Key:
@@ -125,7 +149,7 @@ def _probe_card(
         claims_near=claims_near,
         config=device.config.trust,
     )
-    if reason is not None:
+    if reason is not None and not device.policy.adds_noise:
         return reason
     disagreement = device.config.trust.disagreement
     return _Probed(

@@ -61,7 +61,8 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     x_L = torch.from_numpy(data.x[rows.labelled_N])
     y_L = torch.from_numpy(data.y_N[rows.labelled_N])
     x_U = torch.from_numpy(data.x[rows.unlabelled_N])
-    if config.trust.disagreement:
+    # What a check finds is reported, and a report of it has no noise.
+    if config.trust.disagreement and not device.policy.adds_noise:
         sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
     averages = [_fetch_source(card, device, "exact") for card in _average_cards(request, device)]
     return TrainingTask(
@@ -127,7 +128,7 @@ def evaluate_and_register(
             if card.model_id not in source_ids
         ),
         # Diagnostics carry no noise, and the privacy budget is needed for profile and centroids.
-        diagnostics=model.diagnostics if device.policy.settings.epsilon is None else None,
+        diagnostics=None if device.policy.adds_noise else model.diagnostics,
     )
 
 
@@ -222,7 +223,7 @@ def _register(
     y_N = torch.cat([task.y_L, predicted_U]).numpy()
     centroids_CF = None
     # Nothing reads the centroids of a model that is averaged, and each release costs budget.
-    if request.method != FEDAVG_LOCAL or device.policy.settings.epsilon is None:
+    if request.method != FEDAVG_LOCAL or not device.policy.adds_noise:
         centroids_CF = class_centroids(
             f"centroids of {request.domain_id}",
             ("centroids", request.domain_id, request.round_index, request.method),

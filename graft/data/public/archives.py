@@ -8,10 +8,10 @@ import gzip
 import lzma
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,8 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from graft.data.public.recordings import natural_key
+from graft.data.unpacking import ORIGINALS_LIMITS, UnpackLimits, check_zip, copy_limited
 from graft.errors import DatasetFormatError
 
+_LONGEST_NAME = 1024
 ARCHIVE_SUFFIXES = (".tar.xz", ".tar.gz", ".tgz", ".tar", ".zip")
 
 
@@ -57,13 +59,13 @@ class Originals:
 
 
 @contextmanager
-def open_originals(source: Path) -> Iterator[Originals]:
+def open_originals(source: Path, limits: UnpackLimits = ORIGINALS_LIMITS) -> Iterator[Originals]:
     """Open a folder or an archive of an original data set for reading.
 
     A folder that holds exactly one archive and no sub-folder means that archive, and a zip that
     holds exactly one other zip means both together (UCI packs some sets so). Raises
-    DatasetFormatError where ``source`` is missing, of an unknown kind or damaged, or where a
-    member's name would lead outside it.
+    DatasetFormatError where ``source`` is missing, of an unknown kind or damaged, has members or
+    bytes beyond the limits, or where a member's name would lead outside it.
     """
     if not source.exists():
         raise DatasetFormatError(f"{source}: got no such file or folder, wanted the originals")
@@ -73,9 +75,9 @@ def open_originals(source: Path) -> Iterator[Originals]:
             if path.is_dir():
                 yield _open_folder(path)
             elif path.name.endswith(".zip"):
-                yield _open_zip(path, stack)
+                yield _open_zip(path, stack, limits)
             elif path.name.endswith(ARCHIVE_SUFFIXES):
-                yield _open_tar(path, stack)
+                yield _open_tar(path, stack, limits)
             else:
                 raise DatasetFormatError(
                     f"{path}: got an unknown kind of file, wanted a folder or one of "
@@ -101,14 +103,17 @@ def _archive_inside(folder: Path) -> Path:
 
 def _wanted_names(label: str, names: Iterable[str]) -> tuple[str, ...]:
     """The sorted names, without what macOS packs along; refuses names that lead outside."""
-    kept = []
+    wanted = []
     for name in names:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name:
-            raise DatasetFormatError(f"{label}: got the member name {name!r}, wanted a path inside")
+        inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
+        if not inside or not name.isprintable() or len(name) > _LONGEST_NAME:
+            raise DatasetFormatError(
+                f"{label}: got the member name {name!r:.80}, wanted a path inside"
+            )
         if not path.name.startswith("._"):
-            kept.append(name)
-    return tuple(sorted(kept))
+            wanted.append(name)
+    return tuple(sorted(wanted))
 
 
 def _open_folder(folder: Path) -> Originals:
@@ -129,15 +134,19 @@ def _open_folder(folder: Path) -> Originals:
     return Originals(label=str(folder), names=_wanted_names(str(folder), names), read=read)
 
 
-def _open_tar(path: Path, stack: ExitStack) -> Originals:
+def _open_tar(path: Path, stack: ExitStack, limits: UnpackLimits) -> Originals:
     # The caller's stack closes both; the linter does not see that far.
     plain = cast("IO[bytes]", stack.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115
     with _open_compressed(path) as packed:
-        shutil.copyfileobj(packed, plain, 1 << 20)
+        copy_limited(str(path), packed, plain, path.stat().st_size, limits)
     plain.seek(0)
     tar = stack.enter_context(tarfile.open(fileobj=plain, mode="r:"))  # noqa: SIM115
     # Links and devices are left out: their bytes would come from elsewhere.
-    members = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
+    members = {}
+    for number, member in enumerate(tar, start=1):
+        limits.check_members(str(path), number)
+        if member.isreg():
+            members[member.name.removeprefix("./")] = member
 
     def read(name: str) -> bytes:
         stream = tar.extractfile(members[name])
@@ -156,29 +165,36 @@ def _open_compressed(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _open_zip(path: Path, stack: ExitStack) -> Originals:
+def _open_zip(path: Path, stack: ExitStack, limits: UnpackLimits) -> Originals:
+    def add(archive: zipfile.ZipFile) -> None:
+        check_zip(str(path), archive, limits)
+        homes.update({info.filename: archive for info in archive.infolist() if not info.is_dir()})
+
+    def read(name: str) -> bytes:
+        try:
+            return homes[name].read(name)
+        except (RuntimeError, zlib.error) as error:  # encrypted, or of an unknown method
+            raise DatasetFormatError(f"{path}: {name} cannot be read ({error})") from error
+
+    homes: dict[str, zipfile.ZipFile] = {}
     outer = stack.enter_context(zipfile.ZipFile(path))
-    homes = {info.filename: outer for info in outer.infolist() if not info.is_dir()}
+    add(outer)
     nested = [name for name in homes if name.endswith(".zip")]
     if len(nested) == 1:
-        inner = stack.enter_context(zipfile.ZipFile(stack.enter_context(outer.open(nested[0]))))
-        homes |= {info.filename: inner for info in inner.infolist() if not info.is_dir()}
-    return Originals(
-        label=str(path),
-        names=_wanted_names(str(path), homes),
-        read=lambda name: homes[name].read(name),
-    )
+        add(stack.enter_context(zipfile.ZipFile(stack.enter_context(outer.open(nested[0])))))
+    return Originals(label=str(path), names=_wanted_names(str(path), homes), read=read)
 
 
 def unpack_lzw(packed: bytes) -> bytes:
     """The content of a ``.Z`` file of Unix compress, as UCI has its oldest originals; raises
-    DatasetFormatError for other bytes."""
+    DatasetFormatError for other bytes, and for content beyond the limits."""
     if len(packed) < 3 or packed[:2] != b"\x1f\x9d" or not 9 <= packed[2] & 0x1F <= 16:
         raise DatasetFormatError("got bytes that Unix compress did not write, wanted a .Z file")
     max_bits, has_reset = packed[2] & 0x1F, bool(packed[2] & 0x80)
     first_free = 257 if has_reset else 256
     table = [bytes([value]) for value in range(256)] + [b""] * (first_free - 256)
     out: list[bytes] = []
+    unpacked = 0
     width, position, group_start = 9, 24, 24
     previous = b""
     while position + width <= len(packed) * 8:
@@ -195,6 +211,8 @@ def unpack_lzw(packed: bytes) -> bytes:
             raise DatasetFormatError("got a damaged .Z file, wanted one that unpacks")
         entry = table[code] if code < len(table) else previous + previous[:1]
         out.append(entry)
+        unpacked += len(entry)
+        ORIGINALS_LIMITS.check(".Z file", unpacked, len(packed))
         if previous and len(table) < 1 << max_bits:
             table.append(previous + entry[:1])
         previous = entry

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.records import FloatArray, IntArray
+from graft.data.unpacking import check_array_header
 from graft.errors import (
     DatasetFormatError,
     DomainClassError,
@@ -128,7 +129,12 @@ def _is_number(name: str) -> bool:
 def _read_array(path: Path, folder: str) -> npt.NDArray[Any]:
     try:
         # Pickles run code when they are read: a data file never needs one.
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            if file.read(6) == np.lib.format.MAGIC_PREFIX:
+                file.seek(0)
+                check_array_header(str(path), file, path.stat().st_size)
+            file.seek(0)
+            array = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DatasetFormatError(
             f"{path}: got a file that cannot be read ({error}), wanted a plain array"

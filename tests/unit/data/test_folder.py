@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from graft.data.check import explain_folder
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World
 from graft.data.folder import FolderWorld, write_domain
+from graft.data.unpacking import DOMAIN_LIMITS
 from graft.errors import (
     DatasetFormatError,
     DomainClassError,
@@ -151,6 +153,33 @@ def truncated_archive() -> bytes:
 def test_a_file_that_is_no_npz_is_refused_without_running_it(folder: Path, content: bytes) -> None:
     (folder / "domains" / "ann.npz").write_bytes(content)
     with pytest.raises(DatasetFormatError, match="npz archive"):
+        FolderWorld(folder).load("ann")
+
+
+def test_an_archive_that_unpacks_to_much_more_than_it_is_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_domain(folder, replace(make_domain(), x=np.zeros((6, 2, 4), np.float32)))
+    FolderWorld(folder).load("ann")
+    small = replace(DOMAIN_LIMITS, free_bytes=256, ratio=2)
+    many = replace(make_domain(), x=np.zeros((6_000, 2, 4)), y_N=np.arange(6_000) % 3,
+                   group_N=np.arange(6_000) * 0)  # fmt: skip
+    monkeypatch.setattr("graft.data.folder.DOMAIN_LIMITS", small)
+    write_domain(folder, many)
+    with pytest.raises(DatasetFormatError, match="bytes unpacked"):
+        FolderWorld(folder).load("ann")
+
+
+def test_a_shape_that_its_bytes_do_not_fill_is_refused_before_memory_is_taken(folder: Path) -> None:
+    path, header = folder / "domains" / "ann.npz", io.BytesIO()
+    shape = (1 << 40, 2, 4)
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("x", "y"):
+            archive.writestr(f"{name}.npy", header.getvalue() + bytes(64))
+    with pytest.raises(DatasetFormatError, match="got 64 bytes of an array"):
         FolderWorld(folder).load("ann")
 
 

@@ -4,12 +4,16 @@ import io
 import os
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from graft.data.public.archives import open_originals, unpack_lzw
+from graft.data.unpacking import UnpackLimits
 from graft.errors import DatasetFormatError
+
+SMALL = UnpackLimits(num_bytes=1 << 20, members=3, free_bytes=1 << 10, ratio=20)
 
 FILES = {"top/RawData/a2.txt": b"two", "top/RawData/a10.txt": b"ten", "top/README": b"read"}
 
@@ -85,7 +89,9 @@ def test_the_same_tail_in_two_folders_is_refused(tmp_path: Path) -> None:
         originals.only("README", "README")
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/etc/evil.txt", "a/../../evil.txt"])
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "/etc/evil.txt", "a/../../evil.txt", "a\nb", "a" * 2000]
+)
 def test_a_member_that_leads_outside_is_refused(name: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "set.tar.gz", {name: b"x"})
     with (
@@ -167,3 +173,63 @@ def test_unpacking_undoes_unix_compress(max_bits: int, reset_at: int) -> None:
 def test_what_compress_did_not_write_is_refused() -> None:
     with pytest.raises(DatasetFormatError):
         unpack_lzw(b"PK\x03\x04")
+
+
+def bomb(kind: str, tmp_path: Path, *, size: int, members: int = 1) -> Path:
+    """An archive of zeros: a thousandth of what it unpacks to."""
+    path, files = tmp_path / f"bomb{kind}", {f"{n}.txt": bytes(size) for n in range(members)}
+    if kind == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    elif kind == ".zip.zip":
+        inner = bomb(".zip", tmp_path, size=size, members=members)
+        write_zip(path, {"inner.zip": inner.read_bytes()})
+    else:
+        write_tar(path, files)
+    return path
+
+
+@pytest.mark.parametrize("kind", [".zip", ".zip.zip", ".tar.gz", ".tar.xz"])
+def test_an_archive_that_unpacks_to_much_more_than_it_is_is_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    for size, words in ((1 << 18, "bytes unpacked"), (1 << 21, "bytes unpacked")):
+        with (
+            pytest.raises(DatasetFormatError, match=words),
+            open_originals(bomb(kind, tmp_path, size=size), SMALL),
+        ):
+            pass
+    with (
+        pytest.raises(DatasetFormatError, match="members"),
+        open_originals(bomb(kind, tmp_path, size=1, members=4), replace(SMALL, free_bytes=1 << 17)),
+    ):
+        pass
+    with open_originals(
+        bomb(kind, tmp_path, size=1, members=3), replace(SMALL, free_bytes=1 << 17)
+    ):
+        pass
+
+
+def test_a_zip_of_two_members_of_one_name_or_encrypted_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", b"one")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.txt", b"two")
+    with pytest.raises(DatasetFormatError, match="one name"), open_originals(path):
+        pass
+    write_zip(path, {"a.txt": b"one"})
+    raw = bytearray(path.read_bytes())
+    for at in (6, raw.index(b"PK\x01\x02") + 8):
+        raw[at] |= 1  # the flag of encryption
+    path.write_bytes(raw)
+    with open_originals(path) as originals, pytest.raises(DatasetFormatError, match="encrypted"):
+        originals.read("a.txt")
+
+
+def test_compress_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = pack_lzw(bytes(1 << 17), 16)
+    monkeypatch.setattr("graft.data.public.archives.ORIGINALS_LIMITS", SMALL)
+    with pytest.raises(DatasetFormatError, match="bytes unpacked"):
+        unpack_lzw(packed)

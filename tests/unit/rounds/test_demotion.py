@@ -135,7 +135,7 @@ def test_a_lone_dissenter_is_named_in_the_report(
 def test_noise_and_budget_of_the_run_hold_for_every_simulated_domain(
     expand_trained: Expand, trained: SystemState
 ) -> None:
-    noisy = replace(CONFIG.policy, epsilon=1.0, total_epsilon=2.0)
+    noisy = replace(CONFIG.policy, epsilon=1.0, total_epsilon=3.0)
     done, _ = expand_trained(policy=noisy, **QUIET)
     again, _ = expand_trained(policy=noisy, **QUIET)
     assert not done.failures
@@ -145,6 +145,8 @@ def test_noise_and_budget_of_the_run_hold_for_every_simulated_domain(
         assert not np.array_equal(one.statistics_D, exact.statistics_D)
     assert all(report.diagnostics is None for report in learnt(done))
     assert all(report.diagnostics is not None for report in learnt(plain))
-    spent, _ = expand_trained(policy=replace(noisy, total_epsilon=1.5), **QUIET)
-    assert {failure.error for failure in spent.failures} == {"PolicyError"}
-    assert "centroids of" in spent.failures[0].message
+    # A profile, a probe and centroids are paid for, each in its turn.
+    for total, refused in ((1.5, "probe of"), (2.5, "centroids of")):
+        spent, _ = expand_trained(policy=replace(noisy, total_epsilon=total), **QUIET)
+        assert {failure.error for failure in spent.failures} == {"PolicyError"}
+        assert refused in spent.failures[0].message
