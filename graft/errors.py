@@ -11,7 +11,9 @@ GraftError
 ├── ExtraMissingError          an optional library is not installed; names the extra
 ├── ArchitectureError          an architecture is unknown or does not fit the device
 ├── MessageError               a message between server and device cannot be decoded
-│   └── RequestForgedError       a request is not the server's, or was carried out before
+│   ├── RequestForgedError     a request is not the server's, or was carried out before
+│   ├── ResponseForgedError    an answer is not that device's, or is one to another request
+│   └── StaleTrustError        the server's key or catalogue is older than seen, or has expired
 ├── PayloadError               a model payload cannot be accepted
 │   ├── PayloadTruncatedError  fewer bytes than announced
 │   ├── PayloadChangedError    the bytes do not hash to the model id, or are forged
@@ -91,6 +93,14 @@ class MessageError(GraftError):
 
 class RequestForgedError(MessageError):
     """A request is not the run's server's, or it comes a second time."""
+
+
+class ResponseForgedError(MessageError):
+    """An answer is not that device's, or is one to another request."""
+
+
+class StaleTrustError(MessageError):
+    """A server's signing key or catalogue is older than one seen before, or has expired."""
 
 
 class PayloadError(GraftError):

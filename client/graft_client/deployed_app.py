@@ -9,7 +9,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,22 @@ from graft.wire.messages.replies import (
     encode_transfers,
     request_digest,
 )
-from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, UsedNonces, verify_request
+from graft.wire.messages.request_signature import (
+    MESSAGE_SIGNATURE,
+    UsedNonces,
+    order_digest,
+    sign_answer,
+    verify_request,
+)
+from graft.wire.messages.snapshot import (
+    MESSAGE_KEY,
+    MESSAGE_SNAPSHOT,
+    Seen,
+    TrustFile,
+    check_snapshot,
+    key_pem,
+    verify_key,
+)
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.transfer_log import JournalMeter, read_journal
 from graft_client.app import attach, refusal, request_bytes, respond_with
@@ -53,11 +68,6 @@ class Site:
     folder: Path
     data: Path
     settings: DeviceSettings
-
-    @property
-    def public_key(self) -> bytes:
-        """The server's key, which verifies requests and cards."""
-        return (self.folder / "server.pub").read_bytes()
 
     @property
     def nonces(self) -> UsedNonces:
@@ -84,23 +94,79 @@ def domain_of(context: Context) -> str:
 def handle(context: Context, record: ConfigRecord) -> dict[str, bytes]:
     """Handle a request of the device's own server, once; a saved reply is given again."""
     site = open_site(context)
+    reply = _reply(context, site, record)
+    parts = {MESSAGE_BODY: reply.response, MESSAGE_TRANSFERS: reply.transfers}
+    if site.settings.insecure:
+        return parts
+    arrived = (record.get(key) for key in (MESSAGE_BODY, MESSAGE_SIGNATURE))
+    order = order_digest(*(part if isinstance(part, bytes) else b"" for part in arrived))
+    parts[MESSAGE_SIGNATURE] = sign_answer(
+        site.settings.run,
+        site.settings.domain,
+        order,
+        response=reply.response,
+        transfers=reply.transfers,
+        node_key=(site.folder / "node.key").read_bytes(),
+    )
+    return parts
+
+
+def _reply(context: Context, site: Site, record: ConfigRecord) -> Reply:
     try:
         body = request_bytes(record)
-        if not site.settings.insecure:  # before anything in the bytes is read
-            signature = record.get(MESSAGE_SIGNATURE)
-            nonce = verify_request(site.settings.run, body, signature, site.public_key)
-            site.nonces.use(nonce)
-        request = decode_request(body)
+        public_key = (site.folder / "server.pub").read_bytes()
+        if site.settings.insecure:
+            request = decode_request(body)
+        else:
+            with _one_at_a_time(site, "trust.lock"):
+                request, public_key = _accepted(context, site, record, body)
         if request.domain_id != site.settings.domain:
             raise EdgeError(f"request for {request.domain_id}: this is {site.settings.domain}")
     except GraftError as error:
-        return refusal(site.settings.domain, error)
-    with _one_at_a_time(site):
-        reply = _saved_or_new_reply(context, site, request, body)
-    return {MESSAGE_BODY: reply.response, MESSAGE_TRANSFERS: reply.transfers}
+        return Reply(response=refusal(site.settings.domain, error)[MESSAGE_BODY])
+    with _one_at_a_time(site, "lock"):
+        return _saved_or_new_reply(context, site, request, body, public_key)
 
 
-def _saved_or_new_reply(context: Context, site: Site, request: Request, body: bytes) -> Reply:
+def _accepted(
+    context: Context, site: Site, record: ConfigRecord, body: bytes
+) -> tuple[Request, bytes]:
+    """The request, and the key that signed it; nothing is parsed before its signature was verified.
+
+    What the device has seen, and may not see again or older, is on the disk when this returns.
+    """
+    run, trust, now_s = (
+        site.settings.run,
+        TrustFile(site.folder / "state" / "trust.json"),
+        time.time(),
+    )
+    seen, public_key = trust.read(), (site.folder / "server.pub").read_bytes()
+    if (root := site.folder / "root.pub").exists():
+        key_record = record.get(MESSAGE_KEY)
+        key = verify_key(run, key_record, root.read_bytes(), seen=seen.key, now_s=now_s)
+        if key.version > seen.key:
+            seen = Seen(key=key.version)  # a new key counts the catalogue's versions anew
+        public_key = key_pem(key)
+    snapshot = record.get(MESSAGE_SNAPSHOT, b"")
+    snapshot = snapshot if isinstance(snapshot, bytes) else b""
+    nonce = verify_request(
+        run,
+        body,
+        record.get(MESSAGE_SIGNATURE),
+        public_key,
+        expansion=str(context.run_config.get("expansion", "")),
+        snapshot=snapshot,
+    )
+    site.nonces.use(nonce)
+    request = decode_request(body)
+    version = check_snapshot(run, snapshot, request, seen=seen.snapshot, now_s=now_s)
+    trust.write(replace(seen, snapshot=version))
+    return request, public_key
+
+
+def _saved_or_new_reply(
+    context: Context, site: Site, request: Request, body: bytes, public_key: bytes
+) -> Reply:
     replies = ReplyFolder(site.folder / "state" / "replies" / str(request.round_index))
     reply = replies.load(body)
     if reply is not None:
@@ -108,7 +174,8 @@ def _saved_or_new_reply(context: Context, site: Site, request: Request, body: by
     _forget_other_rounds(site.folder / "state" / "replies", request.round_index)
     # A killed process left here the rows of what it had moved for this very request.
     journal = site.folder / "state" / "journal" / f"{request_digest(body)}.jsonl"
-    response = respond_with(context, request, partial(deployed_device, site=site, journal=journal))
+    open_device = partial(deployed_device, site=site, journal=journal, public_key=public_key)
+    response = respond_with(context, request, open_device)
     entries = read_journal(journal) if journal.exists() else []
     reply = Reply(response=encode_response(response), transfers=encode_transfers(entries))
     if not isinstance(response, Failure):  # a failure may be temporary
@@ -119,7 +186,7 @@ def _saved_or_new_reply(context: Context, site: Site, request: Request, body: by
 
 @contextmanager
 def deployed_device(
-    context: Context, request: Request, site: Site, journal: Path
+    context: Context, request: Request, site: Site, journal: Path, public_key: bytes
 ) -> Iterator[Device]:
     """The device of a site: models come from the depot over TLS."""
     settings, folder = site.settings, site.folder
@@ -137,7 +204,7 @@ def deployed_device(
             config=_expansion(context),
             world=FolderWorld(site.data),
             run=settings.run,
-            public_key=site.public_key,
+            public_key=public_key,
             link=link,
             clock=time.perf_counter,
             policy=load_policy(folder / "policy.toml"),
@@ -191,9 +258,9 @@ def _forget_other_rounds(replies: Path, round_index: int) -> None:
 
 
 @contextmanager
-def _one_at_a_time(site: Site) -> Iterator[None]:
+def _one_at_a_time(site: Site, name: str) -> Iterator[None]:
     """Flower may give a node several requests at once; a small device handles one."""
-    path = site.folder / "state" / "lock"
+    path = site.folder / "state" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when its process is killed, too

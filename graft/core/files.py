@@ -1,10 +1,12 @@
 """Where files lie, here or on any file system that fsspec knows; each is written whole."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,6 +113,32 @@ def _make_folder(folder: AnyPath, durable: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for each in reversed(new):
         sync_path(each.parent)
+
+
+@contextmanager
+def lock_file(path: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Lock a file, in which the process writes its id, for as long as the block lasts.
+
+    Raises RunError, which names the other process, where one has it after ``wait_s``. The system
+    unlocks the file of a process that ends, however it ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    until_s = time.monotonic() + wait_s
+    with path.open("a+") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until_s:
+                    file.seek(0)
+                    holder = file.read(20).strip() or "another"
+                    raise RunError(f"{what}: got process {holder} in it, wanted none") from error
+                time.sleep(0.2)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 @contextmanager

@@ -94,7 +94,13 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
     """Run what is left of the rounds, each durable before the next; returns the run's hash.
 
     Raises ExpansionFailedError, which names the domains, where any failed; the others are served.
+    RunError where another process works in the folder.
     """
+    with settings.folder.locked():
+        return _run_rounds(connect, settings)
+
+
+def _run_rounds(connect: Connect, settings: RunSettings) -> str:
     folder, clock, schedule = settings.folder, settings.clock, settings.schedule()
     store, signer = settings.open_store(), open_signer(folder.keys, folder.run_id)
     state = signer.sign_state(folder.load_state())

@@ -20,6 +20,7 @@ import platform
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import Any
 import tomli_w
 
 from graft.core.config import ExpansionConfig, config_from_dict, config_to_dict
-from graft.core.files import AnyPath, remove_tree, replace_file
+from graft.core.files import AnyPath, lock_file, remove_tree, replace_file
 from graft.core.ledger import read_ledger, write_ledger
 from graft.core.records import DomainProfile, LedgerEntry, SystemState, Task
 from graft.core.results import ResultRow, read_results, run_hash, write_results
@@ -178,6 +179,12 @@ class RunFolder:
         write_marker(folder)
         sync([folder.parent, self.path])
         remove_tree(self.steps)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the folder against other processes; one on a remote file system is not locked."""
+        if not isinstance(self.path, Path):
+            return nullcontext()
+        return lock_file(self.path / "lock", str(self.path))
 
     def load_state(self) -> SystemState:
         """The state to go on from, after the last finished round.

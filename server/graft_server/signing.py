@@ -18,7 +18,11 @@ from graft.core.files import AnyPath, replace_file
 from graft.core.records import ModelCard, SystemState
 from graft.errors import RunError
 from graft.wire.messages.card_signature import manifest_bytes
-from graft.wire.messages.request_signature import new_nonce, signed_request_bytes
+from graft.wire.messages.request_signature import (
+    configuration_digest,
+    new_nonce,
+    signed_request_bytes,
+)
 
 
 class Signer:
@@ -37,7 +41,7 @@ class Signer:
     @property
     def public_key(self) -> bytes:
         """What ``verify_card`` needs, as PEM."""
-        return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return public_pem(self._key)
 
     def sign(self, card: ModelCard) -> ModelCard:
         """The card with this run's signatures, in place of any other: one for each form in which
@@ -60,10 +64,15 @@ class Signer:
         """The signature of bytes that name their purpose."""
         return self._key.sign(content)
 
-    def sign_request(self, request: bytes) -> bytes:
-        """The signature by which a device accepts an encoded request from this server, once."""
-        nonce = new_nonce(self._now_ns())
-        return nonce + self._key.sign(signed_request_bytes(self._run, nonce, request))
+    def sign_request(self, request: bytes, *, expansion: str = "", snapshot: bytes = b"") -> bytes:
+        """The signature by which a device accepts an encoded request from this server, once.
+
+        ``expansion`` and ``snapshot``: the run's configuration and the catalogue's snapshot that
+        the device must have got beside it.
+        """
+        nonce, digest = new_nonce(self._now_ns()), configuration_digest(expansion)
+        covered = signed_request_bytes(self._run, nonce, digest, snapshot, request)
+        return nonce + digest + self._key.sign(covered)
 
 
 def open_signer(folder: AnyPath, run: str) -> Signer:
@@ -72,18 +81,16 @@ def open_signer(folder: AnyPath, run: str) -> Signer:
     ``server.key`` is for its owner alone, ``server.pub`` for everyone. Raises RunError where
     ``server.key`` is no Ed25519 key.
     """
-    path = folder / "server.key"
-    if not path.exists():
-        key = Ed25519PrivateKey.generate()
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        replace_file(path, pem, mode=0o600)
-    signer = Signer(run, _read_key(path))
+    signer = Signer(run, open_key(folder / "server.key"))
     # Always: a kill may have come between the two files.
     replace_file(folder / "server.pub", signer.public_key)
     return signer
 
 
-def _read_key(path: AnyPath) -> Ed25519PrivateKey:
+def open_key(path: AnyPath) -> Ed25519PrivateKey:
+    """The private key in a file for its owner alone, made at the first use."""
+    if not path.exists():
+        replace_file(path, private_pem(Ed25519PrivateKey.generate()), mode=0o600)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -91,3 +98,13 @@ def _read_key(path: AnyPath) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise RunError(f"{path}: got {type(key).__name__}, wanted Ed25519")
     return key
+
+
+def private_pem(key: Ed25519PrivateKey) -> bytes:
+    """A private key as PEM."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def public_pem(key: Ed25519PrivateKey) -> bytes:
+    """A private key's public key as PEM."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -620,7 +620,9 @@ def test_who_stays_away_fails_alone_where_that_is_wanted(entries: list[LedgerEnt
 
 def test_every_order_carries_its_signature(entries: list[LedgerEntry]) -> None:
     grid = fake_grid()
-    edge = field_edge(grid, entries, sign=SIGNER.sign_request)
+    edge = field_edge(
+        grid, entries, sign=lambda body: {MESSAGE_SIGNATURE: SIGNER.sign_request(body)}
+    )
     edge.connect(DOMAINS)
     grid.sent.clear()
     grid.signatures.clear()

@@ -8,7 +8,7 @@ import typer
 from graft.cli.deploy.calibrate import calibrate
 from graft.cli.deploy.expand import appeal, expand
 from graft.cli.deploy.services import depot, device, server
-from graft.cli.deploy.setup import enrol, init, renew, revoke, sample, units
+from graft.cli.deploy.setup import enrol, init, renew, revoke, rotate_key, sample, units
 from graft.cli.deploy.status import health, status, traffic
 from graft.cli.forget import deploy_forget
 
@@ -21,6 +21,7 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     revoke: "graft deploy revoke bob --server field/server",
     deploy_forget: "graft deploy forget bob --server field/server",
     renew: "graft deploy renew field; graft deploy renew field ann",
+    rotate_key: "graft deploy rotate-key field --ca /media/stick/ca",
     server: "graft deploy server field/server",
     depot: "graft deploy depot field/server",
     device: "graft deploy device field/devices/ann --data my-folder",

@@ -13,6 +13,7 @@ from typer import Argument, Option
 from graft.cli.deploy.processes import EXECUTOR, SupervisedProcess, supervised, until_stopped
 from graft.cli.shared import announce
 from graft.core.deployment import DeviceSettings, read_device, read_server
+from graft.core.files import lock_file
 
 # The graft command itself, with its own packages first on the import path.
 _GRAFT = (sys.executable, "-P", "-m", "graft_origin")
@@ -76,6 +77,7 @@ def server(
     metrics, registry = DeploymentMetrics(folder, superlink.nodes), CollectorRegistry()
     registry.register(metrics)
     with (
+        lock_file(folder / "state" / "server.lock", str(folder)),
         supervised(*processes) as is_running,
         metrics.watch() if metrics_port else contextlib.nullcontext(),
         serve_metrics(metrics_host, metrics_port, registry, announce),
@@ -139,6 +141,7 @@ def depot(
     if metrics_port is None:
         metrics_port = settings.metrics_port + 1
     with (
+        lock_file(folder / "state" / "depot.lock", str(folder)),
         until_stopped() as wait,
         serve_metrics(metrics_host, metrics_port, registry, announce),
         contextlib.closing(LineFile(folder / "state" / "depot-calls.jsonl")) as calls,
@@ -198,7 +201,10 @@ def device(
     if removed := clean_cache(folder, settings):
         announce(f"device {settings.domain}: removed {len(removed)} forgotten models")
     announce(f"device {settings.domain}: {rows} rows; server {settings.superlink}")
-    with supervised(supernode) as is_running:
+    with (
+        lock_file(folder / "state" / "device.lock", str(folder)),
+        supervised(supernode) as is_running,
+    ):
         while is_running():
             pass
 

@@ -120,6 +120,24 @@ def renew(
     print_facts({"renewed": [*map(str, renew_certificates(out, domains or ()))]}, output)
 
 
+def rotate_key(
+    out: Annotated[Path, Argument(help="Folder of the deployment.")],
+    authority: Annotated[
+        Path | None, Option("--ca", help="Folder of the root key. Default: OUT/ca.")
+    ] = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Give the server a new signing key, signed by the deployment's root key.
+
+    Each device accepts it with its next order, and no earlier key after that. The root key is
+    needed for this command only. Run no round meanwhile.
+    """
+    from graft_server.deployment import order_trust
+
+    version = order_trust.rotate_key(out / "server", authority or out / "ca")
+    print_facts({"signing key": version}, output)
+
+
 def sample(
     out: Annotated[Path, Argument(help="Folder to write: OUT/<domain>/ for each domain.")],
     domains: Annotated[int, Option(min=2, help="Number of domains.")] = 5,

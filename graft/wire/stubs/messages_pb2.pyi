@@ -239,6 +239,26 @@ class KeptReply(_message.Message):
     transfers: bytes
     def __init__(self, response: _Optional[bytes] = ..., transfers: _Optional[bytes] = ...) -> None: ...
 
+class Snapshot(_message.Message):
+    __slots__ = ("version", "expires_s", "cards")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
+    CARDS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    expires_s: int
+    cards: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, version: _Optional[int] = ..., expires_s: _Optional[int] = ..., cards: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class SigningKey(_message.Message):
+    __slots__ = ("version", "expires_s", "public_key")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_S_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    expires_s: int
+    public_key: bytes
+    def __init__(self, version: _Optional[int] = ..., expires_s: _Optional[int] = ..., public_key: _Optional[bytes] = ...) -> None: ...
+
 class Envelope(_message.Message):
     __slots__ = ("version", "profile_request", "probe_request", "train_request", "domain_profile", "selection", "train_result", "failure", "join_reply")
     VERSION_FIELD_NUMBER: _ClassVar[int]

@@ -5,6 +5,7 @@ OUT/ca/ (keep it offline), OUT/server/, OUT/devices/<domain>/; see ``graft/core/
 
 import hashlib
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from graft_server.deployment.authority import (
     node_keys,
     open_authority,
 )
-from graft_server.signing import open_signer
+from graft_server.deployment.order_trust import open_root, sign_server_key
 
 # It has no code: a device runs its installed packages alone, and nothing that a server sends.
 _BUNDLE = {
@@ -89,7 +90,8 @@ def create_deployment(
     replace_file(folder / "dataset.toml", (dataset / "dataset.toml").read_bytes())
     replace_file(folder / "expansion.toml", config_toml(config).encode())
     replace_file(folder / "app" / "pyproject.toml", tomli_w.dumps(_BUNDLE).encode())
-    open_signer(folder / "runs" / settings.run / "keys", settings.run)
+    keys = folder / "runs" / settings.run / "keys"
+    sign_server_key(keys, settings.run, open_root(out / "ca"), now_s=time.time())
     write_server(folder, settings)  # last: from here on the deployment is there
     return settings
 
@@ -116,12 +118,14 @@ def enrol_device(out: Path, domain_id: str) -> Path:
         )
     authority = open_authority(out / "ca")
     authority.device_identity(domain_id).write(folder)
-    private, public = node_keys()
+    private, node_public = node_keys()
     replace_file(folder / "node.key", private, mode=0o600)
-    replace_file(folder / "node.pub", public)
+    replace_file(folder / "node.pub", node_public)
     replace_file(folder / "ca.pem", authority.certificate_pem)
-    for name in ("dataset.toml", f"runs/{settings.run}/keys/server.pub"):
-        replace_file(folder / Path(name).name, (server / name).read_bytes())
+    root = out / "ca" / "root.pub"
+    public = server / "runs" / settings.run / "keys" / "server.pub"
+    for path in (server / "dataset.toml", public, *([root] if root.exists() else ())):
+        replace_file(folder / path.name, path.read_bytes())
     replace_file(folder / "policy.toml", _POLICY.encode())
     write_device(
         folder,
@@ -135,7 +139,7 @@ def enrol_device(out: Path, domain_id: str) -> Path:
             plug_ins=config_from_dict(read_toml(server / "expansion.toml", "expansion")).plug_ins,
         ),
     )
-    replace_file(server / "nodes" / f"{domain_id}.pub", public)  # last: from here on admitted
+    replace_file(server / "nodes" / f"{domain_id}.pub", node_public)  # last: from here on admitted
     return folder
 
 

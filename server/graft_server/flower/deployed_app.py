@@ -1,12 +1,11 @@
 """The ServerApp of a deployment: it runs the planned rounds that are not over."""
 
 import contextlib
-import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,22 +14,22 @@ from flwr.serverapp import Grid, ServerApp
 
 from graft.core.config import read_config
 from graft.core.deployment import SERVER_FOLDER, read_server
-from graft.core.files import LineFile
+from graft.core.files import LineFile, lock_file
 from graft.core.ports import Edge, Progress
 from graft.core.records import LedgerEntry, Request, Response, Task, TrainRequest
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
-from graft.errors import ConfigError, DataError, GraftError, RunError
+from graft.errors import ConfigError, DataError, GraftError
 from graft.rounds import digest
 from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
 from graft_server.deployment.forgetting import complete_forgetting, enrolments
+from graft_server.deployment.order_trust import OrderTrust
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.round_loop import Connect, RunSettings, run_rounds
 from graft_server.round_schedule import read_nodes, read_rounds, write_orders
 from graft_server.run_folder import RunFolder
-from graft_server.signing import open_signer
 
 log = logging.getLogger("graft")
 app = ServerApp()
@@ -91,6 +90,10 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
     )
     expected = {d for arriving in rounds[finished:] for d in arriving}
     expected |= forgotten.asked_again(state)
+    trust = None
+    if not read_server(server).insecure:
+        expansion = (server / "expansion.toml").read_text("utf-8")
+        trust = OrderTrust(server, folder, expansion)
     settings = EdgeSettings(
         run=folder.run_id,
         join_timeout_s=float(str(context.run_config["join-timeout-s"])),
@@ -99,7 +102,8 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         stall_timeout_s=STALL_S,
         poll_s=_POLL_S,
         round_index=finished,
-        sign=open_signer(folder.keys, folder.run_id).sign_request,
+        sign=trust.sign if trust else lambda body: {},
+        verify=trust.verify if trust else None,
         replies=ReplyFolder(folder.steps),
         digest=lambda request, response: digest(request, response, world.task),
         nodes=lambda: read_nodes(server),
@@ -162,19 +166,7 @@ class _StageTimes:
             self._stages.append(times)
 
 
-@contextmanager
-def expansion_lock(server: Path) -> Iterator[None]:
+def expansion_lock(server: Path) -> AbstractContextManager[None]:
     """Lock the folder, because two expansions would write the same round; RunError if locked."""
-    path = server / "state" / "expansion.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    until_s = time.monotonic() + _LOCK_WAIT_S  # a stopped expansion may still be ending
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > until_s:
-                    raise RunError(f"{server}: another expansion is running") from error
-                time.sleep(1)
-        yield
+    # A stopped expansion may still be ending.
+    return lock_file(server / "state" / "expansion.lock", str(server), wait_s=_LOCK_WAIT_S)

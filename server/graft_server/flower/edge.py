@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
@@ -11,11 +11,11 @@ from flwr.serverapp import Grid
 
 from graft.core.ports import Progress
 from graft.core.records import Failure, LedgerEntry, Outcome, Request, Response, failure_of
-from graft.errors import EdgeError, MessageError, NodesMissingError
+from graft.errors import EdgeError, GraftError, MessageError, NodesMissingError
 from graft.rounds.admissible import digest_failure
 from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_request
 from graft.wire.messages.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, decode_transfers
-from graft.wire.messages.request_signature import MESSAGE_SIGNATURE
+from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, order_digest
 from graft_server.request_log import (
     exchange_entry,
     join_entries,
@@ -38,6 +38,14 @@ _LOST = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """A device's reply as it came, and its signature."""
+
+    reply: Reply
+    signature: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EdgeSettings:
     """Time limits of the exchange, in seconds, and what a deployment needs besides."""
 
@@ -48,7 +56,9 @@ class EdgeSettings:
     lost_patience_s: float = 0.0  # how long after the first try a lost device is asked again
     poll_s: float = 0.05
     round_index: int = 0  # which joining is charged to
-    sign: Callable[[bytes], bytes] | None = None  # signs an encoded request
+    # Gives what an encoded request travels with, by which its device accepts it.
+    sign: Callable[[bytes], Mapping[str, bytes]] = lambda body: {}
+    verify: Callable[[str, bytes, "Answer"], None] | None = None  # a domain, an order's digest
     replies: ReplyFolder | None = None  # saves responses across a restart
     # Digests a response, before it is saved.
     digest: Callable[[Request, Response], Response] = lambda request, response: response
@@ -171,10 +181,11 @@ class FlowerEdge:
             error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
             exchange.response = failure_of(request, error)
             return ()
-        sign = self._settings.sign
-        parts = {MESSAGE_BODY: body} | ({MESSAGE_SIGNATURE: sign(body)} if sign else {})
+        parts = {MESSAGE_BODY: body, **self._settings.sign(body)}
         message = _message(parts, self._nodes[request.domain_id], message_name(request))
         sent = [id for id in self._grid.push_messages([message]) if id]
+        order = order_digest(body, parts.get(MESSAGE_SIGNATURE, b""))
+        exchange.orders |= dict.fromkeys(sent, order)
         now_s = time.monotonic()
         exchange.sent_s, exchange.due_s = now_s, math.inf
         exchange.first_s = exchange.first_s or now_s
@@ -200,6 +211,15 @@ class FlowerEdge:
         reply = Reply(
             response=_part(message, MESSAGE_BODY), transfers=_part(message, MESSAGE_TRANSFERS)
         )
+        order = exchange.orders[message.metadata.reply_to_message_id]
+        answer = Answer(reply=reply, signature=_part(message, MESSAGE_SIGNATURE))
+        try:
+            if self._settings.verify is not None:  # before anything in the bytes is read
+                self._settings.verify(exchange.request.domain_id, order, answer)
+        except GraftError as error:
+            self._meter(exchange, len(reply.response), outcome="failed", down=False)
+            exchange.response = failure_of(exchange.request, error)
+            return
         self._take(exchange, reply, measured_s=time.monotonic() - exchange.sent_s)
         if self._settings.replies and not isinstance(exchange.response, Failure):
             self._settings.replies.save(exchange.body, reply)
@@ -283,6 +303,7 @@ class _Exchange:
     request: Request
     body: bytes
     response: Response | None = None
+    orders: dict[str, bytes] = field(default_factory=dict)  # their digests, by message id
     attempt: int = 0
     first_s: float = 0.0
     sent_s: float = 0.0

@@ -117,12 +117,14 @@ class SuperLink:
         """The node id of a key.
 
         A crash between Flower's reply and our record of it leaves an unrecorded id. Flower takes no
-        key twice, so a single unrecorded id is this key's.
+        key twice: where it refuses this one for that, a single unrecorded id is this key's.
         """
         try:
             reply = self.flwr("supernode", "register", str(public), "graft", "--name", public.stem)
             return int(reply["node-id"])
-        except EdgeError:
+        except EdgeError as error:
+            if "already in use" not in str(error):
+                raise  # the unrecorded id may be another device's
             unknown = set(self._statuses()) - set(read_nodes(self.folder).values())
             if len(unknown) != 1:
                 raise

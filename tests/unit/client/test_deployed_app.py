@@ -1,6 +1,7 @@
 """A real device: what it takes from Flower, and what it does twice or not at all."""
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 from graft_client.app import attach, handle_with
 from graft_client.deployed_app import domain_of, handle
+from graft_server.deployment.authority import node_keys
 from graft_server.signing import Signer, open_signer
 
 from graft.core.config import ExpansionConfig, config_toml
@@ -20,6 +22,7 @@ from graft.core.deployment import DeviceSettings, read_device, write_device
 from graft.core.records import (
     DomainProfile,
     Failure,
+    ModelCard,
     ProfileRequest,
     Response,
     TrainRequest,
@@ -37,11 +40,13 @@ from graft.wire.messages.codec import (
     encode_response,
 )
 from graft.wire.messages.replies import MESSAGE_TRANSFERS
-from graft.wire.messages.request_signature import MESSAGE_SIGNATURE
+from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, order_digest, verify_answer
+from graft.wire.messages.snapshot import MESSAGE_SNAPSHOT, encode_snapshot
 
 WORLD = ImuWorld(2, 40, seed=0)
 ME, OTHER = WORLD.domain_ids
 RUN = "run-1"
+EXPANSION = config_toml(ExpansionConfig())
 REQUEST = encode_request(ProfileRequest(domain_id=ME, round_index=0))
 
 
@@ -57,6 +62,8 @@ class Site:
         write_device(self.folder, settings)
         (self.folder / "server.pub").write_bytes(self.signer.public_key)
         (self.folder / "policy.toml").write_text("min_class_count = 10\n", "utf-8")
+        private, self.node_public = node_keys()
+        (self.folder / "node.key").write_bytes(private)
         write_dataset(self.data, WORLD.task, channels=list(CHANNELS), rate_hz=50.0, licence="ours")
         write_domain(self.data, WORLD.load(ME))
 
@@ -64,15 +71,41 @@ class Site:
         return Context(
             run_id=1, node_id=2, state=RecordDict(),
             node_config={"device-folder": str(self.folder), "data-folder": str(self.data)},
-            run_config={"expansion": config_toml(ExpansionConfig())},
+            run_config={"expansion": EXPANSION},
         )  # fmt: skip
 
-    def ask(self, request: bytes = REQUEST, signature: bytes | None = None) -> Response:
-        signature = self.signer.sign_request(request) if signature is None else signature
-        record = ConfigRecord({MESSAGE_BODY: request, MESSAGE_SIGNATURE: signature})
-        reply = handle(self.context(), record)
-        assert set(reply) <= {MESSAGE_BODY, MESSAGE_TRANSFERS}
+    def snapshot(self, *cards: ModelCard, version: int = 1, left_s: float = 60.0) -> bytes:
+        expires_s = int(time.time() + left_s)
+        return encode_snapshot(RUN, cards, version=version, expires_s=expires_s)
+
+    def record(
+        self, request: bytes = REQUEST, snapshot: bytes | None = None, **others: bytes
+    ) -> ConfigRecord:
+        """A request as the server sends it."""
+        snapshot = self.snapshot() if snapshot is None else snapshot
+        signature = self.signer.sign_request(request, expansion=EXPANSION, snapshot=snapshot)
+        parts = {MESSAGE_BODY: request, MESSAGE_SIGNATURE: signature, MESSAGE_SNAPSHOT: snapshot}
+        return ConfigRecord(parts | others)
+
+    def handle(self, record: ConfigRecord, **context: Any) -> Response:
+        """The answer to a request, after its signature was verified."""
+        reply = handle(replace(self.context(), **context), record)
+        assert set(reply) == {MESSAGE_BODY, MESSAGE_TRANSFERS, MESSAGE_SIGNATURE}
+        body, signature = (record.get(key) for key in (MESSAGE_BODY, MESSAGE_SIGNATURE))
+        verify_answer(
+            RUN,
+            ME,
+            order_digest(*(each if isinstance(each, bytes) else b"" for each in (body, signature))),
+            response=reply[MESSAGE_BODY],
+            transfers=reply[MESSAGE_TRANSFERS],
+            signature=reply[MESSAGE_SIGNATURE],
+            node_key=self.node_public,
+        )
         return decode_response(reply[MESSAGE_BODY])
+
+    def ask(self, request: bytes = REQUEST, signature: bytes | None = None) -> Response:
+        others = {} if signature is None else {MESSAGE_SIGNATURE: signature}
+        return self.handle(self.record(request, **others))
 
 
 @pytest.fixture
@@ -108,10 +141,10 @@ def test_torchs_threads_are_as_before_after_a_request_and_after_a_failure(site: 
 
 
 def test_a_thousand_replays_are_refused(site: Site) -> None:
-    signature = site.signer.sign_request(REQUEST)
-    assert isinstance(site.ask(signature=signature), DomainProfile)
+    record = site.record()
+    assert isinstance(site.handle(record), DomainProfile)
     for _ in range(1000):
-        response = site.ask(signature=signature)
+        response = decode_response(handle(site.context(), record)[MESSAGE_BODY])
         assert isinstance(response, Failure)
         assert (response.error, response.domain_id) == ("RequestForgedError", ME)
 
