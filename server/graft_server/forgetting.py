@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from graft.core.config import ExpansionConfig
 from graft.core.files import AnyPath, read_table, remove_tree, replace_file
@@ -49,15 +50,23 @@ def read_forgotten(run_folder: AnyPath) -> Forgotten:
     records = read_records(run_folder)
     path = run_folder / "keys" / "server.pub"
     if records and path.exists():
-        key = read_public_key(path.read_bytes())
+        # A rotation of the key keeps what the one before signed.
+        paths: list[AnyPath] = [path, *(run_folder / "keys" / "former").glob("*.pub")]
+        keys = [read_public_key(each.read_bytes()) for each in paths]
         for record, signature in records:
-            try:
-                key.verify(signature, _signed_bytes(record))
-            except InvalidSignature as error:
+            if not any(_is_signed(key, record, signature) for key in keys):
                 raise RunError(
                     f"{run_folder / FOLDER}: record {record.number} is not signed by the run's key"
-                ) from error
+                )
     return Forgotten(record for record, _ in records)
+
+
+def _is_signed(key: Ed25519PublicKey, record: Forgetting, signature: bytes) -> bool:
+    try:
+        key.verify(signature, _signed_bytes(record))
+    except InvalidSignature:
+        return False
+    return True
 
 
 class Tombstones:

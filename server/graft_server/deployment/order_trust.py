@@ -120,5 +120,7 @@ def rotate_key(server: Path, authority: Path) -> int:
         raise RunError(f"{authority}: got no root.key, wanted the root key's folder")
     run = read_server(server).run
     keys = server / "runs" / run / "keys"
+    former = open_signer(keys, run).public_key  # records of before stay verifiable
+    replace_file(keys / "former" / f"{hashlib.sha256(former).hexdigest()[:16]}.pub", former)
     replace_file(keys / "server.key", private_pem(Ed25519PrivateKey.generate()), mode=0o600)
     return sign_server_key(keys, run, open_root(authority), now_s=time.time())

@@ -1,5 +1,6 @@
 """A real device: what it takes from Flower, and what it does twice or not at all."""
 
+import os
 import sys
 import time
 from dataclasses import replace
@@ -9,16 +10,19 @@ from typing import Any
 import grpc
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 from graft_client.app import attach, handle_with
 from graft_client.deployed_app import domain_of, handle
 from graft_server.deployment.authority import node_keys
-from graft_server.signing import Signer, open_signer
+from graft_server.signing import Signer, open_key, open_signer, public_pem
+from spoiled import CARD
 
 from graft.core.config import ExpansionConfig, config_toml
 from graft.core.deployment import DeviceSettings, read_device, write_device
+from graft.core.files import lock_file
 from graft.core.records import (
     DomainProfile,
     Failure,
@@ -31,7 +35,7 @@ from graft.core.records import (
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
-from graft.errors import ConfigError
+from graft.errors import ConfigError, RunError
 from graft.wire.messages.codec import (
     MESSAGE_BODY,
     MESSAGE_RECORD,
@@ -41,7 +45,7 @@ from graft.wire.messages.codec import (
 )
 from graft.wire.messages.replies import MESSAGE_TRANSFERS
 from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, order_digest, verify_answer
-from graft.wire.messages.snapshot import MESSAGE_SNAPSHOT, encode_snapshot
+from graft.wire.messages.snapshot import MESSAGE_KEY, MESSAGE_SNAPSHOT, encode_snapshot, sign_key
 
 WORLD = ImuWorld(2, 40, seed=0)
 ME, OTHER = WORLD.domain_ids
@@ -266,3 +270,91 @@ def test_a_node_of_a_simulation_answers_a_message_without_a_request(
     response = decode_response(reply.content.config_records[MESSAGE_RECORD][MESSAGE_BODY])
     assert isinstance(response, Failure)
     assert (response.error, response.domain_id) == ("MessageError", ME)
+
+
+def refused(response: Response, error: str, words: str) -> None:
+    assert isinstance(response, Failure)
+    assert response.error == error
+    assert words in response.message
+
+
+@pytest.mark.parametrize("key", ["min_class_count", "seed"])
+def test_a_man_in_the_middle_cannot_change_one_key_of_the_configuration(
+    site: Site, key: str
+) -> None:
+    """Whether the device would use the key or not: the order was signed for another text."""
+    lines = EXPANSION.splitlines()
+    (line,) = [each for each in lines if each.startswith(f"{key} = ")]
+    changed = EXPANSION.replace(line, f"{key} = 1")
+    assert changed != EXPANSION
+    for text in (changed, EXPANSION + "\n", ""):
+        response = site.handle(site.record(), run_config={"expansion": text})
+        refused(response, "RequestForgedError", "configuration: got one of SHA-256")
+    assert not list((site.folder / "state").glob("replies/*"))
+    assert isinstance(site.ask(), DomainProfile)
+
+
+def train(*cards: ModelCard) -> bytes:
+    return encode_request(
+        TrainRequest(domain_id=ME, round_index=1, method="none", sources=cards, register=False)
+    )
+
+
+def test_only_models_of_the_snapshot_are_accepted(site: Site) -> None:
+    listed, other = CARD.for_fusion(), replace(CARD.for_fusion(), round_index=2)
+    response = site.handle(site.record(train(listed), site.snapshot(CARD)))
+    assert "version" not in response.message  # it got as far as its method
+    for snapshot in (site.snapshot(), site.snapshot(other)):  # mixed and matched
+        response = site.handle(site.record(train(listed), snapshot))
+        refused(response, "RequestForgedError", "wanted one in version 1 of the catalogue")
+
+
+def test_an_older_or_expired_catalogue_is_refused_after_a_restart_too(site: Site) -> None:
+    assert isinstance(site.handle(site.record(snapshot=site.snapshot(version=5))), DomainProfile)
+    response = site.handle(site.record(snapshot=site.snapshot(version=4)))
+    refused(response, "StaleTrustError", "catalogue: got version 4, wanted 5")
+    response = site.handle(site.record(snapshot=site.snapshot(version=6, left_s=-60)))
+    refused(response, "StaleTrustError", "got version 6, expired 6")
+    response = site.handle(site.record(snapshot=b""))
+    refused(response, "StaleTrustError", "got version 0")
+    assert isinstance(site.handle(site.record(snapshot=site.snapshot(version=5))), DomainProfile)
+
+
+def test_a_snapshot_of_another_order_is_refused(site: Site) -> None:
+    record = site.record()
+    record[MESSAGE_SNAPSHOT] = site.snapshot(version=2)
+    response = site.handle(record)
+    refused(response, "RequestForgedError", "got another's")
+
+
+def test_a_device_that_pins_the_root_accepts_the_roots_newest_key_alone(
+    site: Site, tmp_path: Path
+) -> None:
+    root, new = Ed25519PrivateKey.generate(), Signer(RUN, key := Ed25519PrivateKey.generate())
+    (site.folder / "root.pub").write_bytes(public_pem(root))
+    old = site.signer
+
+    def record(root: Ed25519PrivateKey, key: Ed25519PrivateKey, version: int) -> ConfigRecord:
+        expires_s = int(time.time() + 60)
+        signed = sign_key(root, RUN, key.public_key(), version=version, expires_s=expires_s)
+        return site.record(**{MESSAGE_KEY: signed})
+
+    refused(site.ask(), "RequestForgedError", "signing key: got no record")
+    site.signer = new
+    refused(site.handle(record(key, key, 2)), "RequestForgedError", "wanted the root's")
+    assert isinstance(site.handle(record(root, key, 2)), DomainProfile)
+    site.signer = old  # the key of before, stolen, with its own sound record
+    old_key = open_key(tmp_path / "keys" / "server.key")
+    refused(site.handle(record(root, old_key, 1)), "StaleTrustError", "got version 1, wanted 2")
+    refused(site.handle(record(root, key, 2)), "RequestForgedError", "got another's")
+
+
+def test_a_folder_in_use_is_not_opened_by_a_second_process(site: Site) -> None:
+    from graft.cli.deploy.services import device
+
+    write_dataset(site.folder, WORLD.task, channels=list(CHANNELS), rate_hz=50.0, licence="ours")
+    with (
+        lock_file(site.folder / "state" / "device.lock", "x"),
+        pytest.raises(RunError, match=f"got process {os.getpid()} in it"),
+    ):
+        device(site.folder, site.data, 9094)

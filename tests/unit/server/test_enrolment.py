@@ -88,7 +88,7 @@ def test_private_keys_are_their_owners_alone(out: Path) -> None:
     enrol_device(out, "ann")
     keys = sorted(out.rglob("*.key"))
     assert [path.name for path in keys] == [
-        "ca.key", "node.key", "tls.key", "server.key", "tls.key",
+        "ca.key", "root.key", "node.key", "tls.key", "server.key", "tls.key",
     ]  # fmt: skip
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
     # The authority's key goes nowhere.
