@@ -38,7 +38,7 @@ _LATER_SETTINGS: Final = (
     "trust.verify", "trust.chance", "trust.min_reports", "trust.max_source_weight",
     "trust.disagreement", "trust.report_rounds", "policy.withhold_class_counts",
     "policy.withhold_centroids", "policy.delta", "policy.value_bound", "policy.feature_bound",
-    "policy.composition", "policy.probes_per_round", "forget.descendants",
+    "policy.composition", "policy.probes_per_round", "policy.train_clip", "forget.descendants",
 )  # fmt: skip
 # Initial domains hold all their labels and select nothing.
 _TARGET_SETTINGS: Final = ("selection", "hat", "graft")

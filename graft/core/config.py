@@ -151,11 +151,16 @@ class PolicyConfig:
         "sum", "Releases together cost the sum, or the epsilon at total_delta of all their noise"
     )
     probes_per_round: Count = key(4, "With noise, different probes that are answered in a round")
+    train_epsilon: float | None = key(
+        None, "Train privately (DP-SGD): epsilon a training; not set: plain training", gt=0
+    )
+    train_clip: Positive = key(1.0, "For it, the length of a row's gradient is clipped to it")
     value_bound: Positive = key(4.0, "For noise, each number of a sample is clipped to it")
     feature_bound: Positive = key(10.0, "For noise, the length of a feature row is clipped to it")
 
     def __post_init__(self) -> None:
-        if self.epsilon is not None and self.total_epsilon is None:
+        noise = self.epsilon is not None or self.train_epsilon is not None
+        if noise and self.total_epsilon is None:
             raise ConfigError("policy.total_epsilon: got None, wanted a total to spend from")
         if self.composition == "joint" and self.total_delta is None:
             raise ConfigError("policy.total_delta: got None, wanted one for joint composition")

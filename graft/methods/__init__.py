@@ -7,6 +7,7 @@ from graft.methods.base import (
     added_methods,
     find_method,
     methods_by_name,
+    require_private_training,
     with_method_sections,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "added_methods",
     "find_method",
     "methods_by_name",
+    "require_private_training",
     "with_method_sections",
 ]

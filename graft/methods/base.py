@@ -65,6 +65,8 @@ class Method:
         Send also the average model of the initial domains of its architecture.
     cost : callable
         Compute cost of a task of this shape, for the simulated clock.
+    trains_privately : bool
+        Its training honours ``task.private``, and nothing else that it does with rows mixes them.
     reads : tuple of str
         Sections of ``ExpansionConfig`` that no other kind of method reads.
     section, settings : str and type, optional
@@ -102,6 +104,7 @@ class Method:
     warm_start: bool = False
     needs_average: bool = False
     cost: Callable[[WorkloadShape], ComputeCost] = distilled_cost
+    trains_privately: bool = False
     reads: tuple[str, ...] = ()
     section: str = ""
     settings: type | None = None
@@ -165,10 +168,21 @@ def added_methods() -> tuple[Method, ...]:
 def with_method_sections(config: ExpansionConfig) -> ExpansionConfig:
     """The configuration with the whole sections of its methods, defaults included.
 
-    Raises ConfigError for a value that a method's settings class refuses.
+    Raises ConfigError for a value that a method's settings class refuses, and for a method that
+    cannot train privately where the policy asks for it.
     """
+    if config.policy.train_epsilon is not None:
+        for name in config.methods:
+            require_private_training(name)
     own: dict[str, Any] = {m.section: {} for m in map(find_method, config.methods) if m.section}
     return with_settings(config, own) if own else config
+
+
+def require_private_training(name: str) -> None:
+    """Raise ConfigError for a method that cannot train privately."""
+    if not find_method(name).trains_privately:
+        able = sorted(n for n, method in methods_by_name().items() if method.trains_privately)
+        raise ConfigError(f"policy.train_epsilon: got method {name!r}, wanted one of {able}")
 
 
 @cache

@@ -79,6 +79,7 @@ def on_labels(
         architecture=task.architecture,
         mask_C=mask_C,
         used=used,
+        private=task.private,
     )
 
 
@@ -103,10 +104,11 @@ fit_label_only = partial(_fit, plan_label_only)
 fit_all_labels = partial(_fit, plan_all_labels)
 fit_finetuned_source = partial(_fit, plan_finetuned_source)
 
+_private = partial(supervised, trains_privately=True)
 METHODS = (
-    supervised(plan_all_labels, name=INITIAL, title="Initial domains", cost=all_labels_cost),
-    supervised(plan_label_only, name="label-only", title="Label only"),
-    supervised(
+    _private(plan_all_labels, name=INITIAL, title="Initial domains", cost=all_labels_cost),
+    _private(plan_label_only, name="label-only", title="Label only"),
+    _private(
         plan_all_labels, name="all-labels", title="All labels (reference)", cost=all_labels_cost
     ),
     Method(

@@ -199,9 +199,18 @@ def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor) -> Tensor:
 
 
 METHODS = (
-    selected(name="average-kd-selected", title="Averaged, selected", fit=fit_average_kd),
+    selected(
+        name="average-kd-selected",
+        title="Averaged, selected",
+        fit=fit_average_kd,
+        trains_privately=True,
+    ),
     Method(
-        name="average-kd-all", title="Ship-all (averaged)", fit=fit_average_kd, sources_needed="all"
+        name="average-kd-all",
+        title="Ship-all (averaged)",
+        fit=fit_average_kd,
+        sources_needed="all",
+        trains_privately=True,
     ),
     selected(name="camkd", title="CA-MKD-style", fit=fit_camkd, cost=camkd_cost),
     selected(name="aekd", title="AE-KD-style", fit=fit_aekd, cost=aekd_cost),

@@ -148,9 +148,14 @@ METHODS = (
         title="FedAvg, initial domains' part",
         cost=fedavg_local_cost,
         needs_average=True,
+        trains_privately=True,
     ),
-    supervised(plan_fedavg, name="fedavg", title="FedAvg", needs_average=True),
-    selected(name="feddf", title="FedDF-style", fit=fit_feddf, needs_average=True),
+    supervised(
+        plan_fedavg, name="fedavg", title="FedAvg", needs_average=True, trains_privately=True
+    ),
+    selected(
+        name="feddf", title="FedDF-style", fit=fit_feddf, needs_average=True, trains_privately=True
+    ),
     Method(
         name="fedproto",
         title="FedProto-style",

@@ -42,10 +42,14 @@ from graft.training import (
     count_steps,
     features_in_batches,
     minimise,
+    minimise_privately,
     parameter_group,
 )
 
 Part = Literal["heads", "norms", "agreement", "propagation", "sharpening", "start", "augmentation"]
+# What makes a row's soft target depend on other rows, so that private training leaves it out: there
+# the sources' plain mean is distilled.
+_MIXING_ROWS: tuple[Part, ...] = ("norms", "heads", "propagation", "agreement")
 _UNKNOWN = -30.0  # the logit of a class that a source does not know
 
 
@@ -68,16 +72,21 @@ class _Teachers:
 def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedModel:
     """Train the target. ``without`` leaves parts out, for the ablation."""
     targets.require_sources(task.sources)
-    settings = task.config.graft
+    settings, private = task.config.graft, task.private is not None
+    if private:
+        without = {*without, *_MIXING_ROWS}
     x_N = torch.cat([task.x_L, task.x_U])
     teachers = adapt_teachers(task, x_N, without)
     prediction_NC, agreement_T, weight_T = agreed_prediction(teachers, task, without)
     temperature = 1.0 if "sharpening" in without else settings.knowledge_temperature
     soft_targets_UC = fusion.sharpened(prediction_NC[len(task.x_L) :], temperature)
+    if private:
+        agreement_T = torch.zeros_like(agreement_T)
     start = None if "start" in without else grafted_start(task, teachers, agreement_T)
     target = start or targets.fresh_target(task)
     _train(target, soft_targets_UC, task, augmented="augmentation" not in without)
-    adaptation.renormalise(target, x_N)
+    if not private:
+        adaptation.renormalise(target, x_N)
     # A source weighs the same on every sample: the sum of its one or two teachers.
     weight_S = weight_T.view(-1, len(task.sources)).sum(0)
     return targets.trained_target(
@@ -200,12 +209,15 @@ def _train(
     _, usual_steps = count_steps(num_labelled + num_unlabelled, training)
     steps = math.ceil(settings.steps_fraction * usual_steps)
     generator = torch.Generator().manual_seed(derive_seed("augment", task.seed))
+    augment = partial(
+        targets.augment, modality=task.domain_task.modality, config=settings, generator=generator
+    )
     target.train()
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         x = torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
         if augmented:
-            x = targets.augment(x, task.domain_task.modality, settings, generator)
+            x = augment(x)
         logits_BC = target(x)
         split = len(labelled_B)
         supervised = F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
@@ -218,8 +230,20 @@ def _train(
         """Up over the first tenth of the steps, then down to zero along a cosine."""
         return min(1.0, 10 * (step + 1) / steps) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
-    groups = [parameter_group(target, settings.learning_rate)]
     shorter = replace(training, max_steps=steps)
+    if task.private is not None:
+        minimise_privately(
+            target,
+            targets.soft_rows(task, soft_targets_UC, settings.distillation_weight),
+            replace(shorter, learning_rate=settings.learning_rate),
+            task.private,
+            num_rows=num_labelled + num_unlabelled,
+            seed=task.seed,
+            rate=rate,
+            augment=augment if augmented else None,
+        )
+        return
+    groups = [parameter_group(target, settings.learning_rate)]
     minimise(loss_of, groups, num_labelled, num_unlabelled, shorter, task.seed, rate=rate)
 
 
@@ -243,8 +267,13 @@ _graft = partial(
     selected, fit=fit_graft, precision="base", warm_start=True, cost=graft_cost, reads=("graft",)
 )
 METHODS = (
-    _graft(name="graft", title="graft"),
-    _graft(name="graft-initial", title="graft, initial domains only", initial_only=True),
+    _graft(name="graft", title="graft", trains_privately=True),
+    _graft(
+        name="graft-initial",
+        title="graft, initial domains only",
+        initial_only=True,
+        trains_privately=True,
+    ),
     *(
         _graft(
             name=f"graft-no-{part}",

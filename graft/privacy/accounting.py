@@ -7,6 +7,7 @@ window or image, its label too. A bound for rows is none for a person who has ma
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,7 @@ def gaussian_sigma(cost: Cost) -> float:
     return _least(lambda sigma: _gaussian_delta(cost.epsilon, sigma) <= cost.delta)
 
 
+@cache
 def training_cost(
     epsilon: float, delta: float, *, sample_rate: float, steps: int
 ) -> tuple[float, Cost]:

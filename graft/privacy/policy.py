@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,7 +40,7 @@ class Releases(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SeededReleases:
     """Releases of a simulated domain: noise from (seed, domain, round) and the release's key.
 
@@ -51,6 +51,7 @@ class SeededReleases:
     config: PolicyConfig
     keys: tuple[object, ...]
     spent: Cost
+    paid: set[str] = field(default_factory=set)
 
     def release(self, name: str, key: str, cost: Cost, draw: Draw) -> Noisy:
         """See ``Releases.release``."""
@@ -58,7 +59,10 @@ class SeededReleases:
 
     def spend(self, name: str, key: str, cost: Cost) -> np.random.Generator:
         """See ``Releases.spend``."""
-        require_budget(name, self.spent, cost, self.config)
+        if key not in self.paid:
+            require_budget(name, self.spent, cost, self.config)
+            self.spent += cost
+            self.paid.add(key)
         return stream("policy", *self.keys, key)
 
     def admit(self, name: str, key: str, group: str, limit: int) -> None:

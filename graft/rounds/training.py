@@ -3,7 +3,7 @@
 Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes, F features.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,13 +19,14 @@ from graft.core.records import (
 )
 from graft.core.seeding import derive_seed
 from graft.errors import DomainEmptyError
-from graft.methods import find_method
+from graft.methods import find_method, require_private_training
 from graft.methods.federated import FEDAVG_LOCAL
 from graft.models import Network, network_cost, network_from, parameters_of
-from graft.privacy import class_centroids
+from graft.privacy import class_centroids, training_cost
 from graft.rounds.device import Device
 from graft.selection import disagreeing_sources
 from graft.training import (
+    PrivateTraining,
     Prototypes,
     Source,
     TrainedModel,
@@ -61,9 +62,11 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     x_L = torch.from_numpy(data.x[rows.labelled_N])
     y_L = torch.from_numpy(data.y_N[rows.labelled_N])
     x_U = torch.from_numpy(data.x[rows.unlabelled_N])
-    # What a check finds is reported, and a report of it has no noise.
-    if config.trust.disagreement and not device.policy.adds_noise:
+    # What a check finds is reported, and a report of it has no noise; and which sources agree
+    # depends on all rows together, so that private training does without.
+    if config.trust.disagreement and _is_open(device):
         sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
+    private = private_training(request, device, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
     averages = [_fetch_source(card, device, "exact") for card in _average_cards(request, device)]
     return TrainingTask(
         domain_task=device.task,
@@ -77,7 +80,37 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         hidden_y_U=torch.from_numpy(data.y_N[rows.unlabelled_N]),
         average=averages[0] if averages else None,
         prototypes=_prototypes(request.sources) if method.sources_needed == "centroids" else (),
+        private=private,
     )
+
+
+def private_training(
+    request: TrainRequest, device: Device, rows: Mapping[str, Tensor]
+) -> PrivateTraining | None:
+    """How the site's policy wants a request's training on these rows to be private, if it does.
+
+    Raises ConfigError for a method that cannot train so.
+    """
+    policy = device.policy
+    settings = policy.settings
+    if settings.train_epsilon is None:
+        return None
+    require_private_training(request.method)
+    epsilon, name = settings.train_epsilon, f"training of {request.domain_id}"
+    sources = tuple(card.model_id for card in (*request.sources, *request.architecture_averages))
+    asked = ("training", request.domain_id, request.round_index, request.method, sources)
+
+    def pay(sample_rate: float, steps: int) -> tuple[float, np.random.Generator]:
+        deviation, cost = training_cost(
+            epsilon, settings.delta, sample_rate=sample_rate, steps=steps
+        )
+        data = {part: tensor.numpy() for part, tensor in rows.items()}
+        setting = (settings.train_clip, device.config, torch.__version__)
+        secret = policy.spend(name, (*asked, setting), data, cost)
+        # Where every row is in every batch, the cost is of noise over the sensitivity, 2 C.
+        return deviation * (2 if sample_rate >= 1 else 1), secret
+
+    return PrivateTraining(clip_norm=settings.train_clip, pay=pay)
 
 
 def evaluate_and_register(
@@ -128,8 +161,13 @@ def evaluate_and_register(
             if card.model_id not in source_ids
         ),
         # Diagnostics carry no noise, and the privacy budget is needed for profile and centroids.
-        diagnostics=None if device.policy.adds_noise else model.diagnostics,
+        diagnostics=model.diagnostics if _is_open(device) else None,
     )
+
+
+def _is_open(device: Device) -> bool:
+    """Whether the site's policy adds no noise at all."""
+    return not device.policy.adds_noise and device.policy.settings.train_epsilon is None
 
 
 def _source_cards(request: TrainRequest, device: Device) -> tuple[ModelCard, ...]:

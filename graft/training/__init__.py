@@ -9,12 +9,15 @@ from graft.training.inference import (
     predict_in_batches,
 )
 from graft.training.loop import Adam, count_steps, minimise, parameter_group
+from graft.training.private import PrivateTraining, SoftRows, minimise_privately
 from graft.training.supervised import SupervisedTraining, train_supervised, train_supervised_many
 from graft.training.task import Prototypes, Source, TrainedModel, TrainingTask
 
 __all__ = [
     "Adam",
+    "PrivateTraining",
     "Prototypes",
+    "SoftRows",
     "Source",
     "SupervisedTraining",
     "TrainedModel",
@@ -26,6 +29,7 @@ __all__ = [
     "log_probabilities",
     "masked_probabilities",
     "minimise",
+    "minimise_privately",
     "parameter_group",
     "predict_in_batches",
     "train_supervised",

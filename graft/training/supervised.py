@@ -16,6 +16,7 @@ from graft.models import Network
 from graft.training.compiled.build import load_kernels
 from graft.training.compiled.plan import KernelPlan, kernel_plan, train_compiled
 from graft.training.loop import Adam, batch_rows, count_steps, minimise, parameter_group
+from graft.training.private import PrivateTraining, SoftRows, minimise_privately
 from graft.training.stacked import StackedNetwork, stages_of
 from graft.training.task import Source, TrainedModel
 
@@ -30,7 +31,8 @@ class SupervisedTraining:
     ``x`` (N, ...) is float32, and the classes ``y_N`` are int64. ``num_rows`` are the domain's
     labelled and unlabelled rows together: they decide the number of steps (``count_steps``), so
     that every method of a domain takes as many. ``seed`` orders the batches; ``architecture``,
-    ``mask_C`` and ``used`` are those of the ``TrainedModel`` that comes of it.
+    ``mask_C`` and ``used`` are those of the ``TrainedModel`` that comes of it. With ``private``,
+    each row's gradient is clipped and noise is added.
     """
 
     network: Network
@@ -42,6 +44,7 @@ class SupervisedTraining:
     architecture: str
     mask_C: BoolArray
     used: tuple[Source, ...] = ()
+    private: PrivateTraining | None = None
 
     @property
     def batch_size(self) -> int:
@@ -57,8 +60,14 @@ class SupervisedTraining:
 
 
 def train_supervised(training: SupervisedTraining) -> TrainedModel:
-    """Train one network by PyTorch's plain loop."""
+    """Train one network by PyTorch's plain loop, or privately."""
     network, config, num_labelled = training.network, training.config, len(training.x)
+    if training.private is not None:
+        one_hot_NC = F.one_hot(training.y_N, network.head.out_features).float()
+        rows = SoftRows(x=training.x, target_NC=one_hot_NC, weight_N=torch.ones(num_labelled))
+        num_rows, seed = training.num_rows, training.seed
+        minimise_privately(network, rows, config, training.private, num_rows=num_rows, seed=seed)
+        return _trained_model(training)
     network.train()
 
     def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
@@ -85,7 +94,8 @@ def train_supervised_many(
     for training in trainings:
         groups.setdefault(_group_key(training), []).append(training)
     for group in groups.values():
-        plan = _kernel_plan(group[0]) if device == "cpu" else None
+        private = group[0].private is not None
+        plan = _kernel_plan(group[0]) if device == "cpu" and not private else None
         if plan is not None:
             for training in group:
                 training.network.train()
@@ -93,7 +103,13 @@ def train_supervised_many(
                     plan, training.network, training.x, training.y_N, training.batches(),
                     training.config,
                 )  # fmt: skip
-        elif len(group) > 1 and _has_rows(group[0]) and stages_of(group[0].network) is not None:
+        # Private training needs each row's gradient, which neither kernels nor stacks give.
+        elif (
+            not private
+            and len(group) > 1
+            and _has_rows(group[0])
+            and stages_of(group[0].network) is not None
+        ):
             for first in range(0, len(group), STACK_SIZE):
                 _train_stack(group[first : first + STACK_SIZE], device)
         else:
@@ -114,7 +130,7 @@ def _trained_model(training: SupervisedTraining) -> TrainedModel:
 def _group_key(training: SupervisedTraining) -> tuple[object, ...]:
     return (
         str(training.network), tuple(training.x.shape[1:]), training.x.dtype, training.batch_size,
-        training.num_steps, training.config, _labels_fit(training),
+        training.num_steps, training.config, training.private, _labels_fit(training),
         stages_of(training.network) is None,
     )  # fmt: skip
 
@@ -127,6 +143,10 @@ def _labels_fit(training: SupervisedTraining) -> bool:
 
 def _has_rows(training: SupervisedTraining) -> bool:
     return len(training.x) > 0 and _labels_fit(training) and training.x.dtype == torch.float32
+
+
+def _has_stack(training: SupervisedTraining) -> bool:
+    return _has_rows(training) and stages_of(training.network) is not None
 
 
 def _kernel_plan(training: SupervisedTraining) -> KernelPlan | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from graft.core.config import ExpansionConfig
 from graft.core.records import BoolArray, FloatArray, FusionDiagnostics, Task
 from graft.models import Network
+from graft.training.private import PrivateTraining
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -65,6 +66,9 @@ class TrainingTask:
         method with ``needs_average``.
     prototypes : tuple of Prototypes
         Class centroids, for a method whose ``sources_needed`` is "centroids".
+    private : PrivateTraining, optional
+        Set where the site's policy asks for private training, for a method with
+        ``trains_privately``: whatever reads rows must go through ``minimise_privately``.
 
     Examples
     --------
@@ -95,6 +99,7 @@ class TrainingTask:
     hidden_y_U: Tensor = field(repr=False)
     average: Source | None = None
     prototypes: tuple[Prototypes, ...] = ()
+    private: PrivateTraining | None = None
 
     @property
     def label_mask(self) -> BoolArray:

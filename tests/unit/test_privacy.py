@@ -187,7 +187,7 @@ def test_joint_composition_allows_more_releases_than_the_sum() -> None:
 
 def test_training_is_paid_for_once_for_equal_rows_and_settings() -> None:
     _, cost = training_cost(1.0, 1e-5, sample_rate=1.0, steps=1)
-    policy = site_policy(**NOISY)
+    policy = site_policy(**{**NOISY, "total_epsilon": 4.0})
 
     def draw(epochs: int, rows: np.ndarray) -> float:  # type: ignore[type-arg]
         return float(policy.spend("model of d", ("train", epochs), {"x": rows}, cost).normal())

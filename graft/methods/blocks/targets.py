@@ -17,11 +17,13 @@ from graft.core.records import BoolArray, Modality
 from graft.errors import TransportError
 from graft.models import Network, build_network
 from graft.training import (
+    SoftRows,
     Source,
     TrainedModel,
     TrainingTask,
     masked_probabilities,
     minimise,
+    minimise_privately,
     parameter_group,
     predict_in_batches,
 )
@@ -87,7 +89,15 @@ def kd_loss(logits_BC: Tensor, soft_targets_BC: Tensor) -> Tensor:
 
 
 def distil(network: Network, soft_targets_UC: Tensor, task: TrainingTask) -> None:
-    """Train a network on L by cross-entropy and on U by soft targets (U, C)."""
+    """Train a network on L by cross-entropy and on U by soft targets (U, C).
+
+    For private training, a soft target must depend on its own row alone.
+    """
+    if task.private is not None:
+        rows, config = soft_rows(task, soft_targets_UC), task.config.training
+        num_rows, seed = len(rows.x), task.seed
+        minimise_privately(network, rows, config, task.private, num_rows=num_rows, seed=seed)
+        return
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
@@ -95,6 +105,16 @@ def distil(network: Network, soft_targets_UC: Tensor, task: TrainingTask) -> Non
         return supervised + kd_loss(logits_UC, soft_targets_UC[unlabelled_B])
 
     train_target(network, loss_of, task)
+
+
+def soft_rows(task: TrainingTask, soft_targets_UC: Tensor, weight: float = 1.0) -> SoftRows:
+    """L with its labels, and U with soft targets that have ``weight`` in the loss."""
+    y_LC = F.one_hot(task.y_L, task.domain_task.num_classes).float()
+    return SoftRows(
+        x=torch.cat([task.x_L, task.x_U]),
+        target_NC=torch.cat([y_LC, soft_targets_UC]),
+        weight_N=torch.cat([torch.ones(len(y_LC)), torch.full((len(task.x_U),), weight)]),
+    )
 
 
 def source_prediction(source: Source, x: Tensor) -> Tensor:

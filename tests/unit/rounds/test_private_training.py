@@ -1,0 +1,105 @@
+"""Private training on a device: it is paid for once, and nothing is trained beyond the budget."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import world_devices
+from graft_client.policy import DiskReleases
+from small_system import CONFIG, WORLD, Grown
+from test_device import carry_out, train_request
+
+from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.records import Failure, TrainResult
+from graft.privacy import SitePolicy, composed_epsilon, training_cost
+from graft.privacy.accounting import Mechanism, _sampled_divergence
+from graft.rounds import handle_request
+from graft.rounds.device import Device
+
+POLICY = PolicyConfig(min_class_count=1, train_epsilon=8.0, total_epsilon=8.0)
+
+
+def private(**changes: object) -> ExpansionConfig:
+    return replace(CONFIG, policy=replace(POLICY, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["initial", "graft"])
+def test_equal_seeds_give_equal_private_models_and_others_than_plain(
+    grown: Grown, method: str
+) -> None:
+    request = train_request(grown, method)
+    results = [
+        carry_out(request, grown, config=config) for config in (private(), private(), CONFIG)
+    ]
+    ids = []
+    for result in results:
+        assert isinstance(result, TrainResult)
+        assert result.card is not None
+        ids.append(result.card.model_id)
+    assert ids[0] == ids[1] != ids[2]
+    assert results[0].diagnostics is None  # type: ignore[union-attr]
+
+
+def test_a_training_beyond_the_budget_is_a_named_failure_and_so_is_a_method_that_mixes_rows(
+    grown: Grown,
+) -> None:
+    spent = carry_out(train_request(grown, "graft"), grown, config=private(total_epsilon=7.9))
+    assert isinstance(spent, Failure)
+    assert (spent.error, "epsilon 7.9" in spent.message) == ("PolicyError", True)
+    # Noise on the centroids costs as well, after the training.
+    both = carry_out(train_request(grown, "graft"), grown, config=private(epsilon=0.1))
+    assert isinstance(both, Failure)
+    assert "epsilon 8 with" in both.message
+    mixed = carry_out(train_request(grown, "hat"), grown, config=private())
+    assert isinstance(mixed, Failure)
+    assert mixed.error == "ConfigError"
+
+
+def test_a_site_pays_once_and_trains_the_same_again(grown: Grown, tmp_path: Path) -> None:
+    releases = DiskReleases(tmp_path / "site.spent", POLICY)
+    request = train_request(grown, "label-only")
+
+    def trained(device: Device) -> TrainResult | Failure:
+        result = handle_request(request, replace(device, policy=SitePolicy(POLICY, releases)))
+        assert isinstance(result, TrainResult | Failure)
+        return result
+
+    devices = world_devices(WORLD, CONFIG, grown.system.store, lambda entry: None)
+    with devices(request) as device:
+        first, again = trained(device), trained(device)
+    assert isinstance(first, TrainResult)
+    assert isinstance(again, TrainResult)
+    assert first.card is not None
+    assert again.card is not None
+    assert first.card.model_id == again.card.model_id
+    assert releases.spent.epsilon == 8.0
+    with devices(replace(request, round_index=2)) as device:
+        other = handle_request(
+            replace(request, round_index=2), replace(device, policy=SitePolicy(POLICY, releases))
+        )
+    assert isinstance(other, Failure)
+    assert other.error == "PolicyError"
+    assert releases.spent.epsilon == 8.0
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "rate", "steps", "divergences", "replaced"),
+    [
+        (1.36, 0.1, 300, [2.1437286471835093, 3.4733326930359625, 5.063920035966293], 13.4566),
+        (2.0, 0.05, 500, [0.35490578293746505, 0.5402423796397291, 0.73128160647481], 4.9808),
+        (4.0, 0.3, 100, [0.5787720091315798, 0.8800922041764941, 1.1898962622528586], 7.0022),
+    ],
+)
+def test_the_accountant_agrees_with_dp_accounting(
+    multiplier: float, rate: float, steps: int, divergences: list[float], replaced: float
+) -> None:
+    """Values of dp-accounting 0.6.0: Renyi divergences of orders 2 to 4 for an added row, and the
+    epsilon at 1e-5 for a replaced one by privacy loss distributions, which ours must bound."""
+    got = steps * _sampled_divergence(multiplier, rate, 8)[2:5]
+    np.testing.assert_allclose(got, divergences, rtol=1e-9)
+    mechanism = Mechanism(noise_multiplier=multiplier, sample_rate=rate, steps=steps)
+    assert replaced <= composed_epsilon([mechanism], 1e-5) <= 1.6 * replaced
+    least, cost = training_cost(replaced, 1e-5, sample_rate=rate, steps=steps)
+    assert least >= multiplier
+    assert composed_epsilon(cost.mechanisms, 1e-5) <= replaced
