@@ -190,6 +190,23 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PeerFindings:
+    """What the target domains of one round found when they probed a model.
+
+    ``probed``, ``chosen`` and ``rejected`` count domains; ``joint_score`` is the mean of their
+    scores, which are 0 for a candidate like the others, or None where all rejected it.
+    """
+
+    model_id: str
+    domain_id: str
+    round_index: Index
+    probed: Samples
+    chosen: Samples
+    rejected: Samples
+    joint_score: Score | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProfileRequest:
     """Ask a domain for its profile."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,15 @@ import pyarrow as pa
 
 from graft.core.files import AnyPath, read_table, table_schema, write_table
 from graft.core.ledger import ordered
-from graft.core.ranges import Index, NumBytes, Samples, Seconds, Share
-from graft.core.records import Failure, LedgerEntry, TrainResult
+from graft.core.ranges import Index, NumBytes, Samples, Score, Seconds, Share
+from graft.core.records import Failure, LedgerEntry, PeerFindings, TrainResult
 from graft.core.settings import RENAMED_METHODS
 from graft.errors import RunError
 
 # What a result must contain for its row.
 REQUIRED_METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
+# What peers found of the model afterwards, in the results of the whole run.
+_PEERS = ("peers_probed", "peers_chose", "peers_rejected", "peers_score")
 _SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
 # What a clock or the host decides stays out of the run's hash.
 _UNHASHED = {"compute_s", "peak_memory_bytes"}
@@ -30,6 +33,9 @@ class ResultRow:
     where the model was trained; ``simulated_compute_s`` is that work on the domain's device class,
     and ``simulated_s`` when the domain was done, from the start of the round. ``mixture`` (a row a
     source domain) and ``dictionary`` (a row an epoch) are those of ``FusionDiagnostics``.
+
+    The device itself reports its numbers. ``peers_*`` are what other domains found: how many
+    probed, chose and rejected its model in later rounds, and the mean of their joint scores.
     """
 
     domain_id: str
@@ -55,11 +61,16 @@ class ResultRow:
     simulated_s: Seconds | None = None
     mixture: list[list[float]] | None = None
     dictionary: list[list[float]] | None = None
+    peers_probed: Samples | None = None
+    peers_chose: Samples | None = None
+    peers_rejected: Samples | None = None
+    peers_score: Score | None = None
 
 
 RESULTS_SCHEMA = table_schema(ResultRow)
-# Runs from before the traces, and from before the simulated clock too, lack the last columns.
-_FORMER_WIDTHS = (len(RESULTS_SCHEMA) - 2, len(RESULTS_SCHEMA) - 2 - len(_SIMULATED))
+PEERS_SCHEMA = table_schema(PeerFindings)
+# Runs from before the peers, the traces, and the simulated clock, lack the last columns.
+_FORMER_WIDTHS = [len(RESULTS_SCHEMA) - n for n in (4, 6, 6 + len(_SIMULATED))]
 
 
 def result_row(report: TrainResult | Failure) -> ResultRow:
@@ -119,12 +130,52 @@ def read_results(path: AnyPath) -> list[ResultRow]:
     ]
 
 
+def write_peers(peers: Iterable[PeerFindings], path: AnyPath) -> None:
+    """Write what peers found in a round, atomically."""
+    rows = [dataclasses.asdict(each) for each in peers]
+    write_table(pa.Table.from_pylist(rows, schema=PEERS_SCHEMA), path)
+
+
+def read_peers(path: AnyPath) -> list[PeerFindings]:
+    """What ``write_peers`` wrote; none of a run from before. Raises RunError for anything else."""
+    if not path.exists():
+        return []
+    try:
+        return [PeerFindings(**row) for row in read_table(path).to_pylist()]
+    except (TypeError, pa.ArrowInvalid) as error:
+        raise RunError(f"peers {path}: {error}") from error
+
+
+def with_peers(rows: Iterable[ResultRow], peers: Iterable[PeerFindings]) -> list[ResultRow]:
+    """The rows with what peers found of their models, over all rounds."""
+    found: dict[tuple[str, str], list[PeerFindings]] = defaultdict(list)
+    for each in peers:
+        found[each.model_id, each.domain_id].append(each)
+    return [_with_peers(row, found.get((row.model_id or "", row.domain_id), [])) for row in rows]
+
+
+def _with_peers(row: ResultRow, peers: Sequence[PeerFindings]) -> ResultRow:
+    if row.model_id is None:
+        return row
+    scores = [(each.probed - each.rejected, each.joint_score) for each in peers]
+    known = [(weight, score) for weight, score in scores if score is not None and weight]
+    total = sum(weight for weight, _ in known)
+    return dataclasses.replace(
+        row,
+        peers_probed=sum(each.probed for each in peers),
+        peers_chose=sum(each.chosen for each in peers),
+        peers_rejected=sum(each.rejected for each in peers),
+        peers_score=sum(weight * score for weight, score in known) / total if total else None,
+    )
+
+
 def run_hash(rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]) -> str:
     """SHA-256 over results and payload ledger, without anything measured by a clock or host."""
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda r: (r.round_index, r.domain_id, r.method)):
         table = dataclasses.asdict(row)
-        hashed = (None if n in _UNHASHED else table[n] for n in table if n not in _SIMULATED)
+        left_out = {*_SIMULATED, *_PEERS}
+        hashed = (None if n in _UNHASHED else table[n] for n in table if n not in left_out)
         digest.update(repr(tuple(hashed)).encode())
     for entry in ordered(entries):
         message = (

@@ -27,6 +27,17 @@ PERCENTILES = (0.5, 0.95, 0.99)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PeerSummary:
+    """What other domains found of the catalogue's models: models that were probed, and how often
+    they were probed, chosen and rejected. Other methods than the main one have no such models."""
+
+    models: int = 0
+    probed: int = 0
+    chosen: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MethodSummary:
     """One method over the ``wanted`` targets of a run.
 
@@ -56,6 +67,7 @@ class MethodSummary:
     device_s_total: float
     device_s_mean: float | None
     peak_memory_bytes: int | None
+    peers: "PeerSummary"
 
     @property
     def complete(self) -> bool:
@@ -202,9 +214,20 @@ def summarise(
                 device_s_total=math.fsum(seconds),
                 device_s_mean=mean_or_none(seconds),
                 peak_memory_bytes=max(memory, default=None),
+                peers=_peers(rows) if method == config.method else PeerSummary(),
             )
         )
     return tuple(summaries)
+
+
+def _peers(rows: Sequence[ResultRow]) -> PeerSummary:
+    probed = [row for row in rows if row.peers_probed]
+    return PeerSummary(
+        models=len(probed),
+        probed=sum(row.peers_probed or 0 for row in probed),
+        chosen=sum(row.peers_chose or 0 for row in probed),
+        rejected=sum(row.peers_rejected or 0 for row in probed),
+    )
 
 
 def summarise_rounds(

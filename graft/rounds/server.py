@@ -12,6 +12,7 @@ from graft.core.records import (
     DomainProfile,
     Failure,
     ModelCard,
+    PeerFindings,
     ProfileRequest,
     RejectedSource,
     SystemState,
@@ -39,11 +40,13 @@ _METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """A finished round: the next state, every domain's result or failure, and the profiles."""
+    """A finished round: the next state, every domain's result or failure, the profiles, and what
+    target domains found in their probes."""
 
     state: SystemState
     reports: tuple[TrainResult | Failure, ...]
     profiles: tuple[DomainProfile, ...] = ()
+    peers: tuple[PeerFindings, ...] = ()
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -140,7 +143,8 @@ def expand_system(
     noted = replace(state, rejections=()).note(
         [*current, *_confirmed(rejections, state, find_fault)]
     )
-    return _admit_reports(noted, config.method, reports, profiles, admit)
+    done = _admit_reports(noted, config.method, reports, profiles, admit)
+    return replace(done, peers=choice.peers(index))
 
 
 def _confirmed(

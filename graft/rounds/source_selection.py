@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Edge
@@ -10,6 +11,7 @@ from graft.core.records import (
     DomainProfile,
     Failure,
     ModelCard,
+    PeerFindings,
     ProbeRequest,
     RejectedSource,
     Request,
@@ -23,6 +25,7 @@ from graft.methods import Method
 from graft.selection import RankedCards, rank_catalogue
 
 TargetMethod = tuple[str, str]  # domain id, method
+ModelKey = tuple[str, str]  # model id, domain id
 CandidatesByMethod = dict[str, dict[str, RankedCards]]  # by method and target domain
 # A device that rejects candidates probes once more; what it rejects then is not replaced. Without
 # a bound, an attacker who fills the catalogue would keep devices probing.
@@ -36,6 +39,51 @@ class SourceSelection:
     chosen: dict[TargetMethod, tuple[str, ...]] = field(default_factory=dict)
     rejections: list[RejectedSource] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    tallies: dict[ModelKey, "_Tally"] = field(default_factory=dict)
+
+    def add(self, request: ProbeRequest, selection: Selection) -> None:
+        """Take a selection of what was offered; a later one of the same domain and method
+        replaces it."""
+        key = request.domain_id, request.method
+        self.chosen[key] = selection.chosen
+        self.rejections.extend(selection.rejected)
+        score_of = {each.model_id: each.joint_score for each in selection.candidates}
+        rejected = {each.model_id for each in selection.rejected}
+        for card in request.candidates:
+            tally = self.tallies.setdefault((card.model_id, card.domain_id), _Tally())
+            tally.scores[request.domain_id] = score_of.get(card.model_id)
+            for ids, tallied in ((selection.chosen, tally.chosen), (rejected, tally.rejected)):
+                tallied.discard(key)
+                if card.model_id in ids:
+                    tallied.add(key)
+
+    def peers(self, round_index: int) -> tuple[PeerFindings, ...]:
+        """What the probes of the round found of each model."""
+        return tuple(
+            PeerFindings(
+                model_id=model_id,
+                domain_id=domain_id,
+                round_index=round_index,
+                probed=len(tally.scores),
+                chosen=len({domain_id for domain_id, _ in tally.chosen}),
+                rejected=len({domain_id for domain_id, _ in tally.rejected}),
+                joint_score=tally.mean_score(),
+            )
+            for (model_id, domain_id), tally in sorted(self.tallies.items())
+        )
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The scores that domains gave a model; which of them chose and rejected it, by method."""
+
+    scores: dict[str, float | None] = field(default_factory=dict)
+    chosen: set[TargetMethod] = field(default_factory=set)
+    rejected: set[TargetMethod] = field(default_factory=set)
+
+    def mean_score(self) -> float | None:
+        known = [score for score in self.scores.values() if score is not None]
+        return fmean(known) if known else None
 
 
 def rank_candidates(
@@ -80,8 +128,7 @@ def choose_sources(
         probed: dict[TargetMethod, ProbeRequest] = {}
         for request, selection in _ask(requests, edge, choice.failures):
             key = request.domain_id, request.method
-            choice.chosen[key] = selection.chosen
-            choice.rejections.extend(selection.rejected)
+            choice.add(request, selection)
             rejected_ids[key] |= {rejection.model_id for rejection in selection.rejected}
             if selection.rejected:
                 probed[key] = request

@@ -152,7 +152,7 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
             record(entry)
         if clock is not None:
             rows, entries[:] = clock.time_round(rows, entries)
-        folder.save_round(done.state, rows, entries, done.profiles)
+        folder.save_round(done.state, rows, entries, done.profiles, done.peers)
         settings.on_round(state.round_index, rows, tuple(entries))
         entries.clear()
         forgotten = settle(folder)

@@ -2,7 +2,7 @@
 
 run.toml             configuration, seed, versions, world, engine, outcome
 rounds/<i>/round.json  the SHA-256 of a round's files: with it the round is finished
-rounds/<i>/          results, ledger, profiles, catalogue, architecture_averages,
+rounds/<i>/          results, ledger, profiles, peers, catalogue, architecture_averages,
                      rejections (.parquet) of a round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
@@ -32,8 +32,16 @@ import tomli_w
 from graft.core.config import ExpansionConfig, config_from_dict, config_to_dict
 from graft.core.files import AnyPath, lock_file, remove_tree, replace_file
 from graft.core.ledger import read_ledger, write_ledger
-from graft.core.records import DomainProfile, LedgerEntry, SystemState, Task
-from graft.core.results import ResultRow, read_results, run_hash, write_results
+from graft.core.records import DomainProfile, LedgerEntry, PeerFindings, SystemState, Task
+from graft.core.results import (
+    ResultRow,
+    read_peers,
+    read_results,
+    run_hash,
+    with_peers,
+    write_peers,
+    write_results,
+)
 from graft.data.domain import World
 from graft.errors import RunError
 from graft.wire.transfer.transfer_log import read_journal
@@ -158,6 +166,7 @@ class RunFolder:
         rows: Sequence[ResultRow],
         entries: Sequence[LedgerEntry],
         profiles: Sequence[DomainProfile] = (),
+        peers: Sequence[PeerFindings] = (),
     ) -> None:
         """Write a finished round: ``state`` after it, ``profiles`` of the domains that joined.
 
@@ -167,6 +176,7 @@ class RunFolder:
         folder = self._round(state.round_index - 1)
         write_ledger(entries, folder / "ledger.parquet")
         write_profiles(profiles, folder / "profiles.parquet")
+        write_peers(peers, folder / "peers.parquet")
         write_cards(state.catalogue, folder / "catalogue.parquet")
         write_cards(state.architecture_averages, folder / "architecture_averages.parquet")
         write_rejections(state.rejections, folder / "rejections.parquet")
@@ -311,6 +321,11 @@ class RunFolder:
             rows += read_results(self._round(index) / _RESULTS)
         return rows
 
+    def with_peers(self, rows: Sequence[ResultRow], num_rounds: int) -> list[ResultRow]:
+        """The rows with what peers found of their models in the first rounds."""
+        paths = (self._round(index) / "peers.parquet" for index in range(num_rounds))
+        return with_peers(rows, (each for path in paths for each in read_peers(path)))
+
     def finish(self, num_rounds: int) -> tuple[str, list[str]]:
         """Write the whole ledger and results and the outcome.
 
@@ -320,6 +335,7 @@ class RunFolder:
         entries: list[LedgerEntry] = []
         for index in range(num_rounds):
             entries += read_ledger(self._round(index) / "ledger.parquet")
+        rows = self.with_peers(rows, num_rounds)
         write_results(rows, self.path / "results.parquet")
         write_ledger(entries, self.path / "ledger.parquet")
         sync([self.path / "results.parquet", self.path / "ledger.parquet", self.path])

@@ -158,7 +158,9 @@ def test_foreign_columns_or_no_file_are_refused(tmp_path: Path) -> None:
 def test_results_from_before_the_traces_and_the_simulated_clock_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "results.parquet"
     write_results([ROW], path)
-    for later in (["mixture", "dictionary"], ["link_class", "simulated_compute_s", "simulated_s"]):
+    peers = ["peers_probed", "peers_chose", "peers_rejected", "peers_score"]
+    clock = ["link_class", "simulated_compute_s", "simulated_s"]
+    for later in (peers, ["mixture", "dictionary"], clock):
         pq.write_table(pq.read_table(path).drop_columns(later), path)
         assert read_results(path) == [ROW]
 
@@ -169,6 +171,7 @@ def test_results_from_before_the_traces_and_the_simulated_clock_can_be_read(tmp_
         {"compute_s": 9.0},
         {"compute_s": None},
         {"peak_memory_bytes": 7},
+        {"peers_probed": 3, "peers_chose": 2, "peers_rejected": 1, "peers_score": 0.5},
         {"simulated_compute_s": 1.0, "simulated_s": 2.0, "link_class": "lte"},
     ],
 )

@@ -184,6 +184,7 @@ def _show(rows: list[Any], output: Format) -> None:
             "method": row.method,
             "round": row.round_index,
             "accuracy": row.accuracy,
+            "source_of_accuracy": "reported by the device",
             "sources": list(row.source_domains),
             "model": row.model_id,
             "error": row.error and f"{row.error}: {row.error_message}",
@@ -193,7 +194,7 @@ def _show(rows: list[Any], output: Format) -> None:
     if output is Format.JSON:
         print_json(facts)
         return
-    table = Table("Domain", "Method", "Accuracy", "Sources", "Error")
+    table = Table("Domain", "Method", "Accuracy (reported)", "Sources", "Error")
     for fact in facts:
         accuracy = "" if fact["accuracy"] is None else f"{fact['accuracy']:.1%}"
         sources = ", ".join(fact["sources"])

@@ -65,6 +65,13 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
             "memory": [_scaled(row.peak_memory_bytes, 0.001) for row in rows],
             "architecture": [architectures.of(row.architecture) for row in rows],
             "model": [(row.model_id or "")[:_MODEL_ID_DIGITS] for row in rows],
+            # Domains that probed, chose and rejected the model in later rounds.
+            "peers": [
+                None
+                if row.peers_probed is None
+                else [row.peers_probed, row.peers_chose, row.peers_rejected]
+                for row in rows
+            ],
             "error": [errors.of(_error(row)) for row in rows],
             "sources": [[domain_of[name] for name in row.source_domains] for row in rows],
             "traffic": [traffic.get((r.round_index, r.domain_id, r.method), []) for r in rows],

@@ -65,6 +65,8 @@
     return minutes < 60 ? `${minutes} min ${two(rest)} s`
       : `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
   };
+  const peers = (found) => (found ? `${found[1]} of ${found[0]}`
+    + (found[2] ? `, ${found[2]} rejected` : "") : NONE);
   const roundName = (visit) => (isInitial(visit) ? "initial" : `round ${visits.round[visit]}`);
 
   // ---- elements ----------------------------------------------------------------------------
@@ -99,6 +101,9 @@
     { key: "sources", head: "Sources", extra: true,
       of: (visit) => (column("sources")(visit) || []).length },
     { key: "used", head: "Used by", of: (visit) => usedBy[visits.domain[visit]].length },
+    { key: "peers", head: "Chosen by peers", extra: true,
+      of: (visit) => (column("peers")(visit) || [0, 0])[1],
+      text: (visit) => peers(column("peers")(visit)) },
     { key: "bytes", head: "Down", of: (visit) => spent(visit, 1), extra: true,
       text: (visit) => size(spent(visit, 1)) },
     { key: "time", head: "Time", of: seconds, extra: true, text: (visit) => time(seconds(visit)) },

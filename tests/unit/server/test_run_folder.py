@@ -280,7 +280,7 @@ def test_steps_are_removed_after_the_rounds_marker_is_on_the_disk(
         if path == folder.steps:
             tables = {str(each) for each in marker.parent.glob("*.parquet")}
             assert marker.exists()
-            assert len(tables) == 6
+            assert len(tables) == 7
             wanted = {str(marker.parent), str(marker.parents[1]), str(folder.path)}
             assert tables | wanted <= synced
         remove_tree(path)
