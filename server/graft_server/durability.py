@@ -11,7 +11,7 @@ from graft.core.files import AnyPath, replace_file, sync_path
 
 MARKER: Final = "round.json"
 _TABLES: Final = (
-    "architecture_averages", "catalogue", "ledger", "profiles", "rejections", "results",
+    "architecture_averages", "catalogue", "ledger", "peers", "profiles", "rejections", "results",
 )  # fmt: skip
 _MANY_FILES: Final = 64  # beyond it one sync of the whole machine takes less time
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
