@@ -27,7 +27,7 @@ _EXPAND_LIMIT_S = 3600.0
 _END_LIMIT_S = 15.0
 # Which of a deployment's processes a command line belongs to; the first that fits.
 _ROLES = {
-    "flower-superlink": "superlink",
+    "graft_server.flower.superlink": "superlink",
     "flwr-serverapp": "serverapp",
     "flwr-clientapp": "clientapp",
     "flower-superexec": "superexec",

@@ -1,7 +1,8 @@
 """Flower's SuperNode, held to the one app bundle that its device was enrolled with.
 
 A SuperNode runs whatever app its SuperLink sends. The deployment's bundle has no code of its own,
-so a device that takes no other runs nothing but what is installed on it.
+so a device that takes no other runs nothing but what is installed on it. The port at which its own
+ClientApp fetches tasks serves no other user of the machine.
 
     python -P -m graft_client.supernode SHA256 [flower-supernode's options]
 """
@@ -17,6 +18,7 @@ from flwr.supernode import start_client_internal
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from graft.errors import EdgeError
+from graft.wire.own_user import serve_own_user_alone
 
 supernode: Any = start_client_internal  # it does not offer what is replaced here
 log = logging.getLogger("graft")
@@ -61,6 +63,7 @@ def main() -> None:
         hold_to_bundle(sys.argv.pop(1))
     except EdgeError as error:
         sys.exit(f"EdgeError: {error} (see {error.page()})")
+    serve_own_user_alone("SuperNode")
     flower_supernode()
 
 

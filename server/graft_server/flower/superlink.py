@@ -1,7 +1,10 @@
 """Flower's SuperLink as a deployment runs it: SQLite, TLS, authenticated nodes, on loopback only.
 
 Its control interface, which starts runs, answers on the same port as the devices' interface and
-asks for no key: the reverse proxy in front of it forwards the devices' interface alone.
+asks for no key: the reverse proxy in front of it forwards the devices' interface alone, and the
+port itself serves no other user of the machine.
+
+    python -P -m graft_server.flower.superlink [flower-superlink's options]
 """
 
 import json
@@ -18,6 +21,7 @@ import tomli_w
 from graft.core.deployment import SERVER_FOLDER, ServerSettings, read_server
 from graft.core.files import replace_file
 from graft.errors import EdgeError
+from graft.wire.own_user import serve_own_user_alone
 from graft_server.round_schedule import forget_node, read_nodes, write_node
 
 _COMMAND_LIMIT_S = 120.0
@@ -85,7 +89,7 @@ class SuperLink:
         """What starts it."""
         database = self.folder / "state" / "superlink.db"
         address = ["--host", "127.0.0.1", "--port", str(self.port), "--database", str(database)]
-        command = [flower_command("flower-superlink"), *address]
+        command = [sys.executable, "-P", "-m", "graft_server.flower.superlink", *address]
         command += ["--disable-runtime-dependency-installation"]
         if self.settings.insecure:
             return [*command, "--insecure"]
@@ -191,3 +195,15 @@ class SuperLink:
             message = str(reply.get("error-message", reply)).strip()
             raise EdgeError(f"SuperLink: {message.splitlines()[-1]}")  # lines of advice precede it
         return reply
+
+
+def main() -> None:
+    """Run Flower's SuperLink for the connections of this process's own user."""
+    from flwr.superlink.cli.flower_superlink import flower_superlink  # seconds
+
+    serve_own_user_alone("SuperLink")
+    flower_superlink()
+
+
+if __name__ == "__main__":
+    main()
