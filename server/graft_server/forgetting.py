@@ -272,6 +272,7 @@ def _sweep(folder: "RunFolder", forgotten: Forgotten, left: Collection[str]) -> 
             remove_tree(path)
         for path in [*folder.path.rglob(".partial-*"), folder.path / "report.html"]:
             _remove(path)
+        folder.forget_appeals({each.domain_id for each in forgotten.records})
     for index in range(count):
         _sweep_round(folder.path / "rounds" / str(index), forgotten, index)
     collect = any(each.collect for each in forgotten.records[known:])

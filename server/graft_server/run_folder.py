@@ -19,7 +19,7 @@ import logging
 import platform
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from importlib import metadata
@@ -279,6 +279,12 @@ class RunFolder:
         """No report on a domain's models counts that was made until now."""
         appeals = self._appeals() | {domain_id: self.count_rounds()}
         replace_file(self.path / "appeals.json", json.dumps(appeals, sort_keys=True).encode())
+
+    def forget_appeals(self, domain_ids: Collection[str]) -> None:
+        """Remove the names of forgotten domains."""
+        left = {d: count for d, count in self._appeals().items() if d not in domain_ids}
+        if left != self._appeals():
+            replace_file(self.path / "appeals.json", json.dumps(left, sort_keys=True).encode())
 
     def _appeals(self) -> dict[str, int]:
         """By domain, the number of finished rounds at its latest granted appeal."""

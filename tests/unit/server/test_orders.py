@@ -11,6 +11,7 @@ from graft_client.depot_client import GrpcLink, open_channel
 from graft_server.appeals import appeal
 from graft_server.depot.server import DepotServer
 from graft_server.flower.deployed_app import _with_orders
+from graft_server.forgetting import forget
 from graft_server.model_store import DirectoryStore, check_stored, open_store, order_of
 from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.round_schedule import open_order, write_orders
@@ -190,6 +191,15 @@ def test_an_appeal_clears_the_reports_on_a_model_without_fault(folder: RunFolder
     assert folder.read_state().reported_sources(1) == frozenset()
     with pytest.raises(ModelMissingError):
         appeal(folder, "nobody")
+
+
+def test_a_forgotten_domains_appeal_is_forgotten_too(folder: RunFolder) -> None:
+    run(folder)
+    accused = report_first(folder)
+    appeal(folder, accused)
+    assert accused in (folder.path / "appeals.json").read_text("utf-8")
+    forget(folder, accused, policy="keep", known=WORLD.domain_ids)
+    assert accused not in (folder.path / "appeals.json").read_text("utf-8")
 
 
 def test_an_appeal_finds_the_fault_again(
