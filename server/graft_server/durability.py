@@ -36,6 +36,12 @@ def replace_tables(folder: AnyPath, tables: Mapping[str, bytes]) -> None:
     write_marker(folder)
 
 
+def is_replacing(folder: AnyPath) -> bool:
+    """Whether ``replace_tables`` was cut off in a round before its last step."""
+    marker = folder / MARKER
+    return marker.exists() and '"following"' in marker.read_text("utf-8")
+
+
 def find_damage(folder: AnyPath) -> list[str]:
     """The files of a closed round that are missing or not as its marker says."""
     try:

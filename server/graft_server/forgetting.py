@@ -32,7 +32,7 @@ from graft.core.records import SystemState
 from graft.errors import RunError
 from graft.rounds import Admission, Averaging, Round, average_by_architecture
 from graft.wire.messages.card_signature import joined_fields, read_public_key
-from graft_server.durability import replace_tables
+from graft_server.durability import is_replacing, replace_tables
 from graft_server.signing import open_signer
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _sweep_round(round_folder: AnyPath, forgotten: Forgotten, index: int) -> Non
             sink = pa.BufferOutputStream()
             pq.write_table(kept, sink)
             changed[path.name] = sink.getvalue().to_pybytes()
-    if changed:
+    if changed or is_replacing(round_folder):
         replace_tables(round_folder, changed)
 
 

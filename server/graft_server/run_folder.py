@@ -289,8 +289,7 @@ class RunFolder:
     def _appeals(self) -> dict[str, int]:
         """By domain, the number of finished rounds at its latest granted appeal."""
         path = self.path / "appeals.json"
-        appeals: dict[str, int] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        return appeals
+        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
     def journal_bytes(self) -> int:
         """Payload bytes in the journals, up to a second old.

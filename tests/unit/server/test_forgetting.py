@@ -158,7 +158,7 @@ class CrashError(Exception):
 
 
 @pytest.mark.parametrize(
-    "steps", [(1, 9, 25), pytest.param(tuple(range(200)), marks=pytest.mark.slow)]
+    "steps", [(1, 10, 25), pytest.param(tuple(range(200)), marks=pytest.mark.slow)]
 )
 def test_a_kill_at_any_write_is_completed_by_the_next_call(
     steps: tuple[int, ...], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
