@@ -301,6 +301,7 @@ def _sweep_round(round_folder: AnyPath, forgotten: Forgotten, index: int) -> Non
         "architecture_averages": of_model,
         "groups": of_model,
         "profiles": of_domain,
+        "peers": of_model | of_domain,
         "rejections": of_model | of_domain | pc.field("by").isin(names),
         "demotions": of_model | of_domain | pc.field("by").isin(names),
         "results": of_domain,

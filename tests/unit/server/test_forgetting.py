@@ -83,7 +83,7 @@ def test_no_file_holds_a_payload_a_card_or_a_row_of_the_domain(grown: Path, run:
     ledger = (run / "ledger.parquet").read_bytes()
     record = graft.forget(run, INITIAL, descendants="keep")
     assert not holding(run, contents)
-    for name in ("results", "profiles", "catalogue"):
+    for name in ("results", "profiles", "peers", "catalogue"):
         for table in run.glob(f"rounds/*/{name}.parquet"):
             assert INITIAL not in pq.read_table(table)["domain_id"].to_pylist()
     assert INITIAL not in graft.open_run(run).results["domain_id"].to_pylist()
