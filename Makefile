@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= runs/demo
-# Parts run in one process each, so two at once; whole commands bring workers and clocks.
+# Two processes: whole commands, which bring workers of their own, run one file a process.
 PARTS := --numprocesses 2 tests/unit tests/contract
-COMMANDS := tests/system
+COMMANDS := --numprocesses 2 --dist loadgroup tests/system
 
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1

@@ -10,6 +10,14 @@ import pytest
 from commands import GRAFT, LIMIT_S, SMALL, quiet_environment
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process a file, so that its fixtures are made once; files that share a run, together."""
+    for item in items:
+        name = item.path.stem
+        group = "reference" if name in ("test_simulate", "test_engines") else name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def graft(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Run ``graft`` with arguments in tmp_path; gives the finished process."""
