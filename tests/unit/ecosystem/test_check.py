@@ -20,7 +20,7 @@ _spec.loader.exec_module(check)
         ("tests/unit/test_config.py", "test_config.py", True),
         ("graft/methods/source_free.py", "methods/test_shot.py", True),
         # Through the registry, which imports every method.
-        ("graft/methods/source_free.py", "rounds/test_cloud.py", True),
+        ("graft/methods/source_free.py", "rounds/test_round.py", True),
         # Through a program in a string.
         ("client/graft_client/supernode.py", "client/test_supernode.py", True),
         ("graft/training/compiled/kernels.c", "training/test_kernels.py", True),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fakes import SIGNER
 from small_system import ARRIVING, INITIAL_DOMAINS, System
-from test_demotion import QUIET, forged, shuffled
+from test_rejected_sources import QUIET, forged, shuffled
 
 from graft.core.config import SelectionConfig, TrustConfig
 from graft.core.records import (

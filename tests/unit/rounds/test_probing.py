@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from fakes import SIGNER
 from small_system import ARRIVING, INITIAL_DOMAINS, System
-from test_demotion import shuffled
+from test_rejected_sources import shuffled
 
 from graft.core.config import SelectionConfig
 from graft.core.records import ProbeRequest, Request, Response, SystemState, TrainResult, failure_of
