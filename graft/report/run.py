@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from graft.core.config import ExpansionConfig, config_from_dict
 from graft.core.files import AnyPath, read_table
+from graft.core.forgetting import Forgetting, read_records
 from graft.core.ledger import LEDGER_SCHEMA
 from graft.core.results import ResultRow, read_results
 from graft.errors import ConfigError, RunError
@@ -29,6 +30,7 @@ class RunRecord:
     config: ExpansionConfig
     rows: tuple[ResultRow, ...]
     ledger: pa.Table
+    forgotten: tuple[Forgetting, ...] = ()
 
 
 def read_run(run_folder: AnyPath) -> RunRecord:
@@ -41,6 +43,7 @@ def read_run(run_folder: AnyPath) -> RunRecord:
         config=config,
         rows=tuple(read_results(run_folder / "results.parquet")),
         ledger=read_ledger_table(run_folder / "ledger.parquet"),
+        forgotten=tuple(record for record, _ in read_records(run_folder)),
     )
 
 

@@ -68,6 +68,7 @@ def report_page(run: RunRecord) -> str:
         summaries=summaries,
         gains=gains,
         system=_both_ways(payload_by(system, "up")) if len(system) else None,
+        forgotten=_forgotten(run),
         failures=[row for row in ordered if row.error is not None],
         figures=_figures(run, summaries, gains),
         methods={
@@ -104,6 +105,25 @@ def _figures(
         name: page_figure(draw) if transfers or name != "transfers" else None
         for name, draw in drawings.items()
     }
+
+
+def _forgotten(run: RunRecord) -> list[tuple[str, ...]]:
+    """A line for each forgotten domain: what had learned from it, and what became of that."""
+    replaced = {name for each in run.forgotten for name in each.models}
+    lines: list[tuple[str, ...]] = []
+    for each in run.forgotten:
+        if each.reason == "forgotten":
+            learned = [
+                f"{model.domain_id} (trained again)"
+                if each.policy == "retrain" and model.model_id in replaced
+                else f"{model.domain_id}{'' if each.policy == 'keep' else ' (quarantined)'}"
+                for model in each.descendants
+            ]
+            count = str(len(each.models))
+            lines.append(
+                (each.domain_id, str(each.round_index), count, each.policy, ", ".join(learned))
+            )
+    return lines
 
 
 def _ledger(run: RunRecord) -> dict[str, Any]:

@@ -125,6 +125,13 @@ def test_descendants_are_trained_again_without_it(grown: Path, run: Path) -> Non
     assert graft.resume(run, workers=0).hash == before  # nothing is left to train
 
 
+def test_the_report_lists_what_was_forgotten(run: Path) -> None:
+    record = graft.forget(run, INITIAL)
+    page = graft.open_run(run).report().read_text()
+    assert "Forgotten domains" in page
+    assert all(f"{each.domain_id} (quarantined)" in page for each in record.descendants)
+
+
 def test_no_backup_brings_a_model_back(grown: Path, run: Path) -> None:
     contents = traces(grown, INITIAL)
     record = graft.forget(run, INITIAL, descendants="keep")
