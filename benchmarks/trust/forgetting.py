@@ -9,34 +9,33 @@ may hold the domain's payloads or cards, nor those of models that were trained a
 """
 
 import hashlib
+import multiprocessing
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pyarrow.parquet as pq
 import typer
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+import graft_simulation.block.engine  # noqa: F401
+from graft_server.run_folder import RunFolder
 from summary import figure, write_summary
 
 import graft
+import graft.api  # once: each process is a fork of this one
 
 DOMAIN = "user-000003"
+_FORK = multiprocessing.get_context("fork")
+# Times are measured; the hash covers the rest of these.
+TIMED = {"run.toml", "progress.json", "round.json", "ledger.parquet", "results.parquet"}
 POLICIES = ("keep", "quarantine", "retrain")
 SETTINGS = {"world.windows_per_domain": 60, "training.max_steps": 8, "selection.num_sources": 3}
-STEPS = """
-import sys, graft
-folder, domain, policy = sys.argv[1:]
-graft.forget(folder, domain, descendants=policy)
-print("forgotten", flush=True)
-graft.resume(folder, workers=0)
-"""
 
 
 def main(
@@ -47,25 +46,22 @@ def main(
     """Compare copies with kills with copies without."""
     shutil.rmtree(work, ignore_errors=True)
     grown = work / "grown" / "run"
-    graft.simulate(
-        domains=14, rounds=3, seed=seed, comparisons=["fedavg"], settings=SETTINGS,
-        engine="block", workers=0, out=grown,
-    )  # fmt: skip
+    _run_whole(_grow, grown, seed)
     chance = random.Random(seed)  # noqa: S311  (the moments are no secret)
     count = runs = same = left = 0
     undisturbed: dict[str, tuple[str, float]] = {}
     for policy in POLICIES:
         folder, started_s = _copy(grown, work / policy), time.monotonic()
-        subprocess.run(_command(folder, policy), check=True, stdout=subprocess.DEVNULL)
+        _run_whole(_forget, folder, policy)
         undisturbed[policy] = _digest(folder), time.monotonic() - started_s
         left += len(_holding(folder, _contents(grown, folder)))
     while count < kills:
         policy = POLICIES[runs % len(POLICIES)]
         wanted, whole_s = undisturbed[policy]
         folder = _copy(grown, work / f"run-{runs}")
-        for _ in range(min(5, kills - count)):
-            count += _kill_within(folder, policy, chance.uniform(0.5 * whole_s, whole_s))
-        subprocess.run(_command(folder, policy), check=True, stdout=subprocess.DEVNULL)
+        for _ in range(min(4, kills - count)):
+            count += _is_killed(folder, policy, chance.uniform(0, 0.7 * whole_s))
+        _run_whole(_forget, folder, policy)
         runs += 1
         same += _digest(folder) == wanted
         left += len(_holding(folder, _contents(grown, folder)))
@@ -87,34 +83,49 @@ def _copy(grown: Path, target: Path) -> Path:
     return Path(shutil.copytree(grown, target / grown.name))
 
 
-def _command(folder: Path, policy: str) -> list[str]:
-    return [sys.executable, "-c", STEPS, str(folder), DOMAIN, policy]
+def _grow(folder: Path, seed: int) -> None:
+    graft.simulate(
+        domains=14, rounds=3, seed=seed, comparisons=["fedavg"], settings=SETTINGS,
+        engine="block", workers=0, out=folder,
+    )  # fmt: skip
 
 
-def _kill_within(folder: Path, policy: str, seconds: float) -> bool:
+def _forget(folder: Path, policy: Literal["keep", "quarantine", "retrain"]) -> None:
+    graft.forget(folder, DOMAIN, descendants=policy)
+    graft.resume(folder, workers=0)
+
+
+def _run_whole(function: Callable[..., None], *arguments: object) -> None:
+    process = _FORK.Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__}: ended with {process.exitcode}")
+
+
+def _is_killed(folder: Path, policy: str, seconds: float) -> bool:
     """Start the steps and kill them after so long; whether they were still at it."""
-    with subprocess.Popen(_command(folder, policy), stdout=subprocess.DEVNULL) as process:
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            return True
-    return False
+    process = _FORK.Process(target=_forget, args=(folder, policy))
+    process.start()
+    process.join(seconds)
+    is_running = process.is_alive()
+    process.kill()
+    process.join()
+    return is_running
 
 
 def _digest(folder: Path) -> str:
-    """The run's hash and every file, but for times."""
+    """The run's hash, and every file that is the same in each run of the same steps."""
     digest = hashlib.sha256(graft.open_run(folder).hash.encode())
+    state = RunFolder(folder).read_state()
+    named = {card.model_id for card in (*state.catalogue, *state.architecture_averages)}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name in _compared(path):
+        name = path.name
+        # What a round pushed and no card names stays until the next one, or goes if it runs again.
+        is_other_model = path.parent.name == "models" and name.partition(".")[0] not in named
+        if path.is_file() and not (is_other_model or name in TIMED or name.startswith(".partial-")):
             digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def _compared(path: Path) -> set[str]:
-    """Ledgers and results hold measured seconds where a round ran again."""
-    timed = {"run.toml", "progress.json", "round.json", "ledger.parquet", "results.parquet"}
-    return set() if path.name in timed else {path.name}
 
 
 def _contents(grown: Path, folder: Path) -> list[bytes]:
