@@ -229,7 +229,7 @@ def forget(
     Raises
     ------
     RunError
-        Where there is no run, or no such domain in it.
+        Where there is no run, it is running, or there is no such domain in it.
 
     Examples
     --------

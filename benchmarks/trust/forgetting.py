@@ -32,8 +32,8 @@ import graft.api  # once: each process is a fork of this one
 
 DOMAIN = "user-000003"
 _FORK = multiprocessing.get_context("fork")
-# Times are measured; the hash covers the rest of these.
-TIMED = {"run.toml", "progress.json", "round.json", "ledger.parquet", "results.parquet"}
+# Times and process ids; the hash covers the rest of these.
+TIMED = {"lock", "run.toml", "progress.json", "round.json", "ledger.parquet", "results.parquet"}
 POLICIES = ("keep", "quarantine", "retrain")
 SETTINGS = {"world.windows_per_domain": 60, "training.max_steps": 8, "selection.num_sources": 3}
 

@@ -125,52 +125,55 @@ def forget(
     Raises
     ------
     RunError
-        For an unknown domain, or a folder that cannot be read.
+        For an unknown domain, a run that is running, or a folder that cannot be read.
     """
-    forgotten, state = settle(folder), folder.read_state()
-    own = {c.model_id: list(c.parents) for c in state.catalogue if c.domain_id == domain_id}
-    earlier = [
-        each
-        for each in forgotten.records
-        if (each.reason, each.domain_id, each.enrolment) == ("forgotten", domain_id, enrolment)
-    ]
-    if earlier and not own:
-        return earlier[-1]
-    if domain_id not in known:
-        raise RunError(f"domain {domain_id}: got no such domain in {folder.path}, wanted one of it")
-    groups = {
-        card.architecture
-        for card in state.catalogue
-        if card.domain_id == domain_id and card.round_index == 0
-    }
-    averages = [c.model_id for c in state.architecture_averages if c.architecture in groups]
-    learned = forgotten.descendants(state, (*own, *averages))
-    named = {card.model_id for card in (*state.catalogue, *state.architecture_averages)}
-    record = Forgetting(
-        number=len(forgotten.records),
-        run=folder.run_id,
-        round_index=state.round_index,
-        reason="forgotten",
-        domain_id=domain_id,
-        models={**{each: [] for each in sorted(set(pushed) - named)}, **own},
-        policy=policy,
-        descendants=tuple(
-            Descendant(
-                domain_id=card.domain_id,
-                model_id=card.model_id,
-                round_index=card.round_index,
-                parents=card.parents,
+    with folder.locked():
+        forgotten, state = settle(folder), folder.read_state()
+        own = {c.model_id: list(c.parents) for c in state.catalogue if c.domain_id == domain_id}
+        earlier = [
+            each
+            for each in forgotten.records
+            if (each.reason, each.domain_id, each.enrolment) == ("forgotten", domain_id, enrolment)
+        ]
+        if earlier and not own:
+            return earlier[-1]
+        if domain_id not in known:
+            raise RunError(
+                f"domain {domain_id}: got no such domain in {folder.path}, wanted one of it"
             )
-            for card in learned
-            if card.model_id not in own
-        ),
-        averages=tuple(averages),
-        enrolment=enrolment,
-        collect=collect,
-    )
-    _write(folder, record)
-    settle(folder)
-    return record
+        groups = {
+            card.architecture
+            for card in state.catalogue
+            if card.domain_id == domain_id and card.round_index == 0
+        }
+        averages = [c.model_id for c in state.architecture_averages if c.architecture in groups]
+        learned = forgotten.descendants(state, (*own, *averages))
+        named = {card.model_id for card in (*state.catalogue, *state.architecture_averages)}
+        record = Forgetting(
+            number=len(forgotten.records),
+            run=folder.run_id,
+            round_index=state.round_index,
+            reason="forgotten",
+            domain_id=domain_id,
+            models={**{each: [] for each in sorted(set(pushed) - named)}, **own},
+            policy=policy,
+            descendants=tuple(
+                Descendant(
+                    domain_id=card.domain_id,
+                    model_id=card.model_id,
+                    round_index=card.round_index,
+                    parents=card.parents,
+                )
+                for card in learned
+                if card.model_id not in own
+            ),
+            averages=tuple(averages),
+            enrolment=enrolment,
+            collect=collect,
+        )
+        _write(folder, record)
+        settle(folder)
+        return record
 
 
 def settle(folder: "RunFolder") -> Forgotten:

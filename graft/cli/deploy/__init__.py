@@ -36,5 +36,5 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     "graft simulate --set devices.classes_file=mine.toml",
 }
 for command, example in _EXAMPLES.items():
-    name = command.__name__.removeprefix("deploy_")
+    name = command.__name__.removeprefix("deploy_").replace("_", "-")
     deploy_app.command(name, epilog=f"Example: {example}")(command)

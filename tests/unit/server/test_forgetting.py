@@ -208,6 +208,12 @@ def test_forgetting_twice_is_one_record(run: Path) -> None:
     assert [path.name for path in (run / "forgotten").glob("*.json")] == ["0000.json"]
 
 
+def test_a_run_that_is_running_is_left_alone(run: Path) -> None:
+    with RunFolder(run).locked(), pytest.raises(RunError, match="process"):
+        graft.forget(run, TARGET)
+    assert not (run / "forgotten").exists()
+
+
 def test_an_unknown_domain_is_refused(run: Path) -> None:
     with pytest.raises(RunError, match="stranger"):
         graft.forget(run, "stranger")
