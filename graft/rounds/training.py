@@ -66,7 +66,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     # depends on all rows together, so that private training does without.
     if config.trust.disagreement and _is_open(device):
         sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
-    private = private_training(request, device, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
+    private = _private_training(request, device, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
     averages = [_fetch_source(card, device, "exact") for card in _average_cards(request, device)]
     return TrainingTask(
         domain_task=device.task,
@@ -84,7 +84,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     )
 
 
-def private_training(
+def _private_training(
     request: TrainRequest, device: Device, rows: Mapping[str, Tensor]
 ) -> PrivateTraining | None:
     """How the site's policy wants a request's training on these rows to be private, if it does.
