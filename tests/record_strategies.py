@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from graft.core import ranges
 from graft.core.ranges import METRICS, OTHER_METRICS, Range
 from graft.core.records import (
+    DOMAIN_ID,
     Candidate,
     DomainProfile,
     Failure,
@@ -34,7 +35,7 @@ def within(hint: Any, **kind: Any) -> st.SearchStrategy[Any]:
     return st.floats(*ends, **kind) | st.sampled_from(ends)
 
 
-domain_ids = st.from_regex(r"[A-Za-z0-9._@-]{1,128}", fullmatch=True)
+domain_ids = st.from_regex(DOMAIN_ID, fullmatch=True)
 model_ids = st.binary(min_size=32, max_size=32).map(bytes.hex)
 names = st.text(max_size=40).filter(str.isprintable)
 rounds = within(ranges.Index)

@@ -19,7 +19,7 @@ from flwr.clientapp import ClientApp
 
 from graft.core.config import ExpansionConfig, config_from_dict
 from graft.core.deployment import DeviceSettings, read_device
-from graft.core.files import remove_tree
+from graft.core.files import make_folder, remove_tree
 from graft.core.plugins import load_references
 from graft.core.records import Failure, ProfileRequest, Request
 from graft.data.folder import FolderWorld
@@ -261,7 +261,7 @@ def _forget_other_rounds(replies: Path, round_index: int) -> None:
 def _one_at_a_time(site: Site, name: str) -> Iterator[None]:
     """Flower may give a node several requests at once; a small device handles one."""
     path = site.folder / "state" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, private=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when its process is killed, too
         yield

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from graft.core.config import PolicyConfig, config_from_dict, read_toml
-from graft.core.files import replace_file
+from graft.core.files import make_folder, replace_file
 from graft.errors import PolicyError
 from graft.privacy import (
     NOTHING,
@@ -126,7 +126,7 @@ class DiskReleases:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._folder, private=True)
         with (self._folder / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

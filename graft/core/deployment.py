@@ -13,7 +13,7 @@ from typing import Final
 import tomli_w
 
 from graft.core.files import replace_file
-from graft.core.records import DOMAIN_ID
+from graft.core.records import DOMAIN_ID, NAME_RULE
 from graft.core.settings import Kind, Names, build_settings, settings
 from graft.errors import ConfigError
 
@@ -38,6 +38,9 @@ class ServerSettings:
     insecure: bool = False
     depot_host: str = ""
 
+    def __post_init__(self) -> None:
+        _check_name("run", self.run)
+
 
 @settings()
 class DeviceSettings:
@@ -60,8 +63,13 @@ class DeviceSettings:
     plug_ins: Names = ()
 
     def __post_init__(self) -> None:
-        if DOMAIN_ID.fullmatch(self.domain) is None:
-            raise ConfigError(f"domain: got {self.domain!r}, wanted {DOMAIN_ID.pattern}")
+        _check_name("domain", self.domain)
+        _check_name("run", self.run)
+
+
+def _check_name(key: str, name: str) -> None:
+    if DOMAIN_ID.fullmatch(name) is None:
+        raise ConfigError(f"{key}: got {name!r}, wanted {NAME_RULE}")
 
 
 def read_server(folder: Path) -> ServerSettings:

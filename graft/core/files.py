@@ -42,10 +42,10 @@ def replace_file(path: AnyPath, content: bytes, *, mode: int = 0o644, durable: b
     """Write ``content`` to ``path``; a reader sees the old file or the whole new one.
 
     Any number of writers may do so at once. Of a local file, ``mode`` is the new file's, and it
-    is never open to more people than that; ``durable``: wait for the disk, so that content and
-    name outlive a power cut.
+    is never open to more people than that, nor are folders that are made for it; ``durable``: wait
+    for the disk, so that content and name outlive a power cut.
     """
-    _make_folder(path.parent, durable)
+    make_folder(path.parent, private=mode == 0o600, durable=durable)
     if not isinstance(path, Path):
         temporary = path.parent / f".partial-{uuid.uuid4().hex}"
         path.fs.pipe_file(temporary.path, content)
@@ -72,7 +72,7 @@ def place_file(temporary: Path, path: AnyPath, *, durable: bool = True) -> None:
 
     It keeps its mode. ``durable``: wait for the disk.
     """
-    _make_folder(path.parent, durable)
+    make_folder(path.parent, durable=durable)
     if not isinstance(path, Path):
         beside = path.parent / f".partial-{uuid.uuid4().hex}"
         path.fs.put_file(str(temporary), beside.path)
@@ -106,13 +106,22 @@ def sync_path(path: Path) -> None:
         os.close(handle)
 
 
-def _make_folder(folder: AnyPath, durable: bool) -> None:
-    new: list[Path] = []
-    if durable and isinstance(folder, Path) and not folder.exists():
-        new = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+def make_folder(folder: AnyPath, *, private: bool = False, durable: bool = False) -> None:
+    """Make a folder and those above it where they are missing.
+
+    Only their owner may write in them, whatever the umask; ``private``: or read them. Folders that
+    exist keep their mode. ``durable``: wait for the disk.
+    """
+    if not isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(new):
-        sync_path(each.parent)
+        each.mkdir(mode=0o700 if private else 0o755, exist_ok=True)
+        if durable:
+            sync_path(each.parent)
+    if not folder.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
 
 
 @contextmanager
@@ -122,7 +131,7 @@ def lock_file(path: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
     Raises RunError, which names the other process, where one has it after ``wait_s``. The system
     unlocks the file of a process that ends, however it ends.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     until_s = time.monotonic() + wait_s
     with path.open("a+") as file:
         while True:
@@ -202,7 +211,7 @@ class LineFile:
     """
 
     def __init__(self, path: Path, max_bytes: int | None = None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._path = path
         self._max_bytes = max_bytes
         self._file = path.open("a+b", buffering=0)

@@ -31,8 +31,11 @@ BoolArray = npt.NDArray[np.bool_]
 Parameters = Mapping[str, FloatArray]
 Modality = Literal["imu", "emg", "audio", "pen", "image", "sequence"]
 Precision = Literal["base", "exact"]
-# Domain ids travel in messages and become file names: no separators, spaces or controls.
-DOMAIN_ID = re.compile(r"[A-Za-z0-9._@-]{1,128}")
+# Ids of domains and names of runs travel in messages, and become names of files and folders and
+# arguments of commands: no separators, spaces or controls, no other folder, no option.
+RESERVED_NAME = re.compile(r"-|\.{1,2}\Z")
+DOMAIN_ID = re.compile(rf"(?!{RESERVED_NAME.pattern})[A-Za-z0-9._@-]{{1,128}}")
+NAME_RULE = "1 to 128 letters, digits and signs . _ @ -, no - first, not . or .."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

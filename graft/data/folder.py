@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.files import replace_file
-from graft.core.records import DOMAIN_ID, FloatArray, IntArray, Task
+from graft.core.files import make_folder, replace_file
+from graft.core.records import DOMAIN_ID, NAME_RULE, FloatArray, IntArray, Task
 from graft.data.dataset_table import DatasetTable, read_dataset, write_dataset
 from graft.data.domain import DomainData, World
 from graft.data.unpacking import DOMAIN_LIMITS, check_array_header, check_zip
@@ -122,7 +122,7 @@ def write_domain(folder: Path, data: DomainData, *, compressed: bool = True) -> 
             entry = zipfile.ZipInfo(f"{name}.npy")
             entry.compress_type = method
             archive.writestr(entry, plain.getvalue())
-    replace_file(path, packed.getvalue())
+    replace_file(path, packed.getvalue(), mode=0o600)  # a person's data
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     partial = out.with_name(out.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        make_folder(partial)
         yield partial
         _replace_folder(partial, out)
     finally:
@@ -189,9 +189,7 @@ def _list_domains(folder: Path) -> tuple[str, ...]:
 
 def _domain_path(folder: Path, domain_id: str) -> Path:
     if not DOMAIN_ID.fullmatch(domain_id):
-        raise DatasetFormatError(
-            f"domain id: got {domain_id!r}, wanted letters, digits and the signs . _ @ - only"
-        )
+        raise DatasetFormatError(f"domain id: got {domain_id!r}, wanted {NAME_RULE}")
     return folder / "domains" / f"{domain_id}.npz"
 
 

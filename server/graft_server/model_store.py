@@ -10,7 +10,7 @@ from typing import BinaryIO
 import torch
 
 from graft.core.config import ExpansionConfig, TrustConfig
-from graft.core.files import AnyPath, place_file, replace_file, working_file
+from graft.core.files import AnyPath, make_folder, place_file, replace_file, working_file
 from graft.core.ports import ModelStore
 from graft.core.records import ModelCard, Task
 from graft.errors import (
@@ -59,7 +59,7 @@ class DirectoryStore:
         durable: bool = False,
         forgotten: Callable[[], Container[str]] = frozenset,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, private=True)
         self.folder = folder
         self.shapes_of = shapes_of
         self._durable = durable

@@ -30,9 +30,17 @@ from typing import Any
 import tomli_w
 
 from graft.core.config import ExpansionConfig, config_from_dict, config_to_dict
-from graft.core.files import AnyPath, lock_file, remove_tree, replace_file
+from graft.core.files import AnyPath, lock_file, make_folder, remove_tree, replace_file
 from graft.core.ledger import read_ledger, write_ledger
-from graft.core.records import DomainProfile, LedgerEntry, PeerFindings, SystemState, Task
+from graft.core.records import (
+    NAME_RULE,
+    RESERVED_NAME,
+    DomainProfile,
+    LedgerEntry,
+    PeerFindings,
+    SystemState,
+    Task,
+)
 from graft.core.results import (
     ResultRow,
     read_peers,
@@ -96,7 +104,9 @@ class RunFolder:
             raise RunError(
                 f"run folder {self.path}: holds a run already; resume it or name another"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        if RESERVED_NAME.match(self.run_id):
+            raise RunError(f"run folder: got the name {self.run_id!r}, wanted {NAME_RULE}")
+        make_folder(self.path)
         self._write_run(
             {
                 "run": {

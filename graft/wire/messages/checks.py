@@ -12,7 +12,14 @@ from typing import Any, Final, get_args, get_type_hints
 import numpy as np
 
 from graft.core.ranges import Range, check_metrics, check_ranges, field_ranges
-from graft.core.records import DOMAIN_ID, FusionDiagnostics, ModelCard, ProbeRequest, TrainResult
+from graft.core.records import (
+    DOMAIN_ID,
+    NAME_RULE,
+    FusionDiagnostics,
+    ModelCard,
+    ProbeRequest,
+    TrainResult,
+)
 from graft.errors import MessageError
 
 MAX_CLASSES: Final = 65_536
@@ -45,9 +52,9 @@ def is_model_id(text: str) -> bool:
 
 
 def check_domain_id(domain_id: str) -> None:
-    """Raises MessageError unless the id is 1 to 128 of letters, digits and ``._@-``."""
+    """Raises MessageError unless the id is one by ``NAME_RULE``."""
     if not isinstance(domain_id, str) or DOMAIN_ID.fullmatch(domain_id) is None:
-        raise MessageError(f"domain id {domain_id!r:.60}: wanted {DOMAIN_ID.pattern}")
+        raise MessageError(f"domain id {domain_id!r:.60}: wanted {NAME_RULE}")
 
 
 def _check_model_id(model_id: str) -> None:

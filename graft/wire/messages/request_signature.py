@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from graft.core.files import sync_path
+from graft.core.files import make_folder, sync_path
 from graft.errors import RequestForgedError, ResponseForgedError, RunError
 from graft.wire.messages.card_signature import joined_fields, read_public_key
 
@@ -156,10 +156,11 @@ class UsedNonces:
 
     def use(self, nonce: bytes) -> None:
         """Note a nonce, on the disk; raises RequestForgedError for a used or too old one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, private=True)
         try:
             # Of two deliveries at once only one creates the file.
-            os.close(os.open(self._folder / nonce.hex(), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            os.close(os.open(self._folder / nonce.hex(), flags, 0o600))
         except FileExistsError as error:
             raise RequestForgedError("request: got one a second time, wanted each once") from error
         names = sorted(os.listdir(self._folder))

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.files import make_folder
 from graft.errors import (
     PayloadChangedError,
     PayloadLimitError,
@@ -49,7 +50,7 @@ def open_work(folder: Path | None) -> BinaryIO:
     """A working file: in memory without a ``folder``, else nameless, gone with its process."""
     if folder is None:
         return BytesIO()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, private=True)
     return tempfile.TemporaryFile(dir=folder, buffering=0)
 
 

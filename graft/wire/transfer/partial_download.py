@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
+from graft.core.files import make_folder
 from graft.wire.payload.blocks import COPY_BYTES, PartFile, write_all
 
 DIGEST_BYTES: Final = 32
@@ -79,7 +80,7 @@ class FilePartial:
     """
 
     def __init__(self, path: Path, log: Path, target: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, private=True)
         self._path, self._log_path, self._target = path, log, target
         self._data = _open_private(path)
         self._log = _open_private(log)

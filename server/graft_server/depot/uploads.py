@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from graft.core.files import make_folder
 from graft.errors import PayloadLimitError, TransportError
 from graft_server.durability import boot_id
 
@@ -75,7 +76,7 @@ class Uploads:
         Raises TransportError where fewer than ``offset`` bytes were received.
         """
         self.sweep()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, private=True)
         name = push.file_name
         handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "r+b", buffering=0) as file:

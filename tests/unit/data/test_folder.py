@@ -198,7 +198,7 @@ def test_a_missing_file_is_named(folder: Path, tmp_path: Path) -> None:
         FolderWorld(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("domain_id", ["", "../ann", "a b", "a/b", "ann\n", "ä"])
+@pytest.mark.parametrize("domain_id", ["", "../ann", "a b", "a/b", "ann\n", "ä", ".", "..", "-rf"])
 def test_an_id_that_is_no_file_name_is_refused(folder: Path, domain_id: str) -> None:
     with pytest.raises(DatasetFormatError, match="domain id"):
         FolderWorld(folder).load(domain_id)

@@ -1,8 +1,12 @@
 """Setting a deployment up: who may call itself what, and what lies where."""
 
 import hashlib
+import os
+import re
 import stat
 import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from flwr.cli.build import build_fab_from_disk
+from graft_client.policy import load_policy
 from graft_server.deployment.enrolment import (
     create_deployment,
     enrol_device,
@@ -22,12 +27,17 @@ from graft_server.deployment.enrolment import (
     renew_certificates,
     revoke_devices,
 )
+from graft_server.model_store import DirectoryStore
+from graft_server.run_folder import RunFolder
 
 from graft.core.config import ExpansionConfig, read_config
 from graft.core.deployment import DeviceSettings, ServerSettings, read_device, read_server
 from graft.data.dataset_table import write_dataset
-from graft.data.synthetic.imu import CHANNELS, TASK
+from graft.data.folder import write_domain
+from graft.data.synthetic.imu import CHANNELS, TASK, ImuWorld
 from graft.errors import ConfigError, DatasetFormatError, MessageError, RunError
+from graft.privacy import Cost
+from graft.wire.messages.request_signature import UsedNonces
 
 
 @pytest.fixture
@@ -93,6 +103,53 @@ def test_private_keys_are_their_owners_alone(out: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
     # The authority's key goes nowhere.
     assert {path.parent.name for path in keys if path.name == "ca.key"} == {"ca"}
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_only_the_owner_enters_what_is_made_whatever_the_umask(
+    tmp_path: Path, dataset: Path
+) -> None:
+    out = tmp_path / "new" / "field"
+    create(out, dataset)
+    device = enrol_device(out, "ann")
+    write_domain(device / "data", ImuWorld(2, 16, 0).load("user-000000"))
+    UsedNonces(device / "state" / "nonces").use(b"0123456789abcdef")
+    policy = load_policy(device / "policy.toml")
+    policy.releases.spend("model", "key", Cost(epsilon=1, delta=1e-6))
+    DirectoryStore(out / "server" / "models", shapes_of=lambda architecture: {})
+    # What is in a folder that others cannot enter is beyond their reach.
+    private = [out, out / "ca", out / "server", out / "server" / "models", device,
+               device / "data" / "domains", device / "policy.spent",
+               device / "state" / "nonces"]  # fmt: skip
+    assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o700}
+    secret = [device / "data" / "domains" / "user-000000.npz", *device.rglob("spent.json"),
+              *device.glob("state/nonces/*"), *out.rglob("*.key")]  # fmt: skip
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secret} == {0o600}
+
+
+@pytest.mark.parametrize("name", [".", "..", "-rf"])
+def test_a_name_that_is_another_folder_or_an_option_is_refused(
+    name: str, out: Path, dataset: Path
+) -> None:
+    with pytest.raises(MessageError, match="domain id"):
+        enrol_device(out, name)
+    settings = read_device(enrol_device(out, "ann"))
+    for key in ("domain", "run"):
+        with pytest.raises(ConfigError, match=f"{key}: got '{re.escape(name)}'"):
+            replace(settings, **{key: name})
+    with pytest.raises(ConfigError, match="run: got"):
+        replace(read_server(out / "server"), run=name)
+    if name == ".":  # pathlib drops it
+        return
+    with pytest.raises(RunError, match="run folder: got the name"):
+        RunFolder(out / name).begin(ExpansionConfig(), ImuWorld(2, 16, 0))
 
 
 def test_a_device_finds_its_server_its_key_and_the_only_bundle_it_runs(out: Path) -> None:
