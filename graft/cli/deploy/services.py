@@ -40,6 +40,14 @@ def server(
     Runs until Ctrl-C or SIGTERM. A process that ends is started again. A server that was killed
     continues where it was when it is started again.
     """
+    folder = folder.absolute()
+    read_server(folder)
+    # Before anything is written: commands find the server by what its start writes.
+    with lock_file(folder / "state" / "server.lock", str(folder)):
+        _serve(folder, with_depot, metrics_host, metrics_port)
+
+
+def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int | None) -> None:
     from graft_server.deployment.reverse_proxy import ReverseProxy
     from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.flower.superlink import new_superlink
@@ -49,9 +57,7 @@ def server(
     from graft.errors import GraftError
     from graft.wire.traffic_log import TrafficLog
 
-    folder = folder.absolute()
-    settings = read_server(folder)
-    superlink = new_superlink(folder)
+    settings, superlink = read_server(folder), new_superlink(folder)
     processes = [
         SupervisedProcess(
             name="superlink",
@@ -77,7 +83,6 @@ def server(
     metrics, registry = DeploymentMetrics(folder, superlink.nodes), CollectorRegistry()
     registry.register(metrics)
     with (
-        lock_file(folder / "state" / "server.lock", str(folder)),
         supervised(*processes) as is_running,
         metrics.watch() if metrics_port else contextlib.nullcontext(),
         serve_metrics(metrics_host, metrics_port, registry, announce),
