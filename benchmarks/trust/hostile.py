@@ -1,0 +1,230 @@
+"""A hostile enrolled device, or strangers at the ports, beside four honest devices of a deployment.
+
+python benchmarks/trust/hostile.py
+
+Each attack has a deployment of its own on loopback. It lasts from before the round of the four
+honest devices until its end. "other-user" needs root.
+"""
+
+import json
+import os
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import psutil
+import typer
+from graft_client.depot_client import open_deployed_channel
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from summary import figure, write_summary
+from trust.field import Field, wait_until, write_world
+
+from graft.core.deployment import DeviceSettings, read_device
+from graft.data.synthetic.imu import CHANNELS, ImuWorld
+from graft.wire.stubs import depot_pb2, depot_pb2_grpc
+
+HERE = Path(__file__).resolve().parent
+HONEST = tuple(f"user-{number:06d}" for number in range(4))
+HOSTILE = "user-000004"
+NOBODY = 65534
+SETTINGS = {"training.max_steps": 20, "selection.num_sources": 2}
+_STREAMS, _FLOODS, _SILENT = 64, 8, 400
+_PAUSE_S = 0.05
+Attack = Callable[[Field, DeviceSettings, threading.Event], None]
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="Attacks; all if left out.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the devices' data.")] = 0,
+    work: Annotated[Path, typer.Option(help="Where deployments go.")] = Path("runs/trust-hostile"),
+) -> None:
+    """The time of the honest devices' round alone, then under each attack."""
+    shutil.rmtree(work, ignore_errors=True)
+    names = [*HONEST, HOSTILE]
+    write_world(ImuWorld(len(names), 60, seed=seed), names, work / "data", list(CHANNELS))
+    alone_s, alone_bytes, _ = _round(work, "alone", None)
+    figures = {}
+    command = "python benchmarks/trust/hostile.py"
+    for name in only or list(ATTACKS):
+        taken_s, peak_bytes, named = _round(work, name, ATTACKS[name])
+        ratio = taken_s / alone_s
+        figures |= {
+            f"hostile/{name}/time": figure(ratio, "times alone", "<= 1.5", command, [seed]),
+            f"hostile/{name}/memory": figure(
+                (peak_bytes - alone_bytes) / 1e6, "MB more than alone (PSS)", None, command, [seed]
+            ),
+            f"hostile/{name}/named": figure(named, "lines that name it", ">= 1", command, [seed]),
+        }
+        typer.echo(
+            f"{name}: {taken_s:.0f} s, {ratio:.2f} times alone; {peak_bytes / 1e6:.0f} MB, "
+            f"{alone_bytes / 1e6:.0f} alone; named {named} times"
+        )
+        write_summary(HERE / "results", figures)
+
+
+def _round(work: Path, name: str, attack: Attack | None) -> tuple[float, int, int]:
+    """Seconds of the honest round, the server's peak memory, and how often it named the culprit."""
+    with Field(work / name, work / "data", [*HONEST, HOSTILE], settings=SETTINGS) as field:
+        device = read_device(field.folder / "devices" / HOSTILE)
+        wait_until(lambda: _is_up(device), "the server's ports", 300)
+        with _attacked(attack, field, device), _peak_memory(field) as peak:
+            started_s = time.monotonic()
+            if status := field.expand(HONEST, initial_domains=True):
+                raise RuntimeError(f"{name}: the honest devices' round ended with {status}")
+            taken_s = time.monotonic() - started_s
+        return taken_s, max(peak), _mentions(field)
+
+
+@contextmanager
+def _attacked(attack: Attack | None, field: Field, device: DeviceSettings) -> Iterator[None]:
+    over = threading.Event()
+    threads = [threading.Thread(target=attack, args=[field, device, over])] if attack else []
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
+def _peak_memory(field: Field) -> Iterator[list[int]]:
+    """Samples of the memory of the server's processes, in bytes."""
+    samples, over = [0], threading.Event()
+
+    def sample() -> None:
+        while not over.wait(1.0):
+            processes = field.processes()
+            roles = (processes.get(role, []) for role in ("server", "superlink", "serverapp"))
+            with suppress(psutil.Error):
+                samples.append(sum(p.memory_full_info().pss for role in roles for p in role))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+
+
+def _mentions(field: Field) -> int:
+    """Refused calls of the hostile device, or lines about another user, in the server's logs."""
+    calls = field.server / "state" / "depot-calls.jsonl"
+    lines = calls.read_text("utf-8").splitlines() if calls.exists() else []
+    records = [json.loads(line) for line in lines]
+    refused = sum(c["device"] == HOSTILE and c["outcome"] != "OK" for c in records)
+    logs = [*field.server.rglob("*.log"), field.folder / "server.log"]
+    text = "".join(path.read_text("utf-8", "replace") for path in logs if path.exists())
+    return refused + text.count(f"user {NOBODY} refused")
+
+
+def _is_up(device: DeviceSettings) -> bool:
+    return all(_connects(address) for address in (device.superlink, device.depot))
+
+
+def _connects(address: str) -> bool:
+    with suppress(OSError), _connected(address):
+        return True
+    return False
+
+
+def _connected(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), 5)
+
+
+def idle_streams(field: Field, device: DeviceSettings, over: threading.Event) -> None:
+    """Pushes that say nothing after their first message, renewed as they are ended."""
+
+    def messages() -> Iterator[depot_pb2.PushChunk]:
+        yield depot_pb2.PushChunk(header=depot_pb2.PushHeader(model_id="0" * 64, exact_bytes=10))
+        over.wait()
+
+    def hold() -> None:
+        while not over.wait(_PAUSE_S):
+            with suppress(grpc.RpcError):
+                stub.Push(messages())
+
+    with _depot(field, device) as stub:
+        _in_threads(hold, _STREAMS)
+
+
+def calls(field: Field, device: DeviceSettings, over: threading.Event) -> None:
+    """Questions for a model that does not exist, one after another on several threads."""
+
+    def ask() -> None:
+        while not over.is_set():
+            with suppress(grpc.RpcError):
+                stub.Stat(depot_pb2.StatRequest(model_id="0" * 64), timeout=30)
+
+    with _depot(field, device) as stub:
+        _in_threads(ask, _FLOODS)
+
+
+def silent_strangers(field: Field, device: DeviceSettings, over: threading.Event) -> None:
+    """Connections to the public ports that never say a word, renewed as they are closed."""
+    lines: list[socket.socket] = []
+    while not over.wait(_PAUSE_S):
+        for address in (device.superlink, device.depot):
+            if len(lines) < _SILENT:
+                with suppress(OSError):
+                    lines.append(_connected(address))
+    for line in lines:
+        line.close()
+
+
+def other_user(field: Field, device: DeviceSettings, over: threading.Event) -> None:
+    """Another user of the server's machine asks the SuperLink to start runs."""
+    port = int((field.server / "state" / "superlink.port").read_text("utf-8"))
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setuid(NOBODY)
+        while True:
+            with suppress(OSError), socket.socket() as line:
+                line.settimeout(5)
+                line.connect(("127.0.0.1", port))
+                line.sendall(b"POST /v1/control/start-run HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+                line.recv(64)
+            time.sleep(_PAUSE_S)
+    over.wait()
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+
+@contextmanager
+def _depot(field: Field, device: DeviceSettings) -> Iterator[depot_pb2_grpc.DepotStub]:
+    folder = field.folder / "devices" / HOSTILE
+    with open_deployed_channel(device.depot, folder, insecure=device.insecure) as channel:
+        yield depot_pb2_grpc.DepotStub(channel)
+
+
+def _in_threads(work: Callable[[], None], number: int) -> None:
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+ATTACKS: dict[str, Attack] = {
+    "idle-streams": idle_streams,
+    "calls": calls,
+    "silent-strangers": silent_strangers,
+    "other-user": other_user,
+}
+
+
+if __name__ == "__main__":
+    typer.run(main)
