@@ -35,7 +35,7 @@ Precision = Literal["base", "exact"]
 # arguments of commands: no separators, spaces or controls, no other folder, no option.
 RESERVED_NAME = re.compile(r"-|\.{1,2}\Z")
 DOMAIN_ID = re.compile(rf"(?!{RESERVED_NAME.pattern})[A-Za-z0-9._@-]{{1,128}}")
-NAME_RULE = "1 to 128 letters, digits and signs . _ @ -, no - first, not . or .."
+NAME_RULE = "letters, digits and signs . _ @ -, 1 to 128, no - first, neither . nor .."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
