@@ -13,7 +13,7 @@ from graft_server.deployment.enrolment import create_deployment, enrol_device
 from graft_server.deployment.order_trust import OrderTrust, rotate_key
 from graft_server.flower.deployed_app import run_folder
 from graft_server.flower.edge import Answer
-from graft_server.flower.superlink import SuperLink
+from graft_server.flower.superlink import SuperLink, new_superlink, open_superlink
 from graft_server.forgetting import read_forgotten
 from graft_server.round_schedule import read_nodes, write_node
 from graft_server.run_folder import RunFolder
@@ -183,6 +183,18 @@ def test_a_folder_in_use_names_the_process(tmp_path: Path) -> None:
         other += f"with lock_file(Path({str(tmp_path / 'lock')!r}), 'folder'): pass"
         done = subprocess.run([sys.executable, "-c", other], capture_output=True, check=False)
         assert f"RunError: folder: got process {os.getpid()} in it".encode() in done.stderr
+
+
+def test_a_second_server_leaves_the_first_ones_address(field: Field) -> None:
+    from graft.cli.deploy.services import server
+
+    first = new_superlink(field.server)
+    with (
+        lock_file(field.server / "state" / "server.lock", "x"),
+        pytest.raises(RunError, match=f"got process {os.getpid()} in it"),
+    ):
+        server(field.server)
+    assert open_superlink(field.server).port == first.port
 
 
 def test_a_registration_that_failed_notes_no_other_devices_node(
