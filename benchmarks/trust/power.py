@@ -94,6 +94,7 @@ class PowerSupply:
         self._image = image
         self._cut_at = cut_at
         self._chance = chance
+        self._written = chance.choice([0.1, 0.5, 0.95])  # chance that a change came to the disk
         self._disk = _Disk()
         self._is_off = False
 
@@ -148,7 +149,7 @@ class PowerSupply:
         for name in sorted(synced.keys() | now.keys()):
             path = folder / name
             is_same = name in now and name in synced and path.stat().st_ino == synced[name][0]
-            if not is_same and self._chance.random() < 0.5:
+            if not is_same and self._chance.random() > self._written:
                 if name in synced:  # neither its removal nor what replaced it came to the disk
                     self._restore(path, synced[name][1], image / name)
             elif name in now:
@@ -171,11 +172,11 @@ class PowerSupply:
     def _content(self, path: Path) -> bytes:
         """A file's content: as synced, as written since, a part of it, or zeros."""
         now, synced = path.read_bytes(), self._disk.content.get(path.stat().st_ino)
-        if now == synced:
+        if now == synced or self._chance.random() < self._written:
             return now
         part = self._chance.randrange(len(now) + 1)
         torn = now[:part]
-        return self._chance.choice([synced or b"", now, torn, torn + bytes(len(now) - part)])
+        return self._chance.choice([synced or b"", torn, torn + bytes(len(now) - part)])
 
     def _write(self, path: Path, content: bytes, mode: int) -> None:
         path.write_bytes(content)

@@ -9,12 +9,14 @@ ClientApp fetches tasks serves no other user of the machine.
 
 import hashlib
 import logging
+import ssl
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from flwr.supercore.run import Run, RunNotRunningException
-from flwr.supernode import start_client_internal
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from graft.errors import EdgeError
@@ -57,10 +59,55 @@ def hold_to_bundle(sha256: str) -> None:
     supernode.get_fused_config_from_fab = checked
 
 
+class DeviceContext(ssl.SSLContext):
+    """TLS with the deployment's authority and the device's certificate, the newest in ``folder``.
+
+    A certificate that is renewed is shown from the next connection on.
+    """
+
+    folder: Path
+    shown_ns = 0
+
+    def wrap_socket(self, *args: Any, **options: Any) -> ssl.SSLSocket:
+        written_ns = (self.folder / "tls.pem").stat().st_mtime_ns
+        if written_ns != self.shown_ns:
+            self.load_cert_chain(self.folder / "tls.pem", self.folder / "tls.key")
+            self.shown_ns = written_ns
+        return super().wrap_socket(*args, **options)
+
+
+def device_context(folder: Path) -> DeviceContext:
+    """The TLS of a device's folder."""
+    context = DeviceContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(folder / "ca.pem")
+    context.folder = folder
+    return context
+
+
+def present_certificate(folder: Path) -> None:
+    """From now on the SuperNode shows the gateway its device's certificate; Flower has no option.
+
+    Raises EdgeError for a Flower that connects in another way.
+    """
+    connection: Any = fleet_http_connection
+    client: Any = getattr(connection, "FleetHttpClient", None)
+    if client is None:
+        raise EdgeError(f"SuperNode: got flwr {version('flwr')}, wanted 1.41 or 1.42")
+
+    class Client(client):  # type: ignore[misc]
+        def __init__(self, base_url: str, *, verify: object, **options: Any) -> None:
+            super().__init__(base_url, verify=device_context(folder), **options)
+
+    connection.FleetHttpClient = Client
+
+
 def main() -> None:
     """Run the SuperNode; exit code 1 and one line where its bundles cannot be checked."""
     try:
         hold_to_bundle(sys.argv.pop(1))
+        if "--root-certificates" in sys.argv:
+            authority = Path(sys.argv[sys.argv.index("--root-certificates") + 1])
+            present_certificate(authority.parent)
     except EdgeError as error:
         sys.exit(f"EdgeError: {error} (see {error.page()})")
     serve_own_user_alone("SuperNode")

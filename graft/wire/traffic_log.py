@@ -69,8 +69,8 @@ class TrafficLog:
     Raises RunError where a line cannot be written whole.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = LineFile(path)
+    def __init__(self, path: Path, max_bytes: int | None = None) -> None:
+        self._file = LineFile(path, max_bytes)
 
     def write(self, line: TrafficRecord) -> None:
         row = {name: getattr(line, name) for name in ("since_s", "until_s", "peer", "service")}

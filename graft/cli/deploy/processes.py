@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from graft.cli.shared import announce
 
 # Flower starts the process that runs its apps once, and does not start it again.
 EXECUTOR = "flower-superexec"
+MAX_LOG_BYTES = 64 * 1024 * 1024  # a log is then rotated; one earlier file is left
 _CHECK_EVERY_S = 0.5
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
@@ -58,6 +61,7 @@ class SupervisedProcess:
             self.wait_s = _FIRST_WAIT_S if steady else min(2 * self.wait_s, _LONGEST_WAIT_S)
             self.due_s = now_s + self.wait_s
             self.announce(f"{self.name} ended ({code}); again in {self.wait_s:.0f} s")
+        _rotate(self.log_file)
         if self.process is None and now_s >= self.due_s:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
             with self.log_file.open("ab") as log:
@@ -141,6 +145,13 @@ def until_stopped() -> Iterator[Callable[[float], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _rotate(log_file: Path) -> None:
+    """Begin a process's log anew beyond its size; the process goes on writing to the same file."""
+    if log_file.exists() and log_file.stat().st_size > MAX_LOG_BYTES:
+        shutil.copyfile(log_file, log_file.with_name(f"{log_file.name}.1"))
+        os.truncate(log_file, 0)
 
 
 def _end_with_parent() -> None:

@@ -10,7 +10,13 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from graft.cli.deploy.processes import EXECUTOR, SupervisedProcess, supervised, until_stopped
+from graft.cli.deploy.processes import (
+    EXECUTOR,
+    MAX_LOG_BYTES,
+    SupervisedProcess,
+    supervised,
+    until_stopped,
+)
 from graft.cli.shared import announce
 from graft.core.deployment import DeviceSettings, read_device, read_server
 from graft.core.files import lock_file
@@ -48,10 +54,11 @@ def server(
 
 
 def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int | None) -> None:
+    from graft_server.deployment.enrolment import enrolled
     from graft_server.deployment.reverse_proxy import ReverseProxy
     from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.flower.superlink import new_superlink
-    from graft_server.observability.metrics import DeploymentMetrics, serve_metrics
+    from graft_server.observability.metrics import DeploymentMetrics, serve_metrics, turned_away
     from prometheus_client import CollectorRegistry
 
     from graft.errors import GraftError
@@ -82,17 +89,26 @@ def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int 
         metrics_port = settings.metrics_port
     metrics, registry = DeploymentMetrics(folder, superlink.nodes), CollectorRegistry()
     registry.register(metrics)
+    turn_away = turned_away(registry)
     with (
         supervised(*processes) as is_running,
         metrics.watch() if metrics_port else contextlib.nullcontext(),
         serve_metrics(metrics_host, metrics_port, registry, announce),
-        ReverseProxy(superlink.port, None if settings.insecure else folder) as reverse_proxy,
-        contextlib.closing(TrafficLog(folder / "state" / "flower-meter.jsonl")) as meter,
+        ReverseProxy(
+            superlink.port,
+            None if settings.insecure else folder,
+            allows=lambda device: settings.insecure or device in enrolled(folder),
+            turn_away=partial(turn_away, "gateway"),
+        ) as reverse_proxy,
+        contextlib.closing(
+            TrafficLog(folder / "state" / "flower-meter.jsonl", MAX_LOG_BYTES)
+        ) as meter,
         TcpProxy(
             f"0.0.0.0:{settings.flower_port}",
             f"127.0.0.1:{reverse_proxy.port}",
             service="flower",
             record=meter.write,
+            turn_away=partial(turn_away, "flower"),
         ),
     ):
         announce(
@@ -102,6 +118,7 @@ def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int 
         while is_running():
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + _REGISTER_EVERY_S
+                reverse_proxy.renew()
                 with contextlib.suppress(GraftError):  # the SuperLink is starting
                     for domain_id in superlink.register_nodes():
                         announce(f"device {domain_id}: admitted")
@@ -117,10 +134,10 @@ def depot(
     """Run the model depot alone, behind its meter: gRPC over TLS with client certificates."""
     from graft_server.deployment.enrolment import enrolled
     from graft_server.deployment.tcp_proxy import TcpProxy
-    from graft_server.depot.server import DepotServer, tls_credentials
+    from graft_server.depot.server import DepotServer, folder_credentials
     from graft_server.flower.deployed_app import run_folder
     from graft_server.model_store import open_store
-    from graft_server.observability.metrics import serve_metrics
+    from graft_server.observability.metrics import serve_metrics, turned_away
     from graft_server.round_schedule import open_order
     from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -134,14 +151,8 @@ def depot(
     read_config(folder / "expansion.toml")  # loads its architectures, which uploads are checked by
     # Its device forgets a model once the server has the reply that names it.
     store = open_store(run_folder(folder).models, read_dataset(folder).task, durable=True)
-    credentials = None
-    if not settings.insecure:
-        credentials = tls_credentials(
-            key_pem=(folder / "tls.key").read_bytes(),
-            certificate_pem=(folder / "tls.pem").read_bytes(),
-            client_ca_pem=(folder / "ca.pem").read_bytes(),
-        )
     registry = CollectorRegistry()
+    turn_away = turned_away(registry)
     ProcessCollector(registry=registry)
     if metrics_port is None:
         metrics_port = settings.metrics_port + 1
@@ -149,23 +160,29 @@ def depot(
         lock_file(folder / "state" / "depot.lock", str(folder)),
         until_stopped() as wait,
         serve_metrics(metrics_host, metrics_port, registry, announce),
-        contextlib.closing(LineFile(folder / "state" / "depot-calls.jsonl")) as calls,
+        contextlib.closing(
+            LineFile(folder / "state" / "depot-calls.jsonl", MAX_LOG_BYTES)
+        ) as calls,
         DepotServer(
             store,
             "127.0.0.1:0",
-            credentials=credentials,
+            credentials=None if settings.insecure else folder_credentials(folder),
             insecure=settings.insecure,
             allows=None if settings.insecure else lambda device: device in enrolled(folder),
             open_order=None if settings.insecure else partial(open_order, folder),
             registry=registry,
             record=lambda call: calls.append(asdict(call)),
+            turn_away=partial(turn_away, "depot"),
         ) as behind,
-        contextlib.closing(TrafficLog(folder / "state" / "depot-meter.jsonl")) as meter,
+        contextlib.closing(
+            TrafficLog(folder / "state" / "depot-meter.jsonl", MAX_LOG_BYTES)
+        ) as meter,
         TcpProxy(
             f"0.0.0.0:{settings.depot_port}",
             f"127.0.0.1:{behind.port}",
             service="depot",
             record=meter.write,
+            turn_away=partial(turn_away, "depot"),
         ),
     ):
         announce(f"depot: port {settings.depot_port}")

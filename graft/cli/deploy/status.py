@@ -25,6 +25,7 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
 
     Exit code 1 where the SuperLink or the depot does not respond.
     """
+    from graft_server.deployment.authority import certificate_ends
     from graft_server.deployment.enrolment import enrolled
     from graft_server.flower.deployed_app import run_folder
     from graft_server.flower.superlink import open_superlink
@@ -45,6 +46,7 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
         online = open_superlink(server).nodes()
     except GraftError as error:
         announce(str(error))
+    ends = {name: f"{end:%Y-%m-%d}" for name, end in certificate_ends(server).items()}
     facts: dict[str, Any] = {
         "run": read_server(server).run,
         "superlink": online is not None,
@@ -56,12 +58,15 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
         "quarantined": [
             card.domain_id for card in state.catalogue if card.model_id in forgotten.quarantined
         ],
+        "certificate_ends": ends.get("server", "none"),
+        "authority_ends": ends.get("ca", "none"),
         "devices": [
             {
                 "domain": domain,
                 "node": (online or {}).get(domain, "unknown"),
                 "round": arrived.get(domain),
                 "model": domain in owners,
+                "certificate_ends": ends.get(domain, "unknown"),
             }
             for domain in enrolled(server)
         ],
@@ -150,8 +155,9 @@ def _show(facts: dict[str, Any]) -> None:
     devices = facts.pop("devices")
     answers = {key: _answer(facts[key]) for key in ("superlink", "depot")}
     print_facts(facts | answers, Format.TABLE)
-    table = Table("Device", "Node", "Round", "Model")
+    table = Table("Device", "Node", "Round", "Model", "Certificate until")
     for each in devices:
         round_index = "" if each["round"] is None else str(each["round"])
-        add_texts(table, each["domain"], each["node"], round_index, "yes" if each["model"] else "")
+        model = "yes" if each["model"] else ""
+        add_texts(table, each["domain"], each["node"], round_index, model, each["certificate_ends"])
     console.print(table)

@@ -69,7 +69,10 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(name, key, self._certificate.subject, _CERTIFICATE_DAYS)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+        builder = builder.add_extension(_key_usage(digital_signature=True), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(issuer, critical=False)
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
@@ -90,6 +93,7 @@ def create_authority(folder: Path) -> Authority:
     certificate = (
         _builder("graft deployment", key, subject, _AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .sign(key, hashes.SHA256())
     )
     replace_file(folder / "ca.key", _private_pem(key), mode=0o600)
@@ -129,7 +133,28 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCK_SKEW)
         .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+
+
+def _key_usage(**uses: bool) -> x509.KeyUsage:
+    """What a key may do, which strict verification (Python 3.13's default) asks of every CA."""
+    names = (
+        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+        "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+    )  # fmt: skip
+    return x509.KeyUsage(**{name: uses.get(name, False) for name in names})
+
+
+def certificate_ends(server: Path) -> dict[str, datetime]:
+    """When the certificates end that a server's folder has: "ca", "server" and enrolled devices."""
+    paths = {"ca": server / "ca.pem", "server": server / "tls.pem"}
+    paths |= {path.stem: path for path in sorted((server / "nodes").glob("*.pem"))}
+    return {
+        name: x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
+        for name, path in paths.items()
+        if path.exists()
+    }
 
 
 def _name(text: str) -> x509.Name:

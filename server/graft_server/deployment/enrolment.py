@@ -26,6 +26,7 @@ from graft.errors import MessageError, RunError
 from graft.wire.messages.checks import check_domain_id
 from graft_server.deployment.authority import (
     MAX_COMMON_NAME,
+    Authority,
     create_authority,
     node_keys,
     open_authority,
@@ -117,7 +118,7 @@ def enrol_device(out: Path, domain_id: str) -> Path:
             f"device {domain_id}: was revoked, and a certificate has that name; wanted another"
         )
     authority = open_authority(out / "ca")
-    authority.device_identity(domain_id).write(folder)
+    _issue_device(authority, folder, server)
     private, node_public = node_keys()
     replace_file(folder / "node.key", private, mode=0o600)
     replace_file(folder / "node.pub", node_public)
@@ -153,6 +154,7 @@ def revoke_devices(server: Path, domain_ids: Sequence[str]) -> None:
         public = server / "nodes" / f"{domain_id}.pub"
         replace_file(server / "revoked" / public.name, public.read_bytes())
         public.unlink()
+        public.with_suffix(".pem").unlink(missing_ok=True)
 
 
 def renew_certificates(out: Path, domain_ids: Sequence[str]) -> list[Path]:
@@ -170,8 +172,15 @@ def renew_certificates(out: Path, domain_ids: Sequence[str]) -> list[Path]:
     _check_enrolled(server, domain_ids)
     folders = [out / "devices" / domain_id for domain_id in domain_ids]
     for folder in folders:
-        authority.device_identity(folder.name).write(folder)
+        _issue_device(authority, folder, server)
     return folders
+
+
+def _issue_device(authority: Authority, folder: Path, server: Path) -> None:
+    """Write a device's identity; the server has its certificate to show when it ends."""
+    identity = authority.device_identity(folder.name)
+    identity.write(folder)
+    replace_file(server / "nodes" / f"{folder.name}.pem", identity.certificate_pem)
 
 
 def bundle_bytes(server: Path) -> bytes:

@@ -10,8 +10,10 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Final, Protocol
 
 from graft.core.ports import Clock
@@ -73,10 +75,11 @@ class TcpProxy:
 
     ``record`` gets a line every ``interval_s`` for each peer with traffic, and the rest on closing;
     it is called in the proxy's own thread (``TrafficLog.write`` will do). A direction buffers at
-    most 64 KiB: a slow reader slows its writer down. Beyond
-    ``max_connections`` a client is turned away; one whose upstream does not answer within
-    ``connect_timeout_s`` is closed. After both ends have closed, a connection is watched for up
-    to ``linger_s`` until its last segment is counted. ``clock`` gives Unix time.
+    most 64 KiB: a slow reader slows its writer down. A client beyond ``max_connections``, or
+    ``max_per_address`` of its own address, is turned away; a connection on which no byte passes
+    for its first ``silent_s``, or whose upstream does not answer within ``connect_timeout_s``, is
+    closed. ``turn_away`` gets the reason each time. After both ends have closed, a connection is
+    watched for up to ``linger_s`` until its last segment is counted. ``clock`` gives Unix time.
     Raises ProxyError where it cannot listen, and from ``close`` where ``record`` failed.
     """
 
@@ -89,14 +92,21 @@ class TcpProxy:
         record: Callable[[TrafficRecord], None],
         interval_s: float = 0.2,
         max_connections: int = 1024,
+        max_per_address: int = 256,
+        silent_s: float = 10.0,
         connect_timeout_s: float = 5.0,
         linger_s: float = 30.0,
         clock: Clock = time.time,
+        turn_away: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._upstream = _resolved(upstream)
         self._meter = open_meter(service, record, clock)
         self._interval_s = interval_s
         self._max_connections = max_connections
+        self._max_per_address = max_per_address
+        self._silent_s = silent_s
+        self._turn_away = turn_away
+        self._by_address: Counter[str] = Counter()
         self._connect_timeout_s = connect_timeout_s
         self._linger_s = linger_s
         family, address = _resolved(listen)
@@ -109,8 +119,6 @@ class TcpProxy:
         self._listener.setblocking(False)
         self._meter.is_over(self._listener)  # a kernel that counts too little is refused now
         self.port: int = self._listener.getsockname()[1]
-        self.turned_away = 0
-        self.unreached = 0
         self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -159,26 +167,37 @@ class TcpProxy:
     async def _accept(self) -> None:
         while True:
             try:
-                client, _ = await self._loop.sock_accept(self._listener)
+                client, (address, *_) = await self._loop.sock_accept(self._listener)
             except OSError:  # out of descriptors, or the client has already gone
                 await asyncio.sleep(0.1)
                 continue
-            full = len(self._connections) >= self._max_connections
-            task = asyncio.create_task(self._forward(client, full))
+            refusal = ""
+            if len(self._connections) >= self._max_connections:
+                refusal = "connections"
+            elif self._by_address[address] >= self._max_per_address:
+                refusal = "address"
+            self._by_address[address] += 1
+            task = asyncio.create_task(self._forward(client, refusal))
             self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            task.add_done_callback(partial(self._forget, address))
 
-    async def _forward(self, client: socket.socket, full: bool) -> None:
+    def _forget(self, address: str, task: asyncio.Task[None]) -> None:
+        self._connections.discard(task)
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+    async def _forward(self, client: socket.socket, refusal: str) -> None:
         """One client's connection from its first byte to its last segment."""
         with contextlib.suppress(OSError), _closing(client), self._meter.counting(client):
             client.setblocking(False)
-            if full:
-                self.turned_away += 1  # and not watched to its end: there may be many
+            if refusal:
+                self._turn_away(refusal)  # and not watched to its end: there may be many
                 return
             _keep_alive(client)
             upstream = await self._connected()
             if upstream is None:
-                self.unreached += 1
+                self._turn_away("upstream")
                 client.shutdown(socket.SHUT_RDWR)
             else:
                 with _closing(upstream):
@@ -203,17 +222,25 @@ class TcpProxy:
 
     async def _forward_both(self, client: socket.socket, upstream: socket.socket) -> None:
         """Forward both directions until each has ended; an error in one ends the other."""
+        begun = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pump(client, upstream))
-                both.create_task(self._pump(upstream, client))
+                both.create_task(self._pump(client, upstream, begun))
+                both.create_task(self._pump(upstream, client, begun))
+                try:
+                    await asyncio.wait_for(begun.wait(), self._silent_s)
+                except TimeoutError as error:
+                    self._turn_away("silent")
+                    raise OSError("nothing was said") from error
         except* OSError as broken:
             raise OSError("a side broke off") from broken
 
-    async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    async def _pump(self, source: socket.socket, sink: socket.socket, begun: asyncio.Event) -> None:
         view = memoryview(bytearray(_BUFFER_BYTES))
         while num_bytes := await self._loop.sock_recv_into(source, view):
+            begun.set()
             await self._loop.sock_sendall(sink, view[:num_bytes])
+        begun.set()
         sink.shutdown(socket.SHUT_WR)  # the other direction may go on
 
     async def _last_segment(self, client: socket.socket) -> None:

@@ -1,7 +1,7 @@
 """gRPC interceptor of the depot: authorisation, rate limits, metrics and an access log."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
@@ -22,7 +22,7 @@ from graft.errors import (
 from graft.wire.overhead import framed_bytes, stream_bytes
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.transfer.link import PART_CODES, RETRY_AFTER, Part
-from graft_server.depot.rate_limit import RateLimiter
+from graft_server.depot.rate_limit import RateLimiter, StreamDeadline, StreamDeadlines
 
 SERVICE: Final = "graft.v1.Depot"
 PARTS: Final[dict[int, Part]] = {code: part for part, code in PART_CODES.items()}
@@ -117,12 +117,16 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         metrics: DepotMetrics,
         record: Callable[[CallRecord], None],
         clock: Clock,
+        deadlines: StreamDeadlines,
+        turn_away: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.allows = allows
         self.quotas = quotas
         self.metrics = metrics
         self.record = record
         self.clock = clock
+        self.deadlines = deadlines
+        self.turn_away = turn_away
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:
         """The depot's own handlers, observed; health checks are passed through."""
@@ -157,24 +161,35 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
     def _running(self, rpc: str, context: grpc.ServicerContext) -> Iterator["_Call"]:
         call = _Call(self, device_of(context), rpc)
         start_s, outcome = self.clock(), "CANCELLED"  # what a stream that is no longer read ends in
+        refused = ""
         self.metrics.running.labels(rpc).inc()
         try:
             if self.allows is not None and not self.allows(call.device):
                 raise DeviceRefusedError(f"{call.device}: this depot does not serve it")
-            streams = rpc in ("Fetch", "Push")
-            with self.quotas.stream(call.device) if streams else nullcontext():
+            if rpc in ("Fetch", "Push"):
+                with (
+                    self.quotas.stream(call.device),
+                    self.deadlines.watch(context.cancel) as call.deadline,
+                ):
+                    yield call
+            else:
                 yield call
             outcome = "OK"
         except GraftError as error:
-            outcome = _status_of(error).name
+            outcome = refused = _status_of(error).name
             end_call(context, error)
         except grpc.RpcError:
             raise
         except Exception:
             code = context.code()
             outcome = "UNKNOWN" if code is None else code.name
+            refused = outcome if code is not None else ""  # by the service
             raise
         finally:
+            if call.deadline is not None and call.deadline.is_cut_off:
+                outcome, refused = "DEADLINE_EXCEEDED", "idle"
+            if refused:
+                self.turn_away(refused.lower())
             self.metrics.running.labels(rpc).dec()
             self.metrics.calls.labels(rpc, outcome).inc()
             seconds = self.clock() - start_s
@@ -193,6 +208,7 @@ class _Call:
         self._forms: list[tuple[Part, int]] = []  # the forms of a push, and the bytes left of each
         self._part = ""
         self._payload_bytes = self._wire_bytes = 0
+        self.deadline: StreamDeadline | None = None
 
     def received(self, messages: Iterator[Any]) -> Iterator[Any]:
         """The device's messages, counted as the handler takes them."""
@@ -209,6 +225,8 @@ class _Call:
                     self._part = PARTS.get(message.part, "")
                 self._moved("up", message, 0)
             yield message
+        if self.deadline is not None and self._rpc == "Push":
+            self.deadline.is_whole()
 
     def sent(self, message: Any) -> Any:
         """A message of the depot, counted."""
@@ -244,6 +262,8 @@ class _Call:
         if num_bytes:
             self._interceptor.quotas.charge(self.device, num_bytes)
         wire_bytes = stream_bytes(framed_bytes(message.ByteSize()))
+        if self.deadline is not None:
+            self.deadline.moved(wire_bytes)
         self._payload_bytes += num_bytes
         self._wire_bytes += wire_bytes
         part = self._part_of(num_bytes) if self._rpc == "Push" else self._part

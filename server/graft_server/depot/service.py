@@ -32,6 +32,7 @@ from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.link import CHUNK_BYTES, PART_CODES
 from graft_server.depot.interceptor import PARTS, device_of, end_call
+from graft_server.depot.rate_limit import StoredBytes
 from graft_server.depot.uploads import WORK_PREFIX, PendingPush, Uploads
 from graft_server.model_store import DirectoryStore
 
@@ -58,12 +59,14 @@ class DepotService(pb_grpc.DepotServicer):
         max_payload_bytes: int,
         finishing: threading.BoundedSemaphore,
         open_order: Callable[[str], str | None] | None = None,
+        stored: StoredBytes | None = None,
     ) -> None:
         self._store = store
         self._uploads = uploads
         self._max_payload_bytes = max_payload_bytes
         self._finishing = finishing
         self._open_order = open_order
+        self._stored = stored
 
     def Fetch(  # noqa: N802
         self, request: pb.FetchRequest, context: grpc.ServicerContext
@@ -101,6 +104,8 @@ class DepotService(pb_grpc.DepotServicer):
                 # Another stream may have finished it while this one waited.
                 if path.exists() or push.model_id not in self._store:
                     self._finish(push, path)
+                    if self._stored is not None:
+                        self._stored.add(push.device, push.model_id, push.num_bytes)
             return self._stat(push.model_id)
 
     def Received(  # noqa: N802
@@ -139,6 +144,8 @@ class DepotService(pb_grpc.DepotServicer):
                 f"push: announces {header.exact_bytes}, {header.base_bytes} and "
                 f"{header.residual_bytes} bytes; wanted one form, limit {self._max_payload_bytes}"
             )
+        if self._stored is not None:
+            self._stored.check(push.device, push.model_id, push.num_bytes)
         return push
 
     def _order(self, device: str) -> str | None:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, Counter, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from graft.core.deployment import read_server
 from graft.errors import GraftError, RunError
 from graft.report.watch import RunWatcher
+from graft_server.deployment.authority import certificate_ends
 from graft_server.round_schedule import read_rounds
 from graft_server.run_folder import RunFolder
 
@@ -76,6 +77,9 @@ class DeploymentMetrics(Collector):
         yield _gauge("graft_rounds_planned", "Rounds begun", len(read_rounds(server)))
         yield _gauge("graft_rounds_finished", "Rounds over", state.round_index)
         yield _gauge("graft_catalogue_models", "Models to learn from", len(state.catalogue))
+        ends = {name: end.timestamp() for name, end in certificate_ends(server).items()}
+        expires = "When a certificate ends, in Unix seconds"
+        yield _by("certificate", "graft_certificate_expires", expires, ends)
         progress = server / "state" / "progress.json"
         if progress.exists():
             now = json.loads(progress.read_text("utf-8"))
@@ -102,6 +106,13 @@ class DeploymentMetrics(Collector):
         while not self._closing.is_set():
             self.look()
             self._closing.wait(_ASK_FLOWER_EVERY_S)
+
+
+def turned_away(registry: CollectorRegistry) -> Callable[[str, str], None]:
+    """A counter of what a service refused: gets (service, reason)."""
+    what = "Connections, requests and calls that were refused or cut off"
+    counter = Counter("graft_turned_away", what, ("service", "reason"), registry=registry)
+    return lambda service, reason: counter.labels(service, reason).inc()
 
 
 @contextmanager

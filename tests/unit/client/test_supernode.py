@@ -4,6 +4,15 @@ import hashlib
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+import pytest
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supernode import fleet_http_connection
+from graft_client import supernode
+from graft_server.deployment.authority import create_authority
+from graft_server.deployment.reverse_proxy import ReverseProxy
 
 # Flower's module is changed for the whole process, so each case has one of its own.
 PROGRAM = """
@@ -50,3 +59,30 @@ def test_the_bundle_that_it_was_enrolled_with_is_run() -> None:
 
 def test_messages_of_any_other_bundle_are_ignored() -> None:
     assert told(b"ours", "0urs") == "ignored"
+
+
+def test_the_supernode_shows_its_devices_certificate_and_a_renewed_one_without_a_restart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = create_authority(tmp_path / "ca")
+    authority.server_identity(["127.0.0.1"]).write(tmp_path / "server")
+    for folder in ("server", "device"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "ca.pem").write_bytes(authority.certificate_pem)
+    shown: list[str] = []
+    monkeypatch.setattr(
+        fleet_http_connection, "FleetHttpClient", fleet_http_connection.FleetHttpClient
+    )
+    supernode.present_certificate(tmp_path / "device")
+    with ReverseProxy(
+        1, tmp_path / "server", allows=lambda name: shown.append(name) is None
+    ) as gateway:
+        client = fleet_http_connection.FleetHttpClient.from_server_address(
+            f"127.0.0.1:{gateway.port}", False, (tmp_path / "device" / "ca.pem").read_bytes(), ()
+        )
+        for name in ("ann", "ann-renewed"):
+            authority.device_identity(name).write(tmp_path / "device")
+            with pytest.raises(httpx.HTTPStatusError, match="503"):
+                client.GetRun(GetRunRequest())
+            client._client._transport.close()  # the next request connects again
+    assert shown == ["ann", "ann-renewed"]

@@ -1,14 +1,17 @@
 """What of the SuperLink's one port a stranger gets to."""
 
+import contextlib
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
-from graft_server.deployment.authority import create_authority
+from graft_server.deployment.authority import Authority, create_authority
 from graft_server.deployment.reverse_proxy import ReverseProxy
 
 
@@ -73,12 +76,123 @@ def test_a_superlink_that_is_not_there_is_said_so(upstream_port: int) -> None:
     assert (done.status_code, done.text) == (503, "no SuperLink: ConnectError")
 
 
-def test_tls_is_the_deployments_own(tmp_path: Path) -> None:
+def trusting(authority: Authority, folder: Path, name: str = "") -> ssl.SSLContext:
+    """A client that trusts the deployment's authority; with a device's name it has its key."""
+    context = ssl.create_default_context(cafile=folder / "ca.pem")
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    if name:
+        authority.device_identity(name).write(folder / name)
+        context.load_cert_chain(folder / name / "tls.pem", folder / name / "tls.key")
+    return context
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
     authority = create_authority(tmp_path)
     authority.server_identity(["127.0.0.1"]).write(tmp_path)
-    with ReverseProxy(free_port(), tmp_path) as gateway:
+    return authority
+
+
+def test_tls_is_the_deployments_own_on_both_sides(tmp_path: Path, authority: Authority) -> None:
+    refused: list[str] = []
+    with ReverseProxy(
+        free_port(), tmp_path, allows=lambda name: name == "ann", turn_away=refused.append
+    ) as gateway:
         address = f"https://127.0.0.1:{gateway.port}/v1/control/start-run"
-        trusting = httpx.post(address, content=b"", verify=str(tmp_path / "ca.pem"))
-        assert trusting.status_code == 404
+        enrolled = httpx.post(address, content=b"", verify=trusting(authority, tmp_path, "ann"))
+        assert enrolled.status_code == 404
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.post(address, content=b"")
+        for name in ("", "revoked"):
+            with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)):
+                httpx.post(address, content=b"", verify=trusting(authority, tmp_path, name))
+    assert refused == ["path", "certificate"]
+
+
+def test_a_renewed_certificate_is_served_at_once_and_open_connections_go_on(
+    tmp_path: Path, authority: Authority
+) -> None:
+    with ReverseProxy(free_port(), tmp_path) as gateway:
+        context = trusting(authority, tmp_path, "ann")
+
+        def opened() -> ssl.SSLSocket:
+            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+            return context.wrap_socket(connection, server_hostname="127.0.0.1")
+
+        with opened() as before:
+            first = before.getpeercert(binary_form=True)
+            authority.server_identity(["127.0.0.1"]).write(tmp_path)
+            gateway.renew()
+            with opened() as after:
+                assert after.getpeercert(binary_form=True) != first
+            before.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert before.recv(12) == b"HTTP/1.1 404"
+
+
+HEAD = b"POST /v1/fleet/push-object HTTP/1.1\r\nhost: x\r\nx-signature: s\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [(b"", "header"), (HEAD, "header"), (HEAD + b"content-length: 1000000\r\n\r\nxx", "body")],
+)
+def test_a_request_that_stays_unfinished_is_closed_however_slowly_it_goes_on(
+    upstream_port: int, said: bytes, reason: str
+) -> None:
+    refused: list[str] = []
+    with (
+        ReverseProxy(
+            upstream_port, None, header_s=0.3, body_s=0.3, turn_away=refused.append
+        ) as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client,
+    ):
+        client.sendall(said)
+        began_s = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() < began_s + 5 and not refused:
+                client.sendall(b"x")
+                time.sleep(0.05)
+        assert refused == [reason]
+        assert time.monotonic() - began_s < 3
+
+
+def test_a_connection_may_rest_between_two_requests(upstream_port: int) -> None:
+    with (
+        ReverseProxy(upstream_port, None, header_s=0.2, body_s=0.2) as gateway,
+        httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}") as client,
+    ):
+        for _ in range(2):
+            done = client.post("/v1/fleet/x", content=b"body", headers={"x-signature": "s"})
+            assert done.status_code == 201
+            time.sleep(0.5)
+
+
+def test_a_body_is_passed_on_before_it_is_whole(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as upstream:
+        port = upstream.getsockname()[1]
+        with (
+            ReverseProxy(port, None) as gateway,
+            socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client,
+        ):
+            client.sendall(HEAD + b"content-length: 1000000\r\n\r\n" + bytes(300_000))
+            upstream.settimeout(10)
+            connection, _ = upstream.accept()
+            with connection:
+                connection.settimeout(10)
+                received = 0
+                while received < 300_000:
+                    received += len(connection.recv(65536))
+
+
+def test_one_device_has_a_bounded_number_of_connections(upstream_port: int) -> None:
+    refused: list[str] = []
+    with (
+        ReverseProxy(upstream_port, None, max_per_device=2, turn_away=refused.append) as gateway,
+        contextlib.ExitStack() as opened,
+    ):
+        for _ in range(3):
+            address = ("127.0.0.1", gateway.port)
+            last = opened.enter_context(socket.create_connection(address, timeout=10))
+        with contextlib.suppress(ConnectionResetError):
+            assert last.recv(1) == b""
+        assert refused == ["device"]

@@ -133,11 +133,12 @@ def test_without_its_upstream_a_client_is_closed_cleanly() -> None:
     lines: Lines = []
     with socket.create_server((HOST, 0)) as gone:
         port = gone.getsockname()[1]
-    with relay_to(f"{HOST}:{port}", lines) as relay:
+    turned_away: list[str] = []
+    with relay_to(f"{HOST}:{port}", lines, turn_away=turned_away.append) as relay:
         with connected(relay) as client:
             client.sendall(b"anyone?")
             assert client.recv(1) == b""  # an end, and no reset
-        assert relay.unreached == 1
+        assert turned_away == ["upstream"]
     assert total_traffic(lines).up_bytes > 0
 
 
@@ -152,19 +153,49 @@ def test_an_upstream_that_breaks_off_resets_the_client() -> None:
             client.recv(1)
 
 
-def test_beyond_its_limit_a_client_is_turned_away_and_then_let_in() -> None:
-    with served(echo_all) as upstream, relay_to(upstream, [], max_connections=1) as relay:
+@pytest.mark.parametrize(
+    ("limit", "reason"), [("max_connections", "connections"), ("max_per_address", "address")]
+)
+def test_beyond_its_limit_a_client_is_turned_away_and_then_let_in(limit: str, reason: str) -> None:
+    turned_away: list[str] = []
+    limits = {limit: 1, "turn_away": turned_away.append}
+    with served(echo_all) as upstream, relay_to(upstream, [], **limits) as relay:
         with connected(relay) as first:
             first.sendall(b"1")
             with connected(relay) as second, suppress(ConnectionResetError):
                 assert second.recv(1) == b""
-            wait_for(lambda: relay.turned_away == 1)
+            wait_for(lambda: turned_away == [reason])
             first.shutdown(socket.SHUT_WR)
             assert read_all(first) == b"1"
         wait_for(lambda: not relay._connections)
         with connected(relay) as third:
             third.shutdown(socket.SHUT_WR)
             assert read_all(third) == b""
+
+
+def test_connections_that_say_nothing_are_closed_and_the_others_are_served() -> None:
+    turned_away: list[str] = []
+    limits = {"silent_s": 0.2, "max_connections": 6, "turn_away": turned_away.append}
+
+    def answer(connection: socket.socket) -> None:
+        def echo(own: socket.socket) -> None:
+            with own, suppress(OSError):
+                echo_all(own)
+
+        threading.Thread(target=echo, args=[connection.dup()], daemon=True).start()
+
+    with served(answer) as upstream, relay_to(upstream, [], **limits) as relay:
+        silent = [connected(relay) for _ in range(6)]
+        wait_for(lambda: turned_away == 6 * ["silent"])
+        for each in silent:
+            with each, suppress(ConnectionResetError):
+                assert each.recv(1) == b""
+        wait_for(lambda: not relay._connections)
+        with connected(relay) as client:
+            client.sendall(b"x")
+            time.sleep(0.4)  # one that has said something may be silent for longer
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == b"x"
 
 
 def test_closing_cuts_what_is_connected_and_counts_it() -> None:
