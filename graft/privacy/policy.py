@@ -81,6 +81,11 @@ class SitePolicy:
         """Whether what is released has noise of a stated epsilon."""
         return self.settings.epsilon is not None
 
+    @property
+    def bounds_rows(self) -> bool:
+        """Whether releases, trained models or both hide a row with a stated epsilon."""
+        return self.adds_noise or self.settings.train_epsilon is not None
+
     def admit_probe(self, name: str, round_index: int, request: tuple[object, ...]) -> None:
         """Count an answer to a probe, where the policy adds noise; an equal request counts once.
 

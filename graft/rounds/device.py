@@ -30,7 +30,7 @@ class Device:
     @cached_property
     def _split(self) -> DomainSplit:
         # A bound for one row holds where no row's label moves another row.
-        by_labels = not self.policy.adds_noise
+        by_labels = not self.policy.bounds_rows
         return split_rows(self.data, self.config.split, self.config.seed, by_labels=by_labels)
 
     def rows(self, request: Request) -> DomainSplit:

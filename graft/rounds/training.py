@@ -64,7 +64,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     x_U = torch.from_numpy(data.x[rows.unlabelled_N])
     # What a check finds is reported, and a report of it has no noise; and which sources agree
     # depends on all rows together, so that private training does without.
-    if config.trust.disagreement and _is_open(device):
+    if config.trust.disagreement and not device.policy.bounds_rows:
         sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
     private = _private_training(request, device, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
     averages = [_fetch_source(card, device, "exact") for card in _average_cards(request, device)]
@@ -161,13 +161,8 @@ def evaluate_and_register(
             if card.model_id not in source_ids
         ),
         # Diagnostics carry no noise, and the privacy budget is needed for profile and centroids.
-        diagnostics=model.diagnostics if _is_open(device) else None,
+        diagnostics=None if device.policy.bounds_rows else model.diagnostics,
     )
-
-
-def _is_open(device: Device) -> bool:
-    """Whether the site's policy adds no noise at all."""
-    return not device.policy.adds_noise and device.policy.settings.train_epsilon is None
 
 
 def _source_cards(request: TrainRequest, device: Device) -> tuple[ModelCard, ...]:

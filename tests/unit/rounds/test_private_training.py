@@ -12,6 +12,7 @@ from test_device import carry_out, train_request
 
 from graft.core.config import ExpansionConfig, PolicyConfig
 from graft.core.records import Failure, TrainResult
+from graft.data.splits import split_rows
 from graft.privacy import SitePolicy, composed_epsilon, training_cost
 from graft.privacy.accounting import Mechanism, _sampled_divergence
 from graft.rounds import handle_request
@@ -54,6 +55,14 @@ def test_a_training_beyond_the_budget_is_a_named_failure_and_so_is_a_method_that
     mixed = carry_out(train_request(grown, "hat"), grown, config=private())
     assert isinstance(mixed, Failure)
     assert mixed.error == "ConfigError"
+
+
+def test_no_label_decides_where_a_row_belongs(grown: Grown) -> None:
+    request = train_request(grown, "graft")
+    devices = world_devices(WORLD, private(), grown.system.store, lambda entry: None)
+    with devices(request) as device:
+        wanted = split_rows(device.data, CONFIG.split, CONFIG.seed, by_labels=False)
+        np.testing.assert_array_equal(device.rows(request).labelled_N, wanted.labelled_N)
 
 
 def test_a_site_pays_once_and_trains_the_same_again(grown: Grown, tmp_path: Path) -> None:

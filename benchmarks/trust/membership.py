@@ -1,0 +1,271 @@
+"""Does a model tell which rows it was trained on, with and without private training?
+
+    python benchmarks/trust/membership.py --data hapt=FOLDER --data pendigits=FOLDER
+
+FOLDER is what ``graft data prepare`` wrote. In each domain many models learn from a random half of
+its rows each, as the system trains them: an initial domain's, and a target domain's by ``graft``
+from the initial models of other people. Every model is attacked with the others as shadows (LiRA,
+Carlini et al. 2022, online: a Gaussian of the logit-scaled confidence in and out, with one variance
+for all rows), and by the threshold of its loss. "later" is that threshold with the test block in
+place of the other half; it is of a later time, and what a model has of its time counts as well. A
+finished (set, domain, kind, arm) is not run again.
+"""
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import typer
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from by_seed import name_folders
+from summary import figure, write_summary
+
+from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.files import replace_file
+from graft.core.records import Task
+from graft.core.seeding import derive_seed, stream
+from graft.data.domain import DomainData, World
+from graft.data.folder import FolderWorld
+from graft.data.splits import split_rows
+from graft.methods import INITIAL, find_method
+from graft.privacy import training_cost
+from graft.training import PrivateTraining, Source, TrainedModel, TrainingTask, predict_in_batches
+
+HERE = Path(__file__).resolve().parent
+COMMAND = "python benchmarks/trust/membership.py --data hapt=FOLDER --data pendigits=FOLDER"
+ARCHITECTURE = "cnn-small"
+CONFIG = ExpansionConfig(comparisons=())
+METHODS = {"initial": INITIAL, "target": "graft"}
+EPSILON, DELTA = 8.0, 1e-5
+NUM_SOURCES = 3
+Floats = npt.NDArray[np.float64]
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that a domain may train on, and its test block."""
+
+    x: torch.Tensor
+    y_N: torch.Tensor
+    test_x: torch.Tensor
+    test_y: torch.Tensor
+
+
+def main(
+    data: Annotated[list[str], typer.Option(help="NAME=FOLDER of a prepared set; repeatable.")],
+    models: Annotated[int, typer.Option(help="Models of a domain, method and arm.")] = 12,
+    domains: Annotated[int, typer.Option(help="Domains of a set.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of people, halves and models.")] = 0,
+) -> None:
+    """Attack every set, domain, method and arm; write results/: rows of each set, and figures."""
+    torch.set_num_threads(1)
+    rows = []
+    for name, folder in name_folders(data).items():
+        path = HERE / "results" / f"membership-{name}.jsonl"
+        attack_set(name, FolderWorld(folder), models, domains, seed, path)
+        rows += _rows(path)
+    report(rows, seed)
+
+
+def attack_set(name: str, world: World, models: int, domains: int, seed: int, path: Path) -> None:
+    """Append a row for each domain, method and arm of one set to its file."""
+    people = stream("membership", seed).permutation(np.array(world.domain_ids))
+    source_ids, domain_ids = people[:NUM_SOURCES], people[NUM_SOURCES:][:domains]
+    for private in (False, True):
+        sources: tuple[Source, ...] = ()
+        for domain_id in map(str, domain_ids):
+            for kind in METHODS:
+                key = {
+                    "set": name, "domain": domain_id, "kind": kind, "private": private,
+                    "models": models, "seed": seed,
+                }  # fmt: skip
+                if any(key.items() <= row.items() for row in _rows(path)):
+                    continue
+                if kind == "target" and not sources:
+                    sources = tuple(
+                        train_source(world.task, str(i), rows_of(world.load(str(i)), seed), private)
+                        for i in source_ids
+                    )
+                started_s = time.process_time()
+                rows = rows_of(world.load(domain_id), seed)
+                used = sources if kind == "target" else ()
+                figures = attack_domain(world.task, rows, kind, used, private, models, seed)
+                row = {**key, **figures, "cpu_s": round(time.process_time() - started_s, 1)}
+                text = "".join(json.dumps(each) + "\n" for each in [*_rows(path), row])
+                replace_file(path, text.encode())
+                console.print(row, highlight=False)
+
+
+def rows_of(domain: DomainData, seed: int) -> Rows:
+    split = split_rows(domain, CONFIG.split, seed)
+    x, y_N = torch.from_numpy(domain.x), torch.from_numpy(domain.y_N)
+    return Rows(x[split.train_N], y_N[split.train_N], x[split.test_N], y_N[split.test_N])
+
+
+def train_source(task: Task, domain_id: str, rows: Rows, private: bool) -> Source:
+    """An initial domain's model of all its rows."""
+    model = train(task, rows, np.arange(len(rows.x)), "initial", (), private, domain_id)
+    return Source(
+        model_id=domain_id,
+        domain_id=domain_id,
+        architecture=ARCHITECTURE,
+        network=model.network,
+        mask_C=model.mask_C,
+    )
+
+
+def attack_domain(
+    task: Task, rows: Rows, kind: str, sources: tuple[Source, ...], private: bool,
+    models: int, seed: int,
+) -> dict[str, float]:  # fmt: skip
+    """Train models on random halves, each half beside its complement, and attack every one."""
+    num_rows = len(rows.x)
+    confidence_MN, loss_MN = np.zeros((models, num_rows)), np.zeros((models, num_rows))
+    member_MN = np.zeros((models, num_rows), np.bool_)
+    accuracy, later_auc = [], []
+    for index in range(models):
+        order_N = stream("membership-half", seed, index // 2).permutation(num_rows)
+        half = num_rows // 2
+        chosen_N = order_N[:half] if index % 2 == 0 else order_N[half:]
+        member_MN[index, chosen_N] = True
+        model = train(task, rows, np.sort(chosen_N), kind, sources, private, f"{seed}-{index}")
+        loss_MN[index], confidence_MN[index] = scores(model, rows.x, rows.y_N)
+        test_loss_N, _ = scores(model, rows.test_x, rows.test_y)
+        predicted_N = predict_in_batches(model.network, rows.test_x).argmax(1)
+        accuracy.append(float((predicted_N == rows.test_y).double().mean()))
+        members_N = loss_MN[index][member_MN[index]]
+        both_N = np.concatenate([members_N, test_loss_N])[None]
+        later_auc.append(area_under_curve(-both_N, np.arange(both_N.size)[None] < len(members_N)))
+    lira_MN = likelihood_ratios(confidence_MN, member_MN)
+    return {
+        "rows": num_rows // 2,
+        "loss_auc": area_under_curve(-loss_MN, member_MN),
+        "lira_auc": area_under_curve(lira_MN, member_MN),
+        "loss_tpr": true_positives(-loss_MN, member_MN),
+        "lira_tpr": true_positives(lira_MN, member_MN),
+        "later_auc": float(np.mean(later_auc)),
+        "accuracy": 100 * float(np.mean(accuracy)),
+    }
+
+
+def train(
+    task: Task, rows: Rows, chosen_N: npt.NDArray[np.int64], kind: str,
+    sources: tuple[Source, ...], private: bool, name: str,
+) -> TrainedModel:  # fmt: skip
+    """A model of the chosen rows as the system trains it; of a target's, a fraction is labelled."""
+    x, y_N, seed = rows.x[chosen_N], rows.y_N[chosen_N], derive_seed("membership", kind, name)
+    labelled_N = np.ones(len(x), np.bool_)
+    if kind == "target":
+        labelled_N[:] = False
+        drawn = stream("membership-labels", seed).permutation(len(x))
+        labelled_N[drawn[: max(2, round(CONFIG.split.gamma * len(x)))]] = True
+    return find_method(METHODS[kind]).fit(
+        TrainingTask(
+            domain_task=task,
+            architecture=ARCHITECTURE,
+            x_L=x[labelled_N],
+            y_L=y_N[labelled_N],
+            x_U=x[~labelled_N],
+            sources=tuple(replace(s, network=copy.deepcopy(s.network)) for s in sources),
+            config=CONFIG,
+            seed=seed,
+            hidden_y_U=y_N[~labelled_N],
+            private=private_training(seed) if private else None,
+        )
+    )
+
+
+def private_training(seed: int) -> PrivateTraining:
+    def pay(sample_rate: float, steps: int) -> tuple[float, np.random.Generator]:
+        deviation, _ = training_cost(EPSILON, DELTA, sample_rate=sample_rate, steps=steps)
+        return deviation * (2 if sample_rate >= 1 else 1), stream("membership-noise", seed)
+
+    return PrivateTraining(clip_norm=PolicyConfig().train_clip, pay=pay)
+
+
+@torch.no_grad()
+def scores(model: TrainedModel, x: torch.Tensor, y_N: torch.Tensor) -> tuple[Floats, Floats]:
+    """Each row's loss, and log p / (1 - p) of its true class."""
+    logits_NC = predict_in_batches(model.network, x).double()
+    log_NC = torch.log_softmax(logits_NC, 1)
+    own_N1 = y_N[:, None]
+    log_own_N = log_NC.gather(1, own_N1)[:, 0]
+    others_N = torch.logsumexp(log_NC.scatter(1, own_N1, float("-inf")), 1)
+    return -log_own_N.numpy(), (log_own_N - others_N).numpy()
+
+
+def likelihood_ratios(confidence_MN: Floats, member_MN: npt.NDArray[np.bool_]) -> Floats:
+    """Each model's log ratio of two Gaussians a row, which all other models are fitted to."""
+    ratio_MN = np.zeros_like(confidence_MN)
+    for index in range(len(confidence_MN)):
+        others = np.arange(len(confidence_MN)) != index
+        terms = []
+        for inside in (True, False):
+            of_row = (member_MN[others] == inside).astype(float)
+            confidence = confidence_MN[others]
+            mean_N = (of_row * confidence).sum(0) / np.maximum(of_row.sum(0), 1)
+            variance = (of_row * (confidence - mean_N) ** 2).sum() / of_row.sum() + 1e-9
+            gap_N = confidence_MN[index] - mean_N
+            terms.append(-(gap_N**2) / (2 * variance) - 0.5 * np.log(variance))
+        ratio_MN[index] = terms[0] - terms[1]
+    return ratio_MN
+
+
+def area_under_curve(score_MN: Floats, member_MN: npt.NDArray[np.bool_]) -> float:
+    """The mean over models of the chance that a member scores above a row that is none."""
+    areas = []
+    for score_N, member_N in zip(score_MN, member_MN, strict=True):
+        inside, outside = score_N[member_N][:, None], score_N[~member_N]
+        areas.append(float((inside > outside).mean() + 0.5 * (inside == outside).mean()))
+    return float(np.mean(areas))
+
+
+def true_positives(score_MN: Floats, member_MN: npt.NDArray[np.bool_], at: float = 0.01) -> float:
+    """The fraction of members above the threshold that a fraction ``at`` of the others passes."""
+    threshold = np.quantile(score_MN[~member_MN], 1 - at)
+    return float((score_MN[member_MN] > threshold).mean())
+
+
+def report(rows: list[dict[str, Any]], seed: int) -> None:
+    """The means over domains, as figures."""
+    figures = {}
+    what: dict[str, Callable[[list[dict[str, Any]]], float]] = {
+        name: (lambda part, name=name: float(np.mean([row[name] for row in part])))
+        for name in ("loss_auc", "lira_auc", "later_auc", "loss_tpr", "lira_tpr", "accuracy")
+    }
+    for name in sorted({row["set"] for row in rows}):
+        for kind in METHODS:
+            for private in (False, True):
+                part = [
+                    r for r in rows if (r["set"], r["kind"], r["private"]) == (name, kind, private)
+                ]
+                if not part:
+                    continue
+                arm = f"epsilon-{EPSILON:g}" if private else "plain"
+                for measure, value in what.items():
+                    target = "<= 0.6" if private and measure.endswith("auc") else None
+                    unit = "%" if measure == "accuracy" else "share"
+                    key = f"membership/{name}/{kind}/{arm}/{measure.replace('_', '-')}"
+                    figures[key] = figure(value(part), unit, target, COMMAND, [seed])
+    write_summary(HERE / "results", figures)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    typer.run(main)
