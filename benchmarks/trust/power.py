@@ -46,6 +46,7 @@ from graft.errors import RunError
 from graft.rounds import handle_request
 from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_request, encode_response
 from graft.wire.messages.replies import MESSAGE_TRANSFERS, encode_transfers
+from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, order_digest, sign_answer
 
 HERE = Path(__file__).resolve().parent
 INITIAL, TARGETS = ("user-000000", "user-000001"), (("user-000002",), ("user-000003",))
@@ -270,11 +271,26 @@ class Deployment:
         for message in messages:
             ids.append(f"message-{next(self._numbers)}")
             message.metadata.__dict__["_message_id"] = ids[-1]
-            body = message.content.config_records[MESSAGE_RECORD][MESSAGE_BODY]
+            sent = message.content.config_records[MESSAGE_RECORD]
+            body, signature = sent[MESSAGE_BODY], sent[MESSAGE_SIGNATURE]
             assert isinstance(body, bytes)
+            assert isinstance(signature, bytes)
             if body not in self._answers:  # a device saves its reply
                 self._answers[body] = self._answer(body)
-            record = ConfigRecord(self._answers[body])
+            answer = self._answers[body]
+            domain_id = decode_request(body).domain_id
+            device = self._server.parent / "devices" / domain_id
+            answer = answer | {
+                MESSAGE_SIGNATURE: sign_answer(
+                    deployed_app.run_folder(self._server).run_id,
+                    domain_id,
+                    order_digest(body, signature),
+                    response=answer[MESSAGE_BODY],
+                    transfers=answer[MESSAGE_TRANSFERS],
+                    node_key=(device / "node.key").read_bytes(),
+                )
+            }
+            record = ConfigRecord(dict(answer))
             self._waiting[ids[-1]] = Message(RecordDict({MESSAGE_RECORD: record}), reply_to=message)
         return ids
 
