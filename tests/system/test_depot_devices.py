@@ -1,5 +1,6 @@
 """Who is served, how much each, and what the depot tells of it; over TLS with certificates."""
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from graft.wire.overhead import (
     PUSH_UP_BYTES,
 )
 from graft.wire.payload.encoding import encode_payload
+from graft.wire.stubs import depot_pb2 as pb
+from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.link import CHUNK_BYTES
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
@@ -225,6 +228,14 @@ def test_every_call_is_a_record_and_the_metrics_add_up(site: Site) -> None:
     assert site.sample("running", rpc="Fetch") == site.sample("waiting") == 0
 
 
+def wait_for(holds: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("got no change within 10 s")
+
+
 def test_running_and_waiting_calls_are_counted_while_they_are(tmp_path: Path) -> None:
     registry, store = CollectorRegistry(), DirectoryStore(tmp_path / "s", shapes_of=shapes_of)
     name = store.put(encode_payload("net", model(0)), "net")
@@ -238,17 +249,16 @@ def test_running_and_waiting_calls_are_counted_while_they_are(tmp_path: Path) ->
         ) as depot,
         open_channel(f"127.0.0.1:{depot.port}", insecure=True) as channel,
     ):
-        running = GrpcLink(channel).read(name, "exact", 0)
-        next(running)
+        # A push that sends nothing more: it has the only thread for as long as the test wants.
+        messages: queue.Queue[pb.PushChunk | None] = queue.Queue()
+        messages.put(pb.PushChunk(header=pb.PushHeader(model_id="0" * 64, exact_bytes=1_000_000)))
+        running = pb_grpc.DepotStub(channel).Push.future(iter(messages.get, None))
+        wait_for(lambda: registry.get_sample_value("graft_depot_running", {"rpc": "Push"}) == 1)
         second = threading.Thread(target=lambda: list(GrpcLink(channel).read(name, "base", 0)))
         second.start()
-        for _ in range(1_000):
-            if registry.get_sample_value("graft_depot_waiting") == 1:
-                break
-            time.sleep(0.01)
-        assert registry.get_sample_value("graft_depot_waiting") == 1
-        assert registry.get_sample_value("graft_depot_running", {"rpc": "Fetch"}) == 1
-        list(running)
+        wait_for(lambda: registry.get_sample_value("graft_depot_waiting") == 1)
+        messages.put(None)
+        assert isinstance(running.exception(timeout=10), grpc.RpcError)
         second.join(timeout=10)
         assert registry.get_sample_value("graft_depot_waiting") == 0
 

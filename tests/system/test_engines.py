@@ -108,14 +108,15 @@ def test_a_killed_run_goes_on_from_its_blocks_to_the_same_end(
     run = tmp_path / "run"
     process = start_graft(*BLOCK, "--workers", "2", "--out", "run")
     steps = run / "steps"
-    wait_until(
-        lambda: (
-            (run / "rounds" / "0" / "results.parquet").exists()
-            and steps.exists()
-            and any(steps.iterdir())
-        ),
-        "a finished block of round 1",
-    )
+    closed = run / "rounds" / "0" / "round.json"
+
+    def has_block_of_round_1() -> bool:
+        # Blocks of round 0 stay until just after its marker is written.
+        return closed.exists() and any(
+            path.stat().st_mtime > closed.stat().st_mtime for path in steps.glob("*")
+        )
+
+    wait_until(has_block_of_round_1, "a finished block of round 1")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     kept = len(list(steps.iterdir()))

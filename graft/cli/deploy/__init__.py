@@ -21,7 +21,7 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     revoke: "graft deploy revoke bob --server field/server",
     deploy_forget: "graft deploy forget bob --server field/server",
     renew: "graft deploy renew field; graft deploy renew field ann",
-    rotate_key: "graft deploy rotate-key field --ca /media/stick/ca",
+    rotate_key: "graft deploy rotate-key field --ca field/ca",
     server: "graft deploy server field/server",
     depot: "graft deploy depot field/server",
     device: "graft deploy device field/devices/ann --data my-folder",

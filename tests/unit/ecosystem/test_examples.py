@@ -30,7 +30,8 @@ READY: dict[str, Callable[[Path], object]] = {
 }
 # Commands whose example needs another's before it.
 FIRST = dict.fromkeys(
-    ("deploy enrol", "deploy renew", "deploy revoke", "deploy forget"), "deploy init"
+    ("deploy enrol", "deploy renew", "deploy revoke", "deploy forget", "deploy rotate-key"),
+    "deploy init",
 )
 
 
