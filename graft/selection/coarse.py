@@ -19,7 +19,7 @@ _Indices = npt.NDArray[np.intp]
 _ALL = slice(None)
 # Target domains ranked at once: beside 100,000 sources their distances take 50 MB.
 _ROWS = 64
-# In third quartiles of the sources' distances from their median. Honest profiles of five data sets
+# In third quartiles of the sources' distances from their median. Honest profiles of seven data sets
 # reach 114 with eight sources or more, and 1,657 with four.
 _OUTLIER, _OUTLIER_OF_FEW = 200.0, 10_000.0
 
