@@ -1,12 +1,10 @@
 """``graft simulate``: a whole run on this machine or on a Ray cluster."""
 
-import importlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
-from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
@@ -156,7 +154,6 @@ def simulate(
     def show_begin(world: "World") -> None:
         nonlocal is_begun
         is_begun = True
-        Thread(target=_import_ahead, args=[engine_settings.engine.value], daemon=True).start()
         announce(
             f"{world.task.name}: {len(world.domain_ids)} domains, {config.rounds} rounds, "
             f"methods {', '.join(config.methods)}; run folder {folder.path}"
@@ -187,17 +184,6 @@ def simulate(
     if failure is not None:
         raise failure
     console.print(f"hash {digest}", highlight=False)
-
-
-def _import_ahead(engine: str) -> None:
-    """Import what the run itself needs, a second each, while Ray or the workers start."""
-    from graft.models.cost import prepare_counting
-
-    with suppress(Exception):  # where it is needed the error comes again
-        if engine == "flower":
-            importlib.import_module("graft_simulation.flower")
-        prepare_counting()
-        importlib.import_module("graft.report.page.report")
 
 
 @contextmanager

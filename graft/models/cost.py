@@ -111,12 +111,6 @@ def _count_flops(architecture: str, task: Task) -> tuple[int, int]:
     return forward, counter.get_total_flops()
 
 
-def prepare_counting() -> None:
-    """Import what counting FLOPs takes, torch's compiler, before it is needed."""
-    with FlopCounterMode(display=False):
-        torch.zeros(1)
-
-
 def _conv_backward_flops(grad: _Shape, x: _Shape, weight: _Shape, *rest: Any, **_: Any) -> int:
     # rest: bias, stride, padding, dilation, transposed, output padding, groups, and which
     # gradients are wanted. The counter's own formula takes a grouped convolution for a full one.
