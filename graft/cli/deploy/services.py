@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,29 @@ MetricsPortOption = Annotated[
 ]
 
 
+@contextlib.contextmanager
+def _public_port(
+    folder: Path, service: str, port: int, upstream: int, turn_away: Callable[[str, str], None]
+) -> Iterator[None]:
+    """Forward a service's public port to its port on loopback, and log the traffic."""
+    from graft_server.deployment.tcp_proxy import TcpProxy
+
+    from graft.wire.traffic_log import TrafficLog
+
+    log = TrafficLog(folder / "state" / f"{service}-meter.jsonl", MAX_LOG_BYTES)
+    with (
+        contextlib.closing(log),
+        TcpProxy(
+            f"0.0.0.0:{port}",
+            f"127.0.0.1:{upstream}",
+            service=service,
+            record=log.write,
+            turn_away=partial(turn_away, service),
+        ),
+    ):
+        yield
+
+
 def server(
     folder: FolderArgument,
     with_depot: Annotated[
@@ -56,13 +80,11 @@ def server(
 def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int | None) -> None:
     from graft_server.deployment.enrolment import enrolled
     from graft_server.deployment.reverse_proxy import ReverseProxy
-    from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.flower.superlink import new_superlink
     from graft_server.observability.metrics import DeploymentMetrics, serve_metrics, turned_away
     from prometheus_client import CollectorRegistry
 
     from graft.errors import GraftError
-    from graft.wire.traffic_log import TrafficLog
 
     settings, superlink = read_server(folder), new_superlink(folder)
     processes = [
@@ -100,16 +122,7 @@ def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int 
             allows=lambda device: settings.insecure or device in enrolled(folder),
             turn_away=partial(turn_away, "gateway"),
         ) as reverse_proxy,
-        contextlib.closing(
-            TrafficLog(folder / "state" / "flower-meter.jsonl", MAX_LOG_BYTES)
-        ) as meter,
-        TcpProxy(
-            f"0.0.0.0:{settings.flower_port}",
-            f"127.0.0.1:{reverse_proxy.port}",
-            service="flower",
-            record=meter.write,
-            turn_away=partial(turn_away, "flower"),
-        ),
+        _public_port(folder, "flower", settings.flower_port, reverse_proxy.port, turn_away),
     ):
         announce(
             f"server {settings.host}: Flower {settings.flower_port}, depot {settings.depot_port}"
@@ -133,7 +146,6 @@ def depot(
 ) -> None:
     """Run the model depot alone, behind its meter: gRPC over TLS with client certificates."""
     from graft_server.deployment.enrolment import enrolled
-    from graft_server.deployment.tcp_proxy import TcpProxy
     from graft_server.depot.server import DepotServer, folder_credentials
     from graft_server.flower.deployed_app import run_folder
     from graft_server.model_store import open_store
@@ -144,7 +156,6 @@ def depot(
     from graft.core.config import read_config
     from graft.core.files import LineFile
     from graft.data.dataset_table import read_dataset
-    from graft.wire.traffic_log import TrafficLog
 
     folder = folder.absolute()
     settings = read_server(folder)
@@ -174,16 +185,7 @@ def depot(
             record=lambda call: calls.append(asdict(call)),
             turn_away=partial(turn_away, "depot"),
         ) as behind,
-        contextlib.closing(
-            TrafficLog(folder / "state" / "depot-meter.jsonl", MAX_LOG_BYTES)
-        ) as meter,
-        TcpProxy(
-            f"0.0.0.0:{settings.depot_port}",
-            f"127.0.0.1:{behind.port}",
-            service="depot",
-            record=meter.write,
-            turn_away=partial(turn_away, "depot"),
-        ),
+        _public_port(folder, "depot", settings.depot_port, behind.port, turn_away),
     ):
         announce(f"depot: port {settings.depot_port}")
         while wait(1.0):
