@@ -245,7 +245,7 @@ class Deployment:
         self._answers.clear()
 
     def expand(self, root: Path) -> str:
-        """What is left of three rounds; gives the hash."""
+        """What is left of three rounds, as ``graft deploy expand`` goes on; gives the hash."""
         self._server = root / "server"
         folder = deployed_app.run_folder(self._server)
         for index, arriving in enumerate((INITIAL, *TARGETS)):
@@ -260,6 +260,7 @@ class Deployment:
                 mock.patch.object(deployed_app, "_POLL_S", 0.01),
             ):
                 deployed_app._expand(self, context, self._server, folder)  # type: ignore[arg-type]
+        folder.finish_closed()
         rows = read_results(folder.path / "results.parquet")
         return run_hash(rows, read_ledger(folder.path / "ledger.parquet"))
 

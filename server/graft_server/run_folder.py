@@ -361,8 +361,15 @@ class RunFolder:
             if row.error
         ]
         status = "failed" if failures else "complete"
-        self.note(status=status, finished=_now(), hash=digest)
+        self.note(status=status, finished=_now(), hash=digest, rounds=num_rounds)
         return digest, failures
+
+    def finish_closed(self) -> None:
+        """Do what ``finish`` does where the machine went off between the last round and that."""
+        closed = self.count_rounds()
+        noted = self._read_run()["run"].get("rounds", 0) if self.is_written else 0
+        if noted < closed:
+            self.finish(closed)
 
     def fail(self, reason: str) -> None:
         """Mark the run as failed before its end; a complete run stays complete."""

@@ -56,7 +56,7 @@ def expand(
     """
     from graft_server.deployment.enrolment import enrolled
     from graft_server.deployment.forgetting import refused_domains
-    from graft_server.flower.deployed_app import run_folder
+    from graft_server.flower.deployed_app import expansion_lock, run_folder
     from graft_server.forgetting import read_forgotten
     from graft_server.round_schedule import plan_round, read_rounds
 
@@ -83,6 +83,8 @@ def expand(
         raise RunError(f"{server}: no round is unfinished; name the domains that arrive")
     if finished == len(rounds):
         # The command may have been interrupted just before its round finished.
+        with expansion_lock(server):
+            folder.finish_closed()
         finished -= 1
         announce(f"no round is unfinished; these are the results of round {finished}")
     until_s = time.monotonic() + deadline_s

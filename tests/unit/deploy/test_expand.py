@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from graft.cli.main import app
 from graft.core.config import ExpansionConfig
 from graft.core.records import SystemState
-from graft.core.results import ResultRow
+from graft.core.results import ResultRow, read_results
 from graft.data import ImuWorld, write_dataset
 from graft.data.synthetic.imu import CHANNELS
 from graft.errors import ExpansionFailedError, RunError
@@ -53,6 +53,20 @@ def test_a_round_that_ended_while_its_command_was_gone_is_shown(server: Path) ->
     assert [(row["domain"], row["round"], row["accuracy"]) for row in told] == [
         ("ann", 0, 0.5), ("ben", 0, None),
     ]  # fmt: skip
+
+
+def test_a_machine_that_went_off_after_the_last_round_leaves_no_tables_of_before(
+    server: Path,
+) -> None:
+    finish_round(server)
+    folder = run_folder(server)
+    folder.finish(1)
+    rows = [ResultRow(domain_id="cid", method="graft", round_index=1, accuracy=0.25)]
+    plan_round(server, ["cid"], folder.read_state())
+    folder.save_round(folder.read_state().admit(()), rows, [])
+    assert runner.invoke(app, ["deploy", "expand", "--server", str(server)]).exit_code == 0
+    found = read_results(folder.path / "results.parquet")
+    assert [row.domain_id for row in found] == ["ann", "ben", "cid"]
 
 
 def test_it_is_no_success_where_a_domain_of_that_round_failed(server: Path) -> None:
