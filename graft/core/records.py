@@ -5,7 +5,7 @@ Legend: C classes, D statistics, F features, N samples, S sources.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -29,7 +29,9 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Parameters = Mapping[str, FloatArray]
-Modality = Literal["imu", "emg", "audio", "pen", "image", "sequence"]
+Modality = Literal["imu", "emg", "audio", "pen", "image", "sequence", "text", "vector", "mixed"]
+InputKind = Literal["window", "image", "audio", "tokens", "vector"]
+OutputKind = Literal["classes", "labels", "amount"]
 Precision = Literal["base", "exact"]
 # Ids of domains and names of runs travel in messages, and become names of files and folders and
 # arguments of commands: no separators, spaces or controls, no other folder, no option.
@@ -39,21 +41,130 @@ NAME_RULE = "letters, digits and signs . _ @ -, 1 to 128, no - first, neither . 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """What a model must do: the shape of one sample and the classes to tell apart.
+class InputSpec:
+    """One named stream of a sample.
 
-    ``sample_shape`` is (channels, length) for windows and (channels, height, width) for
-    images; a label is an index into ``classes``.
+    Parameters
+    ----------
+    name
+        Of the stream; "x" where a domain has one stream and does not name it.
+    kind
+        "window" and "audio": (channels, length); "image": (channels, height, width); "tokens":
+        (length,); "vector": (size,).
+    shape
+        Of one sample.
+    dtype
+        As numpy names it. An image is "uint8" (0 to 255) or "float32"; tokens are "uint8" for
+        text, its UTF-8 bytes with zeros behind them, or "int64" for token ids, 0 where there is
+        none. All else is "float32".
+    rate_hz
+        Samples a second, where the last axis is time.
+    modality
+        What measured it; augmentation and figures depend on it.
+
+    Examples
+    --------
+    >>> InputSpec(name="camera", kind="image", shape=(3, 64, 64), dtype="uint8").is_text
+    False
+    """
+
+    name: str
+    kind: InputKind
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    rate_hz: float | None = None
+    modality: Modality = "sequence"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a sample is text: its UTF-8 bytes."""
+        return self.kind == "tokens" and self.dtype == "uint8"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputSpec:
+    """One named output of a model.
+
+    Parameters
+    ----------
+    name
+        Of the output; "y" where a domain has one and does not name it.
+    kind
+        "classes": one of them is right, and a label is its index; "labels": each is right or not
+        by itself, (N, C) of 0 and 1; "amount": a number each, (N, C) of float32.
+    classes
+        The names of the classes, labels or amounts: a head has one output for each.
+    """
+
+    name: str
+    kind: OutputKind
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What a model must do: the streams of one sample, and what to tell of it.
+
+    Parameters
+    ----------
+    name, modality
+        Of the data; the modality of several streams is "mixed".
+    sample_shape
+        Of the only stream: (channels, length) for windows and (channels, height, width) for
+        images; () where there are several.
+    classes
+        Those of the first output; a label is an index into them.
+    inputs
+        The streams. By default the one that ``sample_shape`` describes.
+    outputs
+        The outputs, of which the first is trained. By default ``classes``.
     """
 
     name: str
     modality: Modality
-    sample_shape: tuple[int, ...]
-    classes: tuple[str, ...]
+    sample_shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+    inputs: tuple[InputSpec, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        inputs = self.inputs
+        if not inputs:
+            inputs = (_only_input(self.modality, self.sample_shape),)
+        elif len(inputs) == 1 and self.sample_shape:  # as after replace(task, sample_shape=...)
+            inputs = (replace(inputs[0], shape=self.sample_shape),)
+        first = (
+            self.outputs[0] if self.outputs else OutputSpec(name="y", kind="classes", classes=())
+        )
+        classes = self.classes or first.classes
+        set_field = object.__setattr__  # the dataclass is frozen
+        set_field(self, "inputs", inputs)
+        set_field(self, "sample_shape", inputs[0].shape if len(inputs) == 1 else ())
+        set_field(self, "outputs", (replace(first, classes=classes), *self.outputs[1:]))
+        set_field(self, "classes", classes)
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The streams' names."""
+        return tuple(spec.name for spec in self.inputs)
+
+    def reading(self, names: Collection[str]) -> "Task":
+        """The task of a model that reads these streams alone, or all where none is named."""
+        inputs = tuple(spec for spec in self.inputs if spec.name in names)
+        if not names or inputs == self.inputs:
+            return self
+        modality = inputs[0].modality if len(inputs) == 1 else self.modality
+        return replace(self, inputs=inputs, modality=modality, sample_shape=())
+
+
+def _only_input(modality: Modality, shape: tuple[int, ...]) -> InputSpec:
+    kinds: Mapping[int, InputKind] = {1: "vector", 2: "window", 3: "image"}
+    kind = kinds.get(len(shape), "window")
+    return InputSpec(name="x", kind=kind, shape=shape, modality=modality)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
