@@ -17,14 +17,14 @@ from graft.cli.shared import (
     print_facts,
     split_names,
 )
-from graft.core.records import Modality
+from graft.core.records import SensorModality
 
 data_app = typer.Typer(
     help="Fetch, prepare, convert and check data sets, public or your own.", no_args_is_help=True
 )
 PublicName = Annotated[str, Argument(help="hapt, myo, spsw, pendigits or fsdd.")]
 NameOption = Annotated[str | None, Option(help="Name of the data set. Default: that of OUT.")]
-ModalityOption = Annotated[Modality, Option(help="Kind of the samples.")]
+ModalityOption = Annotated[SensorModality, Option(help="Kind of the samples.")]
 LicenceOption = Annotated[str, Option(help="Licence of the data, for dataset.toml.")]
 NOT_STATED = "not stated"
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import tomli_w
 
 from graft.core.files import replace_file
-from graft.core.records import DOMAIN_ID, Modality, Task
+from graft.core.records import DOMAIN_ID, SensorModality, Task
 from graft.errors import DatasetFormatError
 
 _REQUIRED_KEYS = ("name", "modality", "classes", "channels", "sample_shape", "licence")
@@ -86,7 +86,7 @@ def _parse_table(path: Path, table: Mapping[str, Any]) -> DatasetTable:
         require(key in table, key, "a value")
     for key in ("name", "licence"):
         require(isinstance(table[key], str) and bool(table[key]), key, "a string")
-    modalities = get_args(Modality)
+    modalities = get_args(SensorModality)
     require(table["modality"] in modalities, "modality", f"one of {list(modalities)}")
     for key, least in (("classes", 2), ("channels", 1)):
         names = table[key]
