@@ -57,7 +57,7 @@ stubs: $(READY)  ## regenerate the protobuf stubs from proto/
 dist: $(READY)  ## wheel and sdist of the last commit, reproducible
 	.ci/dist $(BIN)/python
 
-docs: reference  ## the documentation as a site in site/; search wants `python -m http.server -d site`
+docs: reference  ## the documentation as a site in site/, which opens from a disk too
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 reference: $(READY)  ## write docs/commands.md and docs/configuration.md anew
