@@ -81,7 +81,8 @@ class SelectionConfig:
 
     num_sources: Count = key(5, "Source models that a target domain keeps, N_p")
     num_candidates: int | None = key(None, "Models that it probes; not set: max(2 N_p, 8)", ge=1)
-    score_mix: Fraction = key(0.5, "Weight of labelled accuracy beside feature similarity")
+    score: str = key("joint", "What ranks probed sources: joint (A2), or another score's name")
+    score_mix: Fraction = key(0.5, "joint: weight of labelled accuracy beside feature similarity")
 
     @property
     def candidates_wanted(self) -> int:
@@ -269,8 +270,9 @@ class ExpansionConfig:
 
     @property
     def plug_ins(self) -> tuple[str, ...]:
-        """The methods and architectures that are named "package.module:attribute"."""
-        return tuple(filter(is_reference, (*self.methods, *self.devices.architectures)))
+        """Methods, architectures and the score, where named "package.module:attribute"."""
+        named = (*self.methods, *self.devices.architectures, self.selection.score)
+        return tuple(filter(is_reference, named))
 
     def section(self, name: str, cls: type[Kind]) -> Kind:
         """A method's own section, as its settings class ``cls``."""
@@ -286,7 +288,7 @@ def config_from_dict(table: Mapping[str, Any], *, load_plug_ins: bool = False) -
         Any part of what ``config_to_dict`` gives; a table that no section of ``ExpansionConfig``
         has the name of is the section of a method.
     load_plug_ins : bool
-        Import the methods and architectures that are named "package.module:attribute".
+        Import what is named "package.module:attribute".
 
     Raises
     ------

@@ -4,7 +4,7 @@ Legend: L labelled, N all rows a device may learn from, C classes, F features, S
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from graft.core.records import (
     Selection,
 )
 from graft.devices import affordable_sources
+from graft.errors import PolicyError
 from graft.methods import find_method
 from graft.models import Network, network_from
 from graft.rounds.device import Device
@@ -30,13 +31,12 @@ from graft.selection import (
     Reason,
     above_chance,
     centroid_consistency,
-    centroid_similarity,
     disagreeing_sources,
-    joint_scores,
     logit_outliers,
-    smoothed_accuracy,
+    rank_scores,
     verify_source,
 )
+from graft.selection.scores import SourceOutputs, probe_scores, require_sensitivity
 from graft.training import features_in_batches, log_probabilities, masked_probabilities
 
 Key = tuple[str, str]  # a card's model and domain: a card may name another domain's model
@@ -57,8 +57,7 @@ class _Probed:
 
     card: ModelCard
     mean_logit: float
-    similarity: float
-    accuracy: float
+    scores: Mapping[str, float]
     log_NC: FloatArray | None
 
 
@@ -87,8 +86,9 @@ def probe(request: ProbeRequest, device: Device) -> Selection:
             reasons[_key(card)] = outcome
     if not device.policy.adds_noise:
         probed = _compare(probed, rows, device, reasons)
-    similarity_S, accuracy_S = _released_scores(name, asked, probed, rows, device)
-    scores = joint_scores(similarity_S, accuracy_S, device.config.selection.score_mix)
+    scores = rank_scores(
+        _released_scores(name, asked, probed, rows, device), device.config.selection
+    )
     score_of = {_key(each.card): float(s) for each, s in zip(probed, scores, strict=True)}
     ranked = sorted(
         (each.card for each in probed), key=lambda card: (-score_of[_key(card)], card.domain_id)
@@ -98,21 +98,21 @@ def probe(request: ProbeRequest, device: Device) -> Selection:
 
 def _released_scores(
     name: str, asked: tuple[object, ...], probed: Sequence[_Probed], rows: _Rows, device: Device
-) -> tuple[list[float], list[float]]:
-    """Similarity and accuracy of each candidate, with noise where the site's policy adds it."""
-    similarity_S = [each.similarity for each in probed]
-    accuracy_S = [each.accuracy for each in probed]
+) -> dict[str, list[float]]:
+    """Each score of each candidate, with noise where the site's policy adds it."""
+    wanted = probe_scores(device.config.selection.score)
+    score_S = {score.name: [each.scores[score.name] for each in probed] for score in wanted}
     if not probed or not device.policy.adds_noise:
-        return similarity_S, accuracy_S
-    # A row moves, for each candidate, a mean of N cosines by 2 / N and one of L predictions.
+        return score_S
+    # A row moves the score of each candidate.
     each_way = math.sqrt(len(probed))
-    counted = len(rows.y_L) + device.task.num_classes
-    parts = {
-        "similarity": (np.array(similarity_S), each_way * 2 / len(rows.x_N)),
-        "accuracy": (np.array(accuracy_S), each_way / counted),
-    }
-    noisy = device.policy.noisy(name, asked, parts)
-    return noisy["similarity"].tolist(), noisy["accuracy"].tolist()
+    sizes = (len(rows.y_L), len(rows.x_N), device.task.num_classes)
+    noisy = device.policy.noisy(name, asked, {
+        score.name: (np.array(score_S[score.name]),
+                     each_way * require_sensitivity(score, PolicyError)(*sizes))
+        for score in wanted
+    })  # fmt: skip
+    return {part: values_S.tolist() for part, values_S in noisy.items()}
 
 
 def _key(card: ModelCard) -> Key:
@@ -152,11 +152,18 @@ def _probe_card(
     if reason is not None and not device.policy.adds_noise:
         return reason
     disagreement = device.config.trust.disagreement
+    outputs = SourceOutputs(
+        features_LF=features_NF[torch.from_numpy(rows.labelled_N)].numpy(),
+        features_NF=features_NF.numpy(),
+        probabilities_LC=probabilities_LC.numpy(),
+        y_L=rows.y_L,
+        mask_C=card.class_mask_C,
+        centroids_CF=card.centroids_CF,
+    )
     return _Probed(
         card=card,
         mean_logit=mean_logit,
-        similarity=centroid_similarity(features_NF.numpy(), card.centroids_CF),
-        accuracy=smoothed_accuracy(probabilities_LC.numpy(), rows.y_L, card.class_mask_C),
+        scores={each.name: each(outputs) for each in probe_scores(device.config.selection.score)},
         log_NC=log_probabilities(logits_NC, mask_C) if disagreement else None,
     )
 

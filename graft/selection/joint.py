@@ -3,12 +3,13 @@
 Legend: S sources, N samples, L labelled samples, C classes, F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.config import SelectionConfig
 from graft.core.records import BoolArray, FloatArray, IntArray
 
 Floating = TypeVar("Floating", npt.NDArray[np.float32], npt.NDArray[np.float64])
@@ -43,6 +44,16 @@ def joint_scores(
         similarity_S
     )
     return scores_S
+
+
+def rank_scores(
+    score_S: Mapping[str, Sequence[float]], config: SelectionConfig
+) -> npt.NDArray[np.float64]:
+    """What a probe ranks by, of the scores of ``probe_scores``: A2, or the one score in units of
+    its deviation over the candidates. 0 is a candidate like the others."""
+    if config.score == "joint":
+        return joint_scores(score_S["similarity"], score_S["accuracy"], config.score_mix)
+    return _zscore(next(iter(score_S.values())))
 
 
 def _zscore(values: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ from graft.core.records import LedgerEntry, ModelCard, SystemState
 from graft.core.results import ResultRow, result_row
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
-from graft.errors import ExpansionFailedError
+from graft.errors import ConfigError, ExpansionFailedError
 from graft.methods import find_method
 from graft.models import offered_architectures
 from graft.rounds import (
@@ -24,6 +24,7 @@ from graft.rounds import (
     train_initial_domains,
 )
 from graft.rounds.server import FindFault
+from graft.selection.scores import probe_scores, require_sensitivity
 from graft_server.fedavg import FlowerAveraging
 from graft_server.forgetting import read_forgotten, retrain_averages, settle
 from graft_server.model_store import DirectoryStore, check_stored, find_fault, open_store
@@ -75,6 +76,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         for name in self.config.methods:
             find_method(name)
+        for score in probe_scores(self.config.selection.score):
+            if self.config.policy.epsilon is not None:
+                require_sensitivity(score, ConfigError)
         offered_architectures(self.world.task, self.config.devices.architectures)
         self.schedule()
 

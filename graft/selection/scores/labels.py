@@ -15,7 +15,7 @@ from graft.errors import DomainClassError, DomainEmptyError, DomainShapeError, D
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-_SPREAD = 0.01
+SPREAD = 0.01
 
 
 def leep_score(probabilities_LZ: npt.ArrayLike, y_L: npt.ArrayLike) -> float:
@@ -69,7 +69,7 @@ def likelihood_score(probabilities_LC: npt.ArrayLike, y_L: npt.ArrayLike) -> flo
             f"labels: got {labels.min()} to {labels.max()}, wanted 0 to {num_classes - 1}"
         )
     picked_L = theta_LC[np.arange(len(labels)), labels]
-    return float(np.log((1 - _SPREAD) * picked_L + _SPREAD / num_classes).mean())
+    return float(np.log((1 - SPREAD) * picked_L + SPREAD / num_classes).mean())
 
 
 def _checked_probabilities(probabilities_LZ: npt.ArrayLike) -> Floats:

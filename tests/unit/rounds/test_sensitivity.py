@@ -70,13 +70,15 @@ class Models:
         return parameters_of(network)
 
 
-def device_of(data: DomainData, releases: Any, policy: PolicyConfig = POLICY) -> Device:
+def device_of(
+    data: DomainData, releases: Any, policy: PolicyConfig = POLICY, config: ExpansionConfig = CONFIG
+) -> Device:
     return Device(
         task=TASK,
         data=data,
         device_class=assign_device(data.domain_id, 0, DeviceConfig()),
         architecture="mlp",
-        config=CONFIG,
+        config=config,
         transport=cast(WeightTransport, Models()),
         clock=lambda: 0.0,
         policy=SitePolicy(policy, releases),
