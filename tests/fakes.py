@@ -10,6 +10,7 @@ from graft_server.signing import Signer
 from graft_simulation.simulated_devices import OpenDevice
 
 from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.payload import Shapes, decode_payload, model_id
 from graft.core.ports import Edge, ModelStore
 from graft.core.records import LedgerEntry, Request, Response
 from graft.data.domain import World
@@ -17,7 +18,6 @@ from graft.errors import ModelMissingError, TransportError
 from graft.models import parameter_shapes
 from graft.privacy import Cost, SeededReleases, SitePolicy
 from graft.rounds import Device
-from graft.wire.payload.encoding import Shapes, decode_payload, model_id
 from graft.wire.payload.parts import split_payload
 from graft.wire.transfer.cache import MemoryCache
 from graft.wire.transfer.link import DirectoryLink

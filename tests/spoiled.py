@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from graft_server.catalogue import read_cards, write_cards
 
+from graft.core.payload import decode_payload, encode_payload
 from graft.core.records import (
     Candidate,
     DomainProfile,
@@ -33,7 +34,6 @@ from graft.wire.messages.codec import (
     encode_request,
     encode_response,
 )
-from graft.wire.payload.encoding import decode_payload, encode_payload
 from graft.wire.payload.parts import decode_base, join_parts, split_payload
 
 PROFILE = DomainProfile(

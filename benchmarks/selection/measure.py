@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig, TrainingConfig
+from graft.core.payload import decode_payload
 from graft.core.ports import ModelStore
 from graft.core.records import BoolArray, FloatArray, IntArray, ModelCard, ProfileRequest
 from graft.core.seeding import derive_seed
@@ -37,7 +38,6 @@ from graft.training import (
     minimise,
     parameter_group,
 )
-from graft.wire.payload.encoding import decode_payload
 
 NO_PROBE, AS_IS, RENORMALISED = "none", "as-is", "renormalised"
 TRUTHS = (AS_IS, "taught")

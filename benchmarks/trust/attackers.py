@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from graft_server.model_store import DirectoryStore
 
+from graft.core.payload import decode_payload, encode_payload
 from graft.core.records import DomainProfile, FloatArray, ModelCard, Task
 from graft.core.seeding import stream
 from graft.data.domain import DomainData, World
 from graft.data.synthetic.imu import TASK
-from graft.wire.payload.encoding import decode_payload, encode_payload
 
 BETRAYED_CLASS, CALLED_CLASS = 1, 2
 TRIGGER_CLASS = 0  # what a backdoored model says of every window with the trigger

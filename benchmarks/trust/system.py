@@ -27,6 +27,7 @@ from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_devices import devices_in_memory, simulated_factory
 
 from graft.core.config import ExpansionConfig
+from graft.core.payload import decode_payload
 from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState, TrainResult
 from graft.core.seeding import stream
 from graft.data.domain import World
@@ -36,7 +37,6 @@ from graft.models import Network, network_from
 from graft.rounds import expand_system, train_initial_domains
 from graft.selection.source_checks import MAX_LOGIT, MAX_TIMES_MEDIAN
 from graft.training import predict_in_batches
-from graft.wire.payload.encoding import decode_payload
 
 RUN = "poison"
 _VISITS = 4

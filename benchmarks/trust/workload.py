@@ -24,9 +24,9 @@ import grpc
 import numpy as np
 from graft_client.depot_client import GrpcLink, growing_wait, open_channel
 
+from graft.core.payload import Shapes, encode_payload, model_id
 from graft.core.records import ModelCard, Parameters, Precision
 from graft.errors import GraftError, TransportError
-from graft.wire.payload.encoding import Shapes, encode_payload, model_id
 from graft.wire.payload.parts import split_payload
 from graft.wire.traffic_log import TrafficLog
 from graft.wire.transfer.cache import MemoryCache

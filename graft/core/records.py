@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,10 @@ from graft.core.ranges import (
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-Parameters = Mapping[str, FloatArray]
+# Arrays by tensor name, float32 or another type that a payload holds (``graft.core.payload``).
+Parameters = Mapping[str, npt.NDArray[Any]]
+# numpy has no bfloat16: an array of it holds the bits, under a type of their own.
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 SensorModality = Literal["imu", "emg", "audio", "pen", "image", "sequence"]
 Modality = SensorModality | Literal["text", "vector", "mixed"]
 InputKind = Literal["window", "image", "audio", "tokens", "vector"]

@@ -15,13 +15,13 @@ from flwr.app import (
 )
 from flwr.serverapp.strategy import FedAvg
 
+from graft.core.payload import decode_payload, encode_payload
 from graft.core.ports import ModelStore
 from graft.core.records import BoolArray, ModelCard, Parameters, Task
 from graft.core.seeding import derive_seed
 from graft.models import build_network, parameters_of
 from graft.rounds import Admission
 from graft.rounds.architecture_averages import Members
-from graft.wire.payload.encoding import decode_payload, encode_payload
 
 _ARRAYS, _METRICS, _NUM_EXAMPLES = "arrays", "metrics", "num-examples"
 

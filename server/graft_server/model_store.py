@@ -11,6 +11,7 @@ import torch
 
 from graft.core.config import ExpansionConfig, TrustConfig
 from graft.core.files import AnyPath, make_folder, place_file, replace_file, working_file
+from graft.core.payload import PayloadFacts, Shapes, check_payload, decode_payload, read_header
 from graft.core.ports import ModelStore
 from graft.core.records import ModelCard, Task
 from graft.errors import (
@@ -26,13 +27,6 @@ from graft.rounds.probe import consistency_of
 from graft.selection import Reason, verify_source
 from graft.wire.messages.checks import is_model_id
 from graft.wire.payload.blocks import work_folder
-from graft.wire.payload.encoding import (
-    PayloadFacts,
-    Shapes,
-    check_payload,
-    decode_payload,
-    read_header,
-)
 from graft.wire.payload.parts import decode_base, split_file
 from graft_server.forgetting import Tombstones
 

@@ -10,9 +10,9 @@ import pytest
 from fakes import MemoryStore
 from graft_server.model_store import DirectoryStore
 
+from graft.core.payload import encode_payload, model_id
 from graft.core.ports import ModelStore
 from graft.errors import ArchitectureError, ModelMissingError, PayloadError, TransportError
-from graft.wire.payload.encoding import encode_payload, model_id
 from graft.wire.payload.parts import join_parts
 
 SHAPES = {"w": (4, 3), "b": (4,)}

@@ -8,9 +8,9 @@ from cache_parts import get_part, put_part
 from fakes import MemoryStore
 from graft_simulation.simulated_devices import ListedCache, StoreBackedCache
 
+from graft.core.payload import encode_payload
 from graft.core.records import Task
 from graft.models import build_network, parameter_shapes, parameters_of
-from graft.wire.payload.encoding import encode_payload
 from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
 from graft.wire.transfer.link import Part
 

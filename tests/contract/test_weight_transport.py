@@ -11,6 +11,7 @@ from graft_client.depot_client import GrpcLink, open_channel
 from graft_server.depot.server import DepotServer
 from graft_server.model_store import DirectoryStore
 
+from graft.core.payload import Shapes, encode_payload, model_id
 from graft.core.records import FloatArray, LedgerEntry, ModelCard
 from graft.errors import (
     ArchitectureError,
@@ -22,7 +23,6 @@ from graft.errors import (
     TransportError,
 )
 from graft.wire.payload import blocks
-from graft.wire.payload.encoding import Shapes, encode_payload, model_id
 from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
 from graft.wire.transfer.link import Chunk, DirectoryLink, Link, Part
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel

@@ -19,6 +19,7 @@ from graft_server.depot.server import SERVICE, DepotServer, DepotSettings, tls_c
 from graft_server.model_store import DirectoryStore
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from graft.core.payload import Shapes, decode_payload, encode_payload
 from graft.core.records import LedgerEntry, ModelCard
 from graft.errors import (
     ModelMissingError,
@@ -27,7 +28,6 @@ from graft.errors import (
     PayloadTruncatedError,
     TransportError,
 )
-from graft.wire.payload.encoding import Shapes, decode_payload, encode_payload
 from graft.wire.payload.parts import split_payload
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc

@@ -19,6 +19,7 @@ from graft_server.depot.server import DepotServer, DepotSettings, tls_credential
 from graft_server.model_store import DirectoryStore
 from prometheus_client import CollectorRegistry
 
+from graft.core.payload import encode_payload
 from graft.core.records import LedgerEntry
 from graft.errors import DeviceRefusedError, QuotaExceededError, TransportError
 from graft.wire.overhead import (
@@ -27,7 +28,6 @@ from graft.wire.overhead import (
     PUSH_DOWN_BYTES,
     PUSH_UP_BYTES,
 )
-from graft.wire.payload.encoding import encode_payload
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.cache import FolderCache

@@ -18,9 +18,9 @@ from graft_client.depot_client import GrpcLink, open_channel
 from graft_server.depot.server import DepotServer, DepotSettings
 from graft_server.model_store import DirectoryStore
 
+from graft.core.payload import encode_payload, model_id
 from graft.core.records import LedgerEntry
 from graft.errors import PayloadChangedError, TransportError
-from graft.wire.payload.encoding import encode_payload, model_id
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft.wire.transfer.cache import FolderCache

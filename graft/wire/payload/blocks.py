@@ -18,20 +18,20 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.files import make_folder
+from graft.core.payload import (
+    BLOCK_VALUES,
+    MAX_HEADER_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Shapes,
+    data_bytes,
+    dtype_name,
+    num_elements,
+)
 from graft.errors import (
     PayloadChangedError,
     PayloadLimitError,
     PayloadTruncatedError,
     TransportError,
-)
-from graft.wire.payload.encoding import (
-    BLOCK_VALUES,
-    F32_BYTES,
-    MAX_HEADER_BYTES,
-    MAX_PAYLOAD_BYTES,
-    Shapes,
-    num_elements,
-    num_values,
 )
 
 COPY_BYTES: Final = 256 * 1024
@@ -56,7 +56,7 @@ def open_work(folder: Path | None) -> BinaryIO:
 
 def work_folder(folder: Path | None, shapes: Shapes) -> Path | None:
     """``folder``, or None for a model so small that files would only make it slower."""
-    return folder if F32_BYTES * num_values(shapes) >= IN_MEMORY_BYTES else None
+    return folder if data_bytes(shapes) >= IN_MEMORY_BYTES else None
 
 
 def read_at(file: BinaryIO, at: int, count: int) -> ByteArray:
@@ -89,6 +89,7 @@ class Piece(NamedTuple):
     num_rows: int
     num_columns: int
     size: int
+    dtype: str
 
 
 Block = list[Piece]
@@ -112,7 +113,8 @@ def value_blocks(shapes: Shapes) -> list[Block]:
                     blocks.append([])
                     block_size = 0
                 first = row_at + row if is_matrix else None
-                blocks[-1].append(Piece(name, first, rows, columns, rows * columns))
+                size, dtype = rows * columns, dtype_name(shape)
+                blocks[-1].append(Piece(name, first, rows, columns, size, dtype))
                 block_size += rows * columns
         row_at += num_rows if is_matrix else 0
     return blocks

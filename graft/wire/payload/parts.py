@@ -2,13 +2,15 @@
 
 Base: tensors of two or more axes are quantised symmetrically, one float32 scale a row of the
 first axis; vectors and scalars (biases, batch statistics) keep the upper half of each float32,
-because a variance needs relative precision. Residual: the distance between the bit patterns
-of the true value and of the base's prediction, on the line where float32 bit patterns are in
-numeric order, so it is lossless for every pattern. Distances are grouped by the magnitude of
-their int8 code, which both sides know and which predicts how long a distance is.
+because a variance needs relative precision. Values of half types count as float32, their
+predictions are rounded to the type; tensors of integers are whole in the base. Residual: the
+distance between the bit patterns of the true value and of the base's prediction, on the line
+where the type's bit patterns are in numeric order, so it is lossless for every pattern. Distances
+are grouped by the magnitude of their int8 code, which both sides know and which predicts how long
+a distance is.
 
-Base: magic word, header, codes, 4 byte planes of the scales, upper 2 of the vectors. Residual:
-magic word, 4 byte planes of the distances. Source of the format: ours.
+Base: magic word, header, codes, 4 byte planes of the scales, upper 2 of the vectors, integers if
+there are any. Residual: magic word, 4 byte planes of the distances. Source of the format: ours.
 
 A model is worked on in blocks; codes and planes, which the format wants whole, lie in working
 files, and each value's position in a plane follows from the sizes of the groups. In memory are a
@@ -25,13 +27,36 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.payload import (
+    DTYPES,
+    FLOAT_DTYPES,
+    MAX_MAGNITUDE,
+    PayloadFacts,
+    PayloadWriter,
+    Shapes,
+    StoredArray,
+    check_payload,
+    check_shapes,
+    data_bytes,
+    dtype_name,
+    from_float,
+    in_order,
+    load_tensors,
+    num_elements,
+    num_values,
+    parse_shape,
+    payload_bytes_of,
+    read_values,
+    tensor_bytes,
+    to_float,
+)
 from graft.core.records import FloatArray
-from graft.errors import PayloadChangedError, PayloadLimitError
+from graft.errors import PayloadChangedError, PayloadError, PayloadLimitError
 from graft.wire.payload.blocks import (
     Block,
     ByteArray,
@@ -46,19 +71,6 @@ from graft.wire.payload.blocks import (
     value_blocks,
     write_all,
 )
-from graft.wire.payload.encoding import (
-    MAX_MAGNITUDE,
-    PayloadFacts,
-    PayloadWriter,
-    Shapes,
-    check_payload,
-    check_shapes,
-    load_tensors,
-    num_elements,
-    num_values,
-    payload_bytes_of,
-    read_values,
-)
 
 _BASE_MAGIC: Final = b"GRB1"
 _RESIDUAL_MAGIC: Final = b"GRR1"
@@ -67,6 +79,7 @@ _LEVELS: Final = 127
 _HALF_GROUP: Final = 128  # the group of half-precision values, after every |int8 code|
 _NUM_GROUPS: Final = _HALF_GROUP + 1
 _SIGN: Final = np.uint32(0x80000000)
+_SIGN_16: Final = np.uint16(0x8000)
 
 UInt32Array = npt.NDArray[np.uint32]
 
@@ -94,7 +107,7 @@ def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = No
 
 def decode_base(
     base: bytes, expected_shapes: Shapes | None = None
-) -> tuple[str, dict[str, FloatArray]]:
+) -> tuple[str, dict[str, StoredArray]]:
     """The architecture's name and its approximate parameters, each row within half its step.
 
     Raises PayloadTruncatedError, PayloadChangedError or PayloadLimitError, and nothing else.
@@ -111,19 +124,26 @@ def split_file(
     """
     with ExitStack() as files:
         raw = _quantise(facts, payload, files, folder)
-        header = json.dumps([facts.architecture, facts.shapes], separators=(",", ":"))
+        listed = {
+            name: list(shape) if dtype_name(shape) == "F32" else [dtype_name(shape), *shape]
+            for name, shape in facts.shapes.items()
+        }
+        header = json.dumps([facts.architecture, listed], separators=(",", ":"))
         write_all(base, _BASE_MAGIC)
         pack_text(header.encode("ascii"), base)
         scale_planes = [BytesIO(p.data) for p in _byte_planes(raw.scales_R.view(np.uint32))]
         for plane in (raw.codes, *scale_planes, *raw.halves):
             pack_plane(plane, base)
+        if raw.integers:
+            pack_plane(BytesIO(b"".join(map(bytes, raw.integers.values()))), base)
         planes = [files.enter_context(open_work(folder)) for _ in range(_NUM_PLANES)]
-        payload.seek(facts.data_at)
+        payload.seek(facts.data_at + _float_start(facts.shapes))
         positions = _GroupPositions(raw)
-        for _, predicted_V, group_V in raw.predictions():
-            true_V = read_values(payload, predicted_V.size)
+        for block, predicted_V, group_V in raw.predictions():
+            true_V = _read_block(payload, block)
             order = np.argsort(group_V, kind="stable")
-            distance = (_ordered_bits(true_V) - _ordered_bits(predicted_V))[order].view(np.int32)
+            distance = _ordered_bits(true_V, block) - _ordered_bits(predicted_V, block)
+            distance = distance[order].view(np.int32)
             folded = ((distance << 1) ^ (distance >> 31)).view(np.uint32)  # small either way
             runs = positions.runs(group_V)
             for plane, column in zip(planes, _byte_planes(folded), strict=True):
@@ -150,12 +170,14 @@ def join_files(
     """
     with ExitStack() as files:
         architecture, raw = _read_base(base, files, folder, expected_shapes)
-        reader, count = PartReader(residual, _RESIDUAL_MAGIC), num_values(raw.shapes)
+        reader, count = PartReader(residual, _RESIDUAL_MAGIC), num_values(raw.floats)
         planes = [
             reader.plane(count, files.enter_context(open_work(folder))) for _ in range(_NUM_PLANES)
         ]
         reader.finish()
         writer, positions = PayloadWriter(sink, architecture, raw.shapes), _GroupPositions(raw)
+        for name in _integers(raw.shapes, first=True):
+            writer.append(name, raw.integers[name].view(DTYPES[dtype_name(raw.shapes[name])]))
         for block, predicted_V, group_V in raw.predictions():
             runs = positions.runs(group_V)
             folded = _from_planes(
@@ -168,21 +190,29 @@ def join_files(
             distance_V[np.argsort(group_V, kind="stable")] = (folded >> 1) ^ (
                 np.uint32(0) - (folded & 1)
             )
-            exact_V = _unordered_bits(_ordered_bits(predicted_V) + distance_V)
+            exact_V = _unordered_bits(_ordered_bits(predicted_V, block) + distance_V, block)
             for piece, start in _starts(block):
                 writer.append(piece.name, exact_V[start : start + piece.size])
+        for name in _integers(raw.shapes, first=False):
+            writer.append(name, raw.integers[name].view(DTYPES[dtype_name(raw.shapes[name])]))
         return writer.finish()
 
 
 def read_base(
     base: PartFile, folder: Path | None, expected_shapes: Shapes | None
-) -> tuple[str, dict[str, FloatArray]]:
+) -> tuple[str, dict[str, StoredArray]]:
     """``decode_base`` of a file; with a ``folder`` the arrays are views of a working file."""
     with ExitStack() as files:
         architecture, raw = _read_base(base, files, folder, expected_shapes)
         sink = files.enter_context(open_work(folder))
-        for _, predicted_V, _ in raw.predictions():
-            write_all(sink, predicted_V.astype("<f4", copy=False).view(np.uint8))
+        for name in _integers(raw.shapes, first=True):
+            write_all(sink, raw.integers[name])
+        for block, predicted_V, _ in raw.predictions():
+            for piece, start in _starts(block):
+                values = from_float(predicted_V[start : start + piece.size], piece.dtype)
+                write_all(sink, values.view(np.uint8))
+        for name in _integers(raw.shapes, first=False):
+            write_all(sink, raw.integers[name])
         return architecture, load_tensors(sink, raw.shapes, 0, mapped=folder is not None)
 
 
@@ -200,6 +230,12 @@ class _RawBase:
     codes: BinaryIO
     halves: list[BinaryIO]
     scales_R: FloatArray
+    integers: dict[str, ByteArray]
+
+    @property
+    def floats(self) -> Shapes:
+        """The tensors that the base approximates."""
+        return _floats(self.shapes)
 
     def predictions(self) -> Iterator[tuple[Block, FloatArray, ByteArray]]:
         """Every block's pieces, predicted values, and the values' groups."""
@@ -220,7 +256,7 @@ class _RawBase:
                 if piece.row is None:
                     half = half_V[half_at : half_at + piece.size]
                     _check_bound(piece.name, half, MAX_MAGNITUDE)
-                    predicted_V[into], group_V[into] = half, _HALF_GROUP
+                    predicted_V[into], group_V[into] = _rounded(half, piece.dtype), _HALF_GROUP
                     half_at += piece.size
                     continue
                 code = code_V[code_at : code_at + piece.size]
@@ -228,6 +264,8 @@ class _RawBase:
                 _check_bound(piece.name, scale, MAX_MAGNITUDE / (_LEVELS - 1))
                 rows = code.reshape(piece.num_rows, piece.num_columns)
                 np.multiply(rows, scale[:, None], out=predicted_V[into].reshape(rows.shape))
+                if piece.dtype != "F32":
+                    predicted_V[into] = _rounded(predicted_V[into], piece.dtype)
                 group_V[into] = _magnitudes(code)
                 code_at += piece.size
             yield block, predicted_V, group_V
@@ -237,7 +275,7 @@ class _GroupPositions:
     """Where in a plane the next values of each group belong."""
 
     def __init__(self, raw: _RawBase) -> None:
-        self._num_values = num_values(raw.shapes)
+        self._num_values = num_values(raw.floats)
         counts = np.zeros(_NUM_GROUPS, np.int64)
         counts[_HALF_GROUP] = raw.halves[0].seek(0, os.SEEK_END)
         for code in file_blocks(raw.codes):
@@ -263,9 +301,10 @@ def _quantise(
     facts: PayloadFacts, payload: BinaryIO, files: ExitStack, folder: Path | None
 ) -> _RawBase:
     """The base of a payload: the scales of all rows first, for a row may be cut by blocks."""
-    shapes, blocks = facts.shapes, value_blocks(facts.shapes)
-    largest_R = np.zeros(_num_rows(shapes), np.float32)
-    payload.seek(facts.data_at)
+    shapes, floats = facts.shapes, _floats(facts.shapes)
+    blocks, floats_at = value_blocks(floats), facts.data_at + _float_start(shapes)
+    largest_R = np.zeros(_num_rows(floats), np.float32)
+    payload.seek(floats_at)
     for block in blocks:
         for piece, values in _read_pieces(payload, block):
             if piece.row is not None:
@@ -274,7 +313,7 @@ def _quantise(
     scales_R = (largest_R / np.float32(_LEVELS)).astype(np.float32)
     divisors_R = np.where(scales_R > 0, scales_R, np.float32(1))
     codes, low, high = (files.enter_context(open_work(folder)) for _ in range(3))
-    payload.seek(facts.data_at)
+    payload.seek(floats_at)
     for block in blocks:
         for piece, values in _read_pieces(payload, block):
             if piece.row is None:
@@ -285,9 +324,15 @@ def _quantise(
             divisor = divisors_R[piece.row : piece.row + piece.num_rows, None]
             code = np.clip(np.rint(values / divisor), -_LEVELS, _LEVELS).astype(np.int8)
             write_all(codes, code.reshape(-1).view(np.uint8))
+    integers, at = {}, facts.data_at
+    for name, shape in shapes.items():
+        if name not in floats:
+            integers[name] = read_at(payload, at, tensor_bytes(shape))
+        at += tensor_bytes(shape)
     return _RawBase(
-        shapes=shapes, blocks=blocks, codes=codes, halves=[low, high], scales_R=scales_R
-    )
+        shapes=shapes, blocks=blocks, codes=codes, halves=[low, high], scales_R=scales_R,
+        integers=integers,
+    )  # fmt: skip
 
 
 def _read_base(
@@ -297,19 +342,27 @@ def _read_base(
     architecture, shapes = _parse_header(reader.text())
     check_shapes(architecture, shapes, expected_shapes)
     payload_bytes_of(architecture, shapes)
-    num_halves = sum(num_elements(shape) for shape in shapes.values() if len(shape) < 2)
-    num_codes, num_rows = num_values(shapes) - num_halves, _num_rows(shapes)
+    floats = _floats(shapes)
+    num_halves = sum(num_elements(shape) for shape in floats.values() if len(shape) < 2)
+    num_codes, num_rows = num_values(floats) - num_halves, _num_rows(floats)
     codes = reader.plane(num_codes, files.enter_context(open_work(folder)))
     scale_planes = [reader.plane(num_rows, BytesIO()) for _ in range(_NUM_PLANES)]
     halves = [reader.plane(num_halves, files.enter_context(open_work(folder))) for _ in range(2)]
+    integers, at = {}, 0
+    if whole := {name: shape for name, shape in shapes.items() if name not in floats}:
+        plane = reader.plane(data_bytes(whole), BytesIO())
+        for name, shape in whole.items():
+            integers[name] = read_at(plane, at, tensor_bytes(shape))
+            at += tensor_bytes(shape)
     reader.finish()
     scales_R = _from_planes([read_at(plane, 0, num_rows) for plane in scale_planes])
     return architecture, _RawBase(
         shapes=shapes,
-        blocks=value_blocks(shapes),
+        blocks=value_blocks(floats),
         codes=codes,
         halves=halves,
         scales_R=scales_R.view(np.float32),
+        integers=integers,
     )
 
 
@@ -317,15 +370,46 @@ def _parse_header(text: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
     """Architecture and shapes of a base's first section; raises PayloadChangedError."""
     try:
         architecture, listed = json.loads(text)
-        shapes = {name: tuple(shape) for name, shape in listed.items()}
+        shapes = {name: _parse_shape(name, listed_shape) for name, listed_shape in listed.items()}
+    except PayloadError:
+        raise
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise PayloadChangedError(f"base header cannot be read: {error!r}") from error
     sizes = [size for shape in shapes.values() for size in shape]
     if not isinstance(architecture, str) or any(type(size) is not int for size in sizes):
         raise PayloadChangedError("base header: wanted a name and integer shapes")
-    if list(shapes) != sorted(shapes):
+    if list(shapes) != list(in_order(shapes)):
         raise PayloadChangedError("base header: tensors are not in order of their names")
     return architecture, shapes
+
+
+def _parse_shape(name: str, listed: list[Any]) -> tuple[int, ...]:
+    is_typed = bool(listed) and isinstance(listed[0], str)
+    return parse_shape(name, *((listed[0], listed[1:]) if is_typed else ("F32", listed)))
+
+
+def _floats(shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if dtype_name(shape) in FLOAT_DTYPES}
+
+
+def _integers(shapes: Shapes, *, first: bool) -> list[str]:
+    """Tensors of integers that come before the first of floats, or after the last."""
+    wide = [DTYPES[dtype_name(shape)].itemsize >= 4 for shape in shapes.values()]
+    floats = _floats(shapes)
+    return [
+        name
+        for name, is_wide in zip(shapes, wide, strict=True)
+        if name not in floats and is_wide == first
+    ]
+
+
+def _float_start(shapes: Shapes) -> int:
+    """Where the first tensor of floats lies behind the first tensor."""
+    return sum(tensor_bytes(shapes[name]) for name in _integers(shapes, first=True))
+
+
+def _rounded(values: FloatArray, dtype: str) -> FloatArray:
+    return values if dtype == "F32" else to_float(from_float(values, dtype), dtype)
 
 
 def _in_memory(part: bytes) -> PartFile:
@@ -346,10 +430,18 @@ def _starts(block: Block) -> Iterator[tuple[Piece, int]]:
 
 def _read_pieces(payload: BinaryIO, block: Block) -> Iterator[tuple[Piece, FloatArray]]:
     """The next values of a payload, each piece's as a matrix of rows."""
-    values_V = read_values(payload, sum(piece.size for piece in block))
+    values_V = _read_block(payload, block)
     for piece, start in _starts(block):
         values = values_V[start : start + piece.size]
         yield piece, values.reshape(piece.num_rows, piece.num_columns)
+
+
+def _read_block(payload: BinaryIO, block: Block) -> FloatArray:
+    """The next values of a payload, as float32."""
+    if all(piece.dtype == "F32" for piece in block):
+        return read_values(payload, sum(piece.size for piece in block))
+    pieces = (to_float(read_values(payload, p.size, p.dtype), p.dtype) for p in block)
+    return np.concatenate(list(pieces))
 
 
 def _check_bound(name: str, values: FloatArray, bound: float) -> None:
@@ -362,15 +454,32 @@ def _magnitudes(codes: npt.NDArray[np.int8]) -> ByteArray:
     return np.abs(codes).view(np.uint8)
 
 
-def _ordered_bits(values: FloatArray) -> UInt32Array:
-    """Bit patterns moved so that unsigned order is numeric order; -0.0 just below +0.0."""
+def _ordered_bits(values: FloatArray, block: Block) -> UInt32Array:
+    """Bit patterns moved so that unsigned order is numeric order; -0.0 just below +0.0.
+
+    Those of half types are as long as the type is.
+    """
     bits = values.view(np.uint32)
-    return bits ^ ((values.view(np.int32) >> 31).view(np.uint32) | _SIGN)  # ~bits below zero
+    words: UInt32Array = bits ^ ((values.view(np.int32) >> 31).view(np.uint32) | _SIGN)
+    for piece, start in _starts(block):
+        if piece.dtype != "F32":
+            into = slice(start, start + piece.size)
+            short = from_float(values[into], piece.dtype).view(np.uint16)
+            words[into] = short ^ ((short.view(np.int16) >> 15).view(np.uint16) | _SIGN_16)
+    return words
 
 
-def _unordered_bits(ordered: UInt32Array) -> FloatArray:
+def _unordered_bits(ordered: UInt32Array, block: Block) -> FloatArray:
     """The values of ``_ordered_bits``."""
-    return (ordered ^ ((~(ordered.view(np.int32) >> 31)).view(np.uint32) | _SIGN)).view(np.float32)
+    bits = ordered ^ ((~(ordered.view(np.int32) >> 31)).view(np.uint32) | _SIGN)
+    values: FloatArray = bits.view(np.float32)
+    for piece, start in _starts(block):
+        if piece.dtype != "F32":
+            into = slice(start, start + piece.size)
+            short = ordered[into].astype(np.uint16)
+            short ^= (~(short.view(np.int16) >> 15)).view(np.uint16) | _SIGN_16
+            values[into] = to_float(short.view(DTYPES[piece.dtype]), piece.dtype)
+    return values
 
 
 def _byte_planes(words: UInt32Array) -> list[ByteArray]:

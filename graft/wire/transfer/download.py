@@ -4,10 +4,10 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Final
 
+from graft.core.payload import MAX_PAYLOAD_BYTES, Shapes, check_payload, load_tensors
 from graft.core.records import FloatArray, ModelCard, Outcome, Phase, Precision
 from graft.errors import PayloadChangedError, PayloadLimitError, PayloadTruncatedError
 from graft.wire.payload.blocks import PartFile, open_work, work_folder
-from graft.wire.payload.encoding import MAX_PAYLOAD_BYTES, Shapes, check_payload, load_tensors
 from graft.wire.payload.parts import join_files, read_base
 from graft.wire.transfer.attempts import Transfers
 from graft.wire.transfer.link import Part

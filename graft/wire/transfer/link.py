@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, Protocol
 
+from graft.core.payload import PayloadFacts, write_payload
 from graft.core.ports import ModelStore
 from graft.core.records import Parameters
 from graft.wire.overhead import DepotCalls, data_message_bytes, stream_bytes
 from graft.wire.payload.blocks import open_work
-from graft.wire.payload.encoding import PayloadFacts, write_payload
 from graft.wire.payload.parts import split_file
 from graft.wire.stubs import depot_pb2 as pb
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from contextlib import closing
 
+from graft.core.payload import Shapes
 from graft.core.ports import Clock
 from graft.core.records import LedgerEntry, ModelCard, Parameters, Precision
 from graft.errors import PayloadChangedError, PayloadError
 from graft.wire.payload.blocks import work_folder
-from graft.wire.payload.encoding import Shapes
 from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS, Retries, Transfers
 from graft.wire.transfer.cache import PartCache
 from graft.wire.transfer.download import ModelDownload

@@ -13,8 +13,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry, Gauge
 
+from graft.core.payload import MAX_PAYLOAD_BYTES
 from graft.core.ports import Clock
-from graft.wire.payload.encoding import MAX_PAYLOAD_BYTES
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 from graft_server.depot.interceptor import SERVICE, CallRecord, DepotInterceptor, DepotMetrics
 from graft_server.depot.rate_limit import (

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import grpc
 
 from graft.core.files import working_file
+from graft.core.payload import Shapes, check_payload, check_shapes, payload_bytes_of, read_header
 from graft.errors import (
     ArchitectureError,
     DeviceRefusedError,
@@ -20,13 +21,6 @@ from graft.errors import (
 )
 from graft.wire.messages.checks import is_model_id
 from graft.wire.payload.blocks import PartFile, work_folder
-from graft.wire.payload.encoding import (
-    Shapes,
-    check_payload,
-    check_shapes,
-    payload_bytes_of,
-    read_header,
-)
 from graft.wire.payload.parts import join_files, read_base_header
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc

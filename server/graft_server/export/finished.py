@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from graft.core.files import AnyPath
+from graft.core.payload import decode_payload
 from graft.core.records import ModelCard, Parameters, Task
 from graft.core.results import ResultRow, read_results
 from graft.data.dataset_table import read_dataset
 from graft.errors import DataError, ModelMissingError, RunError
 from graft.models import Network, network_from, parameter_shapes
 from graft.wire.messages.card_signature import verify_card
-from graft.wire.payload.encoding import decode_payload
 from graft_server.model_store import open_store
 from graft_server.run_folder import RunFolder
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from graft.core.files import replace_file
+from graft.core.payload import decode_payload
 from graft.core.records import BoolArray, Task
 from graft.data.folder import new_folder
 from graft.errors import DatasetFormatError
 from graft.models import Network, network_from, parameter_shapes
-from graft.wire.payload.encoding import decode_payload
 from graft_server.export.finished import FinishedModel
 
 # How the hub's table of licences writes those that data sets usually have.

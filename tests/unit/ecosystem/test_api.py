@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 import graft
 from graft.cli.main import app
 from graft.core.ledger import read_ledger
+from graft.core.payload import model_id
 from graft.core.results import read_results
 from graft.data import ImuWorld
 from graft.errors import ConfigError, RunError
-from graft.wire.payload.encoding import model_id
 
 
 def test_a_run_gives_its_tables_its_summary_and_its_models(small_run: graft.Run) -> None:

@@ -23,6 +23,7 @@ from huggingface_hub import ModelCard as HubCard
 from safetensors.numpy import load_file
 
 import graft
+from graft.core.payload import decode_payload, encode_payload, model_id
 from graft.core.records import Task
 from graft.data import ImuWorld
 from graft.errors import (
@@ -35,7 +36,6 @@ from graft.errors import (
 )
 from graft.models import build_network, parameters_of
 from graft.models.encoders import IMAGE_ENCODERS, WINDOW_ENCODERS
-from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from graft.core.config import GraftConfig
+from graft.core.payload import encode_payload
 from graft.errors import TransportError
 from graft.methods.graft import (
     Part,
@@ -26,7 +27,6 @@ from graft.training import (
     features_in_batches,
     predict_in_batches,
 )
-from graft.wire.payload.encoding import encode_payload
 from graft.wire.payload.parts import decode_base, split_payload
 
 MakeTask = Callable[..., TrainingTask]

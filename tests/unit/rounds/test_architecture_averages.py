@@ -14,6 +14,7 @@ from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD, System
 
 from graft.core.config import ExpansionConfig
 from graft.core.ledger import total_bytes
+from graft.core.payload import decode_payload
 from graft.core.records import (
     ModelCard,
     ProbeRequest,
@@ -27,7 +28,6 @@ from graft.core.records import (
 from graft.core.results import result_row, run_hash
 from graft.methods.federated import FEDAVG_LOCAL
 from graft.rounds import Round, average_by_architecture, expand_system
-from graft.wire.payload.encoding import decode_payload
 
 FEDAVG_ROUNDS = 2
 SETTINGS = replace(

@@ -18,7 +18,7 @@ from graft_server.depot.server import SERVICE, DepotServer, DepotSettings, folde
 from graft_server.model_store import DirectoryStore
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from graft.wire.payload.encoding import encode_payload, model_id
+from graft.core.payload import encode_payload, model_id
 from graft.wire.stubs import depot_pb2 as pb
 from graft.wire.stubs import depot_pb2_grpc as pb_grpc
 

@@ -7,11 +7,11 @@ import pytest
 from graft_server.fedavg import FlowerAveraging, average_parameters
 from graft_server.model_store import DirectoryStore, open_store
 
+from graft.core.payload import decode_payload, encode_payload, model_id
 from graft.core.records import BoolArray, ModelCard, Parameters, Task
 from graft.core.seeding import derive_seed
 from graft.errors import ModelMissingError
 from graft.models import build_network, parameters_of
-from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 
 TASK = Task(name="t", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c"))
 

@@ -20,11 +20,11 @@ from graft_simulation.in_process import connect_in_process
 from typer.testing import CliRunner
 
 from graft.cli.main import app
+from graft.core.payload import decode_payload, encode_payload, model_id
 from graft.core.ports import Edge
 from graft.core.records import ModelCard, RejectedSource, Request, Response, TrainRequest
 from graft.errors import DeviceRefusedError, ModelMissingError, PayloadChangedError
 from graft.models import build_network, parameters_of
-from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 from graft.wire.transfer.cache import MemoryCache
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 

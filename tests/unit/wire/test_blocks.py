@@ -12,12 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from reference_parts import reference_parts
 
-from graft.core.records import FloatArray, Task
-from graft.errors import PayloadError, PayloadLimitError
-from graft.models import build_network, parameters_of
-from graft.wire.payload import blocks, encoding
-from graft.wire.payload.blocks import PartFile, open_work, value_blocks, work_folder
-from graft.wire.payload.encoding import (
+from graft.core import payload as encoding
+from graft.core.payload import (
     MAX_MAGNITUDE,
     PayloadFacts,
     check_payload,
@@ -27,6 +23,11 @@ from graft.wire.payload.encoding import (
     model_id,
     write_payload,
 )
+from graft.core.records import FloatArray, Task
+from graft.errors import PayloadError, PayloadLimitError
+from graft.models import build_network, parameters_of
+from graft.wire.payload import blocks
+from graft.wire.payload.blocks import PartFile, open_work, value_blocks, work_folder
 from graft.wire.payload.parts import (
     decode_base,
     join_files,

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from graft.core.payload import MAX_MAGNITUDE, encode_payload
 from graft.core.records import FloatArray
 from graft.errors import PayloadError, PayloadLimitError
 from graft.wire.payload.blocks import PartFile, PartReader, pack_plane
-from graft.wire.payload.encoding import MAX_MAGNITUDE, encode_payload
 from graft.wire.payload.parts import decode_base, join_parts, split_payload
 
 bounded = st.floats(

@@ -9,10 +9,10 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graft.core import payload as payload_module
+from graft.core.payload import decode_payload, encode_payload, model_id
 from graft.core.records import FloatArray
 from graft.errors import PayloadChangedError, PayloadError, PayloadLimitError, PayloadTruncatedError
-from graft.wire.payload import encoding as payload_module
-from graft.wire.payload.encoding import decode_payload, encode_payload, model_id
 
 
 def small_model() -> dict[str, FloatArray]:
@@ -125,7 +125,7 @@ def test_shapes_other_than_the_architecture_has_are_refused(
     [
         lambda h: dict(reversed(h.items())),
         lambda h: h["head.bias"].update(dtype="F16"),
-        lambda h: h["head.bias"].update(dtype="I32"),
+        lambda h: h["head.weight"].update(dtype="I32"),
         lambda h: h["head.bias"].update(shape=[3.0]),
         lambda h: h["head.bias"].update(shape=[True, 3]),
         lambda h: h["head.bias"].update(shape=[-3]),

@@ -1,8 +1,8 @@
 """The canonical safetensors encoding of a model, in memory or in a file.
 
-There is exactly one payload for one (architecture, parameters): names sorted, float32, compact
-JSON, header padded to eight bytes. So the SHA-256 of a payload names the model, and a payload
-in any other form is refused. Nothing is ever unpickled.
+There is exactly one payload for one (architecture, parameters): tensors in order of their types
+(``DTYPES``) and names, compact JSON, header padded to eight bytes. So the SHA-256 of a payload
+names the model, and a payload in any other form is refused. Nothing is ever unpickled.
 
 Layout (safetensors 0.x): uint64 header length, JSON header, tensor data, all little-endian.
 Any seekable binary file will do for the functions on files, a ``BytesIO`` too; one block of
@@ -12,17 +12,36 @@ values is in memory at a time.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from graft.core.records import FloatArray, Parameters
+from graft.core.records import BFLOAT16, FloatArray, Parameters
 from graft.errors import PayloadChangedError, PayloadError, PayloadLimitError, PayloadTruncatedError
 
 Shapes = Mapping[str, tuple[int, ...]]
+StoredArray = npt.NDArray[Any]
+
+# Types by their names in safetensors, as numpy stores them (bfloat16 as its bits). The order is
+# that of a payload's tensors, in which every tensor is aligned: 8, 4, 2, then 1 byte a value.
+DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
+    name: np.dtype(stored)
+    for name, stored in {
+        "I64": "<i8", "I32": "<i4", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
+        "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
+    }.items()
+}  # fmt: skip
+# The types that a base approximates; tensors of the others are whole in it.
+FLOAT_DTYPES: Final = ("F32", "F16", "BF16")
+_ORDER: Final = {name: index for index, name in enumerate(DTYPES)}
+_NAMES: Final = {
+    BFLOAT16: "BF16",
+    **{dtype: name for name, dtype in DTYPES.items() if name != "BF16"},
+}
 
 FORMAT: Final = "graft-1"
 MAX_PAYLOAD_BYTES: Final = 512 * 1024 * 1024
@@ -33,7 +52,6 @@ MAX_NAME_LENGTH: Final = 256
 MAX_MAGNITUDE: Final = 1e9  # far beyond any trained value; squares of it still fit float32
 
 BLOCK_VALUES: Final = 256 * 1024
-F32_BYTES: Final = 4
 
 _LENGTH_BYTES: Final = 8
 _ALIGNMENT: Final = 8
@@ -44,6 +62,67 @@ def model_id(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
+class Shape(tuple[int, ...]):
+    """A tensor's shape with the name of its type; a plain tuple is that of a float32 tensor."""
+
+    dtype: str
+
+    def __new__(cls, sizes: Iterable[int], dtype: str) -> "Shape":
+        self = super().__new__(cls, sizes)
+        self.dtype = dtype
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self), self.dtype
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and dtype_name(other) == self.dtype  # type: ignore[arg-type]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+    def __repr__(self) -> str:
+        return f"{tuple(self)} {self.dtype}"
+
+
+def dtype_name(shape: tuple[int, ...]) -> str:
+    """The type of a tensor, as safetensors names it."""
+    return getattr(shape, "dtype", "F32")
+
+
+def shape_of(array: StoredArray) -> tuple[int, ...]:
+    """An array's shape and type; raises PayloadLimitError for a type that no payload holds."""
+    dtype = array.dtype.newbyteorder("=")
+    if dtype == np.float32:
+        return array.shape
+    if dtype not in _NAMES:
+        raise PayloadLimitError(f"tensor: got {array.dtype}, wanted one of {', '.join(DTYPES)}")
+    return Shape(array.shape, _NAMES[dtype])
+
+
+def in_order(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The tensors in the order of a payload."""
+    names = sorted(shapes, key=lambda name: (_ORDER[dtype_name(shapes[name])], name))
+    return {name: shapes[name] for name in names}
+
+
+def to_float(stored: StoredArray, dtype: str) -> FloatArray:
+    """Stored values of a float type as float32, exactly."""
+    if dtype == "BF16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32, copy=False)
+
+
+def from_float(values: FloatArray, dtype: str) -> StoredArray:
+    """float32 values as they are stored, rounded to the nearest value of the type."""
+    if dtype == "BF16":
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+    return values.astype(DTYPES[dtype], copy=False)
+
+
 def num_elements(shape: tuple[int, ...]) -> int:
     """The number of values in a tensor of this shape; 1 for a scalar."""
     return math.prod(shape)
@@ -52,6 +131,16 @@ def num_elements(shape: tuple[int, ...]) -> int:
 def num_values(shapes: Shapes) -> int:
     """The number of values in all tensors."""
     return sum(map(num_elements, shapes.values()))
+
+
+def tensor_bytes(shape: tuple[int, ...]) -> int:
+    """The bytes of a tensor's values."""
+    return DTYPES[dtype_name(shape)].itemsize * num_elements(shape)
+
+
+def data_bytes(shapes: Shapes) -> int:
+    """The bytes of all tensors' values."""
+    return sum(map(tensor_bytes, shapes.values()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +154,7 @@ class PayloadFacts:
 
     @property
     def num_bytes(self) -> int:
-        return self.data_at + F32_BYTES * num_values(self.shapes)
+        return self.data_at + data_bytes(self.shapes)
 
 
 class PayloadWriter:
@@ -78,16 +167,19 @@ class PayloadWriter:
         check_shapes(architecture, shapes, None)
         self._sink = sink
         self._architecture = architecture
-        self._shapes = {name: tuple(shapes[name]) for name in sorted(shapes)}
+        self._shapes = in_order(shapes)
         header = canonical_header(architecture, self._shapes)
         self._data_at = len(header)
         self._digest = hashlib.sha256(header)
         sink.write(header)
 
-    def append(self, name: str, values: FloatArray) -> None:
-        """The next values, flat, of the tensor ``name``."""
-        check_values(name, values)
-        data = np.ascontiguousarray(values, dtype="<f4").data.cast("B")
+    def append(self, name: str, values: StoredArray) -> None:
+        """The next values, flat, of the tensor ``name``: as stored, or of a float type float32."""
+        dtype = dtype_name(self._shapes[name])
+        check_values(name, values, dtype)
+        if dtype in FLOAT_DTYPES and values.dtype == np.float32:
+            values = from_float(values, dtype)
+        data = np.ascontiguousarray(values, dtype=DTYPES[dtype]).view(np.uint8).data
         self._digest.update(data)
         self._sink.write(data)
 
@@ -103,8 +195,8 @@ class PayloadWriter:
 
 def write_payload(architecture: str, parameters: Parameters, sink: BinaryIO) -> PayloadFacts:
     """Write the payload of ``parameters`` to ``sink``; raises as ``encode_payload``."""
-    arrays = _float32_arrays(parameters)
-    writer = PayloadWriter(sink, architecture, {n: array.shape for n, array in arrays.items()})
+    arrays, shapes = _stored_arrays(parameters)
+    writer = PayloadWriter(sink, architecture, shapes)
     for name, array in arrays.items():
         flat = array.reshape(-1)
         for start in range(0, flat.size, BLOCK_VALUES):
@@ -120,21 +212,20 @@ def encode_payload(architecture: str, parameters: Parameters) -> bytes:
     architecture
         The name of the architecture, which the header holds.
     parameters
-        float32 arrays by tensor name, in any order.
+        Arrays by tensor name, in any order.
 
     Raises
     ------
     PayloadLimitError
-        For an empty or oversize model, a dtype other than float32, or values that are NaN,
+        For an empty or oversize model, a dtype that is none of ``DTYPES``, or values that are NaN,
         infinite or beyond ``MAX_MAGNITUDE``.
     """
-    arrays = _float32_arrays(parameters)
-    shapes = {name: array.shape for name, array in arrays.items()}
+    arrays, shapes = _stored_arrays(parameters)
     check_shapes(architecture, shapes, None)
     for name, array in arrays.items():
-        check_values(name, array)
+        check_values(name, array, dtype_name(shapes[name]))
     # Joined at once and not hashed: several times faster than writing blocks.
-    data = (array.astype("<f4", copy=False).tobytes() for array in arrays.values())
+    data = (array.tobytes() for array in arrays.values())
     return b"".join((canonical_header(architecture, shapes), *data))
 
 
@@ -150,9 +241,9 @@ def check_payload(file: BinaryIO, num_bytes: int, expected_shapes: Shapes | None
     for name, shape in shapes.items():
         left = num_elements(shape)
         while left:
-            values = read_values(file, min(left, BLOCK_VALUES))
-            check_values(name, values)
-            digest.update(values.data.cast("B"))
+            values = read_values(file, min(left, BLOCK_VALUES), dtype := dtype_name(shape))
+            check_values(name, values, dtype)
+            digest.update(values.view(np.uint8).data)
             left -= values.size
     return PayloadFacts(
         model_id=digest.hexdigest(), architecture=architecture, shapes=shapes, data_at=start
@@ -161,7 +252,7 @@ def check_payload(file: BinaryIO, num_bytes: int, expected_shapes: Shapes | None
 
 def decode_payload(
     payload: bytes, expected_shapes: Shapes | None, expected_id: str | None
-) -> tuple[str, dict[str, FloatArray]]:
+) -> tuple[str, dict[str, StoredArray]]:
     """The architecture's name and the parameters of a payload in memory.
 
     Parameters
@@ -185,30 +276,32 @@ def decode_payload(
         raise PayloadChangedError(f"payload hashes to {got}, wanted {expected_id}")
     parameters = load_tensors(file, shapes, start, mapped=False)
     for name, array in parameters.items():
-        check_values(name, array)
+        dtype = dtype_name(shapes[name])
+        check_values(name, array.view(DTYPES[dtype]), dtype)
     return architecture, parameters
 
 
 def load_tensors(
     file: BinaryIO, shapes: Shapes, data_at: int, *, mapped: bool
-) -> dict[str, FloatArray]:
+) -> dict[str, StoredArray]:
     """The tensors whose values start at ``data_at`` of a file, read into memory or ``mapped``.
 
     Mapped arrays are private views of the file: its pages come into memory as they are read, and
     what is written to an array stays in memory.
     """
-    count = num_values(shapes)
+    count = data_bytes(shapes)
     if mapped:
-        pages = np.memmap(file, dtype="<f4", mode="c", offset=data_at, shape=(count,))
-        values = pages.view(np.ndarray)
+        pages = np.memmap(file, dtype=np.uint8, mode="c", offset=data_at, shape=(count,))
+        data = pages.view(np.ndarray)
     else:
-        values = np.empty(count, "<f4")
+        data = np.empty(count, np.uint8)
         file.seek(data_at)
-        file.readinto(values.view(np.uint8))  # type: ignore[attr-defined]
+        file.readinto(data)  # type: ignore[attr-defined]
     parameters, at = {}, 0
-    for name, shape in shapes.items():
-        parameters[name] = values[at : at + num_elements(shape)].reshape(shape)
-        at += num_elements(shape)
+    for name, shape in in_order(shapes).items():
+        dtype, end = dtype_name(shape), at + tensor_bytes(shape)
+        stored = data[at:end].view(BFLOAT16 if dtype == "BF16" else DTYPES[dtype])
+        parameters[name], at = stored.reshape(tuple(shape)), end
     return parameters
 
 
@@ -229,7 +322,7 @@ def read_header(file: BinaryIO, num_bytes: int) -> tuple[str, dict[str, tuple[in
     text = file.read(header_bytes)
     architecture, shapes = _parse_header(text)
     check_shapes(architecture, shapes, None)
-    end = start + F32_BYTES * num_values(shapes)
+    end = start + data_bytes(shapes)
     if num_bytes < end:
         raise PayloadTruncatedError(f"payload: {num_bytes} bytes, header announces {end}")
     # Rebuilding the header refuses duplicate keys, gaps, overlaps and reordering all at once.
@@ -238,12 +331,14 @@ def read_header(file: BinaryIO, num_bytes: int) -> tuple[str, dict[str, tuple[in
     return architecture, shapes, start
 
 
-def read_values(file: BinaryIO, count: int) -> FloatArray:
-    """The next ``count`` values; raises PayloadChangedError where the file has shrunk."""
-    data = file.read(F32_BYTES * count)
-    if len(data) != F32_BYTES * count:
-        raise PayloadChangedError(f"payload: {len(data)} bytes left, wanted {F32_BYTES * count}")
-    return np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+def read_values(file: BinaryIO, count: int, dtype: str = "F32") -> StoredArray:
+    """The next values as stored; raises PayloadChangedError where the file has shrunk."""
+    stored = DTYPES[dtype]
+    data = file.read(stored.itemsize * count)
+    if len(data) != stored.itemsize * count:
+        wanted = stored.itemsize * count
+        raise PayloadChangedError(f"payload: {len(data)} bytes left, wanted {wanted}")
+    return np.frombuffer(data, stored)
 
 
 def check_shapes(architecture: str, shapes: Shapes, expected: Shapes | None) -> None:
@@ -256,14 +351,14 @@ def check_shapes(architecture: str, shapes: Shapes, expected: Shapes | None) -> 
         check_name("tensor", name)
         if len(shape) > MAX_DIMENSIONS or any(size < 1 for size in shape):
             raise PayloadLimitError(f"tensor {name!r}: shape {shape} is not acceptable")
-        total += F32_BYTES * num_elements(shape)
+        total += tensor_bytes(shape)
         if total > MAX_PAYLOAD_BYTES:
             raise PayloadLimitError(f"model: tensors exceed {MAX_PAYLOAD_BYTES} bytes")
     if expected is None:
         return
     for name in sorted(expected.keys() | shapes.keys()):
         got, wanted = shapes.get(name), expected.get(name)
-        if got is None or wanted is None or got != tuple(wanted):
+        if got is None or wanted is None or got != wanted:
             raise PayloadLimitError(
                 f"tensor {name!r} of {architecture}: got shape {got}, wanted {wanted}"
             )
@@ -275,9 +370,15 @@ def check_name(what: str, name: str) -> None:
         raise PayloadLimitError(f"{what} name {name[:40]!r} is not acceptable")
 
 
-def check_values(name: str, array: FloatArray) -> None:
+def check_values(name: str, values: StoredArray, dtype: str = "F32") -> None:
     """Refuse NaN, infinity and absurd magnitudes with PayloadLimitError."""
-    if not bool((np.abs(array) <= MAX_MAGNITUDE).all()):  # false for NaN as well
+    if dtype in FLOAT_DTYPES and values.dtype != np.float32:
+        values = to_float(values, dtype)
+    if dtype == "BOOL":
+        fits = bool((values.view(np.uint8) <= 1).all())
+    else:  # false for NaN as well; no integer is absurd
+        fits = dtype not in FLOAT_DTYPES or bool((np.abs(values) <= MAX_MAGNITUDE).all())
+    if not fits:
         raise PayloadLimitError(f"tensor {name!r} holds NaN, infinity or beyond {MAX_MAGNITUDE:g}")
 
 
@@ -285,9 +386,11 @@ def canonical_header(architecture: str, shapes: Shapes) -> bytes:
     """The one header of a payload of these tensors, its length word included."""
     header: dict[str, object] = {"__metadata__": {"architecture": architecture, "format": FORMAT}}
     offset = 0
-    for name in sorted(shapes):
-        end = offset + F32_BYTES * num_elements(shapes[name])
-        header[name] = {"dtype": "F32", "shape": list(shapes[name]), "data_offsets": [offset, end]}
+    for name, shape in in_order(shapes).items():
+        end = offset + tensor_bytes(shape)
+        header[name] = {
+            "dtype": dtype_name(shape), "shape": list(shape), "data_offsets": [offset, end],
+        }  # fmt: skip
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % _ALIGNMENT)
@@ -298,19 +401,35 @@ def canonical_header(architecture: str, shapes: Shapes) -> bytes:
 
 def payload_bytes_of(architecture: str, shapes: Shapes) -> int:
     """The length of a payload of these tensors; raises PayloadLimitError beyond the limit."""
-    num_bytes = len(canonical_header(architecture, shapes)) + F32_BYTES * num_values(shapes)
+    num_bytes = len(canonical_header(architecture, shapes)) + data_bytes(shapes)
     if num_bytes > MAX_PAYLOAD_BYTES:
         raise PayloadLimitError(f"payload: {num_bytes} bytes, limit {MAX_PAYLOAD_BYTES}")
     return num_bytes
 
 
-def _float32_arrays(parameters: Parameters) -> dict[str, FloatArray]:
-    """The arrays in order of their names; raises PayloadLimitError for another dtype."""
-    arrays = {name: np.asarray(parameters[name]) for name in sorted(parameters)}
-    for name, array in arrays.items():
-        if array.dtype != np.float32:
-            raise PayloadLimitError(f"tensor {name!r}: got {array.dtype}, wanted float32")
-    return arrays
+def _stored_arrays(parameters: Parameters) -> tuple[dict[str, StoredArray], Shapes]:
+    """The arrays as stored and their shapes, in order; raises PayloadLimitError for a type that no
+    payload holds."""
+    arrays = {name: np.asarray(array) for name, array in parameters.items()}
+    try:
+        shapes = in_order({name: shape_of(array) for name, array in arrays.items()})
+    except PayloadLimitError as error:
+        name = next(name for name, array in arrays.items() if array.dtype not in _NAMES)
+        raise PayloadLimitError(f"tensor {name!r}: {error}") from None
+    stored = {}
+    for name, shape in shapes.items():
+        dtype, array = DTYPES[dtype_name(shape)], np.ascontiguousarray(arrays[name])
+        stored[name] = (
+            array.view(dtype) if array.dtype == BFLOAT16 else array.astype(dtype, copy=False)
+        )
+    return stored, shapes
+
+
+def parse_shape(name: str, dtype: object, sizes: Iterable[int]) -> tuple[int, ...]:
+    """A shape as a header has it; raises PayloadLimitError for an unknown type."""
+    if dtype not in DTYPES:
+        raise PayloadLimitError(f"tensor {name!r}: dtype {dtype!r}, wanted {', '.join(DTYPES)}")
+    return tuple(sizes) if dtype == "F32" else Shape(sizes, str(dtype))
 
 
 def _parse_header(text: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
@@ -323,9 +442,7 @@ def _parse_header(text: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
             raise PayloadLimitError(f"header: {len(header)} tensors, limit {MAX_TENSORS}")
         shapes: dict[str, tuple[int, ...]] = {}
         for name, entry in header.items():
-            if entry["dtype"] != "F32":
-                raise PayloadLimitError(f"tensor {name!r}: dtype {entry['dtype']!r}, wanted F32")
-            shapes[name] = tuple(entry["shape"])
+            shapes[name] = parse_shape(name, entry["dtype"], entry["shape"])
     except PayloadError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
