@@ -230,10 +230,10 @@ def _row_config(
 def _data_digest(world: WorldConfig) -> str:
     if world.kind != "folder":
         return _digest([world.kind, world.domains, world.windows_per_domain, world.max_domains])
-    whole = hashlib.sha256(repr(world.max_domains).encode())
+    whole = hashlib.sha256(repr(world.max_domains).encode() + (world.output or "").encode())
     folder = Path(world.path)
-    for path in sorted([folder / "dataset.toml", *folder.glob("domains/*.npz")]):
-        if path.exists():  # opening the world says in words what is missing
+    for path in sorted([folder / "dataset.toml", *folder.glob("domains/**/*")]):
+        if path.is_file():  # opening the world says in words what is missing
             whole.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()[:12]
 

@@ -43,6 +43,7 @@ class WorldConfig:
     domains: int = key(100, "Domains of an embedded world", ge=2)
     windows_per_domain: int = key(160, "Samples a domain of an embedded world", ge=20)
     max_domains: int | None = key(None, "Use at most so many domains, drawn by the seed", ge=2)
+    output: str | None = key(None, "The output of a folder to train; its first by default")
 
     def __post_init__(self) -> None:
         if self.kind == "folder" and not self.path:

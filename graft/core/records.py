@@ -24,6 +24,7 @@ from graft.core.ranges import (
     Shares,
     Statistics,
 )
+from graft.errors import ConfigError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -163,6 +164,16 @@ class Task:
             return self
         modality = inputs[0].modality if len(inputs) == 1 else self.modality
         return replace(self, inputs=inputs, modality=modality, sample_shape=())
+
+    def telling(self, output: str) -> "Task":
+        """The task with this output first, which is the one that is trained; raises ConfigError."""
+        named = [spec for spec in self.outputs if spec.name == output]
+        if not named:
+            raise ConfigError(
+                f"output: got {output!r}, wanted one of {[spec.name for spec in self.outputs]}"
+            )
+        others = tuple(spec for spec in self.outputs if spec.name != output)
+        return replace(self, outputs=(named[0], *others), classes=named[0].classes)
 
 
 def _only_input(modality: Modality, shape: tuple[int, ...]) -> InputSpec:

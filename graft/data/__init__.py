@@ -4,7 +4,7 @@ public data sets, and the split of a domain's rows and of a world's rounds."""
 from graft.data.check import explain_folder
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World
-from graft.data.folder import FolderWorld, write_domain
+from graft.data.folder import FolderWorld, write_domain, write_rows
 from graft.data.splits import DomainSplit, schedule_rounds, split_rows
 from graft.data.synthetic.digits import DigitsWorld
 from graft.data.synthetic.imu import ImuWorld
@@ -23,4 +23,5 @@ __all__ = [
     "split_rows",
     "write_dataset",
     "write_domain",
+    "write_rows",
 ]

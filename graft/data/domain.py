@@ -1,6 +1,6 @@
 """What a domain's data is, and what a world of domains offers.
 
-Legend: N rows of a domain, each one window or image.
+Legend: N rows of a domain, each one sample.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.records import FloatArray, IntArray, Task
+from graft.core.records import IntArray, Task
+from graft.core.streams import Column
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -22,20 +23,25 @@ class DomainData:
     domain_id
         Unique in its world.
     x
-        (N, channels, length) or (N, channels, height, width), float32, finite.
+        Of one stream, the samples (N, ...) as its ``InputSpec`` has them: an array, or a ``Lazy``
+        column that is read when it is indexed. Of several, ``Streams`` by name.
     y_N
-        Indices into the task's classes.
+        Indices into the task's classes; labels (N, C) of 0 and 1 or amounts (N, C) as float32.
     group_N
         Rows of one value come from one recording segment, which a split never divides.
     split_N
         0 train, 1 test; given only where the data's authors fixed it.
+    inputs
+        The streams that this domain has, where its task has several; a stream that it lacks is
+        not in ``x``.
     """
 
     domain_id: str
-    x: FloatArray
+    x: Column
     y_N: IntArray
     group_N: IntArray
     split_N: npt.NDArray[np.int8] | None = None
+    inputs: tuple[str, ...] = ()
 
 
 class World(Protocol):
@@ -56,3 +62,9 @@ class World(Protocol):
     def load(self, domain_id: str) -> DomainData:
         """One domain's rows; raises DataError (a subclass names what is wrong)."""
         ...
+
+
+def inputs_of(world: World, domain_id: str) -> tuple[str, ...]:
+    """The streams that a domain has: all, unless the world has a method ``inputs`` that says so."""
+    own = getattr(world, "inputs", None)
+    return tuple(own(domain_id)) if own else world.task.input_names

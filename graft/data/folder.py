@@ -1,9 +1,10 @@
-"""The domain folder, the layout of users' own data: one small table, one array file a domain.
+"""The domain folder, the layout of users' own data: one small table, one file or folder a domain.
 
-``dataset.toml`` states name, modality, classes, channels, sample_shape, rate_hz (left out for
-images), licence and, where one person has several domains, a ``[persons]`` table from domain
-id to person id. ``domains/<id>.npz`` holds ``x`` (N, *sample_shape), ``y`` (N,) and optionally
-``group`` (N,) and ``split`` (N,), rows in time order.
+``dataset.toml`` (graft/data/dataset_table.py) states what all domains share. A domain is
+``domains/<id>.npz``, ``.parquet`` or ``.jsonl``, or a folder ``domains/<id>`` of such files, which
+are shards of its rows, in time order. Its columns are the streams and the outputs by their names
+(``y`` is the first output), optionally ``group`` and ``split`` (N,), and ``<stream>_path`` in
+place of a stream whose pictures or texts are files beside the rows.
 
 Legend: N rows of a domain.
 """
@@ -11,7 +12,6 @@ Legend: N rows of a domain.
 import io
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,40 +19,51 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from graft.core.files import make_folder, replace_file
-from graft.core.records import DOMAIN_ID, NAME_RULE, FloatArray, IntArray, Task
-from graft.data.dataset_table import DatasetTable, read_dataset, write_dataset
-from graft.data.domain import DomainData, World
-from graft.data.unpacking import DOMAIN_LIMITS, check_array_header, check_zip
-from graft.errors import (
-    DataError,
-    DatasetFormatError,
-    DomainClassError,
-    DomainEmptyError,
-    DomainShapeError,
-    DomainValueError,
+from graft.core.records import DOMAIN_ID, NAME_RULE, Task
+from graft.core.streams import Column, Streams
+from graft.data.columns import AnyArray, DomainFiles, column_names, list_domains, read_columns
+from graft.data.dataset_table import (
+    PATH_SUFFIX,
+    RESERVED,
+    DatasetTable,
+    read_dataset,
+    write_dataset,
 )
-
-_AnyArray = npt.NDArray[Any]
-_REQUIRED_ARRAYS = ("x", "y")
-_OPTIONAL_ARRAYS = ("group", "split")
-# float32 holds every integer up to here exactly; a larger one would be changed in silence.
-_LARGEST_EXACT = 2**24
+from graft.data.domain import DomainData, World
+from graft.data.stream_columns import file_column, integers, output_column, stream_column, texts_of
+from graft.data.unpacking import DOMAIN_LIMITS
+from graft.errors import DataError, DatasetFormatError, DomainEmptyError, DomainShapeError
 
 
 class FolderWorld:
-    """A domain folder as a World; every ``load`` reads and checks one file.
+    """A domain folder as a World; every ``load`` reads and checks one domain.
 
-    Raises DatasetFormatError where the folder or its table is not in the layout; ``load``
-    raises the DataError that names what is wrong with the domain.
+    Parameters
+    ----------
+    path
+        The folder of ``dataset.toml``.
+    output
+        The output to train, where it is not the first.
+
+    Raises
+    ------
+    DatasetFormatError
+        The folder or its table is not in the layout. ``load`` raises the DataError that names
+        what is wrong with the domain.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, output: str | None = None) -> None:
         self._path = path
         self._table = read_dataset(path)
-        self._domain_ids = _list_domains(path)
-        unknown = sorted(set(self._table.persons) - set(self._domain_ids))
+        self._task = self._table.task.telling(output) if output else self._table.task
+        self._domains = list_domains(path / "domains")
+        for domain_id in self._domains:
+            _check_id(domain_id)
+        unknown = sorted(set(self._table.persons) - set(self._domains))
         if unknown:
             raise DatasetFormatError(
                 f"{path / 'dataset.toml'}: persons: got the domain {unknown[0]!r}, "
@@ -66,25 +77,41 @@ class FolderWorld:
 
     @property
     def task(self) -> Task:
-        return self._table.task
+        return self._task
 
     @property
     def domain_ids(self) -> Sequence[str]:
         """Every domain's id, sorted."""
-        return self._domain_ids
+        return tuple(self._domains)
 
     def person(self, domain_id: str) -> str:
         """The person in the table, or the domain itself where the table has none."""
         return self._table.persons.get(domain_id, domain_id)
 
+    def inputs(self, domain_id: str) -> tuple[str, ...]:
+        """The streams that a domain has; its rows are not read."""
+        if len(self.task.inputs) == 1:
+            return self.task.input_names
+        return _streams_of(self.task, column_names(self._file(domain_id)))
+
     def load(self, domain_id: str) -> DomainData:
-        """One domain's rows, checked; raises a subclass of DataError."""
-        path = _domain_path(self._path, domain_id)
-        return _read_domain(path, domain_id, self._table.task)
+        """One domain's rows, checked; raises a subclass of DataError.
+
+        Pictures, and arrays that are large and lie uncompressed in an .npz, are read when they are
+        indexed where a stream would take more than 256 MiB.
+        """
+        path = self._file(domain_id)
+        return _read_domain(self._path, path, domain_id, self.task)
+
+    def _file(self, domain_id: str) -> Path:
+        _check_id(domain_id)
+        return self._domains.get(domain_id, self._path / "domains" / f"{domain_id}.npz")
 
 
-def write_domain(folder: Path, data: DomainData, *, compressed: bool = True) -> None:
-    """Write ``domains/<id>.npz`` whole or not at all; equal data gives equal bytes.
+def write_domain(
+    folder: Path, data: DomainData, *, compressed: bool = True, task: Task | None = None
+) -> None:
+    """Write a domain's file whole or not at all; equal data gives equal bytes.
 
     Parameters
     ----------
@@ -94,7 +121,11 @@ def write_domain(folder: Path, data: DomainData, *, compressed: bool = True) -> 
         Its values are checked when they are loaded, not here.
     compressed
         Sensors' windows shrink by a tenth or two and take four times as long to read, so a world
-        that is read repeatedly is quicker without.
+        that is read repeatedly is quicker without; an array that is to be read from the disk as it
+        is indexed must not be compressed.
+    task
+        Wanted where a stream is no float32 or has a name. A domain with text is written as a
+        Parquet file, its text as text.
 
     Raises
     ------
@@ -103,19 +134,25 @@ def write_domain(folder: Path, data: DomainData, *, compressed: bool = True) -> 
     DomainEmptyError
         No rows.
     """
-    path = _domain_path(folder, data.domain_id)
-    arrays: dict[str, _AnyArray] = {
-        "x": data.x.astype(np.float32),
-        "y": data.y_N.astype(np.int64),
-        "group": data.group_N.astype(np.int64),
-    }
+    path = _check_id(data.domain_id, folder)
+    specs = {spec.name: spec for spec in task.inputs} if task else {}
+    columns: dict[str, Any] = {}
+    for name, column in _named_streams(data, task).items():
+        dtype = specs[name].dtype if specs else "float32"
+        is_text = bool(specs) and specs[name].is_text
+        columns[name] = texts_of(column[:]) if is_text else column[:].astype(dtype)
+    columns["y"] = data.y_N.astype(np.int64 if data.y_N.ndim == 1 else np.float32)
+    columns["group"] = data.group_N.astype(np.int64)
     if data.split_N is not None:
-        arrays["split"] = data.split_N.astype(np.int8)
-    _check_lengths(path, arrays)
+        columns["split"] = data.split_N.astype(np.int8)
+    _check_lengths(path, {name: len(column) for name, column in columns.items()})
+    if any(isinstance(column, list) for column in columns.values()):
+        write_rows(folder, data.domain_id, columns)
+        return
     packed = io.BytesIO()
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with zipfile.ZipFile(packed, "w", method) as archive:
-        for name, array in arrays.items():
+        for name, array in columns.items():
             plain = io.BytesIO()
             np.lib.format.write_array(plain, np.ascontiguousarray(array), allow_pickle=False)
             # A bare ZipInfo carries a fixed date and mode; the clock must not reach the bytes.
@@ -123,6 +160,54 @@ def write_domain(folder: Path, data: DomainData, *, compressed: bool = True) -> 
             entry.compress_type = method
             archive.writestr(entry, plain.getvalue())
     replace_file(path, packed.getvalue(), mode=0o600)  # a person's data
+
+
+def write_rows(
+    folder: Path,
+    domain_id: str,
+    columns: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
+    rates_hz: Mapping[str, float] | None = None,
+) -> None:
+    """Write a domain as a Parquet file of rows, or with files beside it as a folder of both.
+
+    Parameters
+    ----------
+    folder, domain_id
+        The folder of ``dataset.toml``, and the domain.
+    columns
+        By name: arrays (N, ...), texts, or encoded pictures as bytes; ``<stream>_path`` are names
+        of ``files``.
+    files
+        Pictures or texts by their path in the domain's folder.
+    rates_hz
+        By stream, rates that the rows state; reading compares them with ``dataset.toml``'s.
+
+    Raises
+    ------
+    DatasetFormatError, DomainEmptyError
+        As ``write_domain`` does.
+    """
+    path = _check_id(domain_id, folder).with_suffix("")
+    path = path.with_name(f"{domain_id}.parquet") if files is None else path / "rows.parquet"
+    _check_lengths(path, {name: len(column) for name, column in columns.items()})
+    rates, fields, arrays = rates_hz or {}, [], []
+    for name, column in columns.items():
+        if isinstance(column, np.ndarray) and column.ndim > 1:
+            flat = pa.array(np.ascontiguousarray(column).reshape(-1))
+            array = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(column.shape[1:])))
+        else:
+            array = pa.array(column)
+        note = {"rate_hz": f"{rates[name]:g}"} if name in rates else None
+        fields.append(pa.field(name, array.type, metadata=note))
+        arrays.append(array)
+    packed = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), packed)
+    for name, content in (files or {}).items():
+        if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
+            raise DatasetFormatError(f"{path.parent}: got the file name {name!r}, wanted one below")
+        replace_file(path.parent / name, content, mode=0o600)
+    replace_file(path, packed.getvalue(), mode=0o600)
 
 
 @contextmanager
@@ -148,13 +233,12 @@ def write_world(out: Path, world: World) -> None:
     """Write a world as a domain folder; raises DataError where ``out`` already holds something."""
     with new_folder(out) as folder:
         for domain_id in world.domain_ids:
-            write_domain(folder, world.load(domain_id))
+            write_domain(folder, world.load(domain_id), task=world.task)
         persons = {name: world.person(name) for name in world.domain_ids}
         write_dataset(
             folder,
             world.task,
-            channels=[f"channel_{index}" for index in range(world.task.sample_shape[0])],
-            rate_hz=None,
+            channels=[f"channel_{index}" for index in range(sum(world.task.sample_shape[:1]))],
             licence="not stated",
             persons={name: person for name, person in persons.items() if name != person},
         )
@@ -175,136 +259,96 @@ def _replace_folder(partial: Path, out: Path) -> None:
         previous.unlink()
 
 
-def _list_domains(folder: Path) -> tuple[str, ...]:
-    paths = (folder / "domains").glob("*.npz")
-    domain_ids = tuple(sorted(path.name.removesuffix(".npz") for path in paths))
-    if not domain_ids:
-        raise DatasetFormatError(
-            f"{folder / 'domains'}: got no .npz file, wanted one for each domain"
-        )
-    for domain_id in domain_ids:
-        _domain_path(folder, domain_id)
-    return domain_ids
-
-
-def _domain_path(folder: Path, domain_id: str) -> Path:
+def _check_id(domain_id: str, folder: Path = Path()) -> Path:
+    """The path of a domain's .npz; raises DatasetFormatError for an id that no file may have."""
     if not DOMAIN_ID.fullmatch(domain_id):
         raise DatasetFormatError(f"domain id: got {domain_id!r}, wanted {NAME_RULE}")
     return folder / "domains" / f"{domain_id}.npz"
 
 
-def _read_domain(path: Path, domain_id: str, task: Task) -> DomainData:
-    arrays = _read_arrays(path)
-    _check_lengths(path, arrays)
-    x = _check_windows(path, arrays["x"], task)
-    y_N = _integers(path, "y", arrays["y"])
-    outside = np.flatnonzero((y_N < 0) | (y_N >= task.num_classes))
-    if len(outside):
-        raise DomainClassError(
-            f"{path}: y: row {outside[0]}: got label {y_N[outside[0]]}, "
-            f"wanted 0 to {task.num_classes - 1}"
-        )
-    num_present = len(np.unique(y_N))
-    if num_present < 2:
-        raise DomainClassError(f"{path}: y: got {num_present} class, wanted at least 2")
+def _named_streams(data: DomainData, task: Task | None) -> dict[str, Column]:
+    if isinstance(data.x, Streams):
+        return dict(data.x.items())
+    own = data.inputs or (task.input_names if task else ("x",))
+    return {own[0]: data.x}
+
+
+def _streams_of(task: Task, names: set[str]) -> tuple[str, ...]:
+    return tuple(n for n in task.input_names if n in names or n + PATH_SUFFIX in names)
+
+
+def _read_domain(root: Path, path: Path, domain_id: str, task: Task) -> DomainData:
+    files = read_columns(path, DOMAIN_LIMITS)
+    columns = files.columns
+    output = task.outputs[0]
+    label = output.name if output.name in columns else "y"
+    inputs = _streams_of(task, set(columns))
+    _check_names(path, task, columns.keys(), inputs, label)
+    _check_lengths(path, files.lengths())
+    streams = {name: _read_stream(root, path, files, task, name) for name in inputs}
+    y_N = output_column(f"{path}: {label}", output, columns[label])
     group_N = (
-        _integers(path, "group", arrays["group"])
-        if "group" in arrays
+        integers(f"{path}: group", _whole(columns["group"]))
+        if "group" in columns
         else np.arange(len(y_N), dtype=np.int64)
     )
     split_N: npt.NDArray[np.int8] | None = None
-    if "split" in arrays:
-        marks_N = _integers(path, "split", arrays["split"])
+    if "split" in columns:
+        marks_N = integers(f"{path}: split", _whole(columns["split"]))
         odd = np.flatnonzero((marks_N != 0) & (marks_N != 1))
         if len(odd):
             raise DatasetFormatError(
                 f"{path}: split: row {odd[0]}: got {marks_N[odd[0]]}, wanted 0 (train) or 1 (test)"
             )
         split_N = marks_N.astype(np.int8)
-    return DomainData(domain_id=domain_id, x=x, y_N=y_N, group_N=group_N, split_N=split_N)
+    return DomainData(
+        domain_id=domain_id,
+        x=Streams(streams) if len(inputs) > 1 else streams[inputs[0]],
+        y_N=y_N,
+        group_N=group_N,
+        split_N=split_N,
+        inputs=inputs if len(task.inputs) > 1 else (),
+    )
 
 
-def _read_arrays(path: Path) -> dict[str, _AnyArray]:
-    if not path.is_file():
-        raise DatasetFormatError(f"{path}: got no such file, wanted the domain's arrays")
-    try:
-        # Pickles run code when they are read: a data file never needs one.
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise DatasetFormatError(f"{path}: got a single array, wanted an npz archive")
-        with archive:
-            names = set(archive.files)
-            missing = [name for name in _REQUIRED_ARRAYS if name not in names]
-            if missing:
-                raise DatasetFormatError(
-                    f"{path}: got the arrays {sorted(names)}, wanted {missing[0]!r} among them"
-                )
-            unknown = sorted(names - {*_REQUIRED_ARRAYS, *_OPTIONAL_ARRAYS})
-            if unknown:
-                raise DatasetFormatError(
-                    f"{path}: got the unknown array {unknown[0]!r}, "
-                    f"wanted only {[*_REQUIRED_ARRAYS, *_OPTIONAL_ARRAYS]}"
-                )
-            if archive.zip is not None:  # it is None only after it was closed
-                _check_size(path, archive.zip)
-            return {name: archive[name] for name in sorted(names)}
-    # Encrypted members raise RuntimeError.
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        RuntimeError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+def _read_stream(root: Path, path: Path, files: DomainFiles, task: Task, name: str) -> Column:
+    spec = next(spec for spec in task.inputs if spec.name == name)
+    rate_hz = files.rates_hz.get(name)
+    if rate_hz is not None and spec.rate_hz is not None and rate_hz != spec.rate_hz:
+        raise DomainShapeError(f"{path}: {name}: got {rate_hz:g} Hz, wanted {spec.rate_hz:g}")
+    if name in files.columns:
+        return stream_column(f"{path}: {name}", spec, files.columns[name])
+    paths = [each for part in files.columns[name + PATH_SUFFIX] for each in part]
+    return file_column(f"{path}: {name}", spec, root, files.folder, paths)
+
+
+def _check_names(
+    path: Path, task: Task, names: Mapping[str, Any] | Any, inputs: tuple[str, ...], label: str
+) -> None:
+    """Raise DatasetFormatError where a column is missing, or is none that the table knows."""
+    has = "arrays" if path.suffix == ".npz" else "columns"
+    wanted = [task.input_names[0]] if not inputs else []
+    wanted += [label] if label not in names else []
+    if wanted:
         raise DatasetFormatError(
-            f"{path}: got a file that cannot be read ({error}), wanted an npz archive "
-            "of plain arrays"
-        ) from error
+            f"{path}: got the {has} {sorted(names)}, wanted {wanted[0]!r} among them"
+        )
+    outputs = {spec.name for spec in task.outputs} | {"y"}
+    known = [*task.input_names, *sorted(outputs), *RESERVED]
+    known += [n + PATH_SUFFIX for n in inputs if n not in names]
+    if unknown := sorted(set(names) - set(known)):
+        raise DatasetFormatError(
+            f"{path}: got the unknown {has[:-1]} {unknown[0]!r}, wanted only {known}"
+        )
 
 
-def _check_size(path: Path, archive: zipfile.ZipFile) -> None:
-    """Raise DatasetFormatError for an archive that takes more memory than its data need."""
-    check_zip(str(path), archive, DOMAIN_LIMITS)
-    for entry in archive.infolist():
-        with archive.open(entry) as file:
-            check_array_header(f"{path}: {entry.filename}", file, entry.file_size)
+def _whole(parts: Sequence[Any]) -> AnyArray:
+    whole: AnyArray = np.concatenate([np.asarray(part) for part in parts])
+    return whole
 
 
-def _check_lengths(path: Path, arrays: Mapping[str, _AnyArray]) -> None:
-    lengths = {name: len(array) if array.ndim else None for name, array in arrays.items()}
+def _check_lengths(path: Path, lengths: Mapping[str, int | None]) -> None:
     if len(set(lengths.values())) != 1 or None in lengths.values():
-        raise DatasetFormatError(f"{path}: got the lengths {lengths}, wanted equal ones")
-    if lengths["x"] == 0:
+        raise DatasetFormatError(f"{path}: got the lengths {dict(lengths)}, wanted equal ones")
+    if not next(iter(lengths.values())):
         raise DomainEmptyError(f"{path}: got 0 rows, wanted at least 1")
-
-
-def _check_windows(path: Path, x: _AnyArray, task: Task) -> FloatArray:
-    if x.shape[1:] != task.sample_shape:
-        raise DomainShapeError(
-            f"{path}: x: got rows of shape {x.shape[1:]}, wanted {task.sample_shape}"
-        )
-    if x.dtype.kind not in "fiu":
-        raise DomainShapeError(f"{path}: x: got dtype {x.dtype}, wanted floats or integers")
-    if x.dtype.kind in "iu" and (x.max() > _LARGEST_EXACT or x.min() < -_LARGEST_EXACT):
-        raise DomainValueError(
-            f"{path}: x: got an integer beyond {_LARGEST_EXACT}, wanted what float32 holds exactly"
-        )
-    with np.errstate(over="ignore"):  # a float64 too large for float32 is found below
-        converted: FloatArray = x.astype(np.float32, copy=False)
-    finite_N = np.isfinite(converted).reshape(len(x), -1).all(1)
-    if not finite_N.all():
-        raise DomainValueError(
-            f"{path}: x: row {int(np.argmin(finite_N))}: got NaN or infinity, wanted finite float32"
-        )
-    return converted
-
-
-def _integers(path: Path, name: str, array: _AnyArray) -> IntArray:
-    if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise DomainShapeError(
-            f"{path}: {name}: got {array.dtype} of shape {array.shape}, wanted integers (N,)"
-        )
-    return array.astype(np.int64)

@@ -74,4 +74,4 @@ def _open_whole(config: WorldConfig, seed: int) -> World:
         return ImuWorld(config.domains, config.windows_per_domain, seed)
     if config.kind == "digits":
         return DigitsWorld(config.domains, config.windows_per_domain, seed)
-    return FolderWorld(Path(config.path))
+    return FolderWorld(Path(config.path), config.output)

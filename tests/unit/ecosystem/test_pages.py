@@ -82,10 +82,12 @@ def read_table(block: Block, place: Path) -> None:
     table = tomllib.loads(block.text)
     if "project" in table:
         assert set(table["project"]["entry-points"]) <= ENTRY_POINTS
-    elif "classes" in table:
-        (place / "table" / "domains").mkdir(parents=True)
+    elif "licence" in table:
+        (place / "table" / "domains").mkdir(parents=True, exist_ok=True)
         (place / "table" / "dataset.toml").write_text(block.text, "utf-8")
-        assert read_dataset(place / "table").task.classes == tuple(table["classes"])
+        task = read_dataset(place / "table").task
+        assert list(task.classes) == table.get("classes", ["sit", "walk"])
+        assert task.input_names == tuple(table.get("inputs", "x"))
     else:
         config_from_dict(table)
 
