@@ -8,7 +8,6 @@ nothing else, so the block engine's trainer alone (graft-trainer) stands beside 
 """
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,8 @@ from graft_side import graft_command, run_graft
 from install import install_peer, peer_python
 from summary import figure, write_summary
 from world import write_world
+
+from graft.core.outputs import fresh_folder
 
 console = Console(stderr=True)
 ENGINES = ("block", "flower")
@@ -108,7 +109,7 @@ def measure_engine(
 ) -> Measurement:
     """One run of ``graft simulate``; its folder is kept until the next."""
     out = runs / f"run-{engine}-{architecture}-{domains}"
-    shutil.rmtree(out, ignore_errors=True)
+    fresh_folder(out)
     command = graft_command(engine, architecture, world, domains, out, workers)
     run = run_graft(engine, command, domains, out)
     console.print(f"{engine}: {run.phases}", highlight=False, soft_wrap=True)

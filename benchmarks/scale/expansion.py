@@ -4,7 +4,6 @@ python benchmarks/scale/expansion.py --sources 2000 --targets 200
 python benchmarks/scale/expansion.py --flat 500,4000 --steps 300
 """
 
-import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
 from graft.core.ledger import is_upload, read_ledger, total_bytes
+from graft.core.outputs import fresh_folder
 from graft.core.results import read_results
 
 HERE = Path(__file__).resolve().parent
@@ -79,7 +79,7 @@ def measure(
 ) -> dict[str, dict[str, object]]:
     """One run; its folder is kept until the next."""
     out = runs / name.replace("/", "-")
-    shutil.rmtree(out, ignore_errors=True)
+    fresh_folder(out)
     started_s = time.monotonic()
     subprocess.run(
         [

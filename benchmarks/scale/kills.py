@@ -5,7 +5,6 @@ python benchmarks/scale/kills.py --kills 50
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
+
+from graft.core.outputs import fresh_folder
 
 HERE = Path(__file__).resolve().parent
 GRAFT = Path(sys.executable).with_name("graft")
@@ -41,7 +42,7 @@ def main(
         "--set", 'comparisons=["label-only", "average-kd-selected"]',
     ]  # fmt: skip
     wanted = runs / "kills-reference"
-    shutil.rmtree(wanted, ignore_errors=True)
+    fresh_folder(wanted)
     started_s = time.monotonic()
     subprocess.run([*command, "--out", str(wanted)], check=True, capture_output=True)
     whole_s = time.monotonic() - started_s
@@ -50,7 +51,7 @@ def main(
     finished = same = resumes = 0
     while sum(victims.values()) < kills:
         run = runs / f"kills-{finished}"
-        shutil.rmtree(run, ignore_errors=True)
+        fresh_folder(run)
         first = True
         while not _is_finished(run):
             start = ["--out", str(run)] if first else ["--resume", str(run)]

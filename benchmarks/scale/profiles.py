@@ -3,7 +3,6 @@
 python benchmarks/scale/profiles.py --domains 100000 --targets 100
 """
 
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from summary import figure, write_summary
 
 from graft.core.config import ExpansionConfig, with_settings
 from graft.core.files import read_table
+from graft.core.outputs import fresh_folder
 from graft.core.records import DomainProfile, LedgerEntry, ProfileRequest
 from graft.data.worlds import open_world
 from graft.selection import ProfileRanking
@@ -42,7 +42,7 @@ def main(
 ) -> None:
     """Join, profile, store and rank, as a round of the block engine does it."""
     folder = (runs / f"profiles-{domains}").absolute()
-    shutil.rmtree(folder, ignore_errors=True)
+    fresh_folder(folder)
     config = with_settings(ExpansionConfig(), {"world.domains": domains})
     world = open_world(config.world, config.seed)
     entries: list[LedgerEntry] = []

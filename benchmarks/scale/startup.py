@@ -4,7 +4,6 @@ python benchmarks/scale/startup.py --repeats 3
 """
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
+
+from graft.core.outputs import fresh_folder
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -72,7 +73,7 @@ def main(
 
 def _measure(tree: Path, arguments: list[str], out: Path) -> float:
     """Seconds of one command with the packages of a working copy."""
-    shutil.rmtree(out, ignore_errors=True)
+    fresh_folder(out)
     path = os.pathsep.join(str((tree / package).resolve()) for package in PACKAGES)
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": path}
     started_s = time.monotonic()

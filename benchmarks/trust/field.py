@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from graft.core.outputs import fresh_folder
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import World
 from graft.data.folder import write_domain
@@ -154,7 +154,7 @@ class Field:
         return next((self.server / "runs").iterdir())
 
     def _set_up(self, host: str, settings: Mapping[str, object]) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        fresh_folder(self.folder)
         words = [word for domain in self.devices for word in ("--device", domain)]
         for key, value in settings.items():
             words += ["--set", f"{key}={value}"]

@@ -29,6 +29,7 @@ from summary import figure, write_summary
 
 import graft
 import graft.api  # once: each process is a fork of this one
+from graft.core.outputs import fresh_folder
 
 DOMAIN = "user-000003"
 _FORK = multiprocessing.get_context("fork")
@@ -44,7 +45,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/trust-forgetting"),
 ) -> None:
     """Compare copies with kills with copies without."""
-    shutil.rmtree(work, ignore_errors=True)
+    fresh_folder(work)
     grown = work / "grown" / "run"
     _run_whole(_grow, grown, seed)
     chance = random.Random(seed)  # noqa: S311  (the moments are no secret)

@@ -8,7 +8,6 @@ honest devices until its end. "other-user" needs root.
 
 import json
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -28,6 +27,7 @@ from summary import figure, write_summary
 from trust.field import Field, wait_until, write_world
 
 from graft.core.deployment import DeviceSettings, read_device
+from graft.core.outputs import fresh_folder
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
 from graft.wire.stubs import depot_pb2, depot_pb2_grpc
 
@@ -47,7 +47,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Where deployments go.")] = Path("runs/trust-hostile"),
 ) -> None:
     """The time of the honest devices' round alone, then under each attack."""
-    shutil.rmtree(work, ignore_errors=True)
+    fresh_folder(work)
     names = [*HONEST, HOSTILE]
     write_world(ImuWorld(len(names), 60, seed=seed), names, work / "data", list(CHANNELS))
     alone_s, alone_bytes, _ = _round(work, "alone", None)

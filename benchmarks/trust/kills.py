@@ -4,7 +4,6 @@ python benchmarks/trust/kills.py --kills 200
 """
 
 import random
-import shutil
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from summary import figure, write_summary
 from trust.field import Field, write_world
 
 from graft.core.ledger import delivered, read_ledger
+from graft.core.outputs import fresh_folder
 from graft.core.results import read_results
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
 
@@ -36,7 +36,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Where deployments go.")] = Path("runs/trust-kills"),
 ) -> None:
     """One expansion left alone; then deployments whose processes are killed until they end."""
-    shutil.rmtree(work, ignore_errors=True)
+    fresh_folder(work)
     domains = [domain_id for round_ in ROUNDS for domain_id in round_]
     write_world(ImuWorld(len(domains), 60, seed=seed), domains, work / "data", list(CHANNELS))
     wanted = _outcome(work, "reference", domains, None)

@@ -39,6 +39,7 @@ from trust.field import write_world
 import graft
 from graft.core.config import ExpansionConfig, with_settings
 from graft.core.ledger import read_ledger
+from graft.core.outputs import fresh_folder
 from graft.core.records import LedgerEntry
 from graft.core.results import read_results, run_hash
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
@@ -348,7 +349,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Where runs go.")] = Path("runs/trust-power"),
 ) -> None:
     """Half of the losses in simulations, half in expansions of a deployment."""
-    shutil.rmtree(work, ignore_errors=True)
+    fresh_folder(work)
     work = work.absolute()
     chance = random.Random(seed)  # noqa: S311 - of moments, which are no secret
     text = f"python benchmarks/trust/power.py --losses {losses} --most {most}"

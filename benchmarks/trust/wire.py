@@ -8,7 +8,6 @@ models; the TCP proxy's bytes against the interfaces', and against the simulatio
 by stage. Without ``--data`` (a domain folder) the domains are embedded IMU people.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from summary import figure, write_summary
 
 from graft.core.config import read_config
 from graft.core.ledger import LedgerEntry, delivered, read_ledger
+from graft.core.outputs import fresh_folder
 from graft.core.results import ResultRow, read_results
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import World
@@ -48,7 +48,7 @@ def main(
     """Run both and write what differs."""
     if (why := unavailable()) is not None:
         raise typer.BadParameter(why)
-    shutil.rmtree(work, ignore_errors=True)
+    fresh_folder(work)
     world: World = ImuWorld(sum(ROUNDS), 160, seed=0) if data is None else FolderWorld(data)
     domains = world.domain_ids[: sum(ROUNDS)]
     write_world(world, domains, work / "data", channels_of(data))

@@ -17,6 +17,7 @@ from graft.cli.shared import (
     print_facts,
     split_names,
 )
+from graft.core.outputs import check_output
 from graft.core.records import SensorModality
 
 data_app = typer.Typer(
@@ -174,6 +175,7 @@ def data_from_flwr(
         open_partitioner,
     )
 
+    check_output(out, [Path(source)])
     partitioner = open_partitioner(
         source, split=split, user=user, partitions=partitions, label=label, alpha=alpha, seed=seed
     )

@@ -29,7 +29,8 @@ from graft.cli.shared import (
     print_table,
     read_configuration,
 )
-from graft.core.files import AnyPath, open_path, replace_file
+from graft.core.files import AnyPath, open_path
+from graft.core.outputs import check_output_file, write_output
 from graft.errors import RunError
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ def describe(
     from graft.report.figures.world import world_figure
     from graft.report.world import describe_world, world_facts
 
+    check_output_file(out)
     changes = {"world.max_domains": most}
     config = read_configuration(config_file, setting, data=data, changes=changes)
     with file_progress() as progress:
         described = describe_world(open_world(config.world, config.seed), config, progress)
-    replace_file(out, world_figure(described).encode())
+    write_output(out, world_figure(described).encode())
     facts = world_facts(described)
     if output is Format.JSON:
         print_json(facts | {"picture": str(out)})
@@ -105,7 +107,9 @@ def report(
     from graft.report.page.comparison import comparison_page
     from graft.report.run import read_run
 
-    replace_file(out, comparison_page([read_run(open_path(run)) for run in runs]).encode())
+    sources = [open_path(run) for run in runs]
+    check_output_file(out, sources)
+    write_output(out, comparison_page([*map(read_run, sources)]).encode(), sources=sources)
     print_facts({"runs": runs, "page": str(out)}, output)
 
 
@@ -213,6 +217,7 @@ def onnx(
     """
     from graft_server.export import find_model, write_onnx
 
+    check_output_file(out, [open_path(run)], mark=b"model_id")
     found = find_model(open_path(run), model)
     difference = write_onnx(found, out)
     facts = {"file": str(out), "bytes": out.stat().st_size, **_model_facts(found)}
@@ -236,7 +241,7 @@ def hub(
     from graft_server.export import find_model, write_model_folder
 
     found = find_model(open_path(run), model)
-    write_model_folder(found, out, licence=licence, overwrite=overwrite)
+    write_model_folder(found, out, licence=licence, overwrite=overwrite, sources=[open_path(run)])
     facts = {"folder": str(out), **_model_facts(found), "lineage": len(found.lineage)}
     print_facts({**facts, "licence": licence or found.data_licence}, output)
 

@@ -10,10 +10,8 @@ Legend: N rows of a domain.
 """
 
 import io
-import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from graft.core.files import make_folder, replace_file
+from graft.core.files import replace_file
+from graft.core.outputs import new_folder as new_folder
 from graft.core.records import DOMAIN_ID, NAME_RULE, Task
 from graft.core.streams import Column, Streams
 from graft.data.columns import AnyArray, DomainFiles, column_names, list_domains, read_columns
@@ -36,7 +35,7 @@ from graft.data.dataset_table import (
 from graft.data.domain import DomainData, World
 from graft.data.stream_columns import file_column, integers, output_column, stream_column, texts_of
 from graft.data.unpacking import DOMAIN_LIMITS
-from graft.errors import DataError, DatasetFormatError, DomainEmptyError, DomainShapeError
+from graft.errors import DatasetFormatError, DomainEmptyError, DomainShapeError
 
 
 class FolderWorld:
@@ -210,25 +209,6 @@ def write_rows(
     replace_file(path, packed.getvalue(), mode=0o600)
 
 
-@contextmanager
-def new_folder(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder ``<out>.partial`` that replaces ``out`` when the block ends without an error.
-
-    ``overwrite`` allows that ``out`` already holds something; it goes once the new folder is whole.
-    Raises DataError where it does and ``overwrite`` is off.
-    """
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: got a path that already holds something, wanted an empty one")
-    partial = out.with_name(out.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        make_folder(partial)
-        yield partial
-        _replace_folder(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def write_world(out: Path, world: World) -> None:
     """Write a world as a domain folder; raises DataError where ``out`` already holds something."""
     with new_folder(out) as folder:
@@ -242,21 +222,6 @@ def write_world(out: Path, world: World) -> None:
             licence="not stated",
             persons={name: person for name, person in persons.items() if name != person},
         )
-
-
-def _replace_folder(partial: Path, out: Path) -> None:
-    """Rename ``partial`` to ``out``; what was there goes only once it is replaced."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    previous = out.with_name(out.name + ".previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    out.rename(previous)
-    partial.rename(out)
-    if previous.is_dir():
-        shutil.rmtree(previous)
-    else:
-        previous.unlink()
 
 
 def _check_id(domain_id: str, folder: Path = Path()) -> Path:

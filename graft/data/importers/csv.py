@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import uniform_filter1d
 
+from graft.core.outputs import check_output, new_folder
 from graft.core.records import FloatArray, Modality, Task
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
-from graft.data.folder import new_folder, write_domain
+from graft.data.folder import write_domain
 from graft.data.importers.csv_recordings import (
     CsvColumns,
     LineTally,
@@ -86,6 +87,7 @@ def convert_csv(
     DatasetFormatError where files, columns or most lines are of no use, ConfigError for a
     windowing that cannot be, DataError where ``out`` holds something already.
     """
+    check_output(out, [source])
     tally = LineTally()
     stretches: dict[str, list[Stretch]] = {}
     for stretch in read_stretches(_csv_files(source), columns, tally, progress):
@@ -113,7 +115,7 @@ def convert_csv(
         sample_shape=(len(columns.sensors), windowing.window),
         classes=classes,
     )
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, sources=[source], overwrite=overwrite) as folder:
         for user, cut in chosen.items():
             write_domain(folder, _domain(user, cut, classes))
         write_dataset(

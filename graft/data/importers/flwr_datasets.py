@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graft.core.outputs import new_folder
 from graft.core.records import FloatArray, IntArray, Modality, Task
 from graft.core.seeding import derive_seed
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
-from graft.data.folder import new_folder, write_domain
+from graft.data.folder import write_domain
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError, missing_extra
 
 _LOCAL = {".parquet": "from_parquet", ".csv": "from_csv", ".json": "from_json"}

@@ -81,12 +81,15 @@ def prepare_dataset(
     DatasetFormatError
         The originals are missing, damaged or not complete.
     DataError
-        ``out`` already holds something and ``overwrite`` is off.
+        ``out`` is, holds or lies in ``source``, or holds something and ``overwrite`` is off.
     """
     description = find_dataset(name)
     tally = Tally()
     persons: dict[str, str] = {}
-    with new_folder(out, overwrite=overwrite) as folder, open_originals(source) as originals:
+    with (
+        new_folder(out, sources=[source], overwrite=overwrite) as folder,
+        open_originals(source) as originals,
+    ):
         for data in READERS[name](originals, tally):
             write_domain(folder, data)
             # A person's id may be followed by a device's: s01@sp.

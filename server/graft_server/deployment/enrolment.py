@@ -21,8 +21,9 @@ from graft.core.deployment import (
     write_server,
 )
 from graft.core.files import replace_file
+from graft.core.outputs import check_output
 from graft.data.dataset_table import read_dataset
-from graft.errors import MessageError, RunError
+from graft.errors import DataError, MessageError, RunError
 from graft.wire.messages.checks import check_domain_id
 from graft_server.deployment.authority import (
     MAX_COMMON_NAME,
@@ -33,6 +34,8 @@ from graft_server.deployment.authority import (
 )
 from graft_server.deployment.order_trust import open_root, sign_server_key
 
+# What a certificate authority's folder holds.
+_CA = ("ca.key", "ca.pem", "root.key", "root.pub")
 # It has no code: a device runs its installed packages alone, and nothing that a server sends.
 _BUNDLE = {
     "project": {"name": "graft-field", "version": "1.0.0", "description": "", "dependencies": []},
@@ -76,6 +79,7 @@ def create_deployment(
     if (folder / "server.toml").exists():
         raise RunError(f"{out}: holds a deployment already; add devices with graft deploy enrol")
     read_dataset(dataset)
+    _check_place(out, dataset)
     settings = ServerSettings(
         run=f"run-{secrets.token_hex(4)}",
         host=host,
@@ -95,6 +99,16 @@ def create_deployment(
     sign_server_key(keys, settings.run, open_root(out / "ca"), now_s=time.time())
     write_server(folder, settings)  # last: from here on the deployment is there
     return settings
+
+
+def _check_place(out: Path, dataset: Path) -> None:
+    """Raise DataError where a new deployment would write among files that it did not make."""
+    is_own = (out / "ca").is_dir() and any((out / "ca").iterdir())
+    for name in ("ca", "server", "devices"):
+        folder = check_output(out / name, [dataset / "dataset.toml", dataset / "domains"])
+        others = [path for path in folder.glob("*") if name != "ca" or path.name not in _CA]
+        if others and (name == "ca" or not is_own):
+            raise DataError(f"{folder}: got files of another kind, wanted an empty folder")
 
 
 def enrol_device(out: Path, domain_id: str) -> Path:

@@ -6,7 +6,7 @@ README.md           the model card: what it does, its lineage, licence and metri
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from graft.core.files import replace_file
+from graft.core.outputs import new_folder
 from graft.core.payload import decode_payload
 from graft.core.records import BoolArray, Task
-from graft.data.folder import new_folder
 from graft.errors import DatasetFormatError
 from graft.models import Network, network_from, parameter_shapes
 from graft_server.export.finished import FinishedModel
@@ -44,14 +44,19 @@ class LoadedModel:
 
 
 def write_model_folder(
-    model: FinishedModel, out: Path, *, licence: str | None = None, overwrite: bool = False
+    model: FinishedModel,
+    out: Path,
+    *,
+    licence: str | None = None,
+    overwrite: bool = False,
+    sources: Sequence[object] = (),
 ) -> None:
     """Write the folder ``out``, all or nothing; equal models give equal bytes.
 
     ``licence`` is the model's own; without one the card names the data's. Raises DataError
-    where ``out`` is not empty and ``overwrite`` is off.
+    where ``out`` is, holds or lies in one of ``sources``, or is not empty and ``overwrite`` is off.
     """
-    with new_folder(out, overwrite=overwrite) as folder:
+    with new_folder(out, sources=sources, overwrite=overwrite) as folder:
         replace_file(folder / "model.safetensors", model.payload)
         config = json.dumps(_config(model), indent=2) + "\n"
         replace_file(folder / "config.json", config.encode())
