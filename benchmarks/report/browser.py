@@ -63,15 +63,22 @@ class Browser:
         return response["result"].get("value")
 
     def look_as(
-        self, width: int, height: int, *, scheme: str = "light", phone: bool = False
+        self,
+        width: int,
+        height: int,
+        *,
+        scheme: str = "light",
+        phone: bool = False,
+        medium: str = "screen",
     ) -> None:
-        """The window's size in CSS pixels, and whether it prefers light or dark."""
+        """The window's size in CSS pixels, its medium, and whether it prefers light or dark."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=phone,
         )  # fmt: skip
         self.call(
             "Emulation.setEmulatedMedia",
+            media=medium,
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
 
@@ -87,8 +94,12 @@ class Browser:
             )  # fmt: skip
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
-        """What the window shows, or the ``whole`` page, as PNG."""
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        """What the window shows, or the ``whole`` page, in the format of the file's name."""
+        kind = path.suffix.removeprefix(".")
+        quality = {} if kind == "png" else {"quality": 60}
+        shot = self.call(
+            "Page.captureScreenshot", format=kind, captureBeyondViewport=whole, **quality
+        )
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _read(self) -> dict[str, Any]:

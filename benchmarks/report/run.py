@@ -1,6 +1,7 @@
-"""Does the report of 5,000 domains stay small, quick and usable?
+"""Does the report of 5,000 domains stay small, quick and usable, and can everybody read it?
 
 python benchmarks/report/run.py
+python benchmarks/report/run.py --demo runs/demo    # pictures, too
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
+import axe_core_python
 import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,6 +28,12 @@ SEED = 1
 COMMAND = "python benchmarks/report/run.py"
 TIMED_LOADS = 5
 PHONE, DESK = (390, 844), (1280, 900)
+PICTURED = {  # what a reader may hold, with the width in CSS pixels
+    "desk": {"width": 1400, "height": 900}, "dark": {"width": 1400, "height": 900, "scheme": "dark"},
+    "phone": {"width": 390, "height": 844, "phone": True},
+    "print": {"width": 794, "height": 1123, "medium": "print"},
+}  # fmt: skip
+AXE = Path(axe_core_python.__file__).parent / "axe.min.js"
 
 
 def main(
@@ -36,6 +44,10 @@ def main(
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
     pictures: Annotated[
         Path | None, typer.Option(help="Also take pictures of every view, into this folder.")
+    ] = None,
+    demo: Annotated[
+        Path | None,
+        typer.Option(help="The demo's run folder: results/ gets pictures of both reports."),
     ] = None,
 ) -> None:
     """Simulate, write the report, load it in headless Chromium, use it by keyboard alone."""
@@ -51,6 +63,15 @@ def main(
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
             take_pictures(browser, f"file://{page}", pictures)
+        faults = find_faults(browser, f"file://{page}")
+        if demo is not None:
+            small = write_report(open_path(str(demo.absolute())))
+            faults += find_faults(browser, f"file://{small}")
+            for name, address in (("demo", small), (f"{domains}-domains", page)):
+                for kind, look in PICTURED.items():
+                    browser.look_as(**look)
+                    browser.open(f"file://{address}")
+                    browser.picture(HERE / "results" / f"{name}-{kind}.webp", whole=True)
     name = f"report/{domains}-domains"
     figures = {
         f"{name}/size": figure(size_mb, "MB", "below 10", COMMAND, [SEED]),
@@ -72,6 +93,10 @@ def main(
         f"{name}/requests": figure(
             found["requests"], "requests beside the page's own file", "0", COMMAND, [SEED]
         ),
+        f"{name}/faults": figure(
+            len(faults), "violations that axe-core finds on overview and domain view, desk and "
+            "phone, light and dark", "0", COMMAND, [SEED],
+        ),
         f"{name}/elements": figure(
             found["elements"], "elements on the page", None, COMMAND, [SEED]
         ),
@@ -79,6 +104,7 @@ def main(
     }  # fmt: skip
     for key, entry in figures.items():
         print(f"{key}: {entry['value']} {entry['unit']}")
+    print("\n".join(faults))
     write_summary(HERE / "results", figures)
 
 
@@ -139,6 +165,25 @@ def measure(browser: Browser, address: str, domains: int) -> dict[str, Any]:
         "requests": len(others),
         "elements": elements,
     }
+
+
+def find_faults(browser: Browser, address: str) -> list[str]:
+    """What axe-core says against the page and a domain's view, as rule and place."""
+    faults = []
+    for kind, look in PICTURED.items():
+        browser.look_as(**look)
+        browser.open(address)
+        browser.evaluate(AXE.read_text("utf-8") + ";0")
+        for view in ("overview", "domain"):
+            if view == "domain":
+                browser.evaluate("document.querySelector('#domain-table tbody a').click()")
+                browser.evaluate("new Promise((done) => setTimeout(done, 300))")
+            found = browser.evaluate(
+                "axe.run().then((all) => all.violations.flatMap((rule) => "
+                "rule.nodes.map((node) => `${rule.id}: ${node.target} ${node.html}`)))"
+            )
+            faults += [f"{kind} {view} {each[:300]}" for each in found]
+    return faults
 
 
 def take_pictures(browser: Browser, address: str, folder: Path) -> None:

@@ -61,6 +61,11 @@ def table_cells(summary: MethodSummary) -> tuple[str, ...]:
     )
 
 
+def by_accuracy(summaries: Sequence[MethodSummary]) -> list[MethodSummary]:
+    """The methods as tables list them: the most accurate first, those without accuracy last."""
+    return sorted(summaries, key=lambda each: -(each.accuracy_mean or 0.0))
+
+
 def notes(summaries: Sequence[MethodSummary]) -> str:
     """The text under the table: what the figures are means and sums of."""
     text = [NOTES]
@@ -78,16 +83,16 @@ def notes(summaries: Sequence[MethodSummary]) -> str:
 def rich_table(summaries: Sequence[MethodSummary]) -> Table:
     """The table for the terminal; the first summary is the main method and stands out."""
     rows = [
-        (table_cells(summary), row_style(summary, number))
-        for number, summary in enumerate(summaries)
+        (table_cells(each), row_style(each, is_main=each is summaries[0]))
+        for each in by_accuracy(summaries)
     ]
     table = Table(caption=notes(summaries), caption_justify="left")
     return filled(table, HEADINGS, rows, text_columns=(0, 4))
 
 
-def row_style(summary: MethodSummary, number: int) -> str:
-    """The first row stands out, and an incomplete method."""
-    return "bold" if number == 0 else ("" if summary.complete else "yellow")
+def row_style(summary: MethodSummary, *, is_main: bool) -> str:
+    """The run's own method stands out, and an incomplete one."""
+    return "bold" if is_main else ("" if summary.complete else "yellow")
 
 
 def filled(
@@ -108,7 +113,9 @@ def filled(
 
 def markdown_table(summaries: Sequence[MethodSummary]) -> str:
     """The same table as Markdown, with its notes below."""
-    table = markdown_grid(HEADINGS, [table_cells(s) for s in summaries], text_columns=(0, 4))
+    table = markdown_grid(
+        HEADINGS, [table_cells(s) for s in by_accuracy(summaries)], text_columns=(0, 4)
+    )
     return table + "\n" + notes(summaries).replace("*", "\\*") + "\n"
 
 

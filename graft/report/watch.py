@@ -254,7 +254,7 @@ def _methods(now: Snapshot) -> Table:
             points_text(each.gain_mean),
             *(percent_text(of_round[index].accuracy_mean) for index in last),
         ]
-        rows.append((cells, row_style(each, number)))
+        rows.append((cells, row_style(each, is_main=number == 0)))
     return _table(heads, rows)
 
 

@@ -20,6 +20,8 @@ from graft.report.figures.canvas import (
     Canvas,
     axes_px,
     draw_svg,
+    mark,
+    mark_label,
     method_colour,
     method_text_colour,
     padded,
@@ -28,7 +30,14 @@ from graft.report.figures.canvas import (
     whole_numbers,
 )
 from graft.report.figures.labels import spread
-from graft.report.formatting import MINUS, display_name, points_text, shortened
+from graft.report.formatting import (
+    MINUS,
+    display_name,
+    interval_text,
+    percent_text,
+    points_text,
+    shortened,
+)
 from graft.report.summary import DomainGain, RoundSummary
 
 MARKERS = "osD^vPX<>"
@@ -67,10 +76,11 @@ def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) ->
         end_labels(axes, list(lines), labels, ends, main, canvas)
         if canvas.is_narrow:
             for number, (method, name) in enumerate(zip(lines, names, strict=True)):
-                figure.text(8 / canvas.width_px, 1 - (372 + number * 18) / height,
-                            f"{number + 1}  {name}", va="center_baseline",
-                            color=method_text_colour(method, method == main),
-                            fontweight="bold" if method == main else "normal")  # fmt: skip
+                text = figure.text(8 / canvas.width_px, 1 - (372 + number * 18) / height,
+                                   f"{number + 1}  {name}", va="center_baseline",
+                                   color=method_text_colour(method, method == main),
+                                   fontweight="bold" if method == main else "normal")  # fmt: skip
+                mark(text, method)
 
     title = "Mean accuracy per round, with 95 % intervals over target domains"
     return draw_svg(draw, canvas=canvas, height_px=height, title=title)
@@ -100,7 +110,9 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
         colours = [REFERENCE if value < 0 else MAIN for value in values]
         space = (canvas.width_px - 94) / len(values)
         if space >= 4:
-            axes.bar(xs, values, width=0.72, color=colours, linewidth=0, zorder=2)
+            bars = axes.bar(xs, values, width=0.72, color=colours, linewidth=0, zorder=2)
+            for bar, item in zip(bars, ranked, strict=True):
+                mark(bar, "", f"{item.domain_id}: {points_text(item.gain)} points")
             # A gain of exactly nothing would leave a hole that looks like a missing target domain.
             zero = [x for x, value in zip(xs, values, strict=True) if value == 0]
             axes.plot(zero, [0.0] * len(zero), "o", color=MAIN, markersize=4, zorder=4)
@@ -143,13 +155,22 @@ def _round_line(
     xs = [item.round_index + offset for item in points]
     means = [item.accuracy_mean or 0.0 for item in points]
     order = 5 if is_main else 3
-    axes.plot(xs, means, color=colour, linewidth=2.6 if is_main else 1.3, marker=marker,
-              markersize=8 if is_main else 6, markeredgewidth=0, zorder=order)  # fmt: skip
+    method, name = points[0].method, display_name(points[0].method)
+    drawn = axes.plot(xs, means, color=colour, linewidth=2.6 if is_main else 1.3, zorder=order)
     for x, item in zip(xs, points, strict=True):
         if item.accuracy_interval is not None:
-            axes.plot([x, x], item.accuracy_interval, color=colour,
-                      linewidth=2 if is_main else 1,
-                      alpha=1 if is_main else 0.6, zorder=order - 1)  # fmt: skip
+            drawn += axes.plot([x, x], item.accuracy_interval, color=colour,
+                               linewidth=2 if is_main else 1,
+                               alpha=1 if is_main else 0.6, zorder=order - 1)  # fmt: skip
+    for line in drawn:
+        mark(line, method)
+    for x, item in zip(xs, points, strict=True):
+        (point,) = axes.plot([x], [item.accuracy_mean or 0.0], color=colour, marker=marker,
+                             markersize=8 if is_main else 6, markeredgewidth=0,
+                             zorder=order)  # fmt: skip
+        interval = f" ({interval_text(item.accuracy_interval)})" if item.accuracy_interval else ""
+        reached = f"{percent_text(item.accuracy_mean)}{interval}, {item.finished} target domains"
+        mark(point, method, f"{name}, round {item.round_index}: {reached}")
 
 
 def end_labels(
@@ -168,13 +189,14 @@ def end_labels(
     for number, height in enumerate(spread(ends, gap, low, high)):
         is_main = methods[number] == main
         colour = method_text_colour(methods[number], is_main)
-        axes.annotate(
+        label = axes.annotate(
             names[number], (edge, ends[number]), xytext=(20, (height - ends[number]) / per_px),
             textcoords="offset points", va="center_baseline", color=colour, annotation_clip=False,
             fontweight="bold" if is_main else "normal",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8,
                         "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)},
         )  # fmt: skip
+        mark_label(label, methods[number])
 
 
 def _by_last_accuracy(shown: Sequence[RoundSummary]) -> list[str]:

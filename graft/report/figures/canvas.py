@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from html import escape
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote, unquote
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from graft.report.formatting import LABEL_ONLY
@@ -141,6 +144,19 @@ def row_title(axes: Axes, at: tuple[float, float], name: str, text: str, below_p
                   va="center_baseline", color=SOFT)  # fmt: skip
 
 
+def mark(artist: Artist, method: str, hover: str = "") -> None:
+    """Say what an artist draws: the page's script hides what is of a method, and a browser shows
+    ``hover`` under the pointer."""
+    artist.set_gid(f"mark:{quote(method, safe='')}:{quote(hover, safe='')}")
+
+
+def mark_label(label: Annotation, method: str) -> None:
+    """``mark`` a label and the line to what it names."""
+    for part in (label, label.arrow_patch):
+        if part is not None:
+            mark(part, method)
+
+
 def method_colour(method: str, is_main: bool) -> str:
     """The main method and the label-only reference stand out; all others are muted."""
     if is_main:
@@ -187,7 +203,14 @@ def _page_ready(svg: str, canvas: Canvas, height_px: float, title: str) -> str:
     body = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", "system-ui, sans-serif", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(f": {colour}", f": var({variable}, {colour})")
+    body = re.sub(r'<g id="mark:([^":]*):([^":]*)">', _marked_group, body)
     # Several figures share a page, where an id must be the figure's own.
     prefix = f"{canvas.name}{zlib.crc32(title.encode()):08x}-"
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", body)
     return body.strip()
+
+
+def _marked_group(found: re.Match[str]) -> str:
+    method, hover = (escape(unquote(text)) for text in found.groups())
+    shown = f' data-method="{method}"' if method else ""
+    return f"<g{shown}>" + (f"<title>{hover}</title>" if hover else "")

@@ -17,6 +17,8 @@ from graft.report.figures.canvas import (
     Canvas,
     axes_px,
     draw_svg,
+    mark,
+    mark_label,
     method_colour,
     method_text_colour,
     padded,
@@ -24,7 +26,7 @@ from graft.report.figures.canvas import (
     text_width_px,
 )
 from graft.report.figures.labels import label_positions
-from graft.report.formatting import ALL_LABELS, bytes_text, display_name
+from graft.report.formatting import ALL_LABELS, bytes_text, display_name, percent_text
 
 
 class CostedMethod(Protocol):
@@ -80,8 +82,10 @@ def accuracy_against_bytes(
             axes.plot([x], [y], "o", markersize=15, markerfacecolor="none",
                       markeredgecolor=SOFT, markeredgewidth=1.2, zorder=3)  # fmt: skip
         for item, x, y in zip(shown, positions, heights, strict=True):
-            axes.plot([x], [y], "o", color=method_colour(item.method, item.method == main),
-                      markersize=9, markeredgewidth=0, zorder=4)  # fmt: skip
+            (point,) = axes.plot([x], [y], "o", markersize=9, markeredgewidth=0, zorder=4,
+                                 color=method_colour(item.method, item.method == main))  # fmt: skip
+            spent = f"{percent_text(item.accuracy_mean)}, {bytes_text(item.bytes_down)}"
+            mark(point, item.method, f"{display_name(item.method)}: {spent}")
         _label_points(axes, shown, list(zip(positions, heights, strict=True)), path, main, canvas)
 
     title = "Mean accuracy against payload bytes down, with the Pareto front"
@@ -175,10 +179,11 @@ def _label_points(
         side = {"left": 0.0, "right": 1.0, "center": 0.5}[position.align]
         leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.8, "shrinkA": 1,
                   "shrinkB": 6, "relpos": (side, 0.5)}  # fmt: skip
-        axes.annotate(
+        label = axes.annotate(
             names[number], points[number], xytext=(position.dx, position.dy),
             textcoords="offset points", ha=position.align, va="center_baseline", zorder=6,
             color=method_text_colour(shown[number].method, shown[number].method == main),
             fontweight="bold" if shown[number].method == main else "normal",
             arrowprops=leader if position.dy else None,
         )  # fmt: skip
+        mark_label(label, shown[number].method)

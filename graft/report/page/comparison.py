@@ -8,13 +8,22 @@ from graft.core.config import config_to_dict
 from graft.errors import RunError
 from graft.report.figures.accuracy import accuracy_per_round
 from graft.report.figures.pareto import accuracy_against_bytes
-from graft.report.formatting import ALL_LABELS, NOT_RUN, display_name, percent_text
+from graft.report.formatting import ALL_LABELS, NOT_RUN, display_name, percent_text, points_text
 from graft.report.page.render import flat_rows, page_figure, render
 from graft.report.run import RunRecord
-from graft.report.summary import MethodSummary, RoundSummary, summarise, summarise_rounds
+from graft.report.summary import (
+    MethodSummary,
+    RoundSummary,
+    finished_accuracies,
+    mean_interval,
+    mean_or_none,
+    summarise,
+    summarise_rounds,
+)
 
 # More names would cover the figure.
 _MOST_NAMED = 16
+_MOST_CHANGES = 12
 _ABSENT = "not set"
 
 
@@ -33,6 +42,7 @@ def comparison_page(runs: Sequence[RunRecord]) -> str:
             {"record": run, "summaries": each} for run, each in zip(runs, summaries, strict=True)
         ],
         accuracies=_accuracies(summaries),
+        change=_change(*runs) if len(runs) == 2 else None,
         figures={
             "accuracy": page_figure(lambda canvas: accuracy_per_round(rounds, canvas)),
             "bytes": page_figure(
@@ -66,6 +76,27 @@ def _accuracies(summaries: Sequence[Sequence[MethodSummary]]) -> list[list[str]]
             cells.append(percent_text(found.accuracy_mean) + share)
         rows.append(cells)
     return rows
+
+
+def _change(before: RunRecord, after: RunRecord) -> dict[str, Any]:
+    """How the second run's method differs on the target domains that both runs finished."""
+    old, new = (finished_accuracies(run.rows, run.config.method) for run in (before, after))
+    differences = {target: new[target] - old[target] for target in sorted(old.keys() & new.keys())}
+    values = list(differences.values())
+    largest = sorted(differences, key=lambda target: (-abs(differences[target]), target))
+    return {
+        "pairs": len(values),
+        "mean": mean_or_none(values),
+        "interval": mean_interval(values),
+        "better": sum(value > 0 for value in values),
+        "worse": sum(value < 0 for value in values),
+        "rows": [
+            (f"{domain} (round {index})", percent_text(old[index, domain]),
+             percent_text(new[index, domain]), points_text(differences[index, domain]))
+            for index, domain in largest[:_MOST_CHANGES]
+            if differences[index, domain]
+        ],
+    }  # fmt: skip
 
 
 def _rounds(runs: Sequence[RunRecord], names: Sequence[str]) -> list[RoundSummary]:

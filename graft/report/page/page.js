@@ -430,4 +430,13 @@
   }
   window.addEventListener("hashchange", route);
   route();
+
+  // ---- which methods the figures and the table of methods show ---------------------------
+  const shown = document.getElementById("shown");
+  shown.hidden = false;
+  shown.addEventListener("change", () => {
+    const off = new Set([...shown.querySelectorAll("input:not(:checked)")].map((box) => box.value));
+    document.querySelectorAll("[data-method]").forEach((node) =>
+      node.classList.toggle("off", off.has(node.dataset.method)));
+  });
 })();

@@ -17,7 +17,7 @@ from graft.report.figures.canvas import Canvas
 from graft.report.figures.pareto import accuracy_against_bytes
 from graft.report.figures.traffic import bytes_by_phase, bytes_by_round, time_by_device_class
 from graft.report.figures.transfer_graph import transfer_figure, transfer_words, transfers_by_round
-from graft.report.formatting import PHASES, bytes_text
+from graft.report.formatting import ALL_LABELS, PHASES, bytes_text
 from graft.report.page.data import domain_columns, script_json
 from graft.report.page.render import PageFigure, flat_rows, page_figure, page_file, render, safe
 from graft.report.run import DOWN, UP, RunRecord, payload_by, read_run
@@ -29,7 +29,7 @@ from graft.report.summary import (
     summarise,
     summarise_rounds,
 )
-from graft.report.tables import HEADINGS, notes, table_cells
+from graft.report.tables import HEADINGS, by_accuracy, notes, table_cells
 
 REPORT_NAME = "report.html"
 _MOST_ROUNDS = 24
@@ -65,6 +65,7 @@ def report_page(run: RunRecord) -> str:
         title=f"graft: {run.run.get('id', 'run')}",
         run=run,
         main=main,
+        ceiling=next((each for each in summaries if each.method == ALL_LABELS), None),
         summaries=summaries,
         gains=gains,
         system=_both_ways(payload_by(system, "up")) if len(system) else None,
@@ -73,7 +74,7 @@ def report_page(run: RunRecord) -> str:
         figures=_figures(run, summaries, gains),
         methods={
             "headings": HEADINGS,
-            "cells": [table_cells(summary) for summary in summaries],
+            "rows": [(each, table_cells(each)) for each in by_accuracy(summaries)],
             "notes": notes(summaries),
         },
         transfer_words=transfer_words(transfers_by_round(run.rows, main.method)),

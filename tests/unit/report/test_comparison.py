@@ -1,6 +1,7 @@
 """The page of several runs."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -34,6 +35,21 @@ def test_runs_stand_side_by_side_with_what_differs(
     assert '<th scope="row">seed</th>' in page
     assert '<th scope="row">rounds</th>' not in page  # the same in both
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_two_runs_are_compared_on_the_target_domains_of_both(
+    make_run: MakeRun, rows: list[ResultRow], entries: list[LedgerEntry]
+) -> None:
+    one = read_run(make_run(rows, entries))
+    worse = {("hat", "c"): 0.2, ("hat", "a"): None}
+    changed = [
+        dataclasses.replace(row, accuracy=worse.get((row.method, row.domain_id), row.accuracy))
+        for row in rows
+    ]
+    page = comparison_page([one, dataclasses.replace(one, rows=tuple(changed))])
+    assert "On 2 target domains" in page
+    assert "0 better, 1 worse" in page
+    assert re.search(r">c \(round \d\)</th><td>70.0 %</td><td>20.0 %</td><td>−50.0</td>", page)
 
 
 def test_runs_of_one_name_are_numbered(

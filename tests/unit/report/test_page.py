@@ -1,6 +1,7 @@
 """Laws of the tables and of the one-file page."""
 
 import dataclasses
+import html
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import matplotlib
 import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +23,7 @@ from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
 from graft.errors import ExtraMissingError, RunError
 from graft.report.figures.accuracy import domain_gains_figure
-from graft.report.figures.canvas import NARROW, VARIABLES
+from graft.report.figures.canvas import NARROW, VARIABLES, draw_svg, mark
 from graft.report.formatting import MINUS
 from graft.report.page.report import report_page, write_report
 from graft.report.run import read_run
@@ -31,7 +33,7 @@ from graft.report.tables import markdown_table, rich_table, summary_dict
 MakeRun = Callable[[Sequence[ResultRow], Sequence[LedgerEntry]], Path]
 Fail = Callable[[Sequence[ResultRow], str, str], list[ResultRow]]
 HOSTILE = '<script>alert("$x$")</script>&'
-VOID = {"meta", "br", "link", "img"}
+VOID = {"meta", "br", "link", "img", "input"}
 
 
 class Outline(HTMLParser):
@@ -255,3 +257,29 @@ def test_a_folder_that_is_no_run_is_refused_by_name(
     (folder / "run.toml").write_text("[run]\n[config]\nnonsense = 1\n")
     with pytest.raises(RunError, match="nonsense"):
         read_run(folder)
+
+
+def test_the_page_marks_what_each_method_drew_and_lists_the_most_accurate_first(
+    make_run: MakeRun, rows: list[ResultRow], entries: list[LedgerEntry]
+) -> None:
+    page = report_page(read_run(make_run(rows, entries)))
+    boxes = re.findall(r'<input type="checkbox" checked value="([^"]+)">', page)
+    assert set(boxes) <= set(re.findall(r'data-method="([^"]+)"', page))
+    listed = re.findall(r'<tr data-method="([^"]+)"', page)
+    assert listed == boxes
+    accuracy = {
+        each.method: each.accuracy_mean or 0.0
+        for each in summarise(rows, read_run(make_run(rows, entries)).ledger, ExpansionConfig())
+    }
+    reached = [accuracy[method] for method in listed if method in accuracy]
+    assert reached == sorted(reached, reverse=True)
+    assert "HaT-style, round 1: " in page
+
+
+def test_a_hostile_method_is_no_markup_where_a_figure_marks_it() -> None:
+    def draw(figure: Figure) -> None:
+        mark(figure.text(0, 0, "x"), HOSTILE, HOSTILE)
+
+    svg = draw_svg(draw, canvas=NARROW, height_px=100, title="t")
+    assert "<script" not in svg
+    assert svg.count(html.escape(HOSTILE)) == 2
