@@ -28,8 +28,9 @@ SEED = 1
 COMMAND = "python benchmarks/report/run.py"
 TIMED_LOADS = 5
 PHONE, DESK = (390, 844), (1280, 900)
-PICTURED = {  # what a reader may hold, with the width in CSS pixels
-    "desk": {"width": 1400, "height": 900}, "dark": {"width": 1400, "height": 900, "scheme": "dark"},
+PICTURED: dict[str, dict[str, Any]] = {  # what a reader may hold, with the width in CSS pixels
+    "desk": {"width": 1400, "height": 900},
+    "dark": {"width": 1400, "height": 900, "scheme": "dark"},
     "phone": {"width": 390, "height": 844, "phone": True},
     "print": {"width": 794, "height": 1123, "medium": "print"},
 }  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
 from graft.errors import RunError
+from graft.report.formatting import MINUS
 from graft.report.page.comparison import comparison_page
 from graft.report.run import read_run
 
@@ -49,7 +50,9 @@ def test_two_runs_are_compared_on_the_target_domains_of_both(
     page = comparison_page([one, dataclasses.replace(one, rows=tuple(changed))])
     assert "On 2 target domains" in page
     assert "0 better, 1 worse" in page
-    assert re.search(r">c \(round \d\)</th><td>70.0 %</td><td>20.0 %</td><td>−50.0</td>", page)
+    assert re.search(
+        rf">c \(round \d\)</th><td>70.0 %</td><td>20.0 %</td><td>{MINUS}50.0</td>", page
+    )
 
 
 def test_runs_of_one_name_are_numbered(
