@@ -6,12 +6,14 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import click
 import datasets
 import numpy as np
 import typer
+from PIL import Image
 
 from graft.cli.main import app
 from graft.data import ImuWorld, write_dataset, write_domain
@@ -92,6 +94,23 @@ def write_digits(path: Path) -> None:
         "digit": [i % 5 for i in range(300)],
     }
     datasets.Dataset.from_dict(table).to_parquet(path)
+
+
+def write_pictures(folder: Path) -> None:
+    """Five places, two kinds of things, four pictures of each."""
+    rng = np.random.default_rng(0)
+    for place, what, number in product(
+        ("den", "hall", "shop", "yard", "zoo"), ("bike", "mug"), range(4)
+    ):
+        path = folder / place / what / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).save(path)
+
+
+def write_reviews(path: Path) -> None:
+    lines = ["shop,stars,review"]
+    lines += [f"shop {n % 5},{n % 3},Number {n} is fine." for n in range(90)]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def write_hapt(path: Path) -> None:

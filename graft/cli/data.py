@@ -23,7 +23,9 @@ from graft.core.records import SensorModality
 data_app = typer.Typer(
     help="Fetch, prepare, convert and check data sets, public or your own.", no_args_is_help=True
 )
-PublicName = Annotated[str, Argument(help="hapt, myo, spsw, pendigits or fsdd.")]
+PublicName = Annotated[
+    str, Argument(help="hapt, myo, spsw, spsw-pairs, pendigits, fsdd, office, fdu-mtl or utd-mhad.")
+]
 NameOption = Annotated[str | None, Option(help="Name of the data set. Default: that of OUT.")]
 ModalityOption = Annotated[SensorModality, Option(help="Kind of the samples.")]
 LicenceOption = Annotated[str, Option(help="Licence of the data, for dataset.toml.")]
@@ -37,6 +39,9 @@ def data_prepare(
     name: PublicName,
     source: Annotated[Path, Option("--from", help="Original files: a folder or archive.")],
     out: OutOption,
+    sites: Annotated[int, Option(help="Deal each domain into so many sites.")] = 1,
+    alpha: Annotated[float, Option(help="Dirichlet's alpha of the sites' classes.")] = 1.0,
+    seed: Annotated[int, Option(help="Seed that deals the sites.")] = 0,
     overwrite: OverwriteOption = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
@@ -44,7 +49,9 @@ def data_prepare(
     from graft.data.public.registry import prepare_dataset
 
     with file_progress() as progress:
-        done = prepare_dataset(name, source, out, progress, overwrite=overwrite)
+        done = prepare_dataset(
+            name, source, out, progress, overwrite=overwrite, sites=sites, alpha=alpha, seed=seed
+        )
     load = asdict(done.load)
     counts = {key: load[key] for key in ("domains", "recordings", "rows", "windows")}
     facts = {"name": done.name, "folder": done.folder, "licence": done.licence, **counts}

@@ -14,7 +14,7 @@ import typer
 from typer import Option
 
 from graft.cli.bench import bench_app
-from graft.cli.data import data_app
+from graft.cli.data_rows import data_app
 from graft.cli.deploy import deploy_app
 from graft.cli.forget import forget
 from graft.cli.runs import export_app, report, track, watch, world_app

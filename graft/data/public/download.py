@@ -40,8 +40,15 @@ class FetchReport:
 
 
 def find_download(name: str) -> Download:
-    """Where the public data set ``name`` is downloaded from; raises ConfigError if unknown."""
-    return find_dataset(name).download
+    """Where the public data set ``name`` is downloaded from; raises ConfigError if unknown, and
+    where its originals have no address of one file."""
+    description = find_dataset(name)
+    if description.download is None:
+        raise ConfigError(
+            f"data set: got {name!r}, which has no address of one file; see "
+            f"{description.source_url}"
+        )
+    return description.download
 
 
 def fetch_dataset(

@@ -6,7 +6,7 @@ Legend: L lines of a file, C columns, N windows, T samples of a window.
 import io
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from graft.core.records import BoolArray, FloatArray, IntArray, Task
+from graft.core.records import BoolArray, FloatArray, InputSpec, IntArray, Task
+from graft.core.streams import Column
 from graft.data.domain import DomainData
 from graft.errors import DatasetFormatError
 
@@ -34,7 +35,10 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetDescription:
-    """One public data set as graft reads it, from ``datasets.toml``, which explains the keys."""
+    """One public data set as graft reads it, from ``datasets.toml``, which explains the keys.
+
+    ``download`` is None where the originals have no address of their own for one file.
+    """
 
     name: str
     title: str
@@ -45,7 +49,7 @@ class DatasetDescription:
     source_url: str
     citation: str
     published: Mapping[str, int]
-    download: Download
+    download: Download | None
 
 
 @cache
@@ -59,10 +63,14 @@ def describe(name: str) -> DatasetDescription:
         task=Task(
             name=name,
             modality=table["modality"],
-            sample_shape=tuple(table["sample_shape"]),
+            sample_shape=tuple(table.get("sample_shape", ())),
             classes=tuple(table["classes"]),
+            inputs=tuple(
+                InputSpec(**{**each, "shape": tuple(each["shape"])})
+                for each in table.get("inputs", ())
+            ),
         ),
-        channels=tuple(table["channels"]),
+        channels=tuple(table.get("channels", ())),
         rate_hz=table.get("rate_hz"),
         licence=table["licence"],
         source_url=table["source_url"],
@@ -70,7 +78,9 @@ def describe(name: str) -> DatasetDescription:
         published=table["published"],
         download=Download(
             url=table["url"], file_name=table["file_name"], sha256=table.get("sha256")
-        ),
+        )
+        if "url" in table
+        else None,
     )
 
 
@@ -106,15 +116,27 @@ class Tally:
             x.append(x_N)
             y.append(np.broadcast_to(np.asarray(label, np.int64), len(x_N)))
             group.append(np.full(len(x_N), group_index, np.int64))
-        data = DomainData(
-            domain_id=domain_id,
-            x=np.concatenate(x),
-            y_N=np.concatenate(y),
-            group_N=np.concatenate(group),
-        )
+        return self.of_rows(domain_id, np.concatenate(x), np.concatenate(y), np.concatenate(group))
+
+    def of_rows(
+        self,
+        domain_id: str,
+        x: Column,
+        y: Sequence[int] | IntArray,
+        group: Sequence[int] | IntArray | None = None,
+        split: Sequence[int] | None = None,
+    ) -> DomainData:
+        """A domain of rows in time order, counted; by default each row is its own group."""
+        y_N = np.asarray(y, np.int64)
         self.domains += 1
-        self.windows += len(data.y_N)
-        return data
+        self.windows += len(y_N)
+        return DomainData(
+            domain_id=domain_id,
+            x=x,
+            y_N=y_N,
+            group_N=np.arange(len(y_N)) if group is None else np.asarray(group, np.int64),
+            split_N=None if split is None else np.asarray(split, np.int8),
+        )
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

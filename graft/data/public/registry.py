@@ -8,9 +8,10 @@ from typing import Protocol
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
 from graft.data.folder import new_folder, write_domain
-from graft.data.public import fsdd, hapt, myo, pendigits, spsw
+from graft.data.public import fdu_mtl, fsdd, hapt, myo, office, pendigits, spsw, utd_mhad
 from graft.data.public.archives import Originals, open_originals
 from graft.data.public.recordings import DatasetDescription, Tally, check_counts, describe
+from graft.data.sites import deal_domain
 from graft.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]
@@ -38,6 +39,10 @@ READERS: Mapping[str, Reader] = {
     "spsw": spsw.read_spsw,
     "pendigits": pendigits.read_pendigits,
     "fsdd": fsdd.read_fsdd,
+    "spsw-pairs": spsw.read_spsw_pairs,
+    "office": office.read_office,
+    "fdu-mtl": fdu_mtl.read_fdu_mtl,
+    "utd-mhad": utd_mhad.read_utd_mhad,
 }
 
 
@@ -56,6 +61,9 @@ def prepare_dataset(
     *,
     overwrite: bool = False,
     complete: bool = True,
+    sites: int = 1,
+    alpha: float = 1.0,
+    seed: int = 0,
 ) -> PrepareReport:
     """Write the domain folder ``out`` from the originals at ``source``, all or nothing.
 
@@ -73,11 +81,14 @@ def prepare_dataset(
         Replace a folder that already holds something.
     complete
         Compare the counts with the published ones; off, to prepare a part of a set.
+    sites, alpha, seed
+        Above one site, each domain is dealt into so many, "amazon@1" and so on, and is the person
+        of all of them: see ``graft.data.sites``. ``alpha`` is Dirichlet's.
 
     Raises
     ------
     ConfigError
-        No such data set.
+        No such data set, or sites that it has too few rows for.
     DatasetFormatError
         The originals are missing, damaged or not complete.
     DataError
@@ -90,12 +101,13 @@ def prepare_dataset(
         new_folder(out, sources=[source], overwrite=overwrite) as folder,
         open_originals(source) as originals,
     ):
-        for data in READERS[name](originals, tally):
-            write_domain(folder, data)
-            # A person's id may be followed by a device's: s01@sp.
-            persons[data.domain_id] = data.domain_id.partition("@")[0]
+        for number, whole in enumerate(READERS[name](originals, tally), start=1):
+            for data in deal_domain(whole, sites, alpha, seed):
+                write_domain(folder, data, task=description.task)
+                # A person's id may be followed by a device's or a site's: s01@sp, amazon@1.
+                persons[data.domain_id] = data.domain_id.partition("@")[0]
             if progress is not None:
-                progress(data.domain_id, len(persons), description.published["domains"])
+                progress(whole.domain_id, number, description.published["domains"])
         tally.skipped_lines = dict(sorted(tally.skipped_lines.items()))
         if complete:
             check_counts(description, tally)

@@ -31,6 +31,12 @@ pytestmark = [
         ("pendigits", "pendigits", 44, 10_992),
         # 6 speakers, 10 digits, 50 takes.
         ("fsdd", "fsdd", 6, 3_000),
+        # 23 subjects; windows of the time that both devices have.
+        ("spsw-pairs", "spsw-har", 23, 3_596),
+        # 861 trials of both sensors, 2,533 pictures; 31,780 reviews, 39 of them no UTF-8 or empty.
+        ("utd-mhad", "utd-mhad", 8, 861),
+        ("office", "office-caltech10", 4, 2_533),
+        ("fdu-mtl", "fdu-mtl", 16, 31_741),
     ],
 )
 def test_the_whole_set_gives_the_published_counts_and_a_sound_folder(

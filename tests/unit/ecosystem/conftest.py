@@ -10,7 +10,9 @@ from command_examples import (
     write_digits,
     write_hapt,
     write_people,
+    write_pictures,
     write_recordings,
+    write_reviews,
 )
 
 import graft
@@ -48,6 +50,8 @@ def place(tmp_path: Path, small_run: graft.Run, monkeypatch: pytest.MonkeyPatch)
     shutil.copytree(str(small_run.folder), tmp_path / "runs" / "first")
     write_recordings(tmp_path / "recordings")
     write_digits(tmp_path / "digits.parquet")
+    write_pictures(tmp_path / "pictures")
+    write_reviews(tmp_path / "reviews.csv")
     write_hapt(tmp_path / "downloads" / "hapt.zip")
     monkeypatch.setattr(
         "graft.data.public.registry.check_counts", lambda *_: None
