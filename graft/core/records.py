@@ -5,7 +5,7 @@ Legend: C classes, D statistics, F features, N samples, S sources.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ Precision = Literal["base", "exact"]
 # arguments of commands: no separators, spaces or controls, no other folder, no option.
 RESERVED_NAME = re.compile(r"-|\.{1,2}\Z")
 DOMAIN_ID = re.compile(rf"(?!{RESERVED_NAME.pattern})[A-Za-z0-9._@-]{{1,128}}")
+# An architecture that reads a part of a world's streams names them: "cnn-small[acc+gyro]".
+_READ_STREAMS = re.compile(r"(?P<name>.+)\[(?P<streams>[A-Za-z]\w*(\+[A-Za-z]\w*)*)\]")
 NAME_RULE = "letters, digits and signs . _ @ -, 1 to 128, no - first, neither . nor .."
 
 
@@ -176,6 +178,17 @@ class Task:
         return replace(self, outputs=(named[0], *others), classes=named[0].classes)
 
 
+def with_streams(architecture: str, inputs: Sequence[str]) -> str:
+    """The name of an architecture that reads these streams alone, or all where none is named."""
+    return f"{architecture}[{'+'.join(inputs)}]" if inputs else architecture
+
+
+def without_streams(architecture: str) -> tuple[str, tuple[str, ...]]:
+    """The name and the streams of ``with_streams``; no streams where it reads all."""
+    found = _READ_STREAMS.fullmatch(architecture)
+    return (found["name"], tuple(found["streams"].split("+"))) if found else (architecture, ())
+
+
 def _only_input(modality: Modality, shape: tuple[int, ...]) -> InputSpec:
     kinds: Mapping[int, InputKind] = {1: "vector", 2: "window", 3: "image"}
     kind = kinds.get(len(shape), "window")
@@ -196,6 +209,9 @@ class DomainProfile:
         Means, then deviations over its samples, of each statistic of a sample.
     class_counts_C : array of int64 or None
         Labelled rows of each class; None where the policy withholds them.
+    inputs : tuple of str
+        The streams that the domain has, whose statistics follow one another; none named: all of
+        its task.
     """
 
     domain_id: str
@@ -203,6 +219,7 @@ class DomainProfile:
     num_samples: Samples
     statistics_D: Statistics
     class_counts_C: ClassCounts | None
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -248,6 +265,11 @@ class ModelCard:
     signature: bytes = b""
     probe_signature: bytes = b""
     fusion_signature: bytes = b""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The streams that the model reads; none named: all of its task."""
+        return without_streams(self.architecture)[1]
 
     @property
     def shipped_bytes(self) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from graft.core.config import DeviceConfig, NetworkConfig
-from graft.core.records import ModelCard, Task
+from graft.core.records import ModelCard, Task, with_streams, without_streams
 from graft.core.seeding import stream
 from graft.core.settings import NonNegative, Positive, build_settings, settings
 from graft.errors import ArchitectureError, ConfigError
@@ -152,23 +152,42 @@ def fitting_architectures(
 
 
 def assign_architecture(
-    domain_id: str, seed: int, task: Task, device: DeviceClass, wanted: tuple[str, ...] = ()
+    domain_id: str,
+    seed: int,
+    task: Task,
+    device: DeviceClass,
+    wanted: tuple[str, ...] = (),
+    inputs: tuple[str, ...] = (),
 ) -> str:
-    """The architecture of a domain's device, drawn from (seed, domain) among those that fit."""
-    fitting = fitting_architectures(task, device, wanted)
+    """The architecture of a domain's device, drawn from (seed, domain) among those that fit.
+
+    ``inputs`` are the streams that the domain has, where it lacks some: the name says which.
+    """
+    lacking = () if set(inputs) >= set(task.input_names) else inputs
+    names = []
+    for name in wanted or offered_architectures(task.reading(lacking)):
+        _, read = without_streams(name)
+        if not lacking or set(read or inputs) <= set(inputs):
+            names.append(name if read else with_streams(name, lacking))
+    if not names:
+        raise ArchitectureError(
+            f"domain {domain_id}: got the streams {list(inputs)}, wanted those of one of {wanted}"
+        )
+    fitting = fitting_architectures(task, device, tuple(names))
     return str(stream("architecture", seed, domain_id).choice(fitting))
 
 
 def equip_domain(
-    domain_id: str, seed: int, task: Task, config: DeviceConfig
+    domain_id: str, seed: int, task: Task, config: DeviceConfig, inputs: tuple[str, ...] = ()
 ) -> tuple[DeviceClass, str]:
-    """A domain's device and the architecture that runs on it.
+    """A domain's device and the architecture that runs on it, for the streams that it has.
 
     Raises ConfigError for a table of classes that cannot be used, ArchitectureError where no
     architecture fits.
     """
     device = assign_device(domain_id, seed, config)
-    return device, assign_architecture(domain_id, seed, task, device, config.architectures)
+    wanted = config.architectures
+    return device, assign_architecture(domain_id, seed, task, device, wanted, inputs)
 
 
 def affordable_sources(

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import (
 )
 
 from graft.core.records import Task
-from graft.models.network import build_network, parameters_of
+from graft.models.network import build_network, example_rows, parameters_of
 
 _Shape = list[int]
 
@@ -82,7 +82,7 @@ def network_cost(architecture: str, task: Task, batch_size: int = 64) -> Network
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
-        network.train()(torch.zeros(batch_size, *task.sample_shape)).sum()
+        network.train()(example_rows(architecture, task, batch_size)).sum()
     parameter_storage = {p.untyped_storage().data_ptr() for p in network.parameters()}
     activations = sum(size for at, size in saved.items() if at not in parameter_storage)
     return NetworkCost(
@@ -105,7 +105,7 @@ def _count_flops(architecture: str, task: Task) -> tuple[int, int]:
     network.eval()  # batch norm has no statistics of a single sample
     # With gradients PyTorch takes no fused inference path, which no counter sees into.
     with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
-        logits = network(torch.zeros(1, *task.sample_shape))
+        logits = network(example_rows(architecture, task, 1))
         forward = counter.get_total_flops()
         logits.sum().backward()
     return forward, counter.get_total_flops()

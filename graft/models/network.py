@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graft.core.records import Parameters, Task
+from graft.core.records import InputSpec, Parameters, Task
+from graft.core.streams import Rows, Streams
 from graft.errors import PayloadLimitError
-from graft.models.registry import find_encoder
+from graft.models.registry import build_encoder, task_read
 
 
 class Network(nn.Module):
@@ -28,21 +29,28 @@ class Network(nn.Module):
         F.
     num_classes
         C, the head's outputs.
+    stream
+        The one stream that the encoder reads, out of rows that may have several.
     """
 
-    def __init__(self, encoder: nn.Module, num_features: int, num_classes: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, num_features: int, num_classes: int, stream: str | None = None
+    ) -> None:
         super().__init__()
+        self.stream = stream
         self.encoder = encoder
         self.head = nn.Linear(num_features, num_classes)
         self.num_features = num_features
 
-    def features(self, x: Tensor) -> Tensor:
-        """(B, *sample_shape) -> (B, F)."""
+    def features(self, x: Rows) -> Tensor:
+        """(B, *sample_shape), or streams of B rows -> (B, F)."""
+        if isinstance(x, Streams) and self.stream is not None:
+            x = x[self.stream]
         features_BF: Tensor = self.encoder(x)
         return features_BF
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, *sample_shape) -> logits (B, C)."""
+    def forward(self, x: Rows) -> Tensor:
+        """(B, *sample_shape), or streams of B rows -> logits (B, C)."""
         logits_BC: Tensor = self.head(self.features(x))
         return logits_BC
 
@@ -64,11 +72,27 @@ def build_network(architecture: str, task: Task, seed: int) -> Network:
     ArchitectureError
         The task's kind of input has no architecture of this name.
     """
-    build_encoder = find_encoder(architecture, task)
+    streams = task_read(architecture, task).input_names
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        encoder, num_features = build_encoder(task.sample_shape)
-        return Network(encoder, num_features, task.num_classes)
+        encoder, num_features = build_encoder(architecture, task)
+        only = streams[0] if len(streams) == 1 else None
+        return Network(encoder, num_features, task.num_classes, only)
+
+
+def example_rows(architecture: str, task: Task, num_rows: int) -> Rows:
+    """Rows as an architecture reads them, of zeros; text is of words of five letters."""
+
+    def example(spec: InputSpec) -> Tensor:
+        rows = torch.zeros(num_rows, *spec.shape, dtype=getattr(torch, spec.dtype))
+        if spec.is_text:
+            rows += torch.tensor([97 if t % 6 < 5 else 32 for t in range(spec.shape[0])]).byte()
+        return rows if spec.kind != "tokens" or spec.is_text else rows + 1
+
+    inputs = task_read(architecture, task).inputs
+    if len(inputs) == 1:
+        return example(inputs[0])
+    return Streams({spec.name: example(spec) for spec in inputs})
 
 
 def parameters_of(network: Network) -> Parameters:

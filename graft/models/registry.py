@@ -11,10 +11,13 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Literal
 
+from torch import nn
+
 from graft.core.plugins import loaded_references
-from graft.core.records import Task
+from graft.core.records import Task, without_streams
 from graft.errors import ArchitectureError, ConfigError
-from graft.models.encoders import IMAGE_ENCODERS, WINDOW_ENCODERS, Encoder
+from graft.models.encoders import Encoder
+from graft.models.fused import ENCODERS, FUSED, fused_encoder, scaled
 
 # Offered only where they are asked for: one ResNetLSTMaN costs as much as forty of the others,
 # and the dense student needs windows whose phase is not random. So are installed architectures:
@@ -94,19 +97,57 @@ def offered_architectures(task: Task, wanted: tuple[str, ...] = ()) -> tuple[str
     return wanted or tuple(name for name in _own_encoders(task) if name not in _ON_REQUEST)
 
 
-def find_encoder(name: str, task: Task) -> Encoder:
-    """The encoder of an architecture; raises as ``offered_architectures`` does."""
+def build_encoder(name: str, task: Task) -> tuple[nn.Module, int]:
+    """The encoder of an architecture for the streams of ``task_read``, and its features F.
+
+    Raises as ``offered_architectures`` does.
+    """
+    own, encoder = task_read(name, task), find_encoder(name, task)
+    if encoder is None:
+        return fused_encoder(without_streams(name)[0], own.inputs)
+    return scaled(own.inputs[0], encoder(own.inputs[0].shape))
+
+
+def task_read(name: str, task: Task) -> Task:
+    """The task with the streams alone that an architecture reads, "name[stream+stream]".
+
+    Raises ArchitectureError for a stream that the task does not have.
+    """
+    streams = without_streams(name)[1]
+    unknown = [stream for stream in streams if stream not in task.input_names]
+    if unknown:
+        raise ArchitectureError(
+            f"architecture {name!r}: got the stream {unknown[0]!r}, "
+            f"wanted some of {list(task.input_names)}"
+        )
+    return task.reading(streams)
+
+
+def find_encoder(name: str, task: Task) -> Encoder | None:
+    """The encoder of an architecture that reads one stream; None for one of several streams.
+
+    Raises as ``offered_architectures`` does.
+    """
+    own, base = task_read(name, task), without_streams(name)[0]
+    known = _encoders(own)
+    if base in FUSED and (base in known or own is not task):
+        return None
+    if base not in known:
+        raise ArchitectureError(f"architecture: got {base!r}, wanted one of {list(known)}")
+    return known[base]
+
+
+def _encoders(task: Task) -> Mapping[str, Encoder | None]:
+    """Every architecture for the task's streams; None for those of several."""
     own = _own_encoders(task)
-    takes = "windows" if own is WINDOW_ENCODERS else "images"
+    kind = task.inputs[0].kind if len(task.inputs) == 1 else ""
+    takes = {"window": "windows", "image": "images"}.get(kind, kind)
     installed = {each.name: each.encoder for each in known_architectures() if each.takes == takes}
     taken = sorted(own.keys() & installed.keys())
     if taken:
         raise ConfigError(f"architecture {taken[0]!r}: got two, wanted one of each name")
-    known = {**own, **installed}
-    if name not in known:
-        raise ArchitectureError(f"architecture: got {name!r}, wanted one of {list(known)}")
-    return known[name]
+    return {**own, **installed}
 
 
-def _own_encoders(task: Task) -> Mapping[str, Encoder]:
-    return WINDOW_ENCODERS if len(task.sample_shape) == 2 else IMAGE_ENCODERS
+def _own_encoders(task: Task) -> Mapping[str, Encoder | None]:
+    return ENCODERS[task.inputs[0].kind] if len(task.inputs) == 1 else dict.fromkeys(FUSED)

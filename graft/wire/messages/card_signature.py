@@ -54,6 +54,7 @@ def _profile_bytes(profile: DomainProfile | None) -> bytes:
         str(profile.num_samples).encode(),
         profile.statistics_D.tobytes(),
         _array_bytes(profile.class_counts_C),
+        *(name.encode() for name in profile.inputs),
     )
 
 

@@ -152,6 +152,7 @@ _UNCHECKED: Final = {"register", "by", "confirmed", "probe_signature", "fusion_s
 # One check a field name, whatever the record, beside its range.
 _CHECKS: Final[dict[str, Callable[[Any], None]]] = {
     "domain_id": check_domain_id,
+    "inputs": partial(_check_each, "inputs", partial(_check_name, "stream")),
     "model_id": _check_model_id,
     "parents": partial(_check_each, "parents", _check_model_id),
     "chosen": partial(_check_each, "chosen", _check_model_id),

@@ -31,18 +31,20 @@ class Counts(_message.Message):
     def __init__(self, values: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DomainProfile(_message.Message):
-    __slots__ = ("domain_id", "task", "num_samples", "statistics", "class_counts")
+    __slots__ = ("domain_id", "task", "num_samples", "statistics", "class_counts", "inputs")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     task: str
     num_samples: int
     statistics: bytes
     class_counts: Counts
-    def __init__(self, domain_id: _Optional[str] = ..., task: _Optional[str] = ..., num_samples: _Optional[int] = ..., statistics: _Optional[bytes] = ..., class_counts: _Optional[_Union[Counts, _Mapping]] = ...) -> None: ...
+    inputs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, domain_id: _Optional[str] = ..., task: _Optional[str] = ..., num_samples: _Optional[int] = ..., statistics: _Optional[bytes] = ..., class_counts: _Optional[_Union[Counts, _Mapping]] = ..., inputs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelCard(_message.Message):
     __slots__ = ("model_id", "domain_id", "architecture", "payload_bytes", "base_bytes", "residual_bytes", "class_mask", "round_index", "parents", "profile", "centroids", "signature")
