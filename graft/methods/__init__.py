@@ -2,6 +2,7 @@
 
 from graft.methods.base import (
     INITIAL,
+    FitMany,
     Method,
     add_method,
     added_methods,
@@ -13,6 +14,7 @@ from graft.methods.base import (
 
 __all__ = [
     "INITIAL",
+    "FitMany",
     "Method",
     "add_method",
     "added_methods",

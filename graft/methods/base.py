@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import entry_points
 from types import MappingProxyType, ModuleType
@@ -80,7 +80,7 @@ class Method:
 
     Examples
     --------
-    >>> from dataclasses import dataclass
+    >>> from dataclasses import dataclass, replace
     >>> from graft.methods import Method
     >>> from graft.methods.baselines import fit_label_only
     >>> @dataclass(frozen=True)
@@ -125,6 +125,15 @@ class Method:
     def config_keys(self) -> tuple[str, ...]:
         """The keys of the configuration that only its kind of method reads."""
         return (*self.reads, f"sections.{self.section}") if self.section else self.reads
+
+
+def each_compiled(fit: Callable[[TrainingTask], TrainedModel]) -> FitMany:
+    """The ``fit_many`` of a method whose ``fit`` heeds ``task.compiled``."""
+
+    def fit_many(tasks: Sequence[TrainingTask], device: str) -> list[TrainedModel]:
+        return [fit(replace(task, compiled=True)) for task in tasks]
+
+    return fit_many
 
 
 # Most methods are sent the sources of the two-stage selection.

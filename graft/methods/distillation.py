@@ -24,7 +24,7 @@ from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.core.records import FusionDiagnostics
-from graft.methods.base import Method, selected
+from graft.methods.base import Method, each_compiled, selected
 from graft.methods.blocks import fusion, targets
 from graft.methods.cost import aekd_cost, camkd_cost, soft_targets_cost
 from graft.models import Network
@@ -47,7 +47,8 @@ _MIN_PROBABILITY = 1e-6  # no source is surer than this that a label is wrong
 def fit_average_kd(task: TrainingTask) -> TrainedModel:
     """Distil the plain mean of the sources' predictions on U, beside cross-entropy on L."""
     network = targets.fresh_target(task)
-    targets.distil(network, targets.mean_prediction(task.sources, task.x_U), task)
+    mean_UC = targets.mean_prediction(task.sources, task.x_U, compiled=task.compiled)
+    targets.distil(network, mean_UC, task)
     return targets.trained_target(task, network)
 
 
@@ -203,12 +204,14 @@ METHODS = (
         name="average-kd-selected",
         title="Averaged, selected",
         fit=fit_average_kd,
+        fit_many=each_compiled(fit_average_kd),
         trains_privately=True,
     ),
     Method(
         name="average-kd-all",
         title="Ship-all (averaged)",
         fit=fit_average_kd,
+        fit_many=each_compiled(fit_average_kd),
         sources_needed="all",
         trains_privately=True,
     ),

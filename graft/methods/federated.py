@@ -30,7 +30,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.seeding import derive_seed
-from graft.methods.base import Method, selected
+from graft.methods.base import Method, each_compiled, selected
 from graft.methods.baselines import finetuned, fit_label_only, plan_label_only, supervised
 from graft.methods.blocks import targets
 from graft.methods.cost import fedavg_local_cost, prototypes_cost
@@ -69,7 +69,10 @@ def plan_fedavg_local(task: TrainingTask) -> SupervisedTraining:
 def fit_feddf(task: TrainingTask) -> TrainedModel:
     """Distil the sources' mean logits on U into the average model, or into a fresh target."""
     targets.require_sources(task.sources)
-    logits = [predict_in_batches(source.network, task.x_U) for source in task.sources]
+    logits = [
+        predict_in_batches(source.network, task.x_U, compiled=task.compiled)
+        for source in task.sources
+    ]
     masks = [torch.from_numpy(source.mask_C) for source in task.sources]
     soft_targets_UC = mean_logit_prediction(torch.stack(logits), torch.stack(masks))
     network, mask_C, used = targets.fresh_target(task), targets.known_classes(task), task.sources
@@ -154,7 +157,12 @@ METHODS = (
         plan_fedavg, name="fedavg", title="FedAvg", needs_average=True, trains_privately=True
     ),
     selected(
-        name="feddf", title="FedDF-style", fit=fit_feddf, needs_average=True, trains_privately=True
+        name="feddf",
+        title="FedDF-style",
+        fit=fit_feddf,
+        fit_many=each_compiled(fit_feddf),
+        needs_average=True,
+        trains_privately=True,
     ),
     Method(
         name="fedproto",

@@ -18,10 +18,10 @@ Legend: L labelled, U unlabelled, N all rows, B a batch, T teachers, F features,
 
 import copy
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -30,20 +30,25 @@ from torch import Tensor
 from graft.core.config import GraftConfig
 from graft.core.records import FusionDiagnostics
 from graft.core.seeding import derive_seed
-from graft.methods.base import selected
+from graft.methods.base import Method, each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import graft_cost
 from graft.models import Network
 from graft.training import (
     Adam,
+    Augmentation,
+    SoftTraining,
     Source,
     TrainedModel,
     TrainingTask,
+    compiled_heads,
     count_steps,
     features_in_batches,
+    kernels_built,
     minimise,
     minimise_privately,
     parameter_group,
+    train_soft,
 )
 
 Part = Literal["heads", "norms", "agreement", "propagation", "sharpening", "start", "augmentation"]
@@ -86,7 +91,7 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
     target = start or targets.fresh_target(task)
     _train(target, soft_targets_UC, task, augmented="augmentation" not in without)
     if not private:
-        adaptation.renormalise(target, x_N)
+        adaptation.renormalise(target, x_N, compiled=task.compiled)
     # A source weighs the same on every sample: the sum of its one or two teachers.
     weight_S = weight_T.view(-1, len(task.sources)).sum(0)
     return targets.trained_target(
@@ -100,12 +105,13 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
 def adapt_teachers(task: TrainingTask, x_N: Tensor, without: Collection[Part] = ()) -> _Teachers:
     """Step 1: every source as it came, then every source renormalised; no encoder learns."""
     sources = adaptation.with_classes(task.sources, task.label_mask)
-    features = [features_in_batches(source.network, x_N) for source in sources]
+    compiled = task.compiled
+    features = [features_in_batches(s.network, x_N, compiled=compiled) for s in sources]
     statistics: list[Mapping[str, Tensor]] = [{}] * len(sources)
     if "norms" not in without:
         for source in sources:
-            with adaptation.renormalised(source.network, x_N) as of_the_domain:
-                features.append(features_in_batches(source.network, x_N))
+            with adaptation.renormalised(source.network, x_N, compiled=compiled) as of_the_domain:
+                features.append(features_in_batches(source.network, x_N, compiled=compiled))
                 statistics.append(of_the_domain)
         sources = sources * 2
     features_TNF = adaptation.stack_padded(features)
@@ -114,8 +120,9 @@ def adapt_teachers(task: TrainingTask, x_N: Tensor, without: Collection[Part] = 
     if "heads" not in without:
         labelled_TLF = features_TNF[:, : len(task.x_L)]
         weight_TFC, bias_TC = train_heads(
-            labelled_TLF, task.y_L, weight_TFC, bias_TC, mask_TC, task.config.graft
-        )
+            labelled_TLF, task.y_L, weight_TFC, bias_TC, mask_TC, task.config.graft,
+            compiled=compiled,
+        )  # fmt: skip
     return _Teachers(sources, tuple(statistics), features_TNF, weight_TFC, bias_TC, mask_TC)
 
 
@@ -126,8 +133,16 @@ def train_heads(
     bias_TC: Tensor,
     mask_TC: Tensor,
     settings: GraftConfig,
+    *,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """All heads at once, on cached features: CE(L) + head_l2_sp ||W - W_s||^2, summed over T."""
+    if compiled and kernels_built():
+        return compiled_heads(
+            features_TLF, y_L, weight_TFC, bias_TC, mask_TC,
+            steps=settings.head_steps, learning_rate=settings.head_learning_rate,
+            pull=settings.head_l2_sp,
+        )  # fmt: skip
     weight, bias = weight_TFC.clone().requires_grad_(), bias_TC.clone().requires_grad_()
     optimiser = Adam([{"params": [weight, bias], "lr": settings.head_learning_rate}])
     y_TL = y_L.expand(len(features_TLF), -1)
@@ -230,6 +245,12 @@ def _train(
         """Up over the first tenth of the steps, then down to zero along a cosine."""
         return min(1.0, 10 * (step + 1) / steps) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
+    def draw(size: int, steps: int) -> Augmentation:
+        batch = task.x_L[:1].expand(size, *task.domain_task.sample_shape)
+        return targets.augmentation_draws(
+            batch, steps, task.domain_task.modality, settings, generator
+        )
+
     shorter = replace(training, max_steps=steps)
     if task.private is not None:
         minimise_privately(
@@ -242,6 +263,13 @@ def _train(
             rate=rate,
             augment=augment if augmented else None,
         )
+        return
+    soft = SoftTraining(
+        network=target, x_L=task.x_L, y_L=task.y_L, x_U=task.x_U, soft_targets_UC=soft_targets_UC,
+        config=replace(shorter, learning_rate=settings.learning_rate), seed=task.seed,
+        weight=settings.distillation_weight, rate=rate, augment=draw if augmented else None,
+    )  # fmt: skip
+    if task.compiled and train_soft(soft):
         return
     groups = [parameter_group(target, settings.learning_rate)]
     minimise(loss_of, groups, num_labelled, num_unlabelled, shorter, task.seed, rate=rate)
@@ -263,9 +291,13 @@ _PARTS: dict[Part, str] = {
 }
 # Each of them makes up in part for the others.
 _CONSENSUS: tuple[Part, ...] = ("norms", "propagation", "agreement")
-_graft = partial(
-    selected, fit=fit_graft, precision="base", warm_start=True, cost=graft_cost, reads=("graft",)
-)
+
+
+def _graft(fit: Callable[[TrainingTask], TrainedModel] = fit_graft, **fields: Any) -> Method:
+    same: dict[str, Any] = {"precision": "base", "warm_start": True, "reads": ("graft",)}
+    return selected(fit=fit, fit_many=each_compiled(fit), cost=graft_cost, **same, **fields)
+
+
 METHODS = (
     _graft(name="graft", title="graft", trains_privately=True),
     _graft(

@@ -1,6 +1,7 @@
 """The device half of a round: profile, probe and train, on the domain's own machine."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graft.core.records import (
     ProbeRequest,
@@ -11,12 +12,12 @@ from graft.core.records import (
     failure_of,
 )
 from graft.errors import GraftError
-from graft.methods import find_method
+from graft.methods import FitMany, find_method
 from graft.privacy import profile_domain
 from graft.rounds.device import Device
 from graft.rounds.probe import probe
 from graft.rounds.training import evaluate_and_register, prepare_training, train
-from graft.training import TrainingTask, compiled_features_of_parts
+from graft.training import TrainedModel, TrainingTask
 
 
 def handle_request(request: Request, device: Device) -> Response:
@@ -46,19 +47,31 @@ def handle_together(
     tasks: dict[int, TrainingTask] = {}
     for index, (request, device) in enumerate(zip(requests, devices, strict=True)):
         try:
-            tasks[index] = prepare_training(request, device)
+            tasks[index] = replace(prepare_training(request, device), compiled=True)
         except GraftError as error:
             responses[index] = failure_of(request, error)
     clock = devices[0].clock
     start_s = clock()
-    models = fit_many(list(tasks.values()), accelerator)
+    models = _fit_each(fit_many, list(tasks.values()), accelerator)
     compute_s = (clock() - start_s) / max(len(tasks), 1)
     for (index, task), model in zip(tasks.items(), models, strict=True):
         request, device = requests[index], devices[index]
         try:
-            responses[index] = evaluate_and_register(
-                request, device, task, model, compute_s, compiled_features_of_parts
-            )
-        except GraftError as error:
+            if isinstance(model, Exception):
+                raise model
+            responses[index] = evaluate_and_register(request, device, task, model, compute_s)
+        except Exception as error:  # a named failure of this device, whatever went wrong
             responses[index] = failure_of(request, error)
     return [responses[index] for index in range(len(requests))]
+
+
+def _fit_each(
+    fit_many: FitMany, tasks: Sequence[TrainingTask], accelerator: str
+) -> Sequence[TrainedModel | Exception]:
+    """Every task's model, or why it alone has none."""
+    try:
+        return fit_many(tasks, accelerator)
+    except Exception as error:
+        if len(tasks) == 1:
+            return [error]
+        return [_fit_each(fit_many, [task], accelerator)[0] for task in tasks]

@@ -3,7 +3,7 @@
 Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes, F features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from graft.core.seeding import derive_seed
 from graft.errors import DomainEmptyError
 from graft.methods import find_method, require_private_training
 from graft.methods.federated import FEDAVG_LOCAL
-from graft.models import Network, network_cost, network_from, parameters_of
+from graft.models import network_cost, network_from, parameters_of
 from graft.privacy import class_centroids, training_cost
 from graft.rounds.device import Device
 from graft.selection import disagreeing_sources
@@ -35,8 +35,6 @@ from graft.training import (
     log_probabilities,
     predict_in_batches,
 )
-
-FeaturesOf = Callable[[Network, Sequence[Tensor]], list[Tensor]]
 
 
 def train(request: TrainRequest, device: Device) -> TrainResult:
@@ -114,12 +112,7 @@ def _private_training(
 
 
 def evaluate_and_register(
-    request: TrainRequest,
-    device: Device,
-    task: TrainingTask,
-    model: TrainedModel,
-    compute_s: float,
-    features_of: FeaturesOf = features_of_parts,
+    request: TrainRequest, device: Device, task: TrainingTask, model: TrainedModel, compute_s: float
 ) -> TrainResult:
     """Test a trained model, register it where asked, and report; ``compute_s`` is the method's.
 
@@ -129,7 +122,7 @@ def evaluate_and_register(
     parts = [torch.from_numpy(device.data.x[test_N])]
     if request.register:
         parts.append(torch.cat([task.x_L, task.x_U]))
-    test_NF, *train_NF = features_of(model.network, parts)
+    test_NF, *train_NF = features_of_parts(model.network, parts, compiled=task.compiled)
     cards = _source_cards(request, device)
     source_ids = {source.model_id for source in task.sources}
     fetched_bytes = sum(c.payload_bytes for c in (*cards, *_average_cards(request, device)))

@@ -1,7 +1,8 @@
 """Local training on one device: the training task, and the one loop that minimises a loss."""
 
+from graft.training.compiled.build import kernels_built
+from graft.training.compiled.calls import Augmentation, compiled_heads, compiled_statistics
 from graft.training.inference import (
-    compiled_features_of_parts,
     features_in_batches,
     features_of_parts,
     log_probabilities,
@@ -10,28 +11,35 @@ from graft.training.inference import (
 )
 from graft.training.loop import Adam, count_steps, minimise, parameter_group
 from graft.training.private import PrivateTraining, SoftRows, minimise_privately
+from graft.training.soft import SoftTraining, compiled_plan, train_soft
 from graft.training.supervised import SupervisedTraining, train_supervised, train_supervised_many
 from graft.training.task import Prototypes, Source, TrainedModel, TrainingTask
 
 __all__ = [
     "Adam",
+    "Augmentation",
     "PrivateTraining",
     "Prototypes",
     "SoftRows",
+    "SoftTraining",
     "Source",
     "SupervisedTraining",
     "TrainedModel",
     "TrainingTask",
-    "compiled_features_of_parts",
+    "compiled_heads",
+    "compiled_plan",
+    "compiled_statistics",
     "count_steps",
     "features_in_batches",
     "features_of_parts",
+    "kernels_built",
     "log_probabilities",
     "masked_probabilities",
     "minimise",
     "minimise_privately",
     "parameter_group",
     "predict_in_batches",
+    "train_soft",
     "train_supervised",
     "train_supervised_many",
 ]

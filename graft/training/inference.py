@@ -10,8 +10,9 @@ from torch import Tensor
 
 from graft.core.records import FloatArray
 from graft.models import Network
-from graft.training.compiled.build import load_kernels
-from graft.training.compiled.plan import compiled_features, kernel_plan
+from graft.training.compiled.build import kernels_built
+from graft.training.compiled.calls import compiled_features
+from graft.training.compiled.plan import kernel_plan
 
 # Rows of a compiled forward pass, whose activations then stay in the cache.
 _COMPILED_ROWS = 32
@@ -28,31 +29,40 @@ def log_probabilities(logits_NC: Tensor, mask_C: Tensor) -> FloatArray:
     return log_NC
 
 
-@torch.no_grad()
-def predict_in_batches(network: Network, x: Tensor, batch_size: int = 256) -> Tensor:
-    """Logits (N, C) of a network, which is left in eval mode."""
-    network.eval()
-    return torch.cat([network(x_B) for x_B in torch.split(x, batch_size)])
+def predict_in_batches(
+    network: Network, x: Tensor, batch_size: int = 256, *, compiled: bool = False
+) -> Tensor:
+    """Logits (N, C) of a network, which is left in eval mode; see ``features_in_batches``."""
+    with torch.no_grad():
+        if compiled:
+            logits_NC: Tensor = network.head(features_in_batches(network, x, compiled=True))
+            return logits_NC
+        network.eval()
+        return torch.cat([network(x_B) for x_B in torch.split(x, batch_size)])
 
 
 @torch.no_grad()
-def features_in_batches(network: Network, x: Tensor, batch_size: int = 256) -> Tensor:
-    """Features (N, F) of a network, which is left in eval mode."""
+def features_in_batches(
+    network: Network, x: Tensor, batch_size: int = 256, *, compiled: bool = False
+) -> Tensor:
+    """Features (N, F) of a network, which is left in eval mode.
+
+    ``compiled``: by the compiled trainer, within float tolerance, where it has a form for the
+    network.
+    """
     network.eval()
+    if compiled and kernels_built() and x.dtype == torch.float32:
+        plan = kernel_plan(network, tuple(x.shape[1:]), _COMPILED_ROWS)
+        if plan is not None:
+            return compiled_features(plan, network, x)
     return torch.cat([network.features(x_B) for x_B in torch.split(x, batch_size)])
 
 
-def features_of_parts(network: Network, parts: Sequence[Tensor]) -> list[Tensor]:
-    """Features of each of several sets of rows, one or more."""
-    return [features_in_batches(network, x) for x in parts]
-
-
-def compiled_features_of_parts(network: Network, parts: Sequence[Tensor]) -> list[Tensor]:
-    """What ``features_of_parts`` gives, up to float tolerance, compiled where it can be."""
-    plan = None
-    if load_kernels() is not None and all(x.dtype == torch.float32 for x in parts):
-        plan = kernel_plan(network, tuple(parts[0].shape[1:]), _COMPILED_ROWS)
-    if plan is None:
-        return features_of_parts(network, parts)
-    features_NF = compiled_features(plan, network, torch.cat(list(parts)))
+def features_of_parts(
+    network: Network, parts: Sequence[Tensor], *, compiled: bool = False
+) -> list[Tensor]:
+    """Features of each of several sets of rows, one or more; see ``features_in_batches``."""
+    if not compiled:
+        return [features_in_batches(network, x) for x in parts]
+    features_NF = features_in_batches(network, torch.cat(list(parts)), compiled=True)
     return list(torch.split(features_NF, [len(x) for x in parts]))

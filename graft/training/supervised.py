@@ -13,8 +13,9 @@ from torch import Tensor
 from graft.core.config import TrainingConfig
 from graft.core.records import BoolArray
 from graft.models import Network
-from graft.training.compiled.build import load_kernels
-from graft.training.compiled.plan import KernelPlan, kernel_plan, train_compiled
+from graft.training.compiled.build import kernels_built
+from graft.training.compiled.calls import CompiledTraining, Objective
+from graft.training.compiled.plan import KernelPlan, kernel_plan
 from graft.training.loop import Adam, batch_rows, count_steps, minimise, parameter_group
 from graft.training.private import PrivateTraining, SoftRows, minimise_privately
 from graft.training.stacked import StackedNetwork, stages_of
@@ -98,11 +99,7 @@ def train_supervised_many(
         plan = _kernel_plan(group[0]) if device == "cpu" and not private else None
         if plan is not None:
             for training in group:
-                training.network.train()
-                train_compiled(
-                    plan, training.network, training.x, training.y_N, training.batches(),
-                    training.config,
-                )  # fmt: skip
+                _train_compiled(plan, training)
         # Private training needs each row's gradient, which neither kernels nor stacks give.
         elif (
             not private
@@ -150,9 +147,19 @@ def _has_stack(training: SupervisedTraining) -> bool:
 
 
 def _kernel_plan(training: SupervisedTraining) -> KernelPlan | None:
-    if load_kernels() is None or not _has_rows(training):
+    if not kernels_built() or not _has_rows(training):
         return None
     return kernel_plan(training.network, tuple(training.x.shape[1:]), training.batch_size)
+
+
+def _train_compiled(plan: KernelPlan, training: SupervisedTraining) -> None:
+    network, config, size = training.network, training.config, training.batch_size
+    one_hot_NC = F.one_hot(training.y_N, network.head.out_features).float()
+    objective = Objective(wanted_NC=one_hot_NC, weight_B=torch.full((size,), 1 / size))
+    compiled = CompiledTraining(plan, network, training.x)
+    rates = [config.learning_rate] * training.num_steps
+    compiled.run(training.batches(), objective, rates, config.weight_decay)
+    compiled.write_back()
 
 
 def _train_stack(trainings: Sequence[SupervisedTraining], device: str) -> None:

@@ -69,6 +69,9 @@ class TrainingTask:
     private : PrivateTraining, optional
         Set where the site's policy asks for private training, for a method with
         ``trains_privately``: whatever reads rows must go through ``minimise_privately``.
+    compiled : bool
+        Whether the compiled trainer may take the place of PyTorch: the same result within float
+        tolerance, sooner. A simulator sets it.
 
     Examples
     --------
@@ -100,6 +103,7 @@ class TrainingTask:
     average: Source | None = None
     prototypes: tuple[Prototypes, ...] = ()
     private: PrivateTraining | None = None
+    compiled: bool = False
 
     @property
     def label_mask(self) -> BoolArray:

@@ -17,7 +17,9 @@ from graft.core.records import BoolArray, Modality
 from graft.errors import TransportError
 from graft.models import Network, build_network
 from graft.training import (
+    Augmentation,
     SoftRows,
+    SoftTraining,
     Source,
     TrainedModel,
     TrainingTask,
@@ -26,6 +28,7 @@ from graft.training import (
     minimise_privately,
     parameter_group,
     predict_in_batches,
+    train_soft,
 )
 from graft.training.loop import StepLoss
 
@@ -93,10 +96,16 @@ def distil(network: Network, soft_targets_UC: Tensor, task: TrainingTask) -> Non
 
     For private training, a soft target must depend on its own row alone.
     """
+    config, seed = task.config.training, task.seed
     if task.private is not None:
-        rows, config = soft_rows(task, soft_targets_UC), task.config.training
-        num_rows, seed = len(rows.x), task.seed
-        minimise_privately(network, rows, config, task.private, num_rows=num_rows, seed=seed)
+        rows = soft_rows(task, soft_targets_UC)
+        minimise_privately(network, rows, config, task.private, num_rows=len(rows.x), seed=seed)
+        return
+    soft = SoftTraining(
+        network=network, x_L=task.x_L, y_L=task.y_L, x_U=task.x_U,
+        soft_targets_UC=soft_targets_UC, config=config, seed=seed,
+    )  # fmt: skip
+    if task.compiled and train_soft(soft):
         return
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
@@ -117,9 +126,9 @@ def soft_rows(task: TrainingTask, soft_targets_UC: Tensor, weight: float = 1.0) 
     )
 
 
-def source_prediction(source: Source, x: Tensor) -> Tensor:
+def source_prediction(source: Source, x: Tensor, *, compiled: bool = False) -> Tensor:
     """Class probabilities (N, C) of a source over the classes it knows."""
-    logits_NC = predict_in_batches(source.network, x)
+    logits_NC = predict_in_batches(source.network, x, compiled=compiled)
     return masked_probabilities(logits_NC, torch.from_numpy(source.mask_C))
 
 
@@ -129,13 +138,13 @@ def source_predictions(sources: Sequence[Source], x: Tensor) -> Tensor:
     return torch.stack([source_prediction(source, x) for source in sources])
 
 
-def mean_prediction(sources: Sequence[Source], x: Tensor) -> Tensor:
+def mean_prediction(sources: Sequence[Source], x: Tensor, *, compiled: bool = False) -> Tensor:
     """Mean of the sources' probabilities (N, C). Raises TransportError without sources."""
     require_sources(sources)
     # A running sum: with all sources of a large catalogue, (S, N, C) would not fit.
-    total_NC = source_prediction(sources[0], x)
+    total_NC = source_prediction(sources[0], x, compiled=compiled)
     for source in sources[1:]:
-        total_NC += source_prediction(source, x)
+        total_NC += source_prediction(source, x, compiled=compiled)
     return total_NC / len(sources)
 
 
@@ -144,7 +153,7 @@ def best_source(task: TrainingTask) -> Source:
     require_sources(task.sources)
 
     def merit(source: Source) -> tuple[float, float, str]:
-        probabilities_LC = source_prediction(source, task.x_L)
+        probabilities_LC = source_prediction(source, task.x_L, compiled=task.compiled)
         accuracy = (probabilities_LC.argmax(1) == task.y_L).double().mean()
         likelihood = probabilities_LC.gather(1, task.y_L[:, None]).clamp_min(1e-6).log().mean()
         return -float(accuracy), -float(likelihood), source.domain_id
@@ -174,6 +183,27 @@ def augment(
     return shifted(x, config.shift_fraction, generator)
 
 
+def augmentation_draws(
+    x: Tensor, num_steps: int, modality: Modality, config: GraftConfig, generator: torch.Generator
+) -> Augmentation:
+    """The random numbers that ``augment`` draws for so many batches of the size of x, in order."""
+    axes = 2 if modality == "pen" else 3 if modality == "imu" and x.dim() == 3 else 0
+    angles, shifts = [], []
+    for _ in range(num_steps):
+        if axes:
+            angles.append(_draw_angles(len(x), axes, config.rotation_degrees, generator))
+        offsets = [0, 0]
+        for axis in range(2, x.dim()) if modality != "pen" else ():
+            offsets[axis - x.dim()] = (
+                _draw_offset(x.shape[axis], config.shift_fraction, generator) % x.shape[axis]
+            )
+        shifts.append(offsets)
+    rotation = torch.empty(num_steps, len(x), 0, 0)
+    if axes:
+        rotation = _rotations(torch.cat(angles), axes).view(num_steps, len(x), axes, axes)
+    return Augmentation(rotation_SBAA=rotation.contiguous(), shift_S2=torch.tensor(shifts))
+
+
 def rotated(x: Tensor, axes: int, degrees: float, generator: torch.Generator) -> Tensor:
     """Each sample (B, K, T) rotated at random, all its vectors together.
 
@@ -182,11 +212,7 @@ def rotated(x: Tensor, axes: int, degrees: float, generator: torch.Generator) ->
     vector stay.
     """
     num_vectors = x.shape[1] // axes
-    plane = torch.triu_indices(axes, axes, offset=1)
-    angle_BP = torch.randn(len(x), plane.shape[1], generator=generator) * math.radians(degrees)
-    skew = torch.zeros(len(x), axes, axes)
-    skew[:, plane[0], plane[1]] = angle_BP
-    rotation = torch.matrix_exp(skew - skew.transpose(1, 2))
+    rotation = _rotations(_draw_angles(len(x), axes, degrees, generator), axes)
     vectors = x[:, : axes * num_vectors].reshape(len(x), num_vectors, axes, x.shape[2])
     moved = torch.einsum("bij,bmjt->bmit", rotation, vectors).flatten(1, 2)
     return torch.cat([moved, x[:, axes * num_vectors :]], dim=1)
@@ -196,7 +222,24 @@ def shifted(x: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
     """The batch rolled by one random offset along time, or along both sides of an image, up to
     ``fraction`` of the length either way."""
     for axis in range(2, x.dim()):
-        most = int(fraction * x.shape[axis])
-        offset = int(torch.randint(-most, most + 1, (1,), generator=generator))
-        x = torch.roll(x, offset, axis)
+        x = torch.roll(x, _draw_offset(x.shape[axis], fraction, generator), axis)
     return x
+
+
+def _draw_angles(count: int, axes: int, degrees: float, generator: torch.Generator) -> Tensor:
+    """An angle in every coordinate plane of each sample, in radians."""
+    planes = axes * (axes - 1) // 2
+    return torch.randn(count, planes, generator=generator) * math.radians(degrees)
+
+
+def _rotations(angle_BP: Tensor, axes: int) -> Tensor:
+    """Rotation matrices (B, axes, axes)."""
+    plane = torch.triu_indices(axes, axes, offset=1)
+    skew = torch.zeros(len(angle_BP), axes, axes)
+    skew[:, plane[0], plane[1]] = angle_BP
+    return torch.matrix_exp(skew - skew.transpose(1, 2))
+
+
+def _draw_offset(length: int, fraction: float, generator: torch.Generator) -> int:
+    most = int(fraction * length)
+    return int(torch.randint(-most, most + 1, (1,), generator=generator))

@@ -15,9 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 
 _SOURCE = "kernels.c"
-_HEADERS = (
-    "kernels_products.h", "kernels_state.h", "kernels_blocks.h", "kernels_pairs.h", "kernels_gru.h",
-)  # fmt: skip
 # Not -ffast-math: NaN and infinity must come out as PyTorch's loop would give them.
 _FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _log = logging.getLogger(__name__)
@@ -26,6 +23,11 @@ _log = logging.getLogger(__name__)
 def load_kernels() -> ctypes.CDLL | None:
     """The compiled library, or None where it is not wanted or cannot be built."""
     return None if os.environ.get("GRAFT_NO_KERNELS") == "1" else _load(cache_folder())
+
+
+def kernels_built() -> bool:
+    """Whether this process has the compiled library."""
+    return load_kernels() is not None
 
 
 def cache_folder() -> Path:
@@ -40,15 +42,14 @@ def _load(folder: Path) -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         _log.info("no compiled kernels, training through PyTorch: %s", error)
         return None
-    library.graft_train.restype = ctypes.c_int
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
     library.graft_train.argtypes = [
-        ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 6, ctypes.c_int64, ctypes.c_double,
-        ctypes.c_double, ctypes.c_void_p,
+        *[pointer] * 6, count, pointer, ctypes.c_double, pointer,
     ]  # fmt: skip
-    library.graft_features.restype = ctypes.c_int
     library.graft_features.argtypes = [
-        ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_void_p,
+        pointer, count, *[pointer] * 3, count, ctypes.c_float, pointer,
     ]  # fmt: skip
+    library.graft_heads.argtypes = [pointer]
     return library
 
 
@@ -56,7 +57,8 @@ def build_kernels(folder: Path, compiler: str = "cc") -> Path:
     """The library's path, compiled first if this source, flags and CPU have none there yet; raises
     OSError without a compiler or a writable folder, SubprocessError where it fails."""
     here = Path(__file__).parent
-    sources = [(here / name).read_bytes() for name in (_SOURCE, *_HEADERS)]
+    sources = [(here / _SOURCE).read_bytes()]
+    sources += [path.read_bytes() for path in sorted(here.glob("*.h"))]
     # A portable run's sums are the same on every processor: fused and vectorised in one way.
     portable = os.environ.get("GRAFT_PORTABLE") == "1"
     flags = (*_FLAGS, "-march=x86-64-v3" if portable else "-march=native")

@@ -9,40 +9,16 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "kernels_augment.h"
 #include "kernels_blocks.h"
 #include "kernels_gru.h"
+#include "kernels_heads.h"
+#include "kernels_loss.h"
 #include "kernels_pairs.h"
 
-/* Mean cross-entropy of the batch; leaves d_features and the head's gradients. */
-static float learn_head(State *s, const int64_t *labels) {
-    const Plan *plan = s->plan;
-    const int64_t batch = plan->batch, lanes = plan->class_lanes, width = plan->features;
-    double loss = 0.0;
-    product(batch, s->features, width, 1, 0, width, s->head, lanes, s->logits, lanes);
-    for (int64_t n = 0; n < batch; n++) {
-        float *row = s->logits + n * lanes, top = -INFINITY, sum = 0.0f;
-        for (int64_t c = 0; c < plan->classes; c++) {
-            row[c] += s->bias[c];
-            top = row[c] > top ? row[c] : top;
-        }
-        const float right = row[labels[n]];
-        for (int64_t c = 0; c < plan->classes; c++) sum += row[c] = expf(row[c] - top);
-        loss += logf(sum) + top - right;
-        for (int64_t c = 0; c < plan->classes; c++) row[c] /= sum * (float)batch;
-        row[labels[n]] -= 1.0f / (float)batch;
-        for (int64_t c = plan->classes; c < lanes; c++) row[c] = 0.0f;
-    }
-    memset(s->d_head, 0, sizeof(float) * width * lanes);
-    transposed_product(1, batch, s->features, width, 0, width, s->logits, lanes, 0, s->d_head, 0,
-                       width, lanes);
-    add_rows(s->logits, batch, lanes, s->d_bias);
-    turn(s->head, width, 0, width, lanes, s->turned_head, lanes, 0);
-    product(batch, s->logits, lanes, 1, 0, lanes, s->turned_head, width, s->d_features, width);
-    return (float)(loss / (double)batch);
-}
-
-/* Features of the batch that lies in the first block's input. */
-static void forward(State *s, float *statistics, int training) {
+/* Features of the batch that lies in the first block's input. With a momentum above zero the batch
+   is normalised by itself and the running statistics move by it, otherwise by those. */
+static void forward(State *s, float *statistics, float momentum) {
     const Plan *plan = s->plan;
     const int64_t end = plan->num_blocks - 1;
     for (int64_t i = 0; i <= end; i++) {
@@ -53,7 +29,7 @@ static void forward(State *s, float *statistics, int training) {
         const int64_t pad_h = next ? next->pad_h : 0, pad_w = next ? next->pad_w : 0;
         const int64_t row = (b->out_w + 2 * pad_w) * b->outputs;
         float *out = next ? s->work[i + 1].in + pad_h * row + pad_w * b->outputs : s->last;
-        if (training) measure_batch(b, w, statistics);
+        if (momentum > 0.0f) measure_batch(b, w, statistics, momentum);
         else recall_statistics(b, w, statistics);
         normalise(b, w, out, row, (b->out_h + 2 * pad_h) * row);
         statistics += 2 * b->outputs;
@@ -69,15 +45,16 @@ static void forward(State *s, float *statistics, int training) {
         }
 }
 
-/* One forward and backward pass over the batch that lies in the first block's input. */
-static float pass(State *s, float *statistics, const int64_t *labels) {
+/* One forward and backward pass over the batch that lies in the first block's input, which is
+   made of these rows. */
+static float pass(State *s, float *statistics, const Loss *loss, const int64_t *rows) {
     const Plan *plan = s->plan;
     const int64_t end = plan->num_blocks - 1;
     const Block *last = &plan->blocks[end];
     const Work *w = &s->work[end];
     const int64_t positions = last->out_h * last->out_w, width = last->outputs;
-    forward(s, statistics, 1);
-    const float loss = learn_head(s, labels);
+    forward(s, statistics, 0.1f);
+    const float value = learn_head(s, loss, rows);
     if (plan->gru_width) gru_gradient(plan, &s->gru, s->d_features, w->d_out);
     else if (plan->dense) memcpy(w->d_out, s->d_features, sizeof(float) * plan->batch * width);
     else
@@ -99,19 +76,7 @@ static float pass(State *s, float *statistics, const int64_t *labels) {
             if (i > 0) input_gradient(b, own, s->work[i - 1].d_out);
         }
     }
-    return loss;
-}
-
-/* Adam with weight decay in the gradient, in the order of PyTorch's fused kernel. */
-static void adam(int64_t count, float *restrict p, const float *restrict g, float *restrict m,
-                 float *restrict v, float decay, float rate, float root) {
-    const float over = 1.0f / root;
-    for (int64_t i = 0; i < count; i++) {
-        const float d = g[i] + decay * p[i];
-        m[i] += (1.0f - 0.9f) * (d - m[i]);
-        v[i] = 0.999f * v[i] + (float)(1.0 - 0.999) * d * d;
-        p[i] -= rate * m[i] / (sqrtf(v[i]) * over + 1e-8f);
-    }
+    return value;
 }
 
 /* Row-major matrices -> panels, or back. */
@@ -153,49 +118,60 @@ static int64_t sample_size(const Plan *plan) {
     return (b->height + 2 * b->pad_h) * (b->width + 2 * b->pad_w) * b->inputs;
 }
 
-/* Trains on rows (N, sample) by `steps` batches of row numbers (steps, batch). Parameters and
-   statistics are changed in place; `gradients` holds the last step's. A rate of zero leaves the
-   parameters as they are. 0, or 1 where memory ran out. */
-int graft_train(const Plan *plan, int64_t num_parameters, float *parameters, float *gradients,
-                float *statistics, const float *x, const int64_t *y, const int64_t *batches,
-                int64_t steps, double learning_rate, double decay, float *losses) {
+/* What a training takes up from its last call, and leaves for the next. The moving means of the
+   gradient and of its square are in the order of panels. */
+typedef struct {
+    int64_t num_parameters, done; /* steps so far */
+    float *parameters, *gradients, *mean, *square, *statistics;
+} Training;
+
+/* Trains on rows x (N, sample) by `steps` batches of row numbers (steps, batch), each at its own
+   learning rate; `gradients` holds the last step's. A rate of zero leaves the parameters as they
+   are. 0, or 1 where memory ran out. */
+int graft_train(const Plan *plan, Training *t, const float *x, const Loss *loss,
+                const Augment *augment, const int64_t *batches, int64_t steps,
+                const double *rates, double decay, float *losses) {
     State s;
-    float *panels = aligned_alloc(64, (size_t)(num_parameters + 16) / 16 * 64 * 4);
+    const int64_t stride = (t->num_parameters + 15) / 16 * 16;
+    float *panels = aligned_alloc(64, (size_t)stride * 8), *slopes = panels + stride;
     if (panels == NULL) return 1;
-    const int64_t stride = (num_parameters + 15) / 16 * 16;
-    float *slopes = panels + stride, *m = slopes + stride, *v = m + stride;
-    memset(m, 0, sizeof(float) * 2 * stride);
-    int failed = prepare(&s, plan, panels, slopes) || s.num_parameters != num_parameters;
-    int64_t *labels = malloc(sizeof(int64_t) * plan->batch);
-    if (!failed && labels != NULL) {
-        repack(plan, panels, parameters, 0);
+    int failed = prepare(&s, plan, panels, slopes) || s.num_parameters != t->num_parameters;
+    float *scratch = augment ? claim(&s, augment_scratch(augment)) : NULL;
+    if (!failed && !s.failed) {
+        repack(plan, panels, t->parameters, 0);
         const int64_t sample = sample_size(plan);
+        const int64_t raw = augment ? augment_size(plan, augment) : sample;
+        const int64_t head = plan->class_lanes * (plan->features + 1);
         for (int64_t step = 0; step < steps; step++) {
             const int64_t *rows = batches + step * plan->batch;
             for (int64_t n = 0; n < plan->batch; n++) {
-                memcpy(s.work[0].in + n * sample, x + rows[n] * sample, sizeof(float) * sample);
-                labels[n] = y[rows[n]];
+                float *to = s.work[0].in + n * sample;
+                const float *from = x + rows[n] * raw;
+                if (augment) augment_row(plan, augment, step, n, from, scratch, to);
+                else memcpy(to, from, sizeof(float) * sample);
             }
-            losses[step] = pass(&s, statistics, labels);
-            if (learning_rate == 0.0) continue;
-            const double first = 1.0 - pow(0.9, (double)(step + 1));
-            const double root = sqrt(1.0 - pow(0.999, (double)(step + 1)));
-            adam(num_parameters, panels, slopes, m, v, (float)decay,
-                 (float)(learning_rate / first), (float)root);
+            losses[step] = pass(&s, t->statistics, loss, rows);
+            t->done++;
+            if (rates[step] == 0.0) continue;
+            const double first = 1.0 - pow(0.9, (double)t->done);
+            const double root = sqrt(1.0 - pow(0.999, (double)t->done));
+            adam(t->num_parameters - (loss->fixed_head ? head : 0), panels, slopes, t->mean,
+                 t->square, (float)decay, (float)(rates[step] / first), (float)root);
         }
-        repack(plan, parameters, panels, 1);
-        repack(plan, gradients, slopes, 1);
+        repack(plan, t->parameters, panels, 1);
+        repack(plan, t->gradients, slopes, 1);
     } else failed = 1;
-    free(labels);
     release(&s);
     free(panels);
     return failed;
 }
 
-/* Features (num_rows, plan->features) of rows (num_rows, sample), by the running statistics.
+/* Features (num_rows, plan->features) of rows (num_rows, sample), by the running statistics. With
+   a momentum above zero the rows are one batch, and the statistics move by it instead.
    0, or 1 where memory ran out. */
 int graft_features(const Plan *plan, int64_t num_parameters, const float *parameters,
-                   float *statistics, const float *x, int64_t num_rows, float *features) {
+                   float *statistics, const float *x, int64_t num_rows, float momentum,
+                   float *features) {
     State s;
     float *panels = aligned_alloc(64, (size_t)(num_parameters + 15) / 16 * 64);
     if (panels == NULL) return 1;
@@ -206,7 +182,7 @@ int graft_features(const Plan *plan, int64_t num_parameters, const float *parame
         for (int64_t n = 0; n < num_rows; n += plan->batch) {
             const int64_t left = num_rows - n, rows = left < plan->batch ? left : plan->batch;
             memcpy(s.work[0].in, x + n * sample, sizeof(float) * rows * sample);
-            forward(&s, statistics, 0);
+            forward(&s, statistics, momentum);
             memcpy(features + n * width, s.features, sizeof(float) * rows * width);
         }
     }

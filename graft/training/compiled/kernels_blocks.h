@@ -39,13 +39,14 @@ static void measure(const float *z, int64_t count, int64_t outputs, float *mean,
 }
 
 /* The batch's own mean and 1 / deviation; the running statistics move. */
-static void measure_batch(const Block *b, const Work *w, float *running) {
+static void measure_batch(const Block *b, const Work *w, float *running, float momentum) {
     const int64_t outputs = b->outputs;
+    const float kept = 1.0f - momentum;
     measure(w->z, w->count, outputs, w->mean, w->scale);
     for (int64_t o = 0; o < outputs; o++) {
-        running[o] = 0.9f * running[o] + 0.1f * w->mean[o];
-        running[outputs + o] =
-            0.9f * running[outputs + o] + 0.1f * (w->scale[o] / (float)(w->count - 1));
+        const float variance = w->scale[o] / (float)(w->count - 1);
+        running[o] = kept * running[o] + momentum * w->mean[o];
+        running[outputs + o] = kept * running[outputs + o] + momentum * variance;
         w->scale[o] = 1.0f / sqrtf(w->scale[o] / (float)w->count + 1e-5f);
     }
 }

@@ -1,7 +1,4 @@
-"""A network as the compiled trainer sees it: its blocks, and where each tensor lies.
-
-Legend: N rows, B a batch, S steps.
-"""
+"""A network as the compiled trainer sees it: its blocks, and where each tensor lies."""
 
 import ctypes
 import math
@@ -12,10 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.core.config import TrainingConfig
 from graft.models import Network
 from graft.models.encoders import MeanPool, Outline
-from graft.training.compiled.build import load_kernels
 from graft.training.stacked import ROWS_AT_ONCE, stages_of
 
 _UNIT = 16  # floats: every width is padded to whole vectors
@@ -59,8 +54,16 @@ class KernelPlan:
     statistics: tuple[_Slot, ...]
     first: nn.Module
 
-    def rows(self, x: Tensor) -> Tensor:
-        """Samples as the first block reads them: dense rows, or padded and channels-last."""
+    @property
+    def pieces(self) -> int:
+        """The outline's pieces, 0 where the network reads none."""
+        return Outline.pieces if isinstance(self.first, Outline) else 0
+
+    def rows(self, x: Tensor, *, augmented: bool = False) -> Tensor:
+        """Samples as the first block reads them: dense rows, or padded and channels-last. Dense
+        rows that are still to be augmented stay samples."""
+        if self.plan.dense and augmented:
+            return x.contiguous()
         if self.plan.dense:
             return torch.cat([self.first(part) for part in torch.split(x, ROWS_AT_ONCE)])
         block = self.plan.blocks[0]
@@ -103,7 +106,7 @@ def kernel_plan(network: Network, sample_shape: tuple[int, ...], batch: int) -> 
     if gru is not None:
         parameters += _gru_slots(stages[-2][0], width, gru.hidden_size)
         width = gru.hidden_size
-    lanes = _padded(network.head.out_features)
+    lanes = padded(network.head.out_features)
     parameters += [
         _Slot(name="head.weight", order=(1, 0), shape=(width, lanes)),
         _vector("head.bias", (lanes,)),
@@ -119,87 +122,8 @@ def kernel_plan(network: Network, sample_shape: tuple[int, ...], batch: int) -> 
     )
 
 
-def train_compiled(
-    plan: KernelPlan,
-    network: Network,
-    x: Tensor,
-    y_N: Tensor,
-    rows_SB: Tensor,
-    config: TrainingConfig,
-) -> Tensor:
-    """Train a network in place; every step's loss (S,). Raises MemoryError without room for it."""
-    state = _state(network)
-    parameters, _, statistics, losses_S = _run(
-        plan, state, x, y_N, rows_SB, config.learning_rate, config.weight_decay
-    )
-    with torch.no_grad():
-        for slots, flat in ((plan.parameters, parameters), (plan.statistics, statistics)):
-            for slot, tensor in _views(slots, flat, state):
-                state[slot.name].copy_(tensor)
-        for name, buffer in network.named_buffers():
-            if name.endswith("num_batches_tracked"):
-                buffer += len(rows_SB)
-    return losses_S
-
-
-@torch.no_grad()
-def compiled_features(plan: KernelPlan, network: Network, x: Tensor) -> Tensor:
-    """Features (N, F) of a network by its running statistics, whatever mode it is in; raises
-    MemoryError without room for them."""
-    kernels = load_kernels()
-    assert kernels is not None, "a plan is made only where there are kernels"
-    state, rows = _state(network), plan.rows(x)
-    parameters, statistics = _gather(plan.parameters, state), _gather(plan.statistics, state)
-    features_NF = torch.empty(len(x), plan.plan.features)
-    failed = kernels.graft_features(
-        ctypes.addressof(plan.plan), len(parameters), parameters.data_ptr(),
-        statistics.data_ptr(), rows.data_ptr(), len(x), features_NF.data_ptr(),
-    )  # fmt: skip
-    if failed:
-        raise MemoryError(f"features by {len(parameters)} parameters: no memory for a batch")
-    return features_NF[:, : network.num_features]
-
-
-def compiled_gradients(
-    plan: KernelPlan, network: Network, x: Tensor, y_B: Tensor
-) -> tuple[float, dict[str, Tensor]]:
-    """Mean cross-entropy of one batch and its gradients by name; the network stays as it is."""
-    state = _state(network)
-    _, gradients, _, losses_S = _run(plan, state, x, y_B, torch.arange(len(x))[None], 0.0, 0.0)
-    views = _views(plan.parameters, gradients, state)
-    return float(losses_S[0]), {slot.name: tensor for slot, tensor in views}
-
-
-def _run(
-    plan: KernelPlan,
-    state: dict[str, Tensor],
-    x: Tensor,
-    y_N: Tensor,
-    rows_SB: Tensor,
-    learning_rate: float,
-    weight_decay: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(parameters, gradients, statistics) after the steps as flat buffers, and each step's loss."""
-    kernels = load_kernels()
-    assert kernels is not None, "a plan is made only where there are kernels"
-    parameters, statistics = _gather(plan.parameters, state), _gather(plan.statistics, state)
-    gradients, losses_S = torch.zeros_like(parameters), torch.zeros(len(rows_SB))
-    rows, labels, rows_SB = plan.rows(x), y_N.to(torch.int64).contiguous(), rows_SB.contiguous()
-    tensors = (parameters, gradients, statistics, rows, labels, rows_SB)
-    failed = kernels.graft_train(
-        ctypes.addressof(plan.plan), len(parameters), *(each.data_ptr() for each in tensors),
-        len(rows_SB), learning_rate, weight_decay, losses_S.data_ptr(),
-    )  # fmt: skip
-    if failed:
-        raise MemoryError(f"training {len(parameters)} parameters: no memory for a step")
-    return parameters, gradients, statistics, losses_S
-
-
-def _state(network: Network) -> dict[str, Tensor]:
-    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-def _padded(count: int) -> int:
+def padded(count: int) -> int:
+    """The least whole number of units."""
     return math.ceil(count / _UNIT) * _UNIT
 
 
@@ -226,11 +150,11 @@ def _block(
 ) -> tuple[_Block, _Slot]:
     """One block over samples of this shape; a dense one is a line of ``batch`` positions."""
     if isinstance(module, nn.Linear):
-        wide, outputs = inputs or module.in_features, _padded(module.out_features)
+        wide, outputs = inputs or module.in_features, padded(module.out_features)
         block = _Block(wide, outputs, 1, batch, 1, 1, 1, 1, 0, 0, 1, batch)
         return block, _Slot(name=f"{name}.weight", order=(1, 0), shape=(wide, outputs))
     assert isinstance(module, nn.Conv1d | nn.Conv2d)
-    wide, outputs = inputs or module.in_channels, _padded(module.out_channels)
+    wide, outputs = inputs or module.in_channels, padded(module.out_channels)
     ones, zeros = (1,) * (3 - len(shape)), (0,) * (3 - len(shape))
     size = ones + tuple(shape[1:])
     kernel, stride = ones + tuple(module.kernel_size), ones + tuple(module.stride)
@@ -252,14 +176,15 @@ def _gru_slots(name: str, inputs: int, width: int) -> list[_Slot]:
     ]
 
 
-def _gather(slots: tuple[_Slot, ...], state: dict[str, Tensor]) -> Tensor:
+def gather(slots: tuple[_Slot, ...], state: dict[str, Tensor]) -> Tensor:
+    """The tensors of a network's state as one flat buffer."""
     flat = torch.zeros(sum(math.prod(slot.shape) for slot in slots))
-    for slot, tensor in _views(slots, flat, state):
+    for slot, tensor in views(slots, flat, state):
         tensor.copy_(state[slot.name].detach())
     return flat
 
 
-def _views(
+def views(
     slots: tuple[_Slot, ...], flat: Tensor, state: dict[str, Tensor]
 ) -> Iterator[tuple[_Slot, Tensor]]:
     """Each slot with its part of the buffer, seen in the tensor's own shape and axes."""

@@ -18,6 +18,10 @@ def test_the_plain_ways_to_train_can_all_be_stacked() -> None:
     assert wanted | {"fedavg", "fedavg-local"} <= set(MANY)
 
 
+def test_the_methods_of_targets_train_in_blocks() -> None:
+    assert {"graft", "average-kd-selected", "average-kd-all", "feddf"} <= set(MANY)
+
+
 @pytest.mark.parametrize("name", MANY)
 def test_side_by_side_is_what_each_gets_alone(
     name: str, make_task: Callable[..., TrainingTask], make_source: Callable[..., Source]
@@ -27,7 +31,12 @@ def test_side_by_side_is_what_each_gets_alone(
     source = make_source("right")
     whole = replace(make_task([source], max_steps=12), average=source)
     few = replace(make_task([source], labels=(0, 1, 2), max_steps=12), seed=5)
-    tasks = [whole, few, replace(whole, seed=9), replace(whole, sources=(), average=None)]
+    tasks = [whole, few, replace(whole, seed=9)]
+    if method.sources_needed != "selected" and "kd" not in name:
+        tasks.append(replace(whole, sources=(), average=None))
+    # A tenth of one of Adam's steps: where a gradient is near zero, rounding decides its sign.
+    config = whole.config
+    step = config.graft.learning_rate if "graft" in name else config.training.learning_rate
     together = method.fit_many(tasks, "cpu")
     for task, trained_model in zip(tasks, together, strict=True):
         alone = method.fit(task)
@@ -39,5 +48,5 @@ def test_side_by_side_is_what_each_gets_alone(
                 torch.from_numpy(parameters_of(trained_model.network)[key]),
                 torch.from_numpy(values),
                 rtol=1e-3,
-                atol=1e-4,
+                atol=step / 10,
             )

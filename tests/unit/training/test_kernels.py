@@ -13,9 +13,10 @@ from small_trainings import STACKABLE, WINDOWS, make_training, tensors
 
 from graft.core.records import Task
 from graft.models import build_network
-from graft.training import compiled_features_of_parts, features_of_parts, train_supervised_many
+from graft.training import features_of_parts, train_supervised_many
 from graft.training.compiled.build import build_kernels, load_kernels
-from graft.training.compiled.plan import compiled_gradients, kernel_plan
+from graft.training.compiled.calls import Objective, compiled_gradients
+from graft.training.compiled.plan import kernel_plan
 from graft.training.stacked import StackedNetwork
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -34,7 +35,9 @@ def test_loss_and_gradients_are_those_of_the_stacked_form(
     plan = kernel_plan(network, task.sample_shape, num_rows)
     assert plan is not None
     before = tensors(network)
-    loss, gradients = compiled_gradients(plan, network, x, y_B)
+    one_hot_BC = F.one_hot(y_B, task.num_classes).float()
+    objective = Objective(wanted_NC=one_hot_BC, weight_B=torch.full((num_rows,), 1 / num_rows))
+    loss, gradients = compiled_gradients(plan, network, x, objective)
     assert all(torch.equal(before[name], tensor) for name, tensor in tensors(network).items())
 
     stack = StackedNetwork([network], "cpu")
@@ -58,7 +61,7 @@ def test_compiled_features_are_pytorchs_in_eval_mode(task: Task, architecture: s
     network(3 * parts[1] + 1)  # running statistics other than a fresh network's
     assert kernel_plan(network, task.sample_shape, 32) is not None
     found, wanted = (
-        compiled_features_of_parts(network.eval(), parts),
+        features_of_parts(network.eval(), parts, compiled=True),
         features_of_parts(network, parts),
     )
     for mine, theirs in zip(found, wanted, strict=True):
@@ -69,7 +72,7 @@ def test_features_without_a_compiled_form_are_pytorchs(monkeypatch: pytest.Monke
     monkeypatch.setenv("GRAFT_NO_KERNELS", "1")
     network, parts = build_network("mlp", WINDOWS, 3).eval(), [torch.ones(3, *WINDOWS.sample_shape)]
     assert torch.equal(
-        compiled_features_of_parts(network, parts)[0], features_of_parts(network, parts)[0]
+        features_of_parts(network, parts, compiled=True)[0], features_of_parts(network, parts)[0]
     )
 
 

@@ -1,0 +1,223 @@
+"""Calls of the compiled trainer: training, features, batch-norm statistics and heads.
+
+Legend: N rows, B a batch, S steps, C classes, F features, T heads, L labelled rows, A axes.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graft.models import Network
+from graft.training.compiled.build import load_kernels
+from graft.training.compiled.plan import KernelPlan, gather, padded, views
+
+
+def _structure(name: str, **kinds: str) -> Any:
+    """A C struct whose fields are "i" (int64), "d" (double) or "p" (pointer)."""
+    types = {"i": ctypes.c_int64, "d": ctypes.c_double, "p": ctypes.c_void_p}
+    fields = [(key, types[kind]) for kind, keys in kinds.items() for key in keys.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+_Training = _structure(
+    "_Training", i="num_parameters done", p="parameters gradients mean square statistics"
+)
+_Loss = _structure("_Loss", p="wanted weights known", i="labelled information fixed_head")
+_Augment = _structure("_Augment", i="axes channels height width pieces", p="rotations shifts")
+_Heads = _structure(
+    "_Heads", i="heads rows features classes class_lanes steps", d="learning_rate pull",
+    p="x y known weight bias",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Augmentation:
+    """Random numbers of every step: rotations (S, B, A, A) of neighbouring channels, with A = 0
+    for none, and shifts (S, 2) along height and width, int64."""
+
+    rotation_SBAA: Tensor
+    shift_S2: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Objective:
+    """What every step minimises: sum_n weight_n CE(wanted_n) over the batch.
+
+    ``wanted_NC`` has a distribution for each row, ``weight_B`` a weight for each place in the
+    batch. ``known_C``: the other classes have probability 0. With ``information``, of the rows
+    from ``labelled`` on, the mean entropy minus the entropy of the mean prediction is added. With
+    ``fixed_head`` the head does not move.
+    """
+
+    wanted_NC: Tensor
+    weight_B: Tensor
+    labelled: int = 0
+    known_C: Tensor | None = None
+    information: bool = False
+    fixed_head: bool = False
+
+
+class CompiledTraining:
+    """One network's training, call after call, on the rows ``x``; ``write_back`` ends it."""
+
+    def __init__(
+        self, plan: KernelPlan, network: Network, x: Tensor, *, augmented: bool = False
+    ) -> None:
+        self._plan, self._network, self._shape = plan, network, x.shape[1:]
+        self._rows = plan.rows(x, augmented=augmented)
+        state = _state(network)
+        self.parameters, self.statistics = (
+            gather(plan.parameters, state),
+            gather(plan.statistics, state),
+        )
+        self.gradients = torch.zeros_like(self.parameters)
+        self._means = torch.zeros_like(self.parameters), torch.zeros_like(self.parameters)
+        self._done = 0
+
+    def run(
+        self,
+        rows_SB: Tensor,
+        objective: Objective,
+        rates: Sequence[float],
+        weight_decay: float,
+        augmentation: Augmentation | None = None,
+    ) -> Tensor:
+        """Take these steps at these learning rates; every step's loss (S,). Raises MemoryError."""
+        training = _Training(
+            num_parameters=len(self.parameters), done=self._done,
+            parameters=self.parameters.data_ptr(), gradients=self.gradients.data_ptr(),
+            mean=self._means[0].data_ptr(), square=self._means[1].data_ptr(),
+            statistics=self.statistics.data_ptr(),
+        )  # fmt: skip
+        wanted_NC, weight_B = objective.wanted_NC.contiguous(), objective.weight_B.contiguous()
+        known_C = None if objective.known_C is None else objective.known_C.float()
+        loss = _Loss(
+            wanted=wanted_NC.data_ptr(), weights=weight_B.data_ptr(),
+            known=None if known_C is None else known_C.data_ptr(), labelled=objective.labelled,
+            information=objective.information, fixed_head=objective.fixed_head,
+        )  # fmt: skip
+        augment = None if augmentation is None else self._augment(augmentation)
+        rows_SB, losses_S = rows_SB.contiguous(), torch.zeros(len(rows_SB))
+        rate_S = torch.tensor(rates, dtype=torch.float64)
+        assert rows_SB.shape == (len(rate_S), len(weight_B))
+        failed = _kernels().graft_train(
+            ctypes.addressof(self._plan.plan), ctypes.addressof(training), self._rows.data_ptr(),
+            ctypes.addressof(loss), None if augment is None else ctypes.addressof(augment),
+            rows_SB.data_ptr(), len(rows_SB), rate_S.data_ptr(), weight_decay, losses_S.data_ptr(),
+        )  # fmt: skip
+        if failed:
+            raise MemoryError(f"training {len(self.parameters)} parameters: no memory for a step")
+        self._done = training.done
+        return losses_S
+
+    def _augment(self, augmentation: Augmentation) -> Any:
+        height, width = (1, *self._shape[1:])[-2:]
+        return _Augment(
+            axes=augmentation.rotation_SBAA.shape[-1], channels=self._shape[0], height=height,
+            width=width, pieces=self._plan.pieces,
+            rotations=augmentation.rotation_SBAA.data_ptr(),
+            shifts=augmentation.shift_S2.data_ptr(),
+        )  # fmt: skip
+
+    def named_gradients(self) -> dict[str, Tensor]:
+        """The last step's gradients by the parameter's name."""
+        found = views(self._plan.parameters, self.gradients, _state(self._network))
+        return {slot.name: tensor for slot, tensor in found}
+
+    def write_back(self) -> None:
+        """Copy parameters and statistics into the network."""
+        state = _state(self._network)
+        _restore(self._plan.parameters, self.parameters, state)
+        _restore(self._plan.statistics, self.statistics, state)
+        for name, buffer in self._network.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                buffer += self._done
+
+
+@torch.no_grad()
+def compiled_features(plan: KernelPlan, network: Network, x: Tensor) -> Tensor:
+    """Features (N, F) of a network by its running statistics, whatever mode it is in; raises
+    MemoryError without room for them."""
+    state = _state(network)
+    statistics = gather(plan.statistics, state)
+    return _features(plan, state, statistics, x, 0.0)[:, : network.num_features]
+
+
+def compiled_statistics(plan: KernelPlan, network: Network, x: Tensor, momentum: float) -> None:
+    """Move a network's batch-norm statistics by one batch of ``plan.plan.batch`` rows, in place;
+    raises MemoryError without room for it."""
+    assert len(x) == plan.plan.batch
+    state = _state(network)
+    statistics = gather(plan.statistics, state)
+    _features(plan, state, statistics, x, momentum)
+    _restore(plan.statistics, statistics, state)
+
+
+def compiled_heads(
+    features_TLF: Tensor,
+    y_L: Tensor,
+    weight_TFC: Tensor,
+    bias_TC: Tensor,
+    known_TC: Tensor,
+    *,
+    steps: int,
+    learning_rate: float,
+    pull: float,
+) -> tuple[Tensor, Tensor]:
+    """Every head after Adam's steps on CE(L) + pull ||W - W_s||^2; raises MemoryError."""
+    features_TLF, y_L = features_TLF.contiguous(), y_L.contiguous()
+    weight, bias = (each.detach().clone().contiguous() for each in (weight_TFC, bias_TC))
+    known = known_TC.float().contiguous()
+    num_heads, num_rows, num_features = features_TLF.shape
+    heads = _Heads(
+        heads=num_heads, rows=num_rows, features=num_features, classes=bias.shape[1],
+        class_lanes=padded(bias.shape[1]), steps=steps, learning_rate=learning_rate, pull=pull,
+        x=features_TLF.data_ptr(), y=y_L.data_ptr(), known=known.data_ptr(),
+        weight=weight.data_ptr(), bias=bias.data_ptr(),
+    )  # fmt: skip
+    if _kernels().graft_heads(ctypes.addressof(heads)):
+        raise MemoryError(f"training {num_heads} heads: no memory for a step")
+    return weight, bias
+
+
+def compiled_gradients(
+    plan: KernelPlan, network: Network, x: Tensor, objective: Objective
+) -> tuple[float, dict[str, Tensor]]:
+    """One batch's loss and its gradients by name; the network stays as it is."""
+    training = CompiledTraining(plan, network, x)
+    losses_S = training.run(torch.arange(len(x))[None], objective, [0.0], 0.0)
+    return float(losses_S[0]), training.named_gradients()
+
+
+def _kernels() -> ctypes.CDLL:
+    kernels = load_kernels()
+    assert kernels is not None, "a plan is made only where there are kernels"
+    return kernels
+
+
+def _features(
+    plan: KernelPlan, state: dict[str, Tensor], statistics: Tensor, x: Tensor, momentum: float
+) -> Tensor:
+    rows, parameters = plan.rows(x), gather(plan.parameters, state)
+    features_NF = torch.empty(len(x), plan.plan.features)
+    failed = _kernels().graft_features(
+        ctypes.addressof(plan.plan), len(parameters), parameters.data_ptr(),
+        statistics.data_ptr(), rows.data_ptr(), len(x), momentum, features_NF.data_ptr(),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError(f"features by {len(parameters)} parameters: no memory for a batch")
+    return features_NF
+
+
+@torch.no_grad()
+def _restore(slots: Sequence[Any], flat: Tensor, state: dict[str, Tensor]) -> None:
+    for slot, tensor in views(tuple(slots), flat, state):
+        state[slot.name].copy_(tensor)
+
+
+def _state(network: Network) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
