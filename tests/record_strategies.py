@@ -14,6 +14,7 @@ from graft.core.records import (
     DomainProfile,
     Failure,
     FusionDiagnostics,
+    GrowRequest,
     ModelCard,
     ProbeRequest,
     ProfileRequest,
@@ -105,6 +106,16 @@ requests = st.one_of(
         sources=st.lists(cards(), max_size=3).map(tuple),
         register=st.booleans(),
         architecture_averages=st.lists(cards(), max_size=2).map(tuple),
+    ),
+    st.builds(
+        GrowRequest,
+        domain_id=domain_ids,
+        round_index=rounds,
+        method=names,
+        model=cards(),
+        register=st.booleans(),
+        classes=st.lists(names, max_size=3).map(tuple),
+        output=names,
     ),
 )
 

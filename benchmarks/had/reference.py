@@ -1,19 +1,18 @@
-"""What HAD is compared with: the authors' released code, joint training; and the scores.
+"""What HAD is compared with, joint training, and the scores.
 
 Legend: N, B images, C outputs, H, W pixels, K classes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.core.seeding import derive_seed
-from graft.lifelong.had import Distillation, HadConfig, as_image, salient_pixels
-from graft.lifelong.heads import IGNORED, HeadedNetwork, OutputKind, OutputTask
-from graft.lifelong.retention import Stage, distillation_map, new_task_loss, teacher_outputs
+from graft.lifelong.heads import IGNORED, HeadedNetwork, OutputTask
+from graft.lifelong.retention import Stage, new_task_loss
 from graft.training import minimise, parameter_group
 
 # Each metric's sign: +1 where more is better, -1 where less is.
@@ -29,93 +28,6 @@ METRIC_SIGNS: Mapping[str, Mapping[str, int]] = {
     },
 }
 Scores = Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReleasedDistillation(Distillation):
-    """HAD as released: other losses, and no division by the number of old tasks."""
-
-    def penalty(
-        self, student: HeadedNetwork, teacher: HeadedNetwork, x: Tensor, features: Tensor
-    ) -> Tensor:
-        """lambda / 2 sum over old tasks of (L_db + L_sg)."""
-        losses = [
-            released_loss(
-                teacher.tasks[name].kind, student.output(features, name), soft_targets, self.config
-            )
-            for name, soft_targets in teacher_outputs(teacher, x).items()
-        ]
-        return self.config.strength / 2 * torch.stack(losses).sum()
-
-
-def released_loss(
-    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
-) -> Tensor:
-    """L_db + L_sg of one old task as released, as ``had_loss`` has it."""
-    if output.dim() == 2:
-        return released_balance(kind, as_image(output), as_image(soft_targets), config)
-    balanced = released_balance(kind, output, soft_targets, config)
-    return balanced + released_salience(kind, output, soft_targets, config)
-
-
-def released_balance(
-    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
-) -> Tensor:
-    """L_db as released. Groups are pooled over the batch.
-
-    classes: geometric means l_c of the pixels with a loss, absent classes 0; mean over all
-    classes of softmax_c(-l)_c l_c, the softmax without a gradient. Others: arithmetic means, the
-    *student's* channel mean below and above ``split`` unscaled, added; for directions 1 - the
-    mean over pixels *and channels* of the products, 1 where a group is empty.
-    """
-    if kind == "classes":
-        return _class_balance(distillation_map(kind, output, soft_targets), soft_targets)
-    level = output.detach().mean(1)
-    groups = (level > config.split, level < config.split)
-    if kind == "amount":
-        loss = distillation_map(kind, output, soft_targets)
-        return torch.stack([_mean_where(loss, group) for group in groups]).sum()
-    product = (output * soft_targets).mean(1)
-    return torch.stack([1 - _mean_where(product, group) for group in groups]).sum()
-
-
-def _class_balance(loss: Tensor, soft_targets: Tensor) -> Tensor:
-    """Mean over classes of softmax_c(-l)_c l_c."""
-    label = soft_targets.argmax(1)
-    log_loss = loss.clamp_min(1e-12).log()
-    means = []
-    for index in range(soft_targets.shape[1]):
-        pixels = (label == index) & (loss > 0)
-        means.append(_mean_where(log_loss, pixels).exp() * pixels.any())
-    loss_C = torch.stack(means)
-    return (torch.softmax(-loss_C.detach(), dim=0) * loss_C).mean()
-
-
-def released_salience(
-    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
-) -> Tensor:
-    """L_sg as released, with zero padding.
-
-    classes: the salient pixels' losses over the number of all pixels. amount: their mean.
-    directions: edges are sought in 1 - the channel mean of the products, and the loss is 1 -
-    (the products of *all* pixels) / (3 times the salient pixels), which is negative as soon as
-    the salient ones are few; 1 where there are none.
-    """
-    if kind != "direction":
-        loss = distillation_map(kind, output, soft_targets)
-        salient = salient_pixels(loss, config.salience, pad_mode="constant")
-        return _mean_where(loss, salient) if kind == "amount" else (loss * salient).mean()
-    product = output * soft_targets
-    salient = salient_pixels(1 - product.mean(1), config.salience, pad_mode="constant")
-    num_salient = salient.sum() * product.shape[1]
-    if num_salient == 0:
-        return product.new_ones(())
-    return 1 - product.sum() / num_salient
-
-
-def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the chosen values; 0 where there are none."""
-    return (values * chosen).sum() / chosen.sum().clamp_min(1)
 
 
 def learn_jointly(

@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from reference import METRIC_SIGNS, ReleasedDistillation, learn_jointly, relative_gain, score_task
+from reference import METRIC_SIGNS, learn_jointly, relative_gain, score_task
 from scenes import STYLES, make_scene, render_scene
 from solids import CLASSES
 from summary import figure, write_summary
@@ -62,7 +62,9 @@ RETENTIONS: Mapping[str, Callable[[float], Retention]] = {
     "lwf-hard": lambda strength: LearningWithoutForgetting(strength=strength, temperature=0.0),
     "ewc": lambda strength: ElasticWeights(strength=strength),
     "had-paper": lambda strength: Distillation(config=HadConfig(strength=strength)),
-    "had-released": lambda strength: ReleasedDistillation(config=HadConfig(strength=strength)),
+    "had-released": lambda strength: Distillation(
+        config=HadConfig(strength=strength, variant="released")
+    ),
 }
 # Each the best of its grid (results/grid.md) on a seed that is not reported.
 STRENGTHS = {

@@ -44,6 +44,7 @@ def attach(app: ClientApp, domain_of: DomainOf, handle: Handler) -> None:
     app.query("profile")(answer)
     app.query("probe")(answer)
     app.train("learn")(answer)
+    app.train("grow")(answer)
 
 
 def handle_with(open_device: OpenDevice) -> Handler:

@@ -40,6 +40,7 @@ _LATER_SETTINGS: Final = (
     "policy.withhold_centroids", "policy.delta", "policy.value_bound", "policy.feature_bound",
     "policy.composition", "policy.probes_per_round", "policy.train_clip", "forget.descendants",
     "selection.score",
+    "growth.classes", "growth.round", "growth.fraction", "growth.method", "growth.comparisons",
 )  # fmt: skip
 # Initial domains hold all their labels and select nothing.
 _TARGET_SETTINGS: Final = ("selection", "hat", "graft")

@@ -136,20 +136,27 @@ def track(
 
 def show_run(path: AnyPath, output: Format) -> None:
     """Write a run's page and print its summary."""
+    from graft.report import growth
     from graft.report.page.report import write_report
     from graft.report.run import read_run
     from graft.report.summary import class_times, summarise
-    from graft.report.tables import class_dicts, rich_table, summary_dict
+    from graft.report.tables import class_dicts, filled, rich_table, summary_dict
 
     run = read_run(path)
     summaries = summarise(run.rows, run.ledger, run.config)
+    grown = growth.summarise_growth(run.rows, run.ledger)
     page = write_report(path)
     if output is Format.JSON:
         times = class_times(run.rows, run.config.method, run.config.network.deadline_s)
         facts = {"run": dict(run.run), **summary_dict(summaries)}
+        facts |= {"growth": growth.growth_dicts(grown)} if grown else {}
         print_json({**facts, "device_classes": class_dicts(times)})
     else:
         print_table(rich_table(summaries))
+        if grown:
+            cells = [(growth.growth_cells(each), "") for each in grown]
+            table = Table(title="Task growth", caption=growth.NOTE, caption_justify="left")
+            print_table(filled(table, growth.HEADINGS, cells))
     announce(f"report {page}")
 
 

@@ -183,6 +183,26 @@ class TrustConfig:
     )
 
 
+@settings("growth.")
+class GrowthConfig:
+    """Task growth in a simulation: domains that are in the system come back with new classes, and
+    retrain their models without forgetting the old ones."""
+
+    classes: Names = key((), "Classes that no domain has before `growth.round`; empty: no growth")
+    round: Count = key(2, "Round in which domains come back")
+    fraction: Fraction = key(0.5, "Fraction of the domains of earlier rounds that come back")
+    method: Literal["had", "lwf", "ewc", "naive", "joint"] = key(
+        "had", "How old outputs are kept, by the models that join the catalogue"
+    )
+    comparisons: Names = key((), "Other ways, for comparison")
+    strength: float | None = key(None, "Weight of keeping; not set: the way's own", ge=0)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The main way first, then those that it is compared with."""
+        return tuple(dict.fromkeys((self.method, *self.comparisons)))
+
+
 @settings("forget.")
 class ForgetConfig:
     """Forgetting of domains."""
@@ -247,6 +267,7 @@ class ExpansionConfig:
     graft: GraftConfig = GraftConfig()
     policy: PolicyConfig = PolicyConfig()
     trust: TrustConfig = TrustConfig()
+    growth: GrowthConfig = GrowthConfig()
     forget: ForgetConfig = ForgetConfig()
     network: NetworkConfig = NetworkConfig()
     # What methods of other packages and of scripts read, by section and key.

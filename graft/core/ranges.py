@@ -54,6 +54,7 @@ _SHARE, _SAMPLES = Range(0, 1), Range(0, 2**40)
 METRICS: Final[Mapping[str, Range]] = MappingProxyType(
     {
         **dict.fromkeys(("accuracy", "macro_f1", "held_out_accuracy", "knowledge_quality"), _SHARE),
+        **dict.fromkeys(("old_accuracy_before", "old_accuracy", "new_accuracy"), _SHARE),
         **dict.fromkeys(("num_test", "num_labelled", "num_unlabelled"), _SAMPLES),
     }
 )

@@ -397,7 +397,34 @@ class TrainRequest:
     architecture_averages: tuple[ModelCard, ...] = ()
 
 
-Request = ProfileRequest | ProbeRequest | TrainRequest
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """What a domain that is in the system comes back with: new ``classes`` of its output, or a new
+    ``output`` by name."""
+
+    domain_id: str
+    classes: tuple[str, ...] = ()
+    output: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrowRequest:
+    """Ask a domain to grow ``model``, which is its own, by what ``Growth`` has.
+
+    ``method`` is one of ``graft.lifelong.growth.METHODS`` with the prefix "grow-"; ``register`` as
+    in a ``TrainRequest``.
+    """
+
+    domain_id: str
+    round_index: Index
+    method: str
+    model: ModelCard
+    register: bool
+    classes: tuple[str, ...] = ()
+    output: str = ""
+
+
+Request = ProfileRequest | ProbeRequest | TrainRequest | GrowRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -416,7 +443,7 @@ class FusionDiagnostics:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TrainResult:
-    """A domain's response to a ``TrainRequest``.
+    """A domain's response to a ``TrainRequest`` or ``GrowRequest``.
 
     Parameters
     ----------
@@ -499,6 +526,12 @@ class SystemState:
             first.setdefault(card.model_id, card)
         return tuple(first.values())
 
+    @property
+    def latest(self) -> tuple[ModelCard, ...]:
+        """``owned`` without the models that their own domain has grown into later ones."""
+        former = {(card.domain_id, parent) for card in self.catalogue for parent in card.parents}
+        return tuple(c for c in self.owned if (c.domain_id, c.model_id) not in former)
+
     def reported_sources(self, min_reports: int, report_rounds: int = 10) -> frozenset[str]:
         """Domains whose confirmed reports by others weigh ``min_reports`` or more.
 
@@ -533,7 +566,7 @@ class SystemState:
         return replace(self, round_index=self.round_index + 1, catalogue=self.catalogue + ordered)
 
 
-Phase = Literal["join", "profile", "probe", "ship", "report", "register", "acknowledge"]
+Phase = Literal["join", "profile", "probe", "ship", "report", "grow", "register", "acknowledge"]
 Outcome = Literal["ok", "failed", "refused", "lost"]
 
 

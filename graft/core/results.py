@@ -21,6 +21,9 @@ REQUIRED_METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unl
 # What peers found of the model afterwards, in the results of the whole run.
 _PEERS = ("peers_probed", "peers_chose", "peers_rejected", "peers_score")
 _SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
+# Of a growth round's rows alone.
+_GROWTH = ("old_accuracy_before", "old_accuracy", "new_accuracy")
+GROW = "grow-"  # what the names of their methods begin with
 # What a clock or the host decides stays out of the run's hash.
 _UNHASHED = {"compute_s", "peak_memory_bytes"}
 
@@ -33,6 +36,10 @@ class ResultRow:
     where the model was trained; ``simulated_compute_s`` is that work on the domain's device class,
     and ``simulated_s`` when the domain was done, from the start of the round. ``mixture`` (a row a
     source domain) and ``dictionary`` (a row an epoch) are those of ``FusionDiagnostics``.
+
+    In a growth round ``old_accuracy_before`` is the model's that grew, on test rows of the classes
+    (or the output) that it knew; ``old_accuracy`` is the grown model's on the same rows, among all
+    its classes, and ``new_accuracy`` that on what it grew by.
 
     The device itself reports its numbers. ``peers_*`` are what other domains found: how many
     probed, chose and rejected its model in later rounds, and the mean of their joint scores.
@@ -65,12 +72,20 @@ class ResultRow:
     peers_chose: Samples | None = None
     peers_rejected: Samples | None = None
     peers_score: Score | None = None
+    old_accuracy_before: Share | None = None
+    old_accuracy: Share | None = None
+    new_accuracy: Share | None = None
+
+    @property
+    def is_growth(self) -> bool:
+        """Whether the domain was in the system before, and came back."""
+        return self.method.startswith(GROW)
 
 
 RESULTS_SCHEMA = table_schema(ResultRow)
 PEERS_SCHEMA = table_schema(PeerFindings)
-# Runs from before the peers, the traces, and the simulated clock, lack the last columns.
-_FORMER_WIDTHS = [len(RESULTS_SCHEMA) - n for n in (4, 6, 6 + len(_SIMULATED))]
+# Runs from before growth, the peers, the traces, and the simulated clock, lack the last columns.
+_FORMER_WIDTHS = [len(RESULTS_SCHEMA) - len(_GROWTH) - n for n in (0, 4, 6, 6 + len(_SIMULATED))]
 
 
 def result_row(report: TrainResult | Failure) -> ResultRow:
@@ -99,6 +114,9 @@ def result_row(report: TrainResult | Failure) -> ResultRow:
         model_id=report.card.model_id if report.card else None,
         mixture=None if diagnostics is None else diagnostics.mixture_SQ.tolist(),
         dictionary=None if dictionary_E4 is None else dictionary_E4.tolist(),
+        old_accuracy_before=metrics.get("old_accuracy_before"),
+        old_accuracy=metrics.get("old_accuracy"),
+        new_accuracy=metrics.get("new_accuracy"),
     )
 
 
@@ -174,7 +192,7 @@ def run_hash(rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]) -> str:
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda r: (r.round_index, r.domain_id, r.method)):
         table = dataclasses.asdict(row)
-        left_out = {*_SIMULATED, *_PEERS}
+        left_out = {*_SIMULATED, *_PEERS, *(() if row.is_growth else _GROWTH)}
         hashed = (None if n in _UNHASHED else table[n] for n in table if n not in left_out)
         digest.update(repr(tuple(hashed)).encode())
     for entry in ordered(entries):

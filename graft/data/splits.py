@@ -3,13 +3,14 @@
 Legend: N rows of a domain, C classes, G groups.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.config import SplitConfig
-from graft.core.records import BoolArray, IntArray
+from graft.core.config import GrowthConfig, SplitConfig
+from graft.core.records import BoolArray, Growth, IntArray
 from graft.core.seeding import stream
 from graft.data.domain import DomainData, World
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError
@@ -31,6 +32,14 @@ class DomainSplit:
     def unlabelled_N(self) -> IntArray:  # noqa: N802 - a shape suffix
         """The train rows without a usable label."""
         return np.setdiff1d(self.train_N, self.labelled_N, assume_unique=True)
+
+    def without(self, dropped_N: BoolArray) -> "DomainSplit":
+        """The split without the rows that are marked, of all rows of the domain."""
+        return DomainSplit(
+            train_N=self.train_N[~dropped_N[self.train_N]],
+            test_N=self.test_N[~dropped_N[self.test_N]],
+            labelled_N=self.labelled_N[~dropped_N[self.labelled_N]],
+        )
 
 
 def split_rows(
@@ -100,6 +109,28 @@ def schedule_rounds(
         tuple(domain_id for p in part for domain_id in domains_by_person[persons[p]])
         for part in parts
     )
+
+
+def schedule_growth(
+    rounds: Sequence[Sequence[str]], config: GrowthConfig, seed: int
+) -> Mapping[int, tuple[Growth, ...]]:
+    """By round, which domains of earlier rounds come back, and what with.
+
+    One at least; who comes back depends on the seed only. Raises ConfigError where
+    ``growth.round`` is not among the rounds.
+    """
+    if not config.classes:
+        return {}
+    if config.round >= len(rounds):
+        raise ConfigError(f"growth.round: got {config.round}, wanted below {len(rounds)}")
+    there = sorted(domain_id for part in rounds[: config.round] for domain_id in part)
+    order = stream("growth", seed).permutation(len(there))
+    returning = sorted(order[: max(1, round(config.fraction * len(there)))])
+    return {
+        config.round: tuple(
+            Growth(domain_id=there[place], classes=config.classes) for place in returning
+        )
+    }
 
 
 def _fixed_block(data: DomainData, split_N: npt.NDArray[np.int8]) -> BoolArray:

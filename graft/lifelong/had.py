@@ -6,12 +6,14 @@ Published (CVPR 2026, arXiv 2603.26192), with I_j the teacher-student loss map o
 
 L_db balances groups of pixels by geometric means; L_sg is the loss where its map has edges.
 Ours: groups and edges are taken of each image by itself, groups that an image lacks are left out,
-and the edge padding. ``benchmarks/had/reference.py`` has what the authors' code does instead.
+and the edge padding. The authors' released code differs: the losses of ``released_loss``, and no
+division by t - 1.
 
 Legend: B images, C outputs, H, W pixels.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -33,7 +35,12 @@ _FLOOR = 1e-3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HadConfig:
-    """``strength`` is lambda, ``split`` delta (0 to 1), ``salience`` k (0 to 1), as published."""
+    """``strength`` is lambda, ``split`` delta (0 to 1), ``salience`` k (0 to 1), as published.
+
+    ``variant``: the losses of the paper, or those of the authors' released code.
+    """
+
+    variant: Literal["paper", "released"] = "paper"
 
     strength: float = 3.0
     split: float = 0.5
@@ -49,14 +56,17 @@ class Distillation(Retention):
     def penalty(
         self, student: HeadedNetwork, teacher: HeadedNetwork, x: Tensor, features: Tensor
     ) -> Tensor:
-        """lambda / (2 (t - 1)) sum over old tasks of (L_db + L_sg)."""
+        """lambda / (2 (t - 1)) sum over old tasks of (L_db + L_sg); released, without t - 1."""
+        is_paper = self.config.variant == "paper"
+        loss_of = had_loss if is_paper else released_loss
         losses = [
-            had_loss(
+            loss_of(
                 teacher.tasks[name].kind, student.output(features, name), soft_targets, self.config
             )
             for name, soft_targets in teacher_outputs(teacher, x).items()
         ]
-        return self.config.strength / (2 * len(losses)) * torch.stack(losses).sum()
+        divisor = 2 * len(losses) if is_paper else 2
+        return self.config.strength / divisor * torch.stack(losses).sum()
 
 
 def grow_task(
@@ -149,3 +159,73 @@ def _min_max(map_BHW: Tensor) -> Tensor:
     low_B, high_B = map_BHW.amin((1, 2), keepdim=True), map_BHW.amax((1, 2), keepdim=True)
     span_B = high_B - low_B
     return torch.where(span_B > 0, (map_BHW - low_B) / span_B.clamp_min(1e-12), 0.0)
+
+
+def released_loss(
+    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
+) -> Tensor:
+    """L_db + L_sg of one old task as released, as ``had_loss`` has it."""
+    if output.dim() == 2:
+        return released_balance(kind, as_image(output), as_image(soft_targets), config)
+    balanced = released_balance(kind, output, soft_targets, config)
+    return balanced + released_salience(kind, output, soft_targets, config)
+
+
+def released_balance(
+    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
+) -> Tensor:
+    """L_db as released. Groups are pooled over the batch.
+
+    classes: geometric means l_c of the pixels with a loss, absent classes 0; mean over all
+    classes of softmax_c(-l)_c l_c, the softmax without a gradient. Others: arithmetic means, the
+    *student's* channel mean below and above ``split`` unscaled, added; for directions 1 - the
+    mean over pixels *and channels* of the products, 1 where a group is empty.
+    """
+    if kind == "classes":
+        return _class_balance(distillation_map(kind, output, soft_targets), soft_targets)
+    level = output.detach().mean(1)
+    groups = (level > config.split, level < config.split)
+    if kind == "amount":
+        loss = distillation_map(kind, output, soft_targets)
+        return torch.stack([_mean_where(loss, group) for group in groups]).sum()
+    product = (output * soft_targets).mean(1)
+    return torch.stack([1 - _mean_where(product, group) for group in groups]).sum()
+
+
+def _class_balance(loss: Tensor, soft_targets: Tensor) -> Tensor:
+    """Mean over classes of softmax_c(-l)_c l_c."""
+    label = soft_targets.argmax(1)
+    log_loss = loss.clamp_min(1e-12).log()
+    means = []
+    for index in range(soft_targets.shape[1]):
+        pixels = (label == index) & (loss > 0)
+        means.append(_mean_where(log_loss, pixels).exp() * pixels.any())
+    loss_C = torch.stack(means)
+    return (torch.softmax(-loss_C.detach(), dim=0) * loss_C).mean()
+
+
+def released_salience(
+    kind: OutputKind, output: Tensor, soft_targets: Tensor, config: HadConfig
+) -> Tensor:
+    """L_sg as released, with zero padding.
+
+    classes: the salient pixels' losses over the number of all pixels. amount: their mean.
+    directions: edges are sought in 1 - the channel mean of the products, and the loss is 1 -
+    (the products of *all* pixels) / (3 times the salient pixels), which is negative as soon as
+    the salient ones are few; 1 where there are none.
+    """
+    if kind != "direction":
+        loss = distillation_map(kind, output, soft_targets)
+        salient = salient_pixels(loss, config.salience, pad_mode="constant")
+        return _mean_where(loss, salient) if kind == "amount" else (loss * salient).mean()
+    product = output * soft_targets
+    salient = salient_pixels(1 - product.mean(1), config.salience, pad_mode="constant")
+    num_salient = salient.sum() * product.shape[1]
+    if num_salient == 0:
+        return product.new_ones(())
+    return 1 - product.sum() / num_salient
+
+
+def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the chosen values; 0 where there are none."""
+    return (values * chosen).sum() / chosen.sum().clamp_min(1)

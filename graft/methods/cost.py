@@ -192,6 +192,12 @@ def graft_cost(shape: WorkloadShape) -> ComputeCost:
     )
 
 
+def growth_cost(shape: WorkloadShape) -> ComputeCost:
+    """Task growth: the former model predicts each batch of U, and the grown one learns L and U."""
+    seen = shape.steps * shape.batch(shape.num_unlabelled)
+    return read_all(shape.sources, seen) + _both(shape, 30)
+
+
 def _trained(
     shape: WorkloadShape, architecture: str, rows: int, steps: int | None = None
 ) -> ComputeCost:

@@ -12,6 +12,13 @@ ALL_LABELS = "all-labels"  # trains on labels that no target domain has: a refer
 NOT_RUN = "not run"
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+GROWTH_TITLES = {
+    "grow-had": "Growth, HAD-style",
+    "grow-lwf": "Growth, LwF",
+    "grow-ewc": "Growth, EWC",
+    "grow-naive": "Growth, naive",
+    "grow-joint": "Growth, all rows again (reference)",
+}
 
 
 def display_name(method: str) -> str:
@@ -19,7 +26,7 @@ def display_name(method: str) -> str:
     if not method:
         return "System's own"
     known = methods_by_name().get(method)
-    return known.title if known else method
+    return known.title if known else GROWTH_TITLES.get(method, method)
 
 
 def bytes_text(num_bytes: float | None) -> str:

@@ -135,7 +135,8 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 def methods_of(rows: Iterable[ResultRow], config: ExpansionConfig) -> tuple[str, ...]:
     """The configured methods in their order, then any other that the rows hold."""
     known = config.methods
-    others = {row.method for row in rows if row.round_index >= 1} - {*known, INITIAL}
+    others = {row.method for row in rows if row.round_index >= 1 and not row.is_growth}
+    others -= {*known, INITIAL}
     return (*known, *sorted(others))
 
 
@@ -236,7 +237,7 @@ def summarise_rounds(
     """Summarise each method by round: methods in their order, rounds rising."""
     targets: dict[int, set[str]] = defaultdict(set)
     for row in rows:
-        if row.round_index >= 1:
+        if row.round_index >= 1 and not row.is_growth:
             targets[row.round_index].add(row.domain_id)
     summaries = []
     for method in methods_of(rows, config):

@@ -23,7 +23,7 @@ from graft.wire.traffic_log import TrafficRecord
 Stage = Literal["join", "profile", "probe", "learn"]
 _STAGE_OF: Final[dict[Phase, Stage]] = {
     "join": "join", "profile": "profile", "probe": "probe", "ship": "learn",
-    "report": "learn", "register": "learn", "acknowledge": "learn",
+    "report": "learn", "grow": "learn", "register": "learn", "acknowledge": "learn",
 }  # fmt: skip
 Key = tuple[str, bool]  # stage, whether up
 STAGES: Final[tuple[Stage, ...]] = ("join", "profile", "probe", "learn")

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Clock, WeightTransport
-from graft.core.records import ProbeRequest, ProfileRequest, Request, Task
+from graft.core.records import GrowRequest, ProbeRequest, ProfileRequest, Request, Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass
@@ -34,10 +36,16 @@ class Device:
         return split_rows(self.data, self.config.split, self.config.seed, by_labels=by_labels)
 
     def rows(self, request: Request) -> DomainSplit:
-        """The domain's split. An initial domain is fully labelled (A7)."""
-        initial_domain = request.round_index == 0
-        split = self._split
-        return replace(split, labelled_N=split.train_N) if initial_domain else split
+        """The domain's split. An initial domain is fully labelled (A7), also when it comes back.
+
+        Rows of the classes of ``growth.classes`` are not there before ``growth.round``.
+        """
+        split, growth = self._split, self.config.growth
+        if growth.classes and request.round_index < growth.round:
+            growing_C = np.isin(self.task.classes, growth.classes)
+            split = split.without(growing_C[self.data.y_N])
+        begun = request.model if isinstance(request, GrowRequest) else request
+        return replace(split, labelled_N=split.train_N) if begun.round_index == 0 else split
 
 
 def configured_policy(request: Request, config: ExpansionConfig) -> SitePolicy:

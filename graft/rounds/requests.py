@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graft.core.records import (
+    GrowRequest,
     ProbeRequest,
     ProfileRequest,
     Request,
@@ -15,6 +16,7 @@ from graft.errors import GraftError
 from graft.methods import FitMany, find_method
 from graft.privacy import profile_domain
 from graft.rounds.device import Device
+from graft.rounds.growth_training import grow
 from graft.rounds.probe import probe
 from graft.rounds.training import evaluate_and_register, prepare_training, train
 from graft.training import TrainedModel, TrainingTask
@@ -30,6 +32,8 @@ def handle_request(request: Request, device: Device) -> Response:
             return profile_domain(request.domain_id, device.task, x, y_L, device.policy)
         if isinstance(request, ProbeRequest):
             return probe(request, device)
+        if isinstance(request, GrowRequest):
+            return grow(request, device)
         return train(request, device)
     except GraftError as error:
         return failure_of(request, error)

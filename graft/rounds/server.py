@@ -11,6 +11,7 @@ from graft.core.ports import Edge
 from graft.core.records import (
     DomainProfile,
     Failure,
+    GrowRequest,
     ModelCard,
     PeerFindings,
     ProfileRequest,
@@ -59,7 +60,7 @@ def train_initial_domains(domain_ids: Sequence[str], edge: Edge, admit: Admissio
     ``admit`` checks and signs a card, or raises GraftError. A domain that failed is among the
     round's ``failures``.
     """
-    profiles, failures = _ask_profiles(domain_ids, 0, (INITIAL,), edge)
+    profiles, failures = ask_profiles(domain_ids, 0, (INITIAL,), edge)
     requests = [
         TrainRequest(domain_id=d, round_index=0, method=INITIAL, sources=(), register=True)
         for d in profiles
@@ -101,13 +102,13 @@ def expand_system(
         A domain that failed is among its ``failures``, once for each method.
     """
     index = state.round_index
-    profiles, failures = _ask_profiles(targets, index, config.methods, edge)
+    profiles, failures = ask_profiles(targets, index, config.methods, edge)
     methods = [find_method(name) for name in config.methods]
     near = rank_candidates(profiles, methods, state, config)
     choice = choose_sources(near, profiles, methods, state, config, edge)
     failures += choice.failures
     failed = {(failure.domain_id, failure.method) for failure in failures}
-    everyone = tuple(card.for_fusion() for card in state.owned)
+    everyone = tuple(card.for_fusion() for card in state.latest)
     averages = tuple(card.for_fusion() for card in state.architecture_averages)
 
     def sources(method: Method, domain_id: str) -> tuple[ModelCard, ...]:
@@ -164,7 +165,7 @@ def _confirmed(
     ]
 
 
-def _ask_profiles(
+def ask_profiles(
     domain_ids: Sequence[str], index: int, methods: Sequence[str], edge: Edge
 ) -> tuple[dict[str, DomainProfile], list[Failure]]:
     """Profiles by domain; a domain that gives none fails in every method."""
@@ -229,7 +230,9 @@ def own_card(report: TrainResult) -> ModelCard:
     return card
 
 
-def train_results(requests: Sequence[TrainRequest], edge: Edge) -> list[TrainResult | Failure]:
+def train_results(
+    requests: Sequence[TrainRequest | GrowRequest], edge: Edge
+) -> list[TrainResult | Failure]:
     """The answers to the requests, in their order; what cannot be a row of results has failed."""
     reports: list[TrainResult | Failure] = []
     for request, response in zip(requests, edge.ask(requests), strict=True):
@@ -247,11 +250,15 @@ def train_results(requests: Sequence[TrainRequest], edge: Edge) -> list[TrainRes
     return reports
 
 
-def _check_sources(result: TrainResult, request: TrainRequest) -> None:
+def _check_sources(result: TrainResult, request: TrainRequest | GrowRequest) -> None:
     """Raises EdgeError for a result that names sources which its request did not have."""
     what = f"report of {request.domain_id}"
-    check_rejected(what, result.rejected, request.sources)
-    sent = (*request.sources, *request.architecture_averages)
+    if isinstance(request, GrowRequest):
+        sources: tuple[ModelCard, ...] = (request.model,)
+        sent = sources
+    else:
+        sources, sent = request.sources, (*request.sources, *request.architecture_averages)
+    check_rejected(what, result.rejected, sources)
     foreign = {*result.source_domains} - {card.domain_id for card in sent}
     if result.card is not None:
         foreign |= {*result.card.parents} - {card.model_id for card in sent}

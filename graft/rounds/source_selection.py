@@ -96,7 +96,7 @@ def rank_candidates(
     ranked: dict[bool, dict[str, RankedCards]] = {}
     for method in methods:
         if method.sources_needed in ("selected", "centroids") and method.initial_only not in ranked:
-            cards = visible_cards(method, state.owned)
+            cards = visible_cards(method, state.latest)
             nearest = _rank_sound(list(profiles.values()), cards, state, config)
             ranked[method.initial_only] = dict(zip(profiles, nearest, strict=True))
     return {method.name: ranked.get(method.initial_only, {}) for method in methods}

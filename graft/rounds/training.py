@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graft.core.records import (
+    GrowRequest,
     IntArray,
     ModelCard,
     Precision,
@@ -56,7 +57,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         )
     method = find_method(request.method)
     cards = _source_cards(request, device)
-    sources = tuple(_fetch_source(card, device, method.precision) for card in cards)
+    sources = tuple(fetch_source(card, device, method.precision) for card in cards)
     x_L = torch.from_numpy(data.x[rows.labelled_N])
     y_L = torch.from_numpy(data.y_N[rows.labelled_N])
     x_U = torch.from_numpy(data.x[rows.unlabelled_N])
@@ -65,7 +66,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     if config.trust.disagreement and not device.policy.bounds_rows:
         sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
     private = _private_training(request, device, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
-    averages = [_fetch_source(card, device, "exact") for card in _average_cards(request, device)]
+    averages = [fetch_source(card, device, "exact") for card in _average_cards(request, device)]
     return TrainingTask(
         domain_task=device.task,
         architecture=device.architecture,
@@ -112,7 +113,11 @@ def _private_training(
 
 
 def evaluate_and_register(
-    request: TrainRequest, device: Device, task: TrainingTask, model: TrainedModel, compute_s: float
+    request: TrainRequest | GrowRequest,
+    device: Device,
+    task: TrainingTask,
+    model: TrainedModel,
+    compute_s: float,
 ) -> TrainResult:
     """Test a trained model, register it where asked, and report; ``compute_s`` is the method's.
 
@@ -123,9 +128,14 @@ def evaluate_and_register(
     if request.register:
         parts.append(torch.cat([task.x_L, task.x_U]))
     test_NF, *train_NF = features_of_parts(model.network, parts, compiled=task.compiled)
-    cards = _source_cards(request, device)
+    if isinstance(request, GrowRequest):
+        cards: tuple[ModelCard, ...] = (request.model,)
+        fetched = cards
+    else:
+        cards = _source_cards(request, device)
+        fetched = (*cards, *_average_cards(request, device))
     source_ids = {source.model_id for source in task.sources}
-    fetched_bytes = sum(c.payload_bytes for c in (*cards, *_average_cards(request, device)))
+    fetched_bytes = sum(card.payload_bytes for card in fetched)
     training_bytes = network_cost(model.architecture, device.task).training_memory_bytes
     return TrainResult(
         domain_id=request.domain_id,
@@ -174,7 +184,8 @@ def _average_cards(request: TrainRequest, device: Device) -> list[ModelCard]:
     return [card for card in averages if card.architecture == device.architecture][:1]
 
 
-def _fetch_source(card: ModelCard, device: Device, precision: Precision) -> Source:
+def fetch_source(card: ModelCard, device: Device, precision: Precision) -> Source:
+    """A model as a source; raises TransportError or PayloadError where it does not come."""
     parameters = device.transport.fetch(card, precision)
     return Source(
         model_id=card.model_id,
@@ -233,7 +244,7 @@ def macro_f1(y_N: IntArray, predicted_N: IntArray) -> float:
 
 
 def _register(
-    request: TrainRequest,
+    request: TrainRequest | GrowRequest,
     device: Device,
     task: TrainingTask,
     model: TrainedModel,

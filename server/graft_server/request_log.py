@@ -5,6 +5,7 @@ from dataclasses import replace
 from graft.core.ledger import SERVER
 from graft.core.records import (
     Failure,
+    GrowRequest,
     LedgerEntry,
     Outcome,
     Phase,
@@ -25,6 +26,7 @@ _ROUTES: dict[type, tuple[str, Phase, Phase]] = {
     ProfileRequest: ("query.profile", "profile", "profile"),
     ProbeRequest: ("query.probe", "probe", "probe"),
     TrainRequest: ("train.learn", "ship", "report"),
+    GrowRequest: ("train.grow", "grow", "grow"),
 }
 
 

@@ -1,16 +1,16 @@
 """One run from its first round to its last: the one loop of every engine and of the benchmark."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Edge, ModelStore, Progress
-from graft.core.records import LedgerEntry, ModelCard, SystemState
+from graft.core.records import Growth, LedgerEntry, ModelCard, SystemState
 from graft.core.results import ResultRow, result_row
 from graft.data.domain import World
-from graft.data.splits import schedule_rounds
+from graft.data.splits import schedule_growth, schedule_rounds
 from graft.errors import ConfigError, ExpansionFailedError
 from graft.methods import find_method
 from graft.models import offered_architectures
@@ -20,9 +20,12 @@ from graft.rounds import (
     Averaging,
     Round,
     average_by_architecture,
+    beside,
     expand_system,
+    grow_domains,
     train_initial_domains,
 )
+from graft.rounds.growth_training import class_mask
 from graft.rounds.server import FindFault
 from graft.selection.scores import probe_scores, require_sensitivity
 from graft_server.fedavg import FlowerAveraging
@@ -60,7 +63,8 @@ class RunSettings:
     ``folder`` gets the rounds, and an interrupted run goes on from it. ``on_round`` gets (round,
     rows, entries) of each round once it is durable, ``on_progress`` a ``RoundProgress`` whenever a
     response comes. Without a ``clock`` no time is simulated. ``planned`` are the domain ids of each
-    round (default: drawn from the configuration); ``store`` has the models (default: the folder's).
+    round, and ``growing`` what domains come back with in each (default: drawn from the
+    configuration); ``store`` has the models (default: the folder's).
     Raises ConfigError or ArchitectureError for a configuration that cannot run.
     """
 
@@ -71,6 +75,7 @@ class RunSettings:
     on_progress: OnProgress = lambda _: None
     clock: RoundClock | None = None
     planned: tuple[tuple[str, ...], ...] | None = None
+    growing: Mapping[int, Sequence[Growth]] | None = None
     store: ModelStore | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +85,9 @@ class RunSettings:
             if self.config.policy.epsilon is not None:
                 require_sensitivity(score, ConfigError)
         offered_architectures(self.world.task, self.config.devices.architectures)
-        self.schedule()
+        if classes := self.config.growth.classes:
+            class_mask("growth.classes", self.world.task, classes)
+        self.growth()
 
     def open_store(self) -> ModelStore:
         """The store of the run's models."""
@@ -92,6 +99,12 @@ class RunSettings:
             return self.planned
         config = self.config
         return schedule_rounds(self.world, config.split, config.rounds, config.seed)
+
+    def growth(self) -> Mapping[int, Sequence[Growth]]:
+        """By round, what domains of the system come back with."""
+        if self.growing is not None:
+            return self.growing
+        return schedule_growth(self.schedule(), self.config.growth, self.config.seed)
 
 
 def run_rounds(connect: Connect, settings: RunSettings) -> str:
@@ -106,6 +119,7 @@ def run_rounds(connect: Connect, settings: RunSettings) -> str:
 
 def _run_rounds(connect: Connect, settings: RunSettings) -> str:
     folder, clock, schedule = settings.folder, settings.clock, settings.schedule()
+    growth = settings.growth()
     store, signer = settings.open_store(), open_signer(folder.keys, folder.run_id)
     state = signer.sign_state(folder.load_state())
 
@@ -149,7 +163,9 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
         state = retrain_averages(state, forgotten, edge, admit, averaging, config)
         arriving = forgotten.arriving(schedule[state.round_index], state)
         offered = forgotten.offered(state)
-        done = _run_round(offered, arriving, edge, admit, averaging, config, fault)
+        refused = forgotten.refused()
+        growths = [g for g in growth.get(state.round_index, ()) if g.domain_id not in refused]
+        done = _run_round(offered, arriving, growths, edge, admit, averaging, config, fault)
         done = replace(done, state=forgotten.after(state, done.state))
         rows = [result_row(result) for result in done.reports]
         for entry in folder.journal_entries():
@@ -174,13 +190,19 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
 def _run_round(
     state: SystemState,
     arriving: Sequence[str],
+    growths: Sequence[Growth],
     edge: Edge,
     admit: Admission,
     averaging: Averaging,
     config: ExpansionConfig,
     fault: FindFault,
 ) -> Round:
-    """Round 0 trains the initial domains and averages their models; each later one expands."""
+    """Round 0 trains the initial domains and averages their models; each later one expands, and
+    domains that come back grow."""
+    if growths:
+        grown = grow_domains(state, growths, edge, admit, config)
+        others = _run_round(state, arriving, (), edge, admit, averaging, config, fault)
+        return beside(grown, others)
     if not arriving:
         return Round(state=state.admit(()), reports=())
     if state.round_index:

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from graft.core.files import replace_file
-from graft.core.records import SystemState
+from graft.core.records import Growth, SystemState
 from graft.errors import RunError
 from graft_server.model_store import order_of
 
@@ -34,6 +35,29 @@ def plan_round(
     rounds = (*rounds, tuple(domain_ids))
     replace_file(server / "rounds.json", json.dumps(rounds).encode())
     return rounds
+
+
+def read_growth(server: Path) -> Mapping[int, tuple[Growth, ...]]:
+    """By round, what domains of the system come back with."""
+    path = server / "growth.json"
+    planned = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return {
+        int(index): tuple(Growth(**{**g, "classes": tuple(g["classes"])}) for g in growths)
+        for index, growths in planned.items()
+    }
+
+
+def plan_growth(server: Path, growths: Sequence[Growth], state: SystemState) -> Rounds:
+    """Add a round in which domains of the system come back; raises RunError as ``plan_round``
+    does, and for a domain that has no model to grow."""
+    owners = {card.domain_id for card in state.catalogue}
+    if strangers := [each.domain_id for each in growths if each.domain_id not in owners]:
+        raise RunError(f"domain {strangers[0]}: has no model in the system, wanted one to grow")
+    if state.round_index == len(read_rounds(server)):
+        planned = {**read_growth(server), state.round_index: growths}
+        table = {index: [asdict(each) for each in some] for index, some in planned.items()}
+        replace_file(server / "growth.json", json.dumps(table).encode())
+    return plan_round(server, (), state)
 
 
 def write_orders(server: Path, round_index: int, domain_ids: Sequence[str]) -> None:

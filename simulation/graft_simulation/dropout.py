@@ -8,6 +8,7 @@ from graft_server.request_log import exchange_entry
 from graft.core.config import NetworkConfig
 from graft.core.ports import Edge
 from graft.core.records import (
+    GrowRequest,
     LedgerEntry,
     ProbeRequest,
     ProfileRequest,
@@ -20,8 +21,9 @@ from graft.core.seeding import stream
 from graft.errors import DomainLostError
 from graft.wire.messages.codec import encode_request
 
-# The requests of a round, in order.
-_TURNS = (ProfileRequest, ProbeRequest, TrainRequest)
+# When in a round each request comes.
+_TURNS = {ProfileRequest: 0, ProbeRequest: 1, TrainRequest: 2, GrowRequest: 2}
+_NUM_TURNS = 3
 
 
 def lost_from(domain_id: str, round_index: int, seed: int, network: NetworkConfig) -> int | None:
@@ -29,7 +31,7 @@ def lost_from(domain_id: str, round_index: int, seed: int, network: NetworkConfi
     generator = stream("dropout", seed, domain_id, round_index)
     if generator.random() >= network.dropout_rate:
         return None
-    return int(generator.integers(len(_TURNS)))
+    return int(generator.integers(_NUM_TURNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class DropoutEdge:
 
     def _is_lost(self, request: Request) -> bool:
         turn = lost_from(request.domain_id, request.round_index, self.seed, self.network)
-        return turn is not None and turn <= _TURNS.index(type(request))
+        return turn is not None and turn <= _TURNS[type(request)]
 
     def _lose(self, request: Request) -> Response:
         num_bytes, run = len(encode_request(request)), self.run

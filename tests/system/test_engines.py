@@ -137,3 +137,19 @@ def test_a_last_round_that_was_cut_off_is_run_again(stacked: Path, tmp_path: Pat
     world = open_world(config.world, config.seed)
     digest = run_block_engine(RunSettings(config=config, world=world, folder=folder), workers=0)
     assert digest == run_facts(stacked)["hash"]
+
+
+@pytest.mark.slow
+def test_growth_rounds_have_the_same_hash_in_both_engines(graft: Run, tmp_path: Path) -> None:
+    growth = ("--set", 'growth.classes=["row"]', "--set", "growth.round=1")
+    arguments = (*SMALL, *growth, "--set", 'growth.comparisons=["lwf", "ewc", "naive", "joint"]')
+    hashes = []
+    for engine in (("--engine", "flower"), ("--engine", "block", "--no-stacked")):
+        (tmp_path / engine[1]).mkdir()
+        graft(*arguments, *engine, "--out", f"{engine[1]}/run")
+        hashes.append(run_facts(tmp_path / engine[1] / "run")["hash"])
+    assert hashes[0] == hashes[1]
+    rows = read_results(tmp_path / "flower" / "run" / "results.parquet")
+    assert {row.method for row in rows if row.is_growth} == {
+        "grow-had", "grow-lwf", "grow-ewc", "grow-naive", "grow-joint"
+    }  # fmt: skip

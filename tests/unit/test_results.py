@@ -160,7 +160,8 @@ def test_results_from_before_the_traces_and_the_simulated_clock_can_be_read(tmp_
     write_results([ROW], path)
     peers = ["peers_probed", "peers_chose", "peers_rejected", "peers_score"]
     clock = ["link_class", "simulated_compute_s", "simulated_s"]
-    for later in (peers, ["mixture", "dictionary"], clock):
+    growth = ["old_accuracy_before", "old_accuracy", "new_accuracy"]
+    for later in (growth, peers, ["mixture", "dictionary"], clock):
         pq.write_table(pq.read_table(path).drop_columns(later), path)
         assert read_results(path) == [ROW]
 

@@ -36,6 +36,13 @@ def expand(
         bool,
         Option("--initial", help="The first round: initial domains train on all their labels."),
     ] = False,
+    grow: Annotated[
+        list[str] | None,
+        Option(
+            help="The named domains are in the system and come back with this new class, which "
+            "their models learn without forgetting the old ones; repeatable."
+        ),
+    ] = None,
     join_timeout_s: Annotated[
         float, Option(help="Longest wait for devices, in seconds; absent ones then fail.")
     ] = 120.0,
@@ -51,16 +58,20 @@ def expand(
 
     To continue an interrupted round, repeat the command without domains; if the round has finished
     in the meantime, its results are shown. Models that are to be trained again after a domain was
-    forgotten are part of the next round, which may have no other domains. Exit code 0 only if
-    every domain of the round was served.
+    forgotten are part of the next round, which may have no other domains. With --grow the round
+    is one of task growth (`growth.method` of the configuration). Exit code 0 only if every domain
+    of the round was served.
     """
     from graft_server.deployment.enrolment import enrolled
     from graft_server.deployment.forgetting import refused_domains
     from graft_server.flower.deployed_app import expansion_lock, run_folder
     from graft_server.forgetting import read_forgotten
-    from graft_server.round_schedule import plan_round, read_rounds
+    from graft_server.round_schedule import plan_growth, plan_round, read_rounds
 
+    from graft.core.records import Growth
+    from graft.data.dataset_table import read_dataset
     from graft.errors import ConfigError, EdgeError, ExpansionFailedError, RunError
+    from graft.rounds.growth_training import class_mask
 
     server = server.absolute()
     folder = run_folder(server)
@@ -75,7 +86,14 @@ def expand(
             raise ConfigError(f"round {finished}: wanted {wanted}, and only then")
         if gone := sorted(set(domains) & refused_domains(server, folder)):
             raise RunError(f"domain {gone[0]}: was forgotten; graft deploy enrol admits it anew")
-        plan_round(server, domains, state, again)
+        if grow:
+            class_mask("--grow", read_dataset(server).task, tuple(grow))
+            growths = [Growth(domain_id=d, classes=tuple(grow)) for d in domains]
+            plan_growth(server, growths, state)
+        else:
+            plan_round(server, domains, state, again)
+    elif grow:
+        raise ConfigError("--grow: got no domain, wanted those that come back")
     elif again and finished == len(read_rounds(server)):
         plan_round(server, (), state)
     rounds = read_rounds(server)

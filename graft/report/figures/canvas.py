@@ -38,6 +38,7 @@ PHASE_COLOURS: Mapping[str, str] = MappingProxyType(
         "probe": "#e69f01",
         "ship": "#0072b2",
         "report": "#019e73",
+        "grow": "#8c510a",
         "register": "#d55e01",
         "acknowledge": "#7a5fb0",
     }

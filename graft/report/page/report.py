@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from graft.core.config import config_to_dict
 from graft.core.files import AnyPath, replace_file
+from graft.report import growth
 from graft.report.figures.accuracy import accuracy_per_round, domain_gains_figure
 from graft.report.figures.canvas import Canvas
 from graft.report.figures.pareto import accuracy_against_bytes
@@ -70,6 +71,11 @@ def report_page(run: RunRecord) -> str:
         gains=gains,
         system=_both_ways(payload_by(system, "up")) if len(system) else None,
         forgotten=_forgotten(run),
+        growth={
+            "headings": growth.HEADINGS,
+            "cells": [*map(growth.growth_cells, growth.summarise_growth(run.rows, run.ledger))],
+            "note": growth.NOTE,
+        },
         failures=[row for row in ordered if row.error is not None],
         figures=_figures(run, summaries, gains),
         methods={

@@ -162,12 +162,14 @@ _CHECKS: Final[dict[str, Callable[[Any], None]]] = {
     "architecture_averages": partial(_check_each, "architecture averages", check_record),
     "rejected": partial(_check_each, "rejections", check_record),
     "card": check_record,
+    "model": check_record,
     "profile": check_record,
     "diagnostics": check_record,
     **{
         name: partial(_check_name, name.replace("_", " "))
-        for name in ("method", "task", "architecture", "device_class", "error", "reason")
+        for name in ["method", "task", "architecture", "device_class", "error", "reason", "output"]
     },
+    "classes": partial(_check_each, "classes", partial(_check_name, "class")),
     "message": _check_text,
     "metrics": _check_metrics,
     "statistics_D": partial(_check_array, "statistics", 1),

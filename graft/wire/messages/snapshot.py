@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.message import DecodeError
 
 from graft.core.files import replace_file
-from graft.core.records import ModelCard, ProbeRequest, Request, TrainRequest
+from graft.core.records import GrowRequest, ModelCard, ProbeRequest, Request, TrainRequest
 from graft.errors import MessageError, RequestForgedError, RunError, StaleTrustError
 from graft.wire.messages.card_signature import joined_fields, manifest_bytes, read_public_key
 from graft.wire.messages.checks import MAX_LISTED
@@ -130,6 +130,8 @@ def check_snapshot(run: str, data: bytes, request: Request, *, seen: int, now_s:
         cards = request.candidates
     elif isinstance(request, TrainRequest):
         cards = (*request.sources, *request.architecture_averages)
+    elif isinstance(request, GrowRequest):
+        cards = (request.model,)
     listed = set(snapshot.cards)
     for card in cards:
         if card_digest(run, card) not in listed:

@@ -122,6 +122,24 @@ class TrainRequest(_message.Message):
     architecture_averages: _containers.RepeatedCompositeFieldContainer[ModelCard]
     def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ..., architecture_averages: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ...) -> None: ...
 
+class GrowRequest(_message.Message):
+    __slots__ = ("domain_id", "round_index", "method", "model", "register", "classes", "output")
+    DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REGISTER_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    domain_id: str
+    round_index: int
+    method: str
+    model: ModelCard
+    register: bool
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    output: str
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., model: _Optional[_Union[ModelCard, _Mapping]] = ..., register: _Optional[bool] = ..., classes: _Optional[_Iterable[str]] = ..., output: _Optional[str] = ...) -> None: ...
+
 class RejectedSource(_message.Message):
     __slots__ = ("model_id", "domain_id", "reason")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -262,7 +280,7 @@ class SigningKey(_message.Message):
     def __init__(self, version: _Optional[int] = ..., expires_s: _Optional[int] = ..., public_key: _Optional[bytes] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("version", "profile_request", "probe_request", "train_request", "domain_profile", "selection", "train_result", "failure", "join_reply")
+    __slots__ = ("version", "profile_request", "probe_request", "train_request", "domain_profile", "selection", "train_result", "failure", "join_reply", "grow_request")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROFILE_REQUEST_FIELD_NUMBER: _ClassVar[int]
     PROBE_REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -272,6 +290,7 @@ class Envelope(_message.Message):
     TRAIN_RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     JOIN_REPLY_FIELD_NUMBER: _ClassVar[int]
+    GROW_REQUEST_FIELD_NUMBER: _ClassVar[int]
     version: int
     profile_request: ProfileRequest
     probe_request: ProbeRequest
@@ -281,4 +300,5 @@ class Envelope(_message.Message):
     train_result: TrainResult
     failure: Failure
     join_reply: JoinReply
-    def __init__(self, version: _Optional[int] = ..., profile_request: _Optional[_Union[ProfileRequest, _Mapping]] = ..., probe_request: _Optional[_Union[ProbeRequest, _Mapping]] = ..., train_request: _Optional[_Union[TrainRequest, _Mapping]] = ..., domain_profile: _Optional[_Union[DomainProfile, _Mapping]] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., train_result: _Optional[_Union[TrainResult, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., join_reply: _Optional[_Union[JoinReply, _Mapping]] = ...) -> None: ...
+    grow_request: GrowRequest
+    def __init__(self, version: _Optional[int] = ..., profile_request: _Optional[_Union[ProfileRequest, _Mapping]] = ..., probe_request: _Optional[_Union[ProbeRequest, _Mapping]] = ..., train_request: _Optional[_Union[TrainRequest, _Mapping]] = ..., domain_profile: _Optional[_Union[DomainProfile, _Mapping]] = ..., selection: _Optional[_Union[Selection, _Mapping]] = ..., train_result: _Optional[_Union[TrainResult, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., join_reply: _Optional[_Union[JoinReply, _Mapping]] = ..., grow_request: _Optional[_Union[GrowRequest, _Mapping]] = ...) -> None: ...

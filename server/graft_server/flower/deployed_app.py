@@ -16,7 +16,7 @@ from graft.core.config import read_config
 from graft.core.deployment import SERVER_FOLDER, read_server
 from graft.core.files import LineFile, lock_file
 from graft.core.ports import Edge, Progress
-from graft.core.records import LedgerEntry, Request, Response, Task, TrainRequest
+from graft.core.records import GrowRequest, LedgerEntry, Request, Response, Task, TrainRequest
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
 from graft.errors import ConfigError, DataError, GraftError
@@ -28,7 +28,7 @@ from graft_server.deployment.order_trust import OrderTrust
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.round_loop import Connect, RunSettings, run_rounds
-from graft_server.round_schedule import read_nodes, read_rounds, write_orders
+from graft_server.round_schedule import read_growth, read_nodes, read_rounds, write_orders
 from graft_server.run_folder import RunFolder
 
 log = logging.getLogger("graft")
@@ -88,7 +88,9 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         *rounds[:finished],
         *(tuple(d for d in arriving if d not in refused) for arriving in rounds[finished:]),
     )
+    growing = read_growth(server)
     expected = {d for arriving in rounds[finished:] for d in arriving}
+    expected |= {g.domain_id for i, some in growing.items() if i >= finished for g in some}
     expected |= forgotten.asked_again(state)
     trust = None
     if not read_server(server).insecure:
@@ -116,6 +118,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
                 world=world,
                 folder=folder,
                 planned=rounds,
+                growing=growing,
                 on_round=lambda index, *_: write_orders(server, index, ()),
                 on_progress=_StageTimes(server / "state" / "progress.json", stages),
             ),
@@ -137,7 +140,8 @@ class _OrderingEdge:
     server: Path
 
     def ask(self, requests: Sequence[Request]) -> list[Response]:
-        orders = [each for each in requests if isinstance(each, TrainRequest) and each.register]
+        training = [each for each in requests if isinstance(each, TrainRequest | GrowRequest)]
+        orders = [each for each in training if each.register]
         if orders:
             write_orders(self.server, orders[0].round_index, [each.domain_id for each in orders])
         return self.edge.ask(requests)

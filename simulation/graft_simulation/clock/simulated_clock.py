@@ -12,6 +12,7 @@ from graft.core.config import ExpansionConfig
 from graft.core.ports import Edge
 from graft.core.records import (
     DomainProfile,
+    GrowRequest,
     LedgerEntry,
     ProbeRequest,
     Request,
@@ -25,7 +26,7 @@ from graft.core.results import ResultRow
 from graft.core.seeding import stream
 from graft.devices import assign_device, assign_link, equip_domain
 from graft.methods import find_method
-from graft.methods.cost import read_all
+from graft.methods.cost import growth_cost, read_all
 from graft.training.cost import ComputeCost, WorkloadShape, compute_seconds
 from graft_simulation.clock.timelines import ComputeTimes, MethodRound, method_round
 from graft_simulation.clock.tracks import Server, Timeline, Track, domain_availability, run_tracks
@@ -188,6 +189,9 @@ class _Costs:
                 find_method(request.method).cost(self._shape(request, response))
             )
 
+        elif isinstance(request, GrowRequest) and isinstance(response, TrainResult):
+            self._tasks[key].append(growth_cost(self._growth_shape(request, response)))
+
     def take_seconds(self) -> dict[DomainMethod, ComputeTimes]:
         """Compute seconds of the noted costs, which are cleared."""
         seconds = {}
@@ -202,6 +206,18 @@ class _Costs:
         self._probes.clear()
         self._tasks.clear()
         return seconds
+
+    def _growth_shape(self, request: GrowRequest, report: TrainResult) -> WorkloadShape:
+        own = request.model.architecture
+        return WorkloadShape(
+            task=self._task,
+            config=self._config,
+            architecture=own,
+            trained_model=own,
+            sources=(own,),
+            num_labelled=int(report.metrics["num_labelled"]),
+            num_unlabelled=int(report.metrics["num_unlabelled"]),
+        )
 
     def _shape(self, request: TrainRequest, report: TrainResult) -> WorkloadShape:
         config, method = self._config, find_method(request.method)

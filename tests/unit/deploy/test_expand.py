@@ -14,7 +14,7 @@ from graft.core.records import SystemState
 from graft.core.results import ResultRow, read_results
 from graft.data import ImuWorld, write_dataset
 from graft.data.synthetic.imu import CHANNELS
-from graft.errors import ExpansionFailedError, RunError
+from graft.errors import ConfigError, ExpansionFailedError, RunError
 
 runner = CliRunner()
 WORLD = ImuWorld(2, 40, seed=0)
@@ -74,6 +74,17 @@ def test_it_is_no_success_where_a_domain_of_that_round_failed(server: Path) -> N
     done = runner.invoke(app, ["deploy", "expand", "--server", str(server)])
     assert isinstance(done.exception, ExpansionFailedError)
     assert "ben" in str(done.exception)
+
+
+def test_only_known_classes_grow_and_only_in_named_domains_of_the_system(server: Path) -> None:
+    finish_round(server)
+    words = ["deploy", "expand", "--server", str(server), "--grow"]
+    assert isinstance(runner.invoke(app, [*words, "row"]).exception, ConfigError)
+    done = runner.invoke(app, [*words, "fly", "ann"])
+    assert "got class 'fly'" in str(done.exception)
+    done = runner.invoke(app, [*words, "row", "ann"])
+    assert isinstance(done.exception, RunError)
+    assert "ann: has no model" in str(done.exception)
 
 
 def test_before_the_first_round_somebody_must_arrive(server: Path) -> None:

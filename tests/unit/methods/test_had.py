@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from graft.lifelong.had import (
     grow_task,
     had_loss,
     pixel_groups,
+    released_loss,
     salient_loss,
     salient_pixels,
 )
@@ -43,7 +45,7 @@ from graft.methods.baselines import fit_all_labels
 from graft.training import TrainingTask
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "benchmarks" / "had"))
-from reference import ReleasedDistillation, learn_jointly, relative_gain, released_loss, score_task
+from reference import learn_jointly, relative_gain, score_task
 
 CLASSES = OutputTask(name="parts", kind="classes", num_outputs=2)
 AMOUNT = OutputTask(name="depth", kind="amount", num_outputs=1)
@@ -314,15 +316,16 @@ def penalty_of(retention: Retention, student: HeadedNetwork, teacher: HeadedNetw
     return float(retention.penalty(student, teacher, x, student.features(x)).detach())
 
 
-@pytest.mark.parametrize(("had", "divisor"), [(Distillation, 2 * 2), (ReleasedDistillation, 2)])
+@pytest.mark.parametrize(("variant", "divisor"), [("paper", 2 * 2), ("released", 2)])
 def test_the_papers_distillation_is_divided_by_the_number_of_old_tasks(
-    had: type[Distillation], divisor: int
+    variant: Literal["paper", "released"], divisor: int
 ) -> None:
     # Teacher 1, student 0.25, two old tasks: each has the error 0.75 on both samples. In the
     # paper L_db is then 0.75 + e; released, 0.25 < 0.5 puts both into one group: 0.75.
     teacher, student = scale_network(1.0, "a", "b"), scale_network(0.25, "a", "b")
-    one = 0.75 + EPSILON if had is Distillation else 0.75
-    got = penalty_of(had(config=HadConfig(strength=3.0)), student, teacher)
+    one = 0.75 + EPSILON if variant == "paper" else 0.75
+    had = Distillation(config=HadConfig(strength=3.0, variant=variant))
+    got = penalty_of(had, student, teacher)
     assert got == pytest.approx(3 / divisor * (one + one))
 
 
@@ -414,7 +417,7 @@ def test_a_network_refuses_a_second_head_of_a_name_and_a_width_that_groups_canno
         LearningWithoutForgetting,
         lambda: ElasticWeights(strength=10.0, num_samples=2),
         Distillation,
-        ReleasedDistillation,
+        lambda: Distillation(config=HadConfig(variant="released")),
     ],
 )
 def test_a_sequence_is_deterministic_and_leaves_the_teacher_alone(

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graft_server.round_schedule import plan_round, read_nodes, read_rounds, write_node
+from graft_server.round_schedule import (
+    plan_growth,
+    plan_round,
+    read_growth,
+    read_nodes,
+    read_rounds,
+    write_node,
+)
 
-from graft.core.records import ModelCard, SystemState
+from graft.core.records import Growth, ModelCard, SystemState
 from graft.errors import RunError
 
 EMPTY = SystemState()
@@ -44,6 +51,19 @@ def test_who_is_in_the_system_does_not_arrive_again_but_who_failed_may(tmp_path:
     with pytest.raises(RunError, match="ann: has its model in the system"):
         plan_round(tmp_path, ["ann"], state)
     assert plan_round(tmp_path, ["bob"], state)[1] == ("bob",)
+
+
+def test_domains_of_the_system_come_back_in_a_round_of_their_own(tmp_path: Path) -> None:
+    plan_round(tmp_path, ["ann"], EMPTY)
+    growths = [Growth(domain_id="ann", classes=("row", "sit"))]
+    assert read_growth(tmp_path) == {}
+    with pytest.raises(RunError, match="round 0: is unfinished"):
+        plan_growth(tmp_path, growths, replace(after(1, "ann"), round_index=0))
+    assert read_growth(tmp_path) == {}
+    with pytest.raises(RunError, match="bob: has no model"):
+        plan_growth(tmp_path, [Growth(domain_id="bob", classes=("row",))], after(1, "ann"))
+    assert plan_growth(tmp_path, growths, after(1, "ann")) == (("ann",), ())
+    assert read_growth(tmp_path) == {1: tuple(growths)}
 
 
 def test_node_ids_of_64_bits_come_back_whole(tmp_path: Path) -> None:
