@@ -17,9 +17,14 @@ def main() -> None:
     if put_first():
         later = filter(None, [os.environ.get("PYTHONPATH")])
         os.environ["PYTHONPATH"] = os.pathsep.join([*_folders(), *later])
-    from graft.cli.main import main as command
+    from graft.core.ending import end_process, run_process
 
-    command()
+    def run() -> None:
+        from graft.cli.main import main as command
+
+        command()
+
+    end_process(run_process(run))  # what an import raises, too; the command has its own
 
 
 def put_first() -> bool:

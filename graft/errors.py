@@ -8,6 +8,7 @@ GraftError
 │   ├── DomainClassError       a domain's labels are unusable (one class, out of range)
 │   ├── DomainValueError       NaN or infinity in the windows
 │   └── DomainShapeError       wrong channel count, length or dtype
+├── StorageError               a place cannot be read or written: full, read-only, forbidden
 ├── ExtraMissingError          an optional library is not installed; names the extra
 ├── ArchitectureError          an architecture is unknown or does not fit the device
 ├── MessageError               a message between server and device cannot be decoded
@@ -50,6 +51,10 @@ class ConfigError(GraftError):
 
 class ExtraMissingError(GraftError):
     """An optional library is not installed; the message names the extra that brings it."""
+
+
+class StorageError(GraftError):
+    """A file or folder cannot be read or written: a full disk, a read-only or forbidden place."""
 
 
 def missing_extra(library: str, extra: str) -> ExtraMissingError:

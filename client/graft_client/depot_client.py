@@ -6,6 +6,7 @@ from typing import Final, NoReturn
 
 import grpc
 
+from graft.core.addresses import is_own_machine, split_host
 from graft.errors import (
     DeviceRefusedError,
     ModelMissingError,
@@ -60,6 +61,8 @@ def open_channel(
         # gRPC's word for how long making a connection may take; its own 20 s are two round trips
         # of such a link, where TCP and TLS want three.
         ("grpc.min_reconnect_backoff_ms", 120_000),
+        # A proxy of the site is for calls to other machines.
+        ("grpc.enable_http_proxy", 0 if is_own_machine(split_host(address)) else 1),
     ]
     if root_ca_pem is None:
         return grpc.insecure_channel(address, options)

@@ -16,6 +16,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from graft.core.config import ExpansionConfig, read_config, with_settings
+from graft.core.ending import printed_json
 from graft.core.text import printable
 
 # Progress and news go to the error stream, so that --format json stays clean on the other.
@@ -94,6 +95,7 @@ def announce(news: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print plain values, and paths as texts, to the standard output."""
+    printed_json(now=True)
     print(json.dumps(value, indent=2, default=str))
 
 

@@ -24,6 +24,7 @@ from graft.core.ranges import (
     Shares,
     Statistics,
 )
+from graft.core.text import short_repr
 from graft.errors import ConfigError
 
 FloatArray = npt.NDArray[np.float32]
@@ -596,3 +597,8 @@ class LedgerEntry:
     simulated_s: Seconds | None = None
     cached: bool = False
     outcome: Outcome = "ok"
+
+
+# With arrays, or with as many parts as there are models.
+for _record in (DomainProfile, ModelCard, FusionDiagnostics, TrainResult, SystemState):
+    _record.__repr__ = short_repr  # type: ignore[method-assign]

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar, dataclass_transform, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from graft.core.text import did_you_mean
 from graft.errors import ConfigError
 
 Kind = TypeVar("Kind")
@@ -96,10 +98,23 @@ def settings(prefix: str = "") -> Callable[[type[Kind]], type[Kind]]:
 
         made.__init__ = init
         made.__graft_settings__ = True
+        made.__repr__ = _short_repr
+        if prefix:
+            _sections.append((prefix, made))
         result: type[Kind] = made
         return result
 
     return decorate
+
+
+def _short_repr(self: Any) -> str:
+    """Only what differs from the defaults: a configuration has a hundred keys."""
+    changed = (
+        f"{name}={getattr(self, name)!r}"
+        for name, item in self.__pydantic_fields__.items()
+        if item.is_required() or getattr(self, name) != item.get_default(call_default_factory=True)
+    )
+    return f"{type(self).__name__}({', '.join(changed)})"
 
 
 def build_settings(cls: type[Kind], table: Mapping[str, Any], prefix: str = "") -> Kind:
@@ -160,11 +175,24 @@ def _config_error(cls: Any, error: ValidationError, prefix: str) -> ConfigError:
     if first["loc"] and isinstance(first["loc"][-1], int):
         return ConfigError(f"{key}: got {got!r}, wanted a list of names")
     wanted = _WANTED.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+    if first["type"] == "literal_error" and isinstance(got, str):
+        wanted += did_you_mean(got, re.findall(r"'([^']*)'", wanted))
     return ConfigError(f"{key}: got {got!r}, wanted {wanted}")
 
 
 def _unknown_key(key: str, known: list[str]) -> ConfigError:
-    return ConfigError(f"unknown configuration key {key!r}, wanted one of {known}")
+    section = key.rpartition(".")[0]
+    dotted = [f"{section}.{name}" if section else name for name in known]
+    hint = did_you_mean(key, [*dotted, *_dotted_keys()])
+    return ConfigError(f"unknown configuration key {key!r}, wanted one of {known}{hint}")
+
+
+_sections: list[Any] = []
+
+
+def _dotted_keys() -> list[str]:
+    """The dotted keys of every settings class that is a section of a configuration."""
+    return [f"{prefix}{name}" for prefix, cls in _sections for name in cls.__pydantic_fields__]
 
 
 def _renamed_key(old: str) -> str | None:

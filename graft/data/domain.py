@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from graft.core.records import IntArray, Task
 from graft.core.streams import Column
+from graft.core.text import short_repr
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class DomainData:
     """All rows of one domain in time order.
 
@@ -42,6 +43,7 @@ class DomainData:
     group_N: IntArray
     split_N: npt.NDArray[np.int8] | None = None
     inputs: tuple[str, ...] = ()
+    __repr__ = short_repr
 
 
 class World(Protocol):

@@ -19,6 +19,7 @@ import graft.methods
 from graft.core.config import ExpansionConfig, with_settings
 from graft.core.plugins import declare_section, loaded_references
 from graft.core.records import Precision
+from graft.core.text import did_you_mean
 from graft.errors import ConfigError
 from graft.methods.cost import distilled_cost
 from graft.training import TrainedModel, TrainingTask
@@ -154,7 +155,7 @@ def find_method(name: str) -> Method:
     if name not in known:
         raise ConfigError(
             f"method: got {name!r}, wanted one of {sorted(known)}, or for one of a script or "
-            "notebook its Method object (graft.simulate, graft.resume)"
+            f"notebook its Method object (graft.simulate, graft.resume){did_you_mean(name, known)}"
         )
     return known[name]
 

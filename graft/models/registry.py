@@ -15,6 +15,7 @@ from torch import nn
 
 from graft.core.plugins import loaded_references
 from graft.core.records import Task, without_streams
+from graft.core.text import did_you_mean
 from graft.errors import ArchitectureError, ConfigError
 from graft.models.encoders import Encoder
 from graft.models.fused import ENCODERS, FUSED, fused_encoder, scaled
@@ -133,7 +134,8 @@ def find_encoder(name: str, task: Task) -> Encoder | None:
     if base in FUSED and (base in known or own is not task):
         return None
     if base not in known:
-        raise ArchitectureError(f"architecture: got {base!r}, wanted one of {list(known)}")
+        hint = did_you_mean(base, known)
+        raise ArchitectureError(f"architecture: got {base!r}, wanted one of {list(known)}{hint}")
     return known[base]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graft.core.config import ExpansionConfig
 from graft.core.records import BoolArray, FloatArray, FusionDiagnostics, Task
+from graft.core.text import short_repr
 from graft.models import Network
 from graft.training.private import PrivateTraining
 
@@ -140,3 +141,7 @@ class TrainedModel:
     used: tuple[Source | Prototypes, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
     diagnostics: FusionDiagnostics | None = None
+
+
+for _record in (Source, Prototypes, TrainingTask, TrainedModel):
+    _record.__repr__ = short_repr  # type: ignore[method-assign]

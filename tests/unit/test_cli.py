@@ -114,7 +114,8 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file(
     assert shown.out == ""
     (log,) = tmp_path.iterdir()
     assert shown.err == (
-        f"internal error: ZeroDivisionError: division by zero; the traceback is in {log}\n"
+        f"internal error: ZeroDivisionError: division by zero; the traceback is in {log} "
+        "(see docs/errors.md#internal-errors)\n"
     )
     assert "Traceback (most recent call last)" in log.read_text("utf-8")
     assert "ZeroDivisionError" in log.read_text("utf-8")

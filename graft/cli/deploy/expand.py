@@ -20,6 +20,7 @@ from graft.cli.shared import (
     print_json,
     progress_bars,
 )
+from graft.core.text import did_you_mean
 
 _CHECK_EVERY_S = 1.0
 _ASK_FLOWER_EVERY_S = 15.0  # its command takes seconds of processor time
@@ -80,7 +81,10 @@ def expand(
     if domains:
         strangers = sorted(set(domains) - set(enrolled(server)))
         if strangers:
-            raise ConfigError(f"domain {strangers[0]}: is not enrolled; graft deploy enrol first")
+            hint = did_you_mean(strangers[0], enrolled(server))
+            raise ConfigError(
+                f"domain {strangers[0]}: is not enrolled; graft deploy enrol first{hint}"
+            )
         if initial_domains != (finished == 0):
             wanted = "--initial for the first round" if finished == 0 else "no --initial again"
             raise ConfigError(f"round {finished}: wanted {wanted}, and only then")

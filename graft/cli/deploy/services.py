@@ -47,7 +47,7 @@ def _public_port(
     with (
         contextlib.closing(log),
         TcpProxy(
-            f"0.0.0.0:{port}",
+            f"*:{port}",
             f"127.0.0.1:{upstream}",
             service=service,
             record=log.write,
@@ -218,7 +218,7 @@ def device(
     supernode = SupervisedProcess(
         name="supernode",
         command=_command(folder, data, port, settings),
-        environment=flower_environment(folder / "state" / "flwr"),
+        environment=flower_environment(folder / "state" / "flwr", settings.superlink),
         log_file=folder / "state" / "supernode.log",
         helper=EXECUTOR,
     )

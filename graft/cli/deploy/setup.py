@@ -34,8 +34,12 @@ def init(
     ] = None,
     config_file: ConfigOption = None,
     setting: SettingOption = None,
-    flower_port: Annotated[int, Option(help="Public port of the server for Flower.")] = 9443,
-    depot_port: Annotated[int, Option(help="Public port of the server for models.")] = 9444,
+    flower_port: Annotated[
+        int, Option(min=1, max=65535, help="Public port of the server for Flower.")
+    ] = 9443,
+    depot_port: Annotated[
+        int, Option(min=1, max=65535, help="Public port of the server for models.")
+    ] = 9444,
     depot_host: Annotated[str, Option(help="Address of the depot on another machine.")] = "",
     if_missing: Annotated[
         bool, Option("--if-missing", help="Keep an existing deployment; add only new devices.")

@@ -134,10 +134,11 @@ def _depot_serves(server: Path) -> bool:
     from graft_client.depot_client import open_deployed_channel
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from graft.core.addresses import join_address
     from graft.core.deployment import read_server
 
     settings = read_server(server)
-    address = f"{settings.depot_host or '127.0.0.1'}:{settings.depot_port}"
+    address = join_address(settings.depot_host or "127.0.0.1", settings.depot_port)
     with open_deployed_channel(address, server, insecure=settings.insecure) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:

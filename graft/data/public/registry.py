@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from graft.core.text import did_you_mean
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
 from graft.data.folder import new_folder, write_domain
@@ -49,7 +50,8 @@ READERS: Mapping[str, Reader] = {
 def find_dataset(name: str) -> DatasetDescription:
     """The public data set called ``name``; raises ConfigError with the known ones."""
     if name not in READERS:
-        raise ConfigError(f"data set: got {name!r}, wanted one of {', '.join(READERS)}")
+        hint = did_you_mean(name, READERS)
+        raise ConfigError(f"data set: got {name!r}, wanted one of {', '.join(READERS)}{hint}")
     return describe(name)
 
 

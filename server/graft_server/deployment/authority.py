@@ -57,7 +57,7 @@ class Authority:
         names = [_general_name(host) for host in hosts]
         # Its own commands ask the depot how it is, and show this certificate there.
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        return self._issue(hosts[0], usages, x509.SubjectAlternativeName(names))
+        return self._issue(hosts[0][:MAX_COMMON_NAME], usages, x509.SubjectAlternativeName(names))
 
     def device_identity(self, domain_id: str) -> Identity:
         """A certificate by which a device shows the depot which domain it is."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import tomli_w
 from flwr.cli.build import build_fab_from_disk
 
+from graft.core.addresses import checked_host, join_address
 from graft.core.config import ExpansionConfig, config_from_dict, config_toml, read_toml
 from graft.core.deployment import (
     DeviceSettings,
@@ -23,7 +24,7 @@ from graft.core.deployment import (
 from graft.core.files import replace_file
 from graft.core.outputs import check_output
 from graft.data.dataset_table import read_dataset
-from graft.errors import DataError, MessageError, RunError
+from graft.errors import ConfigError, DataError, MessageError, RunError
 from graft.wire.messages.checks import check_domain_id
 from graft_server.deployment.authority import (
     MAX_COMMON_NAME,
@@ -80,6 +81,9 @@ def create_deployment(
         raise RunError(f"{out}: holds a deployment already; add devices with graft deploy enrol")
     read_dataset(dataset)
     _check_place(out, dataset)
+    host, depot_host = checked_host(host), depot_host and checked_host(depot_host)
+    if flower_port == depot_port and depot_host in ("", host):
+        raise ConfigError(f"ports: got {flower_port} for both, wanted two")
     settings = ServerSettings(
         run=f"run-{secrets.token_hex(4)}",
         host=host,
@@ -147,8 +151,8 @@ def enrol_device(out: Path, domain_id: str) -> Path:
         DeviceSettings(
             domain=domain_id,
             run=settings.run,
-            superlink=f"{settings.host}:{settings.flower_port}",
-            depot=f"{settings.depot_host or settings.host}:{settings.depot_port}",
+            superlink=join_address(settings.host, settings.flower_port),
+            depot=join_address(settings.depot_host or settings.host, settings.depot_port),
             bundle=hashlib.sha256(bundle_bytes(server)).hexdigest(),
             insecure=settings.insecure,
             plug_ins=config_from_dict(read_toml(server / "expansion.toml", "expansion")).plug_ins,

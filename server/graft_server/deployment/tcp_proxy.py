@@ -5,6 +5,7 @@ TLS passes through untouched: the TCP proxy sees bytes and segments, never a mes
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import struct
@@ -73,6 +74,7 @@ def open_meter(service: str, record: Callable[[TrafficRecord], None], clock: Clo
 class TcpProxy:
     """Forwards connections from ``listen`` to ``upstream`` (each "host:port") and counts them.
 
+    ``listen`` "*:port" is every IPv4 and, where the system has it, every IPv6 address.
     ``record`` gets a line every ``interval_s`` for each peer with traffic, and the rest on closing;
     it is called in the proxy's own thread (``TrafficLog.write`` will do). A direction buffers at
     most 64 KiB: a slow reader slows its writer down. A client beyond ``max_connections``, or
@@ -109,16 +111,15 @@ class TcpProxy:
         self._by_address: Counter[str] = Counter()
         self._connect_timeout_s = connect_timeout_s
         self._linger_s = linger_s
-        family, address = _resolved(listen)
         try:
-            self._listener = socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+            self._listeners = _listeners(listen)
         except OSError as error:
             raise ProxyError(
                 f"TCP proxy of {service}: cannot listen on {listen}: {error}"
             ) from error
-        self._listener.setblocking(False)
-        self._meter.is_over(self._listener)  # a kernel that counts too little is refused now
-        self.port: int = self._listener.getsockname()[1]
+        # A kernel that counts too little is refused now.
+        self._meter.is_over(self._listeners[0])
+        self.port: int = self._listeners[0].getsockname()[1]
         self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -142,7 +143,8 @@ class TcpProxy:
             self._thread.join()
         if not self._loop.is_closed():
             self._loop.close()
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         if self._meter.broken is not None:
             raise ProxyError(f"TCP proxy: its meter failed: {self._meter.broken}")
 
@@ -151,23 +153,23 @@ class TcpProxy:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        accepting = asyncio.create_task(self._accept())
+        accepting = [asyncio.create_task(self._accept(each)) for each in self._listeners]
         try:
             while not self._stop.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), self._interval_s)
                 self._meter.write()
         finally:
-            tasks = [accepting, *self._connections]
+            tasks = [*accepting, *self._connections]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._meter.write()
 
-    async def _accept(self) -> None:
+    async def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, (address, *_) = await self._loop.sock_accept(self._listener)
+                client, (address, *_) = await self._loop.sock_accept(listener)
             except OSError:  # out of descriptors, or the client has already gone
                 await asyncio.sleep(0.1)
                 continue
@@ -268,6 +270,25 @@ def _keep_alive(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEP_ALIVE.items():
         connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _listeners(listen: str) -> list[socket.socket]:
+    """Listening sockets at "host:port"; raises OSError for a port that is taken."""
+    host, _, port = listen.rpartition(":")
+    family, address = _resolved(f"0.0.0.0:{port}" if host == "*" else listen)
+    found = [socket.create_server(address[:2], family=family, backlog=_BACKLOG)]
+    if host == "*" and socket.has_dualstack_ipv6():
+        six = ("::", found[0].getsockname()[1])
+        try:
+            found.append(socket.create_server(six, family=socket.AF_INET6, backlog=_BACKLOG))
+        except OSError as error:
+            # Without addresses of IPv6 there is nobody who could call there.
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                found[0].close()
+                raise
+    for listener in found:
+        listener.setblocking(False)
+    return found
 
 
 def _resolved(address: str) -> tuple[socket.AddressFamily, Any]:

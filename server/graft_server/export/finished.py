@@ -10,6 +10,7 @@ from graft.core.files import AnyPath
 from graft.core.payload import decode_payload
 from graft.core.records import ModelCard, Parameters, Task
 from graft.core.results import ResultRow, read_results
+from graft.core.text import short_repr
 from graft.data.dataset_table import read_dataset
 from graft.errors import DataError, ModelMissingError, RunError
 from graft.models import Network, network_from, parameter_shapes
@@ -20,7 +21,7 @@ from graft_server.run_folder import RunFolder
 _EMBEDDED_LICENCE = "synthetic data, made by graft"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class FinishedModel:
     """A model of the catalogue. ``lineage`` are its ancestors, itself first, then its sources,
     then theirs, each once; ``row`` is its result; ``data_licence`` that of the data it saw."""
@@ -34,6 +35,7 @@ class FinishedModel:
     lineage: tuple[ModelCard, ...]
     row: ResultRow | None
     data_licence: str
+    __repr__ = short_repr
 
     def network(self) -> Network:
         """The model itself, in eval mode."""

@@ -18,6 +18,7 @@ from graft.core.files import replace_file
 from graft.core.outputs import new_folder
 from graft.core.payload import decode_payload
 from graft.core.records import BoolArray, Task
+from graft.core.text import short_repr
 from graft.errors import DatasetFormatError
 from graft.models import Network, network_from, parameter_shapes
 from graft_server.export.finished import FinishedModel
@@ -33,7 +34,7 @@ _HUB_LICENCES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class LoadedModel:
     """What ``load_model`` gives: the network in eval mode, its task, the classes it knows."""
 
@@ -41,6 +42,7 @@ class LoadedModel:
     task: Task
     class_mask_C: BoolArray
     model_id: str
+    __repr__ = short_repr
 
 
 def write_model_folder(

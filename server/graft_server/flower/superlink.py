@@ -12,12 +12,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from graft.core.addresses import direct_environment, split_host, without_proxies
 from graft.core.deployment import SERVER_FOLDER, ServerSettings, read_server
 from graft.core.files import replace_file
 from graft.errors import EdgeError
@@ -55,11 +57,20 @@ def open_superlink(folder: Path) -> "SuperLink":
     return SuperLink(folder=folder, settings=read_server(folder), port=port)
 
 
-def flower_environment(home: Path) -> dict[str, str]:
-    """The environment of Flower's own processes; their files lie in ``home``."""
+def flower_environment(home: Path, superlink: str | None = None) -> dict[str, str]:
+    """The environment of Flower's own processes; their files lie in ``home``.
+
+    ``superlink``: the address that a device calls, through the site's proxy where it has one and
+    the address is another machine's. Without one the processes call this machine only.
+    """
     scripts = str(Path(sys.executable).parent)
     path = os.pathsep.join((scripts, os.environ.get("PATH", "")))
-    return {**os.environ, **_QUIET, "FLWR_HOME": str(home), "PATH": path}
+    own: Mapping[str, str] = os.environ
+    if superlink is None:
+        own = without_proxies(own)
+    else:
+        own = direct_environment(own, split_host(superlink))
+    return {**own, **_QUIET, "FLWR_HOME": str(home), "PATH": path}
 
 
 def flower_command(name: str) -> str:
