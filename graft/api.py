@@ -27,6 +27,7 @@ from graft.data.folder import write_world
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError, GraftError
 from graft.methods import Method, add_method, with_method_sections
+from graft.models import Architecture, add_architecture
 from graft.report.run import read_run
 from graft.report.summary import summarise
 from graft.report.tables import summary_dict
@@ -98,6 +99,7 @@ def simulate(
     engine: Literal["flower", "block"] = "flower",
     workers: int = 2,
     track: Sequence[str | Tracker] = (),
+    architectures: Sequence[str | Architecture] = (),
 ) -> Run:
     """Grow a system, as ``graft simulate`` does.
 
@@ -121,6 +123,9 @@ def simulate(
         Worker processes; 0 runs the block engine in this process. It never changes the result.
     track : sequence of str or Tracker
         Where the figures of each round go besides: "tensorboard=FOLDER", or any ``Tracker``.
+    architectures : sequence of str or Architecture
+        What the domains' devices draw their architectures from (``devices.architectures``): names,
+        references, or an ``Architecture`` of a script or notebook.
 
     Returns
     -------
@@ -149,6 +154,8 @@ def simulate(
     changes = dict(settings or {})
     if comparisons is not None:
         changes["comparisons"] = [_method_name(each) for each in comparisons]
+    if architectures:
+        changes["devices.architectures"] = [_architecture_name(each) for each in architectures]
     config = configure(
         ExpansionConfig(),
         changes,
@@ -250,6 +257,14 @@ def _method_name(method: str | Method) -> str:
         return method
     add_method(method)
     return method.name
+
+
+def _architecture_name(architecture: str | Architecture) -> str:
+    """The name of an architecture; an object is known in this process from now on."""
+    if isinstance(architecture, str):
+        return architecture
+    add_architecture(architecture)
+    return architecture.name
 
 
 def open_run(folder: str | Path) -> Run:

@@ -11,6 +11,7 @@ GraftError
 ├── StorageError               a place cannot be read or written: full, read-only, forbidden
 ├── ExtraMissingError          an optional library is not installed; names the extra
 ├── ArchitectureError          an architecture is unknown or does not fit the device
+│   └── BackboneError          a backbone is not on this machine, or is another than it says
 ├── MessageError               a message between server and device cannot be decoded
 │   ├── RequestForgedError     a request is not the server's, or was carried out before
 │   ├── ResponseForgedError    an answer is not that device's, or is one to another request
@@ -90,6 +91,10 @@ class DomainShapeError(DataError):
 
 class ArchitectureError(GraftError):
     """An architecture is unknown, or does not fit the device."""
+
+
+class BackboneError(ArchitectureError):
+    """A backbone's weights are not on this machine, or have another hash than it says."""
 
 
 class MessageError(GraftError):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel
 
-from graft.core.plugins import Kind, find_section, is_reference, load_references
+from graft.core.plugins import Kind, find_section, is_library, is_reference, load_references
 from graft.core.settings import (
     RENAMED_METHODS,
     Count,
@@ -294,7 +294,7 @@ class ExpansionConfig:
     def plug_ins(self) -> tuple[str, ...]:
         """Methods, architectures and the score, where named "package.module:attribute"."""
         named = (*self.methods, *self.devices.architectures, self.selection.score)
-        return tuple(filter(is_reference, named))
+        return tuple(name for name in named if is_reference(name) or is_library(name))
 
     def section(self, name: str, cls: type[Kind]) -> Kind:
         """A method's own section, as its settings class ``cls``."""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
-from torch import Tensor
+from torch import Tensor, nn
 
 from graft.core.config import GraftConfig
 from graft.core.records import FusionDiagnostics
@@ -93,7 +93,9 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
     if not private:
         adaptation.renormalise(target, x_N, compiled=task.compiled)
     # A source weighs the same on every sample: the sum of its one or two teachers.
-    weight_S = weight_T.view(-1, len(task.sources)).sum(0)
+    at = {(s.model_id, s.domain_id): index for index, s in enumerate(task.sources)}
+    source_T = torch.tensor([at[s.model_id, s.domain_id] for s in teachers.sources])
+    weight_S = torch.zeros(len(task.sources)).index_add(0, source_T, weight_T)
     return targets.trained_target(
         task,
         target,
@@ -106,14 +108,21 @@ def adapt_teachers(task: TrainingTask, x_N: Tensor, without: Collection[Part] = 
     """Step 1: every source as it came, then every source renormalised; no encoder learns."""
     sources = adaptation.with_classes(task.sources, task.label_mask)
     compiled = task.compiled
-    features = [features_in_batches(s.network, x_N, compiled=compiled) for s in sources]
+
+    def read(network: Network) -> Tensor:
+        features_NF = features_in_batches(network, x_N, compiled=compiled)
+        return adaptation.head_inputs(network, features_NF)
+
+    features = [read(source.network) for source in sources]
     statistics: list[Mapping[str, Tensor]] = [{}] * len(sources)
     if "norms" not in without:
-        for source in sources:
+        # A source without statistics of its own would be the same teacher twice.
+        moving = tuple(source for source in sources if source.network.moving_norms())
+        for source in moving:
             with adaptation.renormalised(source.network, x_N, compiled=compiled) as of_the_domain:
-                features.append(features_in_batches(source.network, x_N, compiled=compiled))
+                features.append(read(source.network))
                 statistics.append(of_the_domain)
-        sources = sources * 2
+        sources += moving
     features_TNF = adaptation.stack_padded(features)
     weight_TFC, bias_TC = adaptation.stack_heads(sources)
     mask_TC = torch.stack([torch.from_numpy(source.mask_C) for source in sources])
@@ -208,10 +217,12 @@ def grafted_start(task: TrainingTask, teachers: _Teachers, agreement_T: Tensor) 
     best = max(same, key=lambda index: float(agreement_T[index]))
     network = copy.deepcopy(teachers.sources[best].network)
     network.load_state_dict(dict(teachers.statistics[best]), strict=False)
-    with torch.no_grad():
-        weight_FC = teachers.weight_TFC[best, : network.num_features]
-        network.head.weight.copy_(weight_FC.T)
-        network.head.bias.copy_(teachers.bias_TC[best])
+    if isinstance(network.head, nn.Linear):  # another head starts as its source's
+        with torch.no_grad():
+            weight_FC = teachers.weight_TFC[best, : network.num_features]
+            network.head.weight.copy_(weight_FC.T)
+            if network.head.bias is not None:
+                network.head.bias.copy_(teachers.bias_TC[best])
     return network
 
 

@@ -1,19 +1,33 @@
 """Networks by the names of their architectures: how each is built, and what it costs a device."""
 
+from graft.models.backbones import Backbone, Preprocess, Preprocessing, backbone_hash
 from graft.models.cost import NetworkCost, network_cost
 from graft.models.network import (
+    Features,
     Network,
     build_network,
     network_from,
     parameter_shapes,
     parameters_of,
 )
-from graft.models.registry import Architecture, offered_architectures
+from graft.models.registry import (
+    Architecture,
+    add_architecture,
+    added_architectures,
+    offered_architectures,
+)
 
 __all__ = [
     "Architecture",
+    "Backbone",
+    "Features",
     "Network",
     "NetworkCost",
+    "Preprocess",
+    "Preprocessing",
+    "add_architecture",
+    "added_architectures",
+    "backbone_hash",
     "build_network",
     "network_cost",
     "network_from",

@@ -4,13 +4,15 @@ FLOPs are counted by ``torch.utils.flop_counter`` over one forward and one backw
 sample. Formulas are given for what that counter does not know or gets wrong on a CPU.
 """
 
+import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import (
     FlopCounterMode,
     conv_flop_count,
@@ -18,10 +20,20 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
+from graft.core.payload import data_bytes, tensor_bytes
 from graft.core.records import Task
-from graft.models.network import build_network, example_rows, parameters_of
+from graft.errors import ArchitectureError
+from graft.models.network import (
+    Network,
+    empty_network,
+    example_rows,
+    named_errors,
+    parameter_shapes,
+    shape_of_tensor,
+)
 
 _Shape = list[int]
+_SMALL_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,27 +84,81 @@ def network_cost(architecture: str, task: Task, batch_size: int = 64) -> Network
     batch_size
         Samples of the training step whose activations are counted.
     """
-    network = build_network(architecture, task, seed=0)
-    num_parameters = sum(p.numel() for p in network.parameters())
-    num_bytes = sum(array.nbytes for array in parameters_of(network).values())
-    saved: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
-        network.train()(example_rows(architecture, task, batch_size)).sum()
-    parameter_storage = {p.untyped_storage().data_ptr() for p in network.parameters()}
-    activations = sum(size for at, size in saved.items() if at not in parameter_storage)
+    network, device = _runnable(architecture, task)
+    state = network.state_dict()
+    own_bytes = sum(tensor_bytes(shape_of_tensor(t)) for n, t in state.items() if n in _kept(state))
+    if device == "meta":
+        activations = _activation_bytes(architecture, task, batch_size)
+    else:  # two small passes: what is kept grows with the samples
+        few, more = (_activation_bytes(architecture, task, size) for size in (2, 4))
+        activations = few + (more - few) * (batch_size - 2) // 2
+    num_parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     return NetworkCost(
         architecture=architecture,
         task=task,
         num_parameters=num_parameters,
-        num_bytes=num_bytes,
-        training_memory_bytes=activations + num_bytes + 3 * 4 * num_parameters,
+        num_bytes=data_bytes(parameter_shapes(architecture, task)),
+        training_memory_bytes=activations + own_bytes + 3 * 4 * num_parameters,
         num_features=network.num_features,
     )
+
+
+def _kept(state: Iterable[str]) -> set[str]:
+    return {name for name in state if not name.endswith("num_batches_tracked")}
+
+
+@lru_cache(maxsize=256)
+def _runnable(architecture: str, task: Task) -> tuple[Network, str]:
+    """A network without values that runs on torch's meta device, which computes nothing, or where
+    it does not, on the CPU; and the device.
+
+    A recurrent layer's kernel on a CPU keeps other tensors than the meta device's.
+
+    Raises ArchitectureError where its features or logits have other shapes than it says.
+    """
+    network, device = empty_network(architecture, task), "cpu"
+    if not any(isinstance(module, nn.RNNBase) for module in network.modules()):
+        try:
+            on_meta = copy.deepcopy(network).to("meta")
+            _check_outputs(architecture, task, on_meta, "meta")
+            return on_meta, "meta"
+        except ArchitectureError as error:
+            if error.__cause__ is None:
+                raise
+    _check_outputs(architecture, task, network, device)
+    return network, device
+
+
+def _check_outputs(architecture: str, task: Task, network: Network, device: str) -> None:
+    with torch.no_grad(), named_errors(architecture, "could not be run"):
+        features = network.eval().features(example_rows(architecture, task, 2, device))
+        wanted = {"features": (2, network.num_features), "logits": (2, task.num_classes)}
+        got = {"features": tuple(features.shape)}
+        if got["features"] == wanted["features"]:
+            got["logits"] = tuple(network.head(features).shape)
+    for what, shape in got.items():
+        if shape != wanted[what]:
+            raise ArchitectureError(
+                f"architecture {architecture}: got {what} of shape {shape} of two samples, "
+                f"wanted {wanted[what]}"
+            )
+
+
+def _activation_bytes(architecture: str, task: Task, batch_size: int) -> int:
+    """What a training step's forward pass keeps for the backward pass, without parameters."""
+    network, device = _runnable(architecture, task)
+    # By storage, which is kept so that no other takes its place.
+    saved: dict[int, tuple[int, Any]] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = storage.nbytes(), storage
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
+        network.train()(example_rows(architecture, task, batch_size, device)).sum()
+    own = {t.untyped_storage()._cdata for t in network.parameters()}
+    return sum(size for at, (size, _) in saved.items() if at not in own)
 
 
 @lru_cache(maxsize=256)
@@ -101,11 +167,14 @@ def _count_flops(architecture: str, task: Task) -> tuple[int, int]:
 
     The counter imports torch's compiler, which takes seconds: only what reads FLOPs counts them.
     """
-    network = build_network(architecture, task, seed=0)
+    network, device = _runnable(architecture, task)
+    if device == "meta" and network_cost(architecture, task).num_bytes < _SMALL_BYTES:
+        # What runs is counted: a CPU's fused attention computes a product again that meta keeps.
+        network, device = empty_network(architecture, task), "cpu"
     network.eval()  # batch norm has no statistics of a single sample
     # With gradients PyTorch takes no fused inference path, which no counter sees into.
     with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
-        logits = network(example_rows(architecture, task, 1))
+        logits = network(example_rows(architecture, task, 1, device))
         forward = counter.get_total_flops()
         logits.sum().backward()
     return forward, counter.get_total_flops()

@@ -5,21 +5,50 @@ Only an architecture's name and its tensors ever travel; code never does.
 Legend: B samples a batch, C classes, F features.
 """
 
-from collections.abc import Mapping
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from graft.core.payload import DTYPES, Shape, shape_of
 from graft.core.records import InputSpec, Parameters, Task
 from graft.core.streams import Rows, Streams
-from graft.errors import PayloadLimitError
-from graft.models.registry import build_encoder, task_read
+from graft.errors import ArchitectureError, GraftError, PayloadLimitError
+from graft.models.backbones import PREFIX, Backbone, arrays_of, require_backbone, tensors_of
+from graft.models.fused import scaled
+from graft.models.registry import Architecture, find_architecture, task_read
+from graft.models.trained import add_adapters, backbone_name, trained_tensors
+
+# Smaller models are copied into torch's own, aligned memory, so that kernels sum in one order.
+_COPIED_BYTES = 16 * 1024 * 1024
+_DRAWS = {
+    "normal_", "uniform_", "exponential_", "erfinv_", "bernoulli_", "random_", "log_normal_",
+}  # fmt: skip
+_DTYPE_NAMES = {torch.float64: "F32", **{
+    getattr(torch, name): dtype
+    for name, dtype in {
+        "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+        "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    }.items()
+}}  # fmt: skip
+assert set(_DTYPE_NAMES.values()) == DTYPES.keys()
+
+
+class Features(Tensor):
+    """Rows that a frozen encoder has read already: a network with that encoder skips it.
+
+    What is indexed or joined from such rows is such rows too.
+    """
 
 
 class Network(nn.Module):
-    """An encoder and a linear head.
+    """An encoder and a head.
 
     Parameters
     ----------
@@ -31,28 +60,134 @@ class Network(nn.Module):
         C, the head's outputs.
     stream
         The one stream that the encoder reads, out of rows that may have several.
+    head
+        From F and C to the module that gives logits (B, C).
+
+    Attributes
+    ----------
+    travelling : tuple of str
+        The tensors that a payload holds.
+    backbone : Backbone or None
+        The public weights that the encoder starts from.
+    is_delta : bool
+        Whether a payload holds the encoder's difference from them.
     """
 
     def __init__(
-        self, encoder: nn.Module, num_features: int, num_classes: int, stream: str | None = None
+        self,
+        encoder: nn.Module,
+        num_features: int,
+        num_classes: int,
+        stream: str | None = None,
+        head: Callable[[int, int], nn.Module] = nn.Linear,
     ) -> None:
         super().__init__()
         self.stream = stream
         self.encoder = encoder
-        self.head = nn.Linear(num_features, num_classes)
+        self.head: Any = head(num_features, num_classes)
         self.num_features = num_features
+        self.num_classes = num_classes
+        self.backbone: Backbone | None = None
+        self.is_delta = False
+        self._resting: list[nn.Module] = []
+        self._names: tuple[str, ...] | None = None
 
     def features(self, x: Rows) -> Tensor:
         """(B, *sample_shape), or streams of B rows -> (B, F)."""
+        if isinstance(x, Features):
+            return x.as_subclass(Tensor)
         if isinstance(x, Streams) and self.stream is not None:
             x = x[self.stream]
         features_BF: Tensor = self.encoder(x)
-        return features_BF
+        return features_BF if features_BF.dtype == torch.float32 else features_BF.float()
 
     def forward(self, x: Rows) -> Tensor:
         """(B, *sample_shape), or streams of B rows -> logits (B, C)."""
         logits_BC: Tensor = self.head(self.features(x))
         return logits_BC
+
+    @property
+    def travelling(self) -> tuple[str, ...]:
+        if self._names is None:
+            return tuple(n for n in self.state_dict() if not n.endswith("num_batches_tracked"))
+        return self._names
+
+    @property
+    def has_frozen_encoder(self) -> bool:
+        """Whether nothing of the encoder is trained, so that its features never change."""
+        return any(module is self.encoder for module in self._resting)
+
+    def moving_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
+        """The batch norms whose statistics are the model's own, not its backbone's."""
+        travelling = set(self.travelling)
+        return [
+            module
+            for name, module in self.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and (f"{name}.running_mean" in travelling or module.running_mean is None)
+        ]
+
+    def restrict(self, architecture: Architecture) -> None:
+        """Train what the architecture says, and nothing else."""
+        parts = architecture.trained_parts
+        self.backbone, self.is_delta = architecture.backbone, False
+        if "whole" in parts:
+            self.is_delta = self.backbone is not None
+            return
+        trained = trained_tensors(self, parts)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in trained)
+        if self.backbone is not None:
+            self._names = tuple(
+                n for n in self.state_dict()
+                if n in trained and not n.endswith("num_batches_tracked")
+            )  # fmt: skip
+
+        def rests(prefix: str, module: nn.Module) -> bool:
+            return not any(name.startswith(prefix) for name in trained)
+
+        # Batch norm and dropout of what is not trained stay as they are in evaluation.
+        frozen = {
+            module
+            for name, module in self.encoder.named_modules(prefix="encoder")
+            if rests(f"{name}.", module) and (module is self.encoder or any(module.state_dict()))
+        }
+        self._resting = list(frozen)
+
+    def train(self, mode: bool = True) -> "Network":
+        super().train(mode)
+        for module in self._resting:
+            module.train(False)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
+        """A copy that shares a backbone's tensors, which nothing changes."""
+        if self.backbone is not None and self._names is not None:
+            travelling = set(self._names)
+            for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+                if name not in travelling:
+                    memo[id(tensor)] = tensor
+        twin = self.__class__.__new__(self.__class__)
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves parameters as they were allocated: their pages are never touched.
+
+    On torch's meta device modules fail that compute with numbers while they are built, and buffers
+    lose their values; here both work.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if name in ("randn", "rand"):
+            return torch.empty(*args, **{k: v for k, v in kwargs.items() if k != "generator"})
+        in_place = name.endswith("_") and not name.endswith(("__", "requires_grad_"))
+        if args and (name in _DRAWS or (in_place and isinstance(args[0], nn.Parameter))):
+            return args[0]
+        return func(*args, **kwargs)
 
 
 def build_network(architecture: str, task: Task, seed: int) -> Network:
@@ -70,42 +205,34 @@ def build_network(architecture: str, task: Task, seed: int) -> Network:
     Raises
     ------
     ArchitectureError
-        The task's kind of input has no architecture of this name.
+        The task's kind of input has no architecture of this name, it cannot be built, or its
+        backbone is not on this machine.
     """
-    streams = task_read(architecture, task).input_names
+    found = find_architecture(architecture, task)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        encoder, num_features = build_encoder(architecture, task)
-        only = streams[0] if len(streams) == 1 else None
-        return Network(encoder, num_features, task.num_classes, only)
-
-
-def example_rows(architecture: str, task: Task, num_rows: int) -> Rows:
-    """Rows as an architecture reads them, of zeros; text is of words of five letters."""
-
-    def example(spec: InputSpec) -> Tensor:
-        rows = torch.zeros(num_rows, *spec.shape, dtype=getattr(torch, spec.dtype))
-        if spec.is_text:
-            rows += torch.tensor([97 if t % 6 < 5 else 32 for t in range(spec.shape[0])]).byte()
-        return rows if spec.kind != "tokens" or spec.is_text else rows + 1
-
-    inputs = task_read(architecture, task).inputs
-    if len(inputs) == 1:
-        return example(inputs[0])
-    return Streams({spec.name: example(spec) for spec in inputs})
+        network = _assemble(found, _task_read(architecture, found, task))
+    if network.backbone is not None:
+        _load(network, {})
+    return network
 
 
 def parameters_of(network: Network) -> Parameters:
-    """Every float tensor of the network (batch-norm statistics too) as float32 arrays."""
-    return {
-        name: tensor.detach().cpu().numpy().astype(np.float32)
-        for name, tensor in network.state_dict().items()
-        if tensor.is_floating_point()
-    }
+    """The tensors of a network that travel (batch-norm statistics too), as arrays of their own."""
+    state = network.state_dict()
+    tensors = {name: state[name] for name in network.travelling}
+    if network.is_delta:
+        weights = _backbone_weights(network)
+        for name in tensors.keys() & weights.keys():
+            if tensors[name].is_floating_point():
+                tensors[name] = tensors[name].cpu() - weights[name]
+    return {name: array.copy() for name, array in arrays_of(tensors).items()}
 
 
 def network_from(architecture: str, task: Task, parameters: Parameters) -> Network:
-    """Build the named network with copies of these parameters, in evaluation mode.
+    """Build the named network with these parameters, in evaluation mode.
+
+    A large model takes the arrays over; a small one copies them.
 
     Raises
     ------
@@ -114,22 +241,191 @@ def network_from(architecture: str, task: Task, parameters: Parameters) -> Netwo
     PayloadLimitError
         Names or shapes of the parameters are not the architecture's.
     """
-    network = build_network(architecture, task, seed=0)
-    wanted = {name: array.shape for name, array in parameters_of(network).items()}
-    got = {name: tuple(array.shape) for name, array in parameters.items()}
+    network = empty_network(architecture, task)
+    wanted = _shapes(network)
+    got = {name: shape_of(array) for name, array in parameters.items()}
     if got != wanted:
-        name = min(name for name, _ in got.items() ^ wanted.items())
+        name = min(name for name in got.keys() | wanted.keys() if got.get(name) != wanted.get(name))
         raise PayloadLimitError(
             f"tensor {name!r} of {architecture}: got shape {got.get(name)}, "
             f"wanted {wanted.get(name)}"
         )
-    tensors = {name: torch.from_numpy(np.array(array)) for name, array in parameters.items()}
-    network.load_state_dict(tensors, strict=False)
+    tensors = tensors_of(parameters)
+    if sum(array.nbytes for array in parameters.values()) < _COPIED_BYTES:
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    _load(network, tensors)
     return network.eval()
 
 
 @lru_cache(maxsize=256)
 def parameter_shapes(architecture: str, task: Task) -> Mapping[str, tuple[int, ...]]:
-    """Name and shape of every tensor that a payload of this architecture must hold."""
-    parameters = parameters_of(build_network(architecture, task, seed=0))
-    return {name: tuple(array.shape) for name, array in parameters.items()}
+    """Name and shape of every tensor that a payload of this architecture must hold.
+
+    "backbone:" before the architecture's name: of its backbone's payload.
+    """
+    if architecture.startswith(PREFIX):
+        return backbone_shapes(architecture.removeprefix(PREFIX), task)
+    return _shapes(empty_network(architecture, task))
+
+
+def backbone_shapes(architecture: str, task: Task) -> Mapping[str, tuple[int, ...]]:
+    """Name and shape of every tensor of an architecture's backbone."""
+    found = find_architecture(architecture, task)
+    with torch.random.fork_rng(devices=[]), _NoDraws():
+        encoder, _ = _encoder(found, _task_read(architecture, found, task))
+    return {
+        name: shape_of_tensor(tensor)
+        for name, tensor in encoder.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def example_rows(architecture: str, task: Task, num_rows: int, device: str = "cpu") -> Rows:
+    """Rows as an architecture reads them, of zeros; text is of words of five letters."""
+    found = find_architecture(architecture, task)
+    return _example(_task_read(architecture, found, task), num_rows, device)
+
+
+def _example(task: Task, num_rows: int, device: str = "cpu") -> Rows:
+    def example(spec: InputSpec) -> Tensor:
+        dtype = getattr(torch, spec.dtype)
+        rows = torch.zeros(num_rows, *spec.shape, dtype=dtype, device=device)
+        if spec.is_text:
+            letters = [97 if t % 6 < 5 else 32 for t in range(spec.shape[0])]
+            rows += torch.tensor(letters, device=device).byte()
+        return rows if spec.kind != "tokens" or spec.is_text else rows + 1
+
+    if len(task.inputs) == 1:
+        return example(task.inputs[0])
+    return Streams({spec.name: example(spec) for spec in task.inputs})
+
+
+def empty_network(architecture: str, task: Task) -> Network:
+    """A network whose parameters have no values yet."""
+    found = find_architecture(architecture, task)
+    with torch.random.fork_rng(devices=[]), _NoDraws():
+        return _assemble(found, _task_read(architecture, found, task))
+
+
+def _task_read(name: str, architecture: Architecture, task: Task) -> Task:
+    return task_read(name, task).reading(architecture.inputs)
+
+
+def _assemble(architecture: Architecture, task: Task) -> Network:
+    encoder, num_features = _encoder(architecture, task)
+    add_adapters(encoder, architecture.trained_parts)
+    stream = task.input_names[0] if len(task.inputs) == 1 else None
+    network = Network(encoder, num_features, task.num_classes, stream, architecture.head)
+    network.restrict(architecture)
+    return network
+
+
+def _encoder(architecture: Architecture, task: Task) -> tuple[nn.Module, int]:
+    """The encoder and its features; raises ArchitectureError where it is none."""
+    shape: Any = task.sample_shape or {spec.name: spec.shape for spec in task.inputs}
+    with named_errors(architecture.name, "could not be built"):
+        build = architecture.encoder
+        built = build(shape) if _takes_shape(build) else build()  # type: ignore[call-arg]
+        module, width = built if isinstance(built, tuple) else (built, None)
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"{type(module).__name__} is no torch.nn.Module")
+    if width is None:
+        width = getattr(module, "num_features", None)
+    if width is None:
+        width = _measured_width(architecture, module, task)
+    if len(task.inputs) == 1 and not any(hasattr(m, "takes_bytes") for m in module.modules()):
+        return scaled(task.inputs[0], (module, width))
+    return module, width
+
+
+def _takes_shape(build: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except ValueError:  # a builtin without a signature
+        return True
+    return any(p.kind != p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+
+
+_widths: dict[tuple[Architecture, Task], int] = {}
+
+
+def _measured_width(architecture: Architecture, module: nn.Module, task: Task) -> int:
+    """F of a module that does not say it, by a pass of two samples."""
+    key = architecture, task
+    if key not in _widths:
+        was_training = module.training
+        with torch.no_grad(), named_errors(architecture.name, "could not be run"):
+            shape = module.eval()(_example(task, 2)).shape
+            module.train(was_training)
+        if len(shape) != 2:
+            raise ArchitectureError(
+                f"architecture {architecture.name}: got features of {tuple(shape)}, wanted (2, F)"
+            )
+        _widths[key] = int(shape[1])
+    return _widths[key]
+
+
+@contextmanager
+def named_errors(name: str, what: str) -> Iterator[None]:
+    """Somebody else's module may fail in any way: it becomes an ArchitectureError."""
+    try:
+        yield
+    except GraftError:
+        raise
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ArchitectureError(f"architecture {name} {what}: {told:.300}") from error
+
+
+def _load(network: Network, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network its tensors, and the rest of an encoder its backbone's."""
+    state = dict(tensors)
+    if network.backbone is not None:
+        travelling = set(network.travelling)
+        for name, weight in _backbone_weights(network).items():
+            if name in travelling:  # the frozen ones are shared, these are the network's own
+                weight = weight.clone()
+                if network.is_delta and name in state and weight.is_floating_point():
+                    weight = weight + state.pop(name)
+            state.setdefault(name, weight)
+    network.load_state_dict(state, strict=False, assign=True)
+
+
+def _backbone_weights(network: Network) -> dict[str, Tensor]:
+    """The backbone's tensors by the network's names; raises BackboneError."""
+    assert network.backbone is not None
+    weights = require_backbone(network.backbone)
+    wanted = {
+        name: backbone_name(name)
+        for name in network.state_dict()
+        if name.startswith("encoder.") and not name.endswith("num_batches_tracked")
+    }
+    state = network.state_dict()
+    found: dict[str, Tensor] = {}
+    for name, own in wanted.items():
+        if own not in weights:
+            continue  # an adapter's
+        if weights[own].shape != state[name].shape:
+            raise ArchitectureError(
+                f"backbone {network.backbone.name}: tensor {own!r}: got "
+                f"{tuple(weights[own].shape)}, wanted {tuple(state[name].shape)}"
+            )
+        found[name] = weights[own]
+    missing = wanted.keys() - found.keys() - set(network.travelling)
+    if missing:
+        raise ArchitectureError(
+            f"backbone {network.backbone.name}: got no tensor {wanted[min(missing)]!r}"
+        )
+    return found
+
+
+def shape_of_tensor(tensor: Tensor) -> tuple[int, ...]:
+    name = _DTYPE_NAMES.get(tensor.dtype)
+    if name is None:
+        raise ArchitectureError(f"tensor: got {tensor.dtype}, wanted one of {list(DTYPES)}")
+    return tuple(tensor.shape) if name == "F32" else Shape(tensor.shape, name)
+
+
+def _shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    state = network.state_dict()
+    return {name: shape_of_tensor(state[name]) for name in network.travelling}

@@ -52,8 +52,10 @@ def minimise(
             if before_epoch is not None and step % per_epoch == 0:
                 before_epoch()
             optimiser.zero_grad()
-            loss_of(labelled_SB[step], unlabelled_SB[step]).backward()  # type: ignore[no-untyped-call]
-            optimiser.step(rate(step))
+            loss = loss_of(labelled_SB[step], unlabelled_SB[step])
+            if loss.requires_grad:  # a method may train only what an architecture has frozen
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step(rate(step))
 
 
 class Adam:

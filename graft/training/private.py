@@ -103,7 +103,7 @@ def freeze_statistics(network: Network, sample_shape: torch.Size) -> None:
 
     Without statistics of some kind, a fresh network's deeper layers would hardly be scaled.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = network.moving_norms()
     fresh = [m for m in norms if m.num_batches_tracked is not None and not m.num_batches_tracked]
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(_CALIBRATION_ROWS, *sample_shape, generator=generator)

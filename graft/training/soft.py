@@ -47,7 +47,7 @@ def train_soft(training: SoftTraining) -> bool:
     plan = compiled_plan(training.network, x_N, rows_SB.shape[1])
     if plan is None:
         return False
-    y_LC = F.one_hot(training.y_L, training.network.head.out_features).float()
+    y_LC = F.one_hot(training.y_L, training.network.num_classes).float()
     weight_B = torch.full((rows_SB.shape[1],), 1 / split)
     weight_B[split:] = training.weight / max(len(weight_B) - split, 1)
     objective = Objective(

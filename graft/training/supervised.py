@@ -64,7 +64,7 @@ def train_supervised(training: SupervisedTraining) -> TrainedModel:
     """Train one network by PyTorch's plain loop, or privately."""
     network, config, num_labelled = training.network, training.config, len(training.x)
     if training.private is not None:
-        one_hot_NC = F.one_hot(training.y_N, network.head.out_features).float()
+        one_hot_NC = F.one_hot(training.y_N, network.num_classes).float()
         rows = SoftRows(x=training.x, target_NC=one_hot_NC, weight_N=torch.ones(num_labelled))
         num_rows, seed = training.num_rows, training.seed
         minimise_privately(network, rows, config, training.private, num_rows=num_rows, seed=seed)
@@ -134,7 +134,7 @@ def _group_key(training: SupervisedTraining) -> tuple[object, ...]:
 
 def _labels_fit(training: SupervisedTraining) -> bool:
     """Labels that the plain loop would refuse must not reach a kernel as memory addresses."""
-    y_N, classes = training.y_N, training.network.head.out_features
+    y_N, classes = training.y_N, training.network.num_classes
     return bool(((y_N >= 0) & (y_N < classes)).all()) and len(y_N) == len(training.x)
 
 
@@ -154,7 +154,7 @@ def _kernel_plan(training: SupervisedTraining) -> KernelPlan | None:
 
 def _train_compiled(plan: KernelPlan, training: SupervisedTraining) -> None:
     network, config, size = training.network, training.config, training.batch_size
-    one_hot_NC = F.one_hot(training.y_N, network.head.out_features).float()
+    one_hot_NC = F.one_hot(training.y_N, network.num_classes).float()
     objective = Objective(wanted_NC=one_hot_NC, weight_B=torch.full((size,), 1 / size))
     compiled = CompiledTraining(plan, network, training.x)
     rates = [config.learning_rate] * training.num_steps

@@ -1,6 +1,7 @@
 """The averaging of architecture groups, by Flower's own FedAvg strategy."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from flwr.app import (
@@ -15,9 +16,18 @@ from flwr.app import (
 )
 from flwr.serverapp.strategy import FedAvg
 
-from graft.core.payload import decode_payload, encode_payload
+from graft.core.payload import (
+    DTYPES,
+    FLOAT_DTYPES,
+    decode_payload,
+    dtype_name,
+    encode_payload,
+    from_float,
+    shape_of,
+    to_float,
+)
 from graft.core.ports import ModelStore
-from graft.core.records import BoolArray, ModelCard, Parameters, Task
+from graft.core.records import BFLOAT16, BoolArray, FloatArray, ModelCard, Parameters, Task
 from graft.core.seeding import derive_seed
 from graft.models import build_network, parameters_of
 from graft.rounds import Admission
@@ -72,10 +82,27 @@ class FlowerAveraging:
 
 def average_parameters(members: Sequence[tuple[Parameters, int]]) -> Parameters:
     """The mean of one or more parameters, weighted by numbers of samples, as FedAvg makes it."""
-    replies = [_reply(node, *member) for node, member in enumerate(members)]
+    first, _ = members[0]
+    dtypes = {name: dtype_name(shape_of(array)) for name, array in first.items()}
+    # Whole numbers have no mean: positions and masks are those of the first.
+    floats = {name: dtype for name, dtype in dtypes.items() if dtype in FLOAT_DTYPES}
+    replies = [
+        _reply(node, {name: _as_float(parameters[name], floats[name]) for name in floats}, samples)
+        for node, (parameters, samples) in enumerate(members)
+    ]
     arrays, _ = FedAvg(weighted_by_key=_NUM_EXAMPLES).aggregate_train(0, replies)
     assert arrays is not None
-    return {name: array.numpy().astype(np.float32, copy=False) for name, array in arrays.items()}
+    means = {n: array.numpy().astype(np.float32, copy=False) for n, array in arrays.items()}
+    return {n: _as_type(means[n], dtypes[n]) if n in floats else first[n] for n in first}
+
+
+def _as_float(array: Any, dtype: str) -> FloatArray:
+    return to_float(array.view(DTYPES[dtype]), dtype) if dtype == "BF16" else to_float(array, dtype)
+
+
+def _as_type(mean: FloatArray, dtype: str) -> Any:
+    stored = from_float(mean, dtype)
+    return stored.view(BFLOAT16) if dtype == "BF16" else stored
 
 
 def _reply(node: int, parameters: Parameters, num_samples: int) -> Message:

@@ -22,7 +22,7 @@ from graft.errors import (
     PayloadLimitError,
     TransportError,
 )
-from graft.models import network_from, parameter_shapes
+from graft.models import network_cost, network_from, parameter_shapes
 from graft.rounds.probe import consistency_of
 from graft.selection import Reason, verify_source
 from graft.wire.messages.checks import is_model_id
@@ -213,9 +213,12 @@ def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:
         raise PayloadChangedError(
             f"card of {card.domain_id}: got {announced}, wanted {stored}, as stored"
         )
-    num_classes, num_features = shapes["head.weight"]
+    num_features = network_cost(card.architecture, task).num_features
+    num_classes = task.num_classes
     centroids_CF = card.centroids_CF
-    if card.class_mask_C.shape != (num_classes,) or num_classes != task.num_classes:
+    if shapes != parameter_shapes(card.architecture, task):
+        raise PayloadLimitError(f"card of {card.domain_id}: got tensors of another task")
+    if card.class_mask_C.shape != (num_classes,):
         raise PayloadLimitError(
             f"card of {card.domain_id}: got a mask of {card.class_mask_C.shape}, "
             f"wanted ({task.num_classes},)"

@@ -17,6 +17,7 @@ from graft.core.config import ExpansionConfig
 from graft.core.plugins import load_references
 from graft.errors import EdgeError
 from graft.methods import Method, add_method, added_methods
+from graft.models import Architecture, add_architecture, added_architectures
 from graft_simulation.workers import WORKER_VARIABLES, worker_environment
 
 # Read by Flower and Ray in the process that starts them: nothing is sent to their makers.
@@ -86,13 +87,13 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class PlugIns:
-    """References for a worker to import, and the pickled Method objects of a script.
+    """References for a worker to import, and a script's pickled Method and Architecture objects.
 
     What a script or notebook defines is pickled by value; what it imports, by reference.
     """
 
     references: tuple[str, ...]
-    methods: bytes
+    objects: bytes
 
     def install(self) -> None:
         """Make them known in this process; raises ConfigError for what cannot be imported."""
@@ -101,7 +102,10 @@ class PlugIns:
 
 def pack_plug_ins(config: ExpansionConfig) -> PlugIns:
     """The plug-ins of a run that ``config`` names, from this process."""
-    named = [method for method in added_methods() if method.name in config.methods]
+    named = [
+        *(method for method in added_methods() if method.name in config.methods),
+        *(each for each in added_architectures() if each.name in config.devices.architectures),
+    ]
     if not named:
         return PlugIns(config.plug_ins, b"")
     from ray import cloudpickle  # a second, which a run without such methods does without
@@ -112,13 +116,16 @@ def pack_plug_ins(config: ExpansionConfig) -> PlugIns:
 @cache
 def _install(plug_ins: PlugIns) -> None:
     load_references(plug_ins.references)
-    if not plug_ins.methods:
+    if not plug_ins.objects:
         return
     from ray import cloudpickle
 
-    methods: list[Method] = cloudpickle.loads(plug_ins.methods)
-    for method in methods:
-        add_method(method)
+    objects: list[Method | Architecture] = cloudpickle.loads(plug_ins.objects)
+    for each in objects:
+        if isinstance(each, Method):
+            add_method(each)
+        else:
+            add_architecture(each)
 
 
 class PeakMemory:

@@ -27,8 +27,8 @@ def renormalise(network: Network, x: Tensor, *, compiled: bool = False) -> None:
     Batches are strided through x, which is in time order, so that each is a fair sample.
     """
     network.eval()
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    if len(x) < 2:
+    norms = network.moving_norms()
+    if len(x) < 2 or not norms:
         return
     num_batches = max(1, len(x) // _BATCH_SIZE)
     batches = [x[first::num_batches] for first in range(num_batches)]
@@ -71,16 +71,35 @@ def renormalised_features(
     features = []
     for source in sources:
         with renormalised(source.network, x_N, compiled=compiled):
-            features.append(features_of_parts(source.network, parts, compiled=compiled))
+            read = features_of_parts(source.network, parts, compiled=compiled)
+            features.append([head_inputs(source.network, part_NF) for part_NF in read])
     return [stack_padded(part) for part in zip(*features, strict=True)]
 
 
 @torch.no_grad()
+def head_inputs(network: Network, features_NF: Tensor) -> Tensor:
+    """What ``stack_heads`` weighs: features, or the logits of a head that is not linear."""
+    return features_NF if isinstance(network.head, nn.Linear) else network.head(features_NF)
+
+
+def head_width(network: Network) -> int:
+    """Columns of ``head_inputs``."""
+    return network.num_features if isinstance(network.head, nn.Linear) else network.num_classes
+
+
+@torch.no_grad()
 def stack_heads(sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
-    """Every source's head: weights (S, F, C), zero-padded to the widest, and biases (S, C)."""
-    heads = [source.network.head for source in sources]
-    weight_SFC = stack_padded([head.weight for head in heads]).transpose(1, 2).contiguous()
-    return weight_SFC, torch.stack([head.bias for head in heads])
+    """Every source's head: weights (S, F, C), zero-padded to the widest, and biases (S, C).
+
+    A head that is not linear stands as it is, and the identity of its logits in its place.
+    """
+    weights, biases = [], []
+    for network in (source.network for source in sources):
+        num_classes, is_linear = network.num_classes, isinstance(network.head, nn.Linear)
+        bias = network.head.bias if is_linear else None
+        weights.append(network.head.weight if is_linear else torch.eye(num_classes))
+        biases.append(torch.zeros(num_classes) if bias is None else bias)
+    return stack_padded(weights).transpose(1, 2).contiguous(), torch.stack(biases)
 
 
 def stack_padded(rows: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from graft.core.config import HatConfig
 from graft.core.records import BoolArray, IntArray
 from graft.core.seeding import stream
-from graft.methods.blocks.adaptation import stack_heads, stack_padded
+from graft.methods.blocks.adaptation import head_width, stack_heads, stack_padded
 from graft.methods.blocks.fusion import cap_weights
 from graft.training import Source, masked_probabilities
 
@@ -65,7 +65,7 @@ class Mixer(nn.Module):
             return nn.Parameter(tensor.detach().repeat(num_replicas, *[1] * tensor.dim()))
 
         self.query_RFW = replicate(projection(target_features))
-        key_SWF = stack_padded([projection(s.network.num_features).T for s in sources])
+        key_SWF = stack_padded([projection(head_width(s.network)).T for s in sources])
         self.key_RSFW = replicate(key_SWF.transpose(1, 2).contiguous())
         self.tau_R11 = replicate(torch.full((1, 1), config.mixer_temperature))
         weight_SFC, bias_SC = stack_heads(sources)

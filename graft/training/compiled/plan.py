@@ -106,7 +106,7 @@ def kernel_plan(network: Network, sample_shape: tuple[int, ...], batch: int) -> 
     if gru is not None:
         parameters += _gru_slots(stages[-2][0], width, gru.hidden_size)
         width = gru.hidden_size
-    lanes = padded(network.head.out_features)
+    lanes = padded(network.num_classes)
     parameters += [
         _Slot(name="head.weight", order=(1, 0), shape=(width, lanes)),
         _vector("head.bias", (lanes,)),
@@ -114,7 +114,7 @@ def kernel_plan(network: Network, sample_shape: tuple[int, ...], batch: int) -> 
     plan = _Plan(
         batch=batch, dense=dense, num_blocks=len(found),
         gru_width=0 if gru is None else gru.hidden_size, features=width,
-        classes=network.head.out_features, class_lanes=lanes,
+        classes=network.num_classes, class_lanes=lanes,
         blocks=(_Block * _MAX_BLOCKS)(*found),
     )  # fmt: skip
     return KernelPlan(
