@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from graft.models import Architecture
+from graft.models import Architecture, Backbone, backbone_hash
 
 
 class Transformer(nn.Module):
@@ -54,3 +54,42 @@ def broken(shape: tuple[int, ...]) -> nn.Module:
 
 DEEP = Architecture(takes="windows", encoder=dense, head=deep_head)
 FROZEN = Architecture(takes="windows", encoder=dense, trained=("encoder.1.bias",))
+
+
+class Counted(nn.Module):
+    """A small pretrained encoder of windows that counts the rows it reads."""
+
+    rows_read = 0
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(shape[0], 8, 5, stride=2)
+        self.norm = nn.BatchNorm1d(8)
+        self.last = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "meta":
+            Counted.rows_read += len(x)
+        return torch.relu(self.last(torch.relu(self.norm(self.first(x))).mean(2)))
+
+
+def counted(shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    return Counted(shape), 24
+
+
+def public_weights() -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return {n: t for n, t in Counted((6, 64)).state_dict().items() if "tracked" not in n}
+
+
+PUBLIC = Backbone(
+    name="counted",
+    licence="Apache-2.0",
+    weights=public_weights,
+    sha256=backbone_hash("counted", public_weights()),
+)
+ON_PUBLIC = Architecture(takes="window", encoder=counted, backbone=PUBLIC)
+NORMS_ON_PUBLIC = Architecture(takes="window", encoder=counted, backbone=PUBLIC, trained=("norms",))
+LORA_ON_PUBLIC = Architecture(takes="window", encoder=counted, backbone=PUBLIC, trained=("lora4",))
+WHOLE_ON_PUBLIC = Architecture(takes="window", encoder=counted, backbone=PUBLIC, trained=("whole",))

@@ -211,6 +211,7 @@ def deployed_device(
             wait_before_retry=growing_wait(time.sleep),
             wait_out=time.sleep,
             max_attempts=_MAX_ATTEMPTS,
+            features_folder=folder / "state" / "features",
         )
         yield factory.device(request, cache, meter.record)
 

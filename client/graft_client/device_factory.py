@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 
 from graft.core.config import ExpansionConfig, RunSource, read_run_settings
 from graft.core.ports import Clock
-from graft.core.records import LedgerEntry, Request
+from graft.core.records import LedgerEntry, ProfileRequest, Request
 from graft.data.domain import World
 from graft.data.worlds import open_world
 from graft.devices import equip_domain
 from graft.errors import ConfigError
 from graft.models import parameter_shapes
+from graft.models.backbones import PREFIX, find_backbone, hold_backbone, tensors_of
+from graft.models.network import backbone_shapes
+from graft.models.registry import find_architecture
 from graft.privacy import SitePolicy
 from graft.rounds import Device, configured_policy
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS
-from graft.wire.transfer.cache import FolderCache, PartCache
+from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
 from graft.wire.transfer.link import Link
 from graft.wire.transfer.transfer_log import JournalMeter
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
@@ -55,6 +58,10 @@ class DeviceFactory:
     policy : SitePolicy, optional
         The site's own (``graft_client.policy.load_policy``). Without one the run's configuration
         decides what a domain releases, as for a simulated domain.
+    simulated : bool
+        Whether ``devices.backbone`` says what the devices have of a backbone, and not this machine.
+    features_folder : Path, optional
+        Where features of a frozen backbone outlive the process.
     wait_before_retry, wait_out, max_attempts
         See ``DeviceTransport``.
     """
@@ -66,6 +73,8 @@ class DeviceFactory:
     link: Link
     clock: Clock
     policy: SitePolicy | None = None
+    simulated: bool = False
+    features_folder: Path | None = None
     wait_before_retry: Callable[[int], None] = lambda attempts: None
     wait_out: Callable[[float], None] = lambda seconds: None
     max_attempts: int = DEFAULT_ATTEMPTS
@@ -93,9 +102,28 @@ class DeviceFactory:
         device_class, architecture = equip_domain(
             domain_id, self.config.seed, task, self.config.devices
         )
+        transport = self._transport(request, cache, record)
+        self._bring_backbone(architecture, transport, request)
+        return Device(
+            task=task,
+            data=self.world.load(domain_id),
+            device_class=device_class,
+            architecture=architecture,
+            config=self.config,
+            transport=transport,
+            clock=self.clock,
+            policy=self.policy or configured_policy(request, self.config),
+            features_folder=self.features_folder,
+        )
+
+    def _transport(
+        self, request: Request, cache: PartCache, record: Callable[[LedgerEntry], None]
+    ) -> DeviceTransport:
+        task, domain_id = self.world.task, request.domain_id
         transport = DeviceTransport(
             link=self.link,
             cache=cache,
+            before_fetch=lambda name: self._bring_backbone(name, transport, request),
             verify=partial(verify_card, self.run, public_key=self.public_key),
             shapes_of=lambda architecture: parameter_shapes(architecture, task),
             label=TransferLabel(
@@ -110,16 +138,31 @@ class DeviceFactory:
             wait_out=self.wait_out,
             max_attempts=self.max_attempts,
         )
-        return Device(
-            task=task,
-            data=self.world.load(domain_id),
-            device_class=device_class,
-            architecture=architecture,
-            config=self.config,
-            transport=transport,
-            clock=self.clock,
-            policy=self.policy or configured_policy(request, self.config),
-        )
+        return transport
+
+    def _bring_backbone(
+        self, architecture: str, transport: DeviceTransport, request: Request
+    ) -> None:
+        """Bring the backbone of an architecture, where it has one that the device lacks.
+
+        A simulated device that is sent its backbone gets its own with its profile request, which
+        is its first, and another one with the first model that needs it.
+        """
+        task = self.world.task
+        backbone = find_architecture(architecture, task).backbone
+        if backbone is None or backbone.sha256 is None:
+            return
+        name, sha256 = PREFIX + backbone.name, backbone.sha256
+        shapes = backbone_shapes(architecture, task)
+        if self.simulated and self.config.devices.backbone == "shipped":
+            _, own = equip_domain(request.domain_id, self.config.seed, task, self.config.devices)
+            is_own = architecture == own
+            if isinstance(request, ProfileRequest) or not (is_own or transport.holds(sha256)):
+                transport.fetch_backbone(name, sha256, shapes)
+        if find_backbone(backbone) is None:
+            if self.simulated:  # the devices of this process have it; what was sent is counted
+                transport = self._transport(request, MemoryCache(), lambda entry: None)
+            hold_backbone(backbone, tensors_of(transport.fetch_backbone(name, sha256, shapes)))
 
 
 @contextmanager

@@ -69,6 +69,9 @@ class DeviceConfig:
     gateway_fraction: Fraction = key(0.3, "Fraction that are gateways")
     architectures: Names = key((), "Architectures to draw from; empty: all that fit the task")
     classes_file: str | None = key(None, "TOML file of device classes in place of graft's own")
+    backbone: Literal["installed", "shipped"] = key(
+        "installed", "Simulated devices have a public backbone, or are sent it once"
+    )
 
     def __post_init__(self) -> None:
         _check_sum(

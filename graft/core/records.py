@@ -567,7 +567,9 @@ class SystemState:
         return replace(self, round_index=self.round_index + 1, catalogue=self.catalogue + ordered)
 
 
-Phase = Literal["join", "profile", "probe", "ship", "report", "grow", "register", "acknowledge"]
+Phase = Literal[
+    "join", "profile", "backbone", "probe", "ship", "report", "grow", "register", "acknowledge"
+]
 Outcome = Literal["ok", "failed", "refused", "lost"]
 
 

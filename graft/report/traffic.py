@@ -22,7 +22,7 @@ from graft.wire.traffic_log import TrafficRecord
 
 Stage = Literal["join", "profile", "probe", "learn"]
 _STAGE_OF: Final[dict[Phase, Stage]] = {
-    "join": "join", "profile": "profile", "probe": "probe", "ship": "learn",
+    "join": "join", "profile": "profile", "backbone": "profile", "probe": "probe", "ship": "learn",
     "report": "learn", "grow": "learn", "register": "learn", "acknowledge": "learn",
 }  # fmt: skip
 Key = tuple[str, bool]  # stage, whether up

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass
 from graft.methods import find_method
+from graft.models import Features, Network
 from graft.privacy import NOTHING, SeededReleases, SitePolicy, release_cost
+from graft.training import frozen_features, rows_digest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +31,18 @@ class Device:
     transport: WeightTransport
     clock: Clock
     policy: SitePolicy
+    features_folder: Path | None = None
+
+    def frozen_features(self, network: Network, architecture: str) -> Features | None:
+        """Features of all its rows by a frozen encoder, computed once; None of a trained one."""
+        if network.backbone is None or not network.has_frozen_encoder:
+            return None
+        folder = self.features_folder
+        return frozen_features(network, architecture, self.data.x, self._rows_digest, folder)
+
+    @cached_property
+    def _rows_digest(self) -> str:
+        return rows_digest(self.data.x)
 
     @cached_property
     def _split(self) -> DomainSplit:

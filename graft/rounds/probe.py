@@ -47,6 +47,7 @@ class _Rows:
     """The domain's train rows; ``labelled_N`` marks those of y_L."""
 
     x_N: Tensor
+    train_N: IntArray
     labelled_N: BoolArray
     y_L: IntArray
 
@@ -124,6 +125,7 @@ def _train_rows(request: ProbeRequest, device: Device) -> _Rows:
     labelled_N = np.isin(split.train_N, split.labelled_N)
     return _Rows(
         x_N=torch.from_numpy(data.x[split.train_N]),
+        train_N=split.train_N,
         labelled_N=labelled_N,
         y_L=data.y_N[split.train_N][labelled_N],
     )
@@ -136,7 +138,11 @@ def _probe_card(
     """Run a candidate's base on the rows: its scores, or why it is rejected by itself."""
     parameters = device.transport.fetch(card, "base")
     network = network_from(card.architecture, device.task, parameters)
-    features_NF = features_in_batches(network, rows.x_N)
+    every = device.frozen_features(network, card.architecture)
+    if every is None:
+        features_NF = features_in_batches(network, rows.x_N)
+    else:
+        features_NF = every[torch.from_numpy(rows.train_N)].as_subclass(Tensor)
     logits_NC = network.head(features_NF)
     mask_C = torch.from_numpy(card.class_mask_C)
     logits_LC = network.head(features_NF[torch.from_numpy(rows.labelled_N)])

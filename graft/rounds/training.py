@@ -4,6 +4,7 @@ Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes,
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from graft.core.seeding import derive_seed
 from graft.errors import DomainEmptyError
 from graft.methods import find_method, require_private_training
 from graft.methods.federated import FEDAVG_LOCAL
-from graft.models import network_cost, network_from, parameters_of
+from graft.models import Features, build_network, network_cost, network_from, parameters_of
 from graft.privacy import class_centroids, training_cost
 from graft.rounds.device import Device
 from graft.selection import disagreeing_sources
@@ -67,6 +68,10 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
     private = _private_training(request, device, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
     averages = [fetch_source(card, device, "exact") for card in _average_cards(request, device)]
+    if private is None:
+        every = _common_features(device, (*sources, *averages))
+        if every is not None:
+            x_L, x_U = every[rows.labelled_N], every[rows.unlabelled_N]
     return TrainingTask(
         domain_task=device.task,
         architecture=device.architecture,
@@ -81,6 +86,15 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         prototypes=_prototypes(request.sources) if method.sources_needed == "centroids" else (),
         private=private,
     )
+
+
+def _common_features(device: Device, models: Sequence[Source]) -> Features | None:
+    """Features of all rows, where one frozen encoder serves the device's own model and all these:
+    then only heads are left to read and to train."""
+    if any(model.architecture != device.architecture for model in models):
+        return None
+    own = build_network(device.architecture, device.task, 0) if not models else models[0].network
+    return device.frozen_features(own, device.architecture)
 
 
 def _private_training(
@@ -123,8 +137,13 @@ def evaluate_and_register(
 
     Raises GraftError where the model cannot be pushed, or the site's policy releases no centroids.
     """
+    if model.network.is_delta:  # the model is what its payload gives, to the bit
+        parameters = parameters_of(model.network)
+        rebuilt = network_from(model.architecture, device.task, parameters)
+        model = replace(model, network=rebuilt)
     test_N = device.rows(request).test_N
-    parts = [torch.from_numpy(device.data.x[test_N])]
+    every = device.frozen_features(model.network, model.architecture)
+    parts = [torch.from_numpy(device.data.x[test_N]) if every is None else every[test_N]]
     if request.register:
         parts.append(torch.cat([task.x_L, task.x_U]))
     test_NF, *train_NF = features_of_parts(model.network, parts, compiled=task.compiled)

@@ -2,6 +2,7 @@
 
 from graft.training.compiled.build import kernels_built
 from graft.training.compiled.calls import Augmentation, compiled_heads, compiled_statistics
+from graft.training.frozen import frozen_features, rows_digest
 from graft.training.inference import (
     features_in_batches,
     features_of_parts,
@@ -32,6 +33,7 @@ __all__ = [
     "count_steps",
     "features_in_batches",
     "features_of_parts",
+    "frozen_features",
     "kernels_built",
     "log_probabilities",
     "masked_probabilities",
@@ -39,6 +41,7 @@ __all__ = [
     "minimise_privately",
     "parameter_group",
     "predict_in_batches",
+    "rows_digest",
     "train_soft",
     "train_supervised",
     "train_supervised_many",

@@ -11,7 +11,14 @@ import torch
 
 from graft.core.config import ExpansionConfig, TrustConfig
 from graft.core.files import AnyPath, make_folder, place_file, replace_file, working_file
-from graft.core.payload import PayloadFacts, Shapes, check_payload, decode_payload, read_header
+from graft.core.payload import (
+    PayloadFacts,
+    Shapes,
+    check_payload,
+    decode_payload,
+    read_header,
+    write_payload,
+)
 from graft.core.ports import ModelStore
 from graft.core.records import ModelCard, Task
 from graft.errors import (
@@ -22,7 +29,8 @@ from graft.errors import (
     PayloadLimitError,
     TransportError,
 )
-from graft.models import network_cost, network_from, parameter_shapes
+from graft.models import Backbone, network_cost, network_from, parameter_shapes
+from graft.models.backbones import PREFIX, arrays_of, find_backbone
 from graft.rounds.probe import consistency_of
 from graft.selection import Reason, verify_source
 from graft.wire.messages.checks import is_model_id
@@ -96,6 +104,23 @@ class DirectoryStore:
         if order is not None:
             self._write(facts.model_id, "order", order.encode())
         self._place(payload, facts.model_id, "exact")  # last, as in ``put``
+
+    def keep_backbone(self, backbone: Backbone) -> str | None:
+        """Store a public backbone that this machine has; its id, or None for one without a hash.
+
+        Raises BackboneError where the weights have another hash.
+        """
+        if backbone.sha256 is None or (weights := find_backbone(backbone)) is None:
+            return None
+        if backbone.sha256 not in self:
+            near = self.folder if isinstance(self.folder, Path) else None
+            with (
+                tempfile.TemporaryDirectory(prefix=".partial-", dir=near) as work,
+                working_file(Path(work), _COST_PREFIX) as (path, file),
+            ):
+                write_payload(PREFIX + backbone.name, arrays_of(weights), file)
+                self._place(path, backbone.sha256, "exact")
+        return backbone.sha256
 
     def order(self, model_id: str) -> str | None:
         """For which order a model was pushed; None where no device pushed it by name."""

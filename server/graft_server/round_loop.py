@@ -14,6 +14,7 @@ from graft.data.splits import schedule_growth, schedule_rounds
 from graft.errors import ConfigError, ExpansionFailedError
 from graft.methods import find_method
 from graft.models import offered_architectures
+from graft.models.registry import find_architecture
 from graft.rounds import (
     Admission,
     AdmittingEdge,
@@ -152,6 +153,7 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
     entries[:] = [entry for entry in entries if entry.round_index == state.round_index]
 
     config = settings.config
+    backbones = _keep_backbones(store, settings)
     own_store = store if settings.store is None and isinstance(store, DirectoryStore) else None
     averaging = FlowerAveraging(store, admit, settings.world.task, config.seed)
     fault = partial(find_fault, store=store, task=settings.world.task, config=config)
@@ -180,11 +182,20 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
         if own_store:
             # What this round pushed stays for now: should its tables be damaged, it runs again.
             cards = (*state.catalogue, *state.architecture_averages)
-            own_store.remove(before - {card.model_id for card in cards})
+            own_store.remove(before - backbones - {card.model_id for card in cards})
     digest, failures = folder.finish(max(len(schedule), state.round_index))
     if failures:
         raise ExpansionFailedError(f"{len(failures)} failed: " + "; ".join(failures[:10]))
     return digest
+
+
+def _keep_backbones(store: ModelStore, settings: RunSettings) -> set[str | None]:
+    """Have the store offer the backbones of the run's architectures; their ids."""
+    if not isinstance(store, DirectoryStore):
+        return set()
+    task = settings.world.task
+    found = [find_architecture(n, task) for n in settings.config.devices.architectures]
+    return {store.keep_backbone(each.backbone) for each in found if each.backbone is not None}
 
 
 def _run_round(

@@ -33,6 +33,7 @@ def simulated_factory(
         public_key=public_key,
         link=DirectoryLink(store),
         clock=time.thread_time,
+        simulated=True,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from graft.core.config import GraftConfig
 from graft.core.records import BoolArray, Modality
 from graft.errors import TransportError
-from graft.models import Network, build_network
+from graft.models import Features, Network, build_network
 from graft.training import (
     Augmentation,
     SoftRows,
@@ -176,6 +176,8 @@ def augment(
     differently on the body each day. Pen strokes are only rotated: a stroke is no window of a
     stream, so its start is fixed.
     """
+    if isinstance(x, Features):  # what a frozen encoder has read can no longer be moved
+        return x
     if modality == "pen":
         return rotated(x, 2, config.rotation_degrees, generator)
     if modality == "imu" and x.dim() == 3:

@@ -37,6 +37,7 @@ PHASE_COLOURS: Mapping[str, str] = MappingProxyType(
         "profile": "#cc79a7",
         "probe": "#e69f01",
         "ship": "#0072b2",
+        "backbone": "#5d6b78",
         "report": "#019e73",
         "grow": "#8c510a",
         "register": "#d55e01",

@@ -4,8 +4,8 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Final
 
-from graft.core.payload import MAX_PAYLOAD_BYTES, Shapes, check_payload, load_tensors
-from graft.core.records import FloatArray, ModelCard, Outcome, Phase, Precision
+from graft.core.payload import MAX_PAYLOAD_BYTES, Shapes, StoredArray, check_payload, load_tensors
+from graft.core.records import ModelCard, Outcome, Phase, Precision
 from graft.errors import PayloadChangedError, PayloadLimitError, PayloadTruncatedError
 from graft.wire.payload.blocks import PartFile, open_work, work_folder
 from graft.wire.payload.parts import join_files, read_base
@@ -30,7 +30,7 @@ class ModelDownload:
         self._folder = work_folder(transfers.cache.folder, shapes)
         self.used_cache = False
 
-    def read(self, precision: Precision) -> tuple[str, dict[str, FloatArray]]:
+    def read(self, precision: Precision) -> tuple[str, dict[str, StoredArray]]:
         """The architecture's name and the parameters; raises as ``WeightTransport.fetch``."""
         with ExitStack() as files:
             if precision == "base":
@@ -51,6 +51,17 @@ class ModelDownload:
             return facts.architecture, load_tensors(
                 file, facts.shapes, facts.data_at, mapped=mapped
             )
+
+    def read_backbone(self) -> dict[str, StoredArray]:
+        """A backbone's tensors, charged to its own phase; raises as ``WeightTransport.fetch``."""
+        with ExitStack() as files:
+            whole = self._part("exact", "backbone", files)
+            facts = check_payload(whole.file, whole.num_bytes, self._shapes)
+            if facts.model_id != self._card.model_id:
+                raise PayloadChangedError(
+                    f"backbone hashes to {facts.model_id}, wanted {self._card.model_id}"
+                )
+            return load_tensors(whole.file, facts.shapes, facts.data_at, mapped=False)
 
     def _comes_whole(self) -> bool:
         """Whether the exact payload costs fewer bytes than the parts that are missing."""

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from contextlib import closing
 
-from graft.core.payload import Shapes
+import numpy as np
+
+from graft.core.payload import Shapes, payload_bytes_of
 from graft.core.ports import Clock
 from graft.core.records import LedgerEntry, ModelCard, Parameters, Precision
 from graft.errors import PayloadChangedError, PayloadError
@@ -39,6 +41,8 @@ class DeviceTransport:
         Streams a transfer; a broken one is resumed where it stopped.
     wait_before_retry, wait_out
         Get the attempts made so far, and the seconds that the store requested; both may sleep.
+    before_fetch
+        Gets a model's architecture, to bring what it needs besides.
     """
 
     def __init__(
@@ -54,9 +58,11 @@ class DeviceTransport:
         max_attempts: int = DEFAULT_ATTEMPTS,
         wait_before_retry: Callable[[int], None] = lambda attempts: None,
         wait_out: Callable[[float], None] = lambda seconds: None,
+        before_fetch: Callable[[str], None] = lambda architecture: None,
     ) -> None:
         self._verify = verify
         self._shapes_of = shapes_of
+        self._before_fetch = before_fetch
         self._transfers = Transfers(
             link=link,
             cache=cache,
@@ -75,6 +81,7 @@ class DeviceTransport:
         ``WeightTransport.fetch``.
         """
         self._verify(card)  # outside the try: a forged card must not empty the cache either
+        self._before_fetch(card.architecture)
         shapes = self._shapes_of(card.architecture)
         is_last = False
         while True:
@@ -92,6 +99,26 @@ class DeviceTransport:
                 if is_last or not download.used_cache:
                     raise
                 is_last = True
+
+    def fetch_backbone(self, name: str, sha256: str, shapes: Shapes) -> Parameters:
+        """The tensors of a public backbone, which its hash alone vouches for; raises as ``fetch``.
+
+        What was received stays in the cache, and a broken stream is continued.
+        """
+        card = ModelCard(
+            model_id=sha256, domain_id=name, architecture=name, round_index=0,
+            payload_bytes=payload_bytes_of(name, shapes), base_bytes=0, residual_bytes=0,
+            class_mask_C=np.zeros(0, np.bool_),
+        )  # fmt: skip
+        try:
+            return ModelDownload(card, shapes, self._transfers).read_backbone()
+        except PayloadError:
+            self._transfers.cache.forget(sha256)
+            raise
+
+    def holds(self, model_id: str) -> bool:
+        """Whether the device has received this model, or backbone, whole."""
+        return self._transfers.cache.holds(model_id, "exact")
 
     def push(self, architecture: str, parameters: Parameters) -> tuple[str, int, int, int]:
         """Send a finished model up; returns (model id, exact, base and residual bytes).
