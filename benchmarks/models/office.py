@@ -1,6 +1,7 @@
 """Office-Caltech10 in sites, on EfficientNet-lite0's frozen features: every method's accuracy and
 bytes where a target's natural domain is in no source."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,7 @@ def main(
 ) -> None:
     """Run what is missing, write tables and summary."""
     part = "development" if development else "office"
+    tried = hashlib.sha256(repr(setting).encode()).hexdigest()[:8] if setting else ""
     folder = work / part
     if not (folder / "dataset.toml").exists():
         cache = FeatureCache(work / "office-features.npz", lambda x: picture_features(
@@ -67,7 +69,7 @@ def main(
             gammas,
             range(seeds),
             config,
-            out=work / f"{part}-rows",
+            out=work / f"{part}-rows{tried}",
             work=work / f"{part}-initial",
             targets=targets,
             progress=progress,
