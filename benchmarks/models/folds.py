@@ -1,7 +1,7 @@
-"""The benchmark matrix with chosen people as target domains: each of them is left out once."""
+"""The benchmark matrix with listed target domains, and its figures."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,26 +11,39 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from graft.bench import MatrixSettings, compute_matrix
+from graft.bench.figures_file import figure
 from graft.bench.plan import Expansion, MatrixPlan, _row_config
 from graft.bench.rows import BenchmarkRow
+from graft.cli.shared import file_progress
 from graft.core.config import ExpansionConfig, WorldConfig
 from graft.core.plugins import load_references
-from graft.core.ports import Progress
-from graft.data.folder import FolderWorld
+from graft.data.domain import World
 from graft.data.worlds import open_world
+
+# From a set's name, its world and a seed to its initial domains and its target domains.
+Schedule = Callable[[str, World, int], tuple[tuple[str, ...], tuple[str, ...]]]
+
+
+def left_out(name: str, world: World, seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of a set called SET-PERSON: that person's domains are the targets, all others' initial; each
+    seed begins with two other targets."""
+    person = name.partition("-")[2]
+    targets = tuple(d for d in world.domain_ids if world.person(d) == person)
+    first = 2 * seed % len(targets)
+    initial = tuple(d for d in world.domain_ids if d not in targets)
+    return initial, targets[first:] + targets[:first]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldPlan(MatrixPlan):
-    """A matrix whose ``worlds`` are named SET-PERSON: that person's domains are the targets, and
-    all others' are initial domains. The seed draws labelled rows, devices and first weights."""
+class ListedPlan(MatrixPlan):
+    """A matrix whose initial domains and target domains are what ``schedule`` lists; the seed draws
+    labelled rows, devices and first weights."""
+
+    schedule: Schedule = left_out
 
     def _expansions(self) -> Iterator[Expansion]:
         for seed, (name, world_config) in product(self.seeds, self.worlds.items()):
-            left_out = name.partition("-")[2]
-            world = open_world(world_config, seed)
-            arriving = tuple(d for d in world.domain_ids if world.person(d) == left_out)
-            initial = tuple(d for d in world.domain_ids if world.person(d) != left_out)
+            initial, arriving = self.schedule(name, open_world(world_config, seed), seed)
             config = replace(self.config, seed=seed, world=world_config, rounds=1)
             for gamma, method in product(self.gammas, self.methods):
                 for num_sources in self._sources_of(method):
@@ -58,37 +71,38 @@ class Figures:
     failed: int
 
 
-def run_folds(
-    folder: Path,
-    name: str,
-    people: Sequence[str],
+def run_listed(
+    folders: Mapping[str, Path],
+    schedule: Schedule,
+    config: ExpansionConfig,
+    *,
     methods: Sequence[str],
     gammas: Sequence[float],
     seeds: Sequence[int],
-    config: ExpansionConfig,
-    *,
+    targets: int,
     out: Path,
     work: Path,
-    targets: int,
-    progress: Progress,
 ) -> list[BenchmarkRow]:
-    """The rows of every method with each of ``people`` left out, kept in ``out``."""
-    world = WorldConfig(kind="folder", path=str(folder.absolute()))
-    known = {FolderWorld(folder).person(d) for d in FolderWorld(folder).domain_ids}
-    plan = FoldPlan(
-        worlds={f"{name}-{person}": world for person in people or sorted(known)},
+    """The rows of every method on the sets of these names, kept in ``out``."""
+    load_references(config.plug_ins)
+    plan = ListedPlan(
+        worlds={
+            name: WorldConfig(kind="folder", path=str(folder.absolute()))
+            for name, folder in folders.items()
+        },
         config=config,
         methods=tuple(methods),
         gammas=tuple(gammas),
         seeds=tuple(seeds),
         targets=targets,
         work=work,
+        schedule=schedule,
     )
-    load_references(config.plug_ins)
-    # Within this process, which alone has loaded the architectures.
-    settings = MatrixSettings(out=out, workers=0, progress=progress)
     keys = plan.row_keys()
-    return [row for row in compute_matrix(plan, settings) if row.key in keys]
+    with file_progress() as progress:
+        # Within this process, which alone has loaded the architectures.
+        settings = MatrixSettings(out=out, workers=0, progress=progress)
+        return [row for row in compute_matrix(plan, settings) if row.key in keys]
 
 
 def method_figures(rows: Sequence[BenchmarkRow], main: str) -> Mapping[tuple[float, str], Figures]:
@@ -125,6 +139,33 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
         return float("nan"), float("nan")
     half = student_t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def gain_records(
+    figures: Mapping[tuple[float, str], Figures],
+    name: str,
+    main: str,
+    command: str,
+    seeds: Sequence[int],
+) -> dict[str, dict[str, Any]]:
+    """The summary's records of every gamma and method: accuracy, and the main method's gain."""
+    records = {}
+    for (gamma, method), each in figures.items():
+        key = f"{name}/gamma={gamma:g}/{method}"
+        records[f"{key}/accuracy"] = figure(each.accuracy, "share", None, command, seeds)
+        records[f"{key}/bytes"] = figure(
+            each.bytes_down + each.bytes_up, "bytes a target", None, command, seeds
+        )
+        if method not in (main, "all-labels"):
+            for part, value in (("", each.gain), (", low", each.low), (", high", each.high)):
+                records[f"{key}/{main} gains{part}"] = figure(
+                    100 * value,
+                    "points",
+                    "above 0, or its interval holds 0" if not part else None,
+                    command,
+                    seeds,
+                )
+    return records
 
 
 def table_lines(figures: Mapping[tuple[float, str], Figures], main: str) -> list[str]:

@@ -8,13 +8,13 @@ from typing import Annotated
 import torch
 import typer
 from backbones import picture_features, whole_bytes
-from folds import method_figures, run_folds, table_lines
+from folds import gain_records, left_out, method_figures, run_listed, table_lines
 from frozen import FeatureCache, write_vectors
 from vectors import REFERENCES
 
 from graft.bench.figures_file import figure, write_summary
 from graft.bench.plan import COMPARISONS
-from graft.cli.shared import announce, file_progress, read_settings
+from graft.cli.shared import announce, read_settings
 from graft.core.config import ExpansionConfig, with_settings
 from graft.core.files import replace_file
 from graft.data.public.archives import open_originals
@@ -23,6 +23,7 @@ from graft.data.public.registry import READERS, find_dataset
 from graft.data.sites import deal_domain
 
 SITES, ALPHA = 6, 1.0
+PLACES = ("amazon", "caltech10", "dslr", "webcam")
 MAIN = "graft"
 SETTINGS = {
     "devices.architectures": list(REFERENCES),
@@ -31,6 +32,9 @@ SETTINGS = {
     "devices.gateway_fraction": 0.5,
     # A vector has no neighbours to shift to: nothing augments it, for any method.
     "graft.shift_fraction": 0.0,
+    # Chosen on development rows: 89.6 % by the defaults (100 steps at 5e-3), 92.0 % by these.
+    "graft.steps_fraction": 1.0,
+    "graft.learning_rate": 2e-3,
 }
 
 
@@ -40,7 +44,7 @@ def main(
     out: Path = Path("benchmarks/models/results"),
     seeds: int = 5,
     gamma: Annotated[list[float] | None, typer.Option()] = None,
-    targets: Annotated[int, typer.Option(help="Sites a natural domain that are served.")] = SITES,
+    targets: Annotated[int, typer.Option(help="Sites of a place that are served, a seed.")] = 2,
     methods: str = "",
     setting: Annotated[list[str] | None, typer.Option("--set")] = None,
     development: Annotated[bool, typer.Option(help="On the rows that no test sees.")] = False,
@@ -60,20 +64,17 @@ def main(
         announce(f"{cache.passes} pictures passed the backbone")
     config = with_settings(ExpansionConfig(), {**SETTINGS, **read_settings(setting)})
     gammas = gamma or [0.1]
-    with file_progress() as progress:
-        rows = run_folds(
-            folder,
-            "office",
-            (),
-            methods.split(",") if methods else (MAIN, *COMPARISONS),
-            gammas,
-            range(seeds),
-            config,
-            out=work / f"{part}-rows{tried}",
-            work=work / f"{part}-initial",
-            targets=targets,
-            progress=progress,
-        )
+    rows = run_listed(
+        {f"office-{place}": folder for place in PLACES},
+        left_out,
+        config,
+        methods=methods.split(",") if methods else (MAIN, *COMPARISONS),
+        gammas=gammas,
+        seeds=range(seeds),
+        targets=targets,
+        out=work / f"{part}-rows{tried}",
+        work=work / f"{part}-initial",
+    )
     figures = method_figures(rows, MAIN)
     lines = table_lines(figures, MAIN)
     print("\n".join(lines))
@@ -82,16 +83,7 @@ def main(
     exact, base = whole_bytes()
     command = "python benchmarks/models/office.py --originals ORIGINALS --work WORK"
     candidates = config.selection.candidates_wanted
-    records = {}
-    for (g, method), each in figures.items():
-        name = f"office/gamma={g:g}/{method}"
-        records[f"{name}/accuracy"] = figure(each.accuracy, "share", None, command, range(seeds))
-        if method != MAIN:
-            target = "above 0 by its 95 % interval, or level with the best"
-            records[f"{name}/graft gains"] = figure(100 * each.gain, "points", target, command,
-                                                    range(seeds))  # fmt: skip
-            records[f"{name}/graft gains, low"] = figure(100 * each.low, "points", "above 0",
-                                                         command, range(seeds))  # fmt: skip
+    records = gain_records(figures, "office", MAIN, command, range(seeds))
     for g in gammas:
         each = figures[g, MAIN]
         total = each.bytes_down + each.bytes_up

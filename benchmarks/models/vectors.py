@@ -32,6 +32,26 @@ def _narrow(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
     ), width
 
 
+def _layer(shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """Each vector brought to mean 0 and deviation 1; the head alone is trained."""
+    size = math.prod(shape)
+    return nn.Sequential(nn.Flatten(), nn.LayerNorm(size, elementwise_affine=False)), size
+
+
+def _adapter(shape: tuple[int, ...], width: int) -> tuple[nn.Module, int]:
+    """The same, and a layer of ``width`` before the head."""
+    size = math.prod(shape)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.LayerNorm(size, elementwise_affine=False),
+        nn.Linear(size, width, bias=False),
+        nn.LayerNorm(width),
+        nn.ReLU(),
+    ), width
+
+
+LAYER = Architecture(name="layer-head", takes="windows", encoder=_layer)
+ADAPTER = Architecture(name="layer-64", takes="windows", encoder=partial(_adapter, width=64))
 NORM = Architecture(name="norm-head", takes="windows", encoder=_norm)
 NARROW = Architecture(name="norm-32", takes="windows", encoder=partial(_narrow, width=32))
 REFERENCES = ("vectors:NORM", "vectors:NARROW")
