@@ -4,14 +4,15 @@ Legend: N rows of a domain, K channels, T samples of a window, D domains.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from graft.core.config import SplitConfig
-from graft.core.records import FloatArray
+from graft.core.records import FloatArray, Task
+from graft.core.streams import Lazy, Streams
 from graft.data.domain import DomainData
 from graft.data.folder import FolderWorld
 from graft.data.splits import split_rows
@@ -26,6 +27,8 @@ from graft.errors import (
 
 # Initial domains and target domains both need some.
 _FEW_DOMAINS = 5
+# Of a stream that is read from the disk as it is indexed, so many rows are looked at.
+_LOOK = 256
 # A domain so much stronger or weaker than the others is probably in another unit.
 _SCALE_APART = 20.0
 _ADVICE: Mapping[type[DataError], str] = MappingProxyType(
@@ -92,7 +95,7 @@ def explain_folder(
     except DataError as error:
         return (_problem("", error),)
     findings: list[Finding] = []
-    scales: dict[str, FloatArray] = {}
+    scales: dict[str, dict[str, FloatArray]] = {}
     for number, domain_id in enumerate(world.domain_ids):
         if progress is not None:
             progress(domain_id, number, len(world.domain_ids))
@@ -101,9 +104,12 @@ def explain_folder(
         except DataError as error:
             findings.append(_problem(domain_id, error))
             continue
-        findings += _explain_domain(data, world.task.classes, config)
-        scales[domain_id] = data.x.std(axis=(0, *range(2, data.x.ndim)))
-    findings += _compare_scales(scales, world.table.channels)
+        streams = _sensor_streams(data, world.task)
+        findings += _explain_domain(data, streams, world.task.classes, config)
+        for name, part in streams.items():
+            scales.setdefault(name, {})[domain_id] = part.x.std(axis=(0, *range(2, part.x.ndim)))
+    for name, of_stream in scales.items():
+        findings += _compare_scales(of_stream, world.table.stream_channels.get(name, ()))
     if len(world.domain_ids) < _FEW_DOMAINS:
         findings.append(
             _remark(
@@ -117,7 +123,7 @@ def explain_folder(
 
 def overlapping_rows(data: DomainData) -> tuple[int, int] | None:
     """The first row whose beginning is the end of the row before it, of another group, and how
-    many samples they share; None where there is no such pair, and for images."""
+    many samples they share; None where there is no such pair, and for what is no window."""
     if data.x.ndim != 3:
         return None
     x, length = data.x, data.x.shape[2]
@@ -134,35 +140,69 @@ def overlapping_rows(data: DomainData) -> tuple[int, int] | None:
     return None
 
 
+def _sensor_streams(data: DomainData, task: Task) -> dict[str, DomainData]:
+    """The domain with each of its streams of windows or pictures alone, by the stream's name; the
+    first rows of one that lies on the disk."""
+    only = (data.inputs or task.input_names)[0]
+    columns = dict(data.x.items()) if isinstance(data.x, Streams) else {only: data.x}
+    found = {}
+    for spec in task.inputs:
+        if spec.name in columns and spec.kind in ("window", "audio", "image"):
+            column = columns[spec.name]
+            rows = slice(0, _LOOK if isinstance(column, Lazy) else len(column))
+            found[spec.name] = replace(data, x=column[np.arange(len(column))[rows]],
+                                       y_N=data.y_N[rows], group_N=data.group_N[rows])  # fmt: skip
+    return found
+
+
 def _explain_domain(
-    data: DomainData, classes: tuple[str, ...], config: SplitConfig
+    data: DomainData,
+    streams: Mapping[str, DomainData],
+    classes: tuple[str, ...],
+    config: SplitConfig,
 ) -> list[Finding]:
-    overlap = overlapping_rows(data)
-    if overlap is not None:
-        row, shared = overlap
-        what = (
-            f"Rows {row - 1} and {row} share {shared} of {data.x.shape[2]} samples and belong to "
-            f"the groups {data.group_N[row - 1]} and {data.group_N[row]}."
-        )
-        return [_problem(data.domain_id, DatasetFormatError(what), _OVERLAP_ADVICE)]
+    for name, part in streams.items():
+        overlap = overlapping_rows(part)
+        if overlap is not None:
+            row, shared = overlap
+            what = (
+                f"Rows {row - 1} and {row}{_of(name, streams)} share {shared} of "
+                f"{part.x.shape[2]} samples and belong to the groups "
+                f"{data.group_N[row - 1]} and {data.group_N[row]}."
+            )
+            return [_problem(data.domain_id, DatasetFormatError(what), _OVERLAP_ADVICE)]
     try:
         split = split_rows(data, config, seed=0)
     except DataError as error:
         return [_problem(data.domain_id, error, _SPLIT_ADVICE)]
     findings = []
-    untested = sorted(set(data.y_N.tolist()) - set(data.y_N[split.test_N].tolist()))
+    untested: list[int] = []
+    if data.y_N.ndim == 1:
+        untested = sorted(set(data.y_N.tolist()) - set(data.y_N[split.test_N].tolist()))
     if untested:
         names = ", ".join(classes[label] for label in untested)
         findings.append(
             _remark(data.domain_id, f"No row of {names} is left to test.", _SPLIT_ADVICE)
         )
-    still = np.ptp(np.moveaxis(data.x, 1, 0).reshape(data.x.shape[1], -1), axis=1) == 0
+    for name, part in streams.items():
+        findings += _explain_stream(part, _of(name, streams))
+    return findings
+
+
+def _of(name: str, streams: Mapping[str, DomainData]) -> str:
+    """Which stream is meant, where there are several."""
+    return f" of {name}" if len(streams) > 1 else ""
+
+
+def _explain_stream(part: DomainData, where: str) -> list[Finding]:
+    findings = []
+    still = np.ptp(np.moveaxis(part.x, 1, 0).reshape(part.x.shape[1], -1), axis=1) == 0
     if still.any():
         indices = ", ".join(str(index) for index in np.flatnonzero(still))
         findings.append(
             _remark(
-                data.domain_id,
-                f"The channels of index {indices} never change.",
+                part.domain_id,
+                f"The channels of index {indices}{where} never change.",
                 "Was that sensor connected?",
             )
         )
@@ -179,7 +219,8 @@ def _compare_scales(scales: Mapping[str, FloatArray], channels: tuple[str, ...])
         for k in np.flatnonzero((scale_K > 0) & (usual_K > 0)):
             ratio = float(scale_K[k] / usual_K[k])
             if not 1 / _SCALE_APART < ratio < _SCALE_APART:
-                what = f"Channel {channels[k]} moves {ratio:.3g} times as much as elsewhere."
+                channel = channels[k] if channels else k
+                what = f"Channel {channel} moves {ratio:.3g} times as much as elsewhere."
                 findings.append(_remark(domain_id, what, "Is it in the same unit?"))
     return findings
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.core.records import Task
+from graft.core.records import InputSpec, Task
+from graft.core.streams import Streams
 from graft.data.check import explain_folder, overlapping_rows
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
@@ -88,3 +89,26 @@ def test_a_folder_that_is_none_is_one_problem_with_the_layout_named(tmp_path: Pa
     (found,) = explain_folder(tmp_path / "nowhere")
     assert (found.domain_id, found.error) == ("", "DatasetFormatError")
     assert "from-csv" in found.advice
+
+
+def test_streams_are_checked_each_and_text_has_no_channels(tmp_path: Path) -> None:
+    inputs = (
+        InputSpec(name="watch", kind="window", shape=(1, 16), modality="imu"),
+        InputSpec(name="phone", kind="window", shape=(1, 16), modality="imu"),
+        InputSpec(name="note", kind="tokens", shape=(8,), dtype="uint8", modality="text"),
+    )
+    task = Task(name="both", modality="mixed", inputs=inputs, classes=("a", "b"))
+    rng = np.random.default_rng(0)
+    recording_T = rng.normal(size=300).astype(np.float32)
+    for index in range(5):
+        watch = rng.normal(size=(24, 1, 16)).astype(np.float32)
+        phone = np.stack([recording_T[None, 8 * row : 8 * row + 16] for row in range(24)])
+        streams = {"watch": watch, "phone": phone, "note": np.full((24, 8), 65, np.uint8)}
+        del streams["phone" if index else "watch"]
+        data = DomainData(domain_id=f"d{index}", x=Streams(streams), y_N=np.arange(24) % 2,
+                          group_N=np.arange(24), inputs=tuple(streams))  # fmt: skip
+        write_domain(tmp_path, data, task=task)
+    write_dataset(tmp_path, task, licence="mine")
+    (finding,) = explain_folder(tmp_path)
+    assert (finding.domain_id, finding.is_problem) == ("d0", True)
+    assert finding.what.startswith("Rows 0 and 1 share 8 of 16 samples")
