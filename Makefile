@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo check test test-all test-ranges lint stubs dist docs reference licences audit clean
+.PHONY: demo check field test test-all test-ranges lint stubs dist docs reference licences audit clean
 
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,9 @@ test: lint  ## under ten minutes on two cores
 test-all: lint  ## everything; the real data too where GRAFT_DATA_ORIGINALS names their folder
 	$(BIN)/pytest $(PARTS)
 	$(BIN)/pytest $(COMMANDS)
+
+field:  ## a deployment in containers, where Docker or Podman is: five devices, two rounds, a kill
+	$(PYTHON) .ci/field.py
 
 test-ranges: $(READY)  ## unit tests with the lowest and the newest versions of the dependencies
 	mkdir -p build

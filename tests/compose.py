@@ -33,12 +33,20 @@ def words(service: str, variables: Mapping[str, str] | None = None) -> list[str]
     return [_VARIABLE.sub(meaning, word) for word in services()[service]["command"]]
 
 
+def mounts(service: str) -> dict[str, str]:
+    """A service's volumes: the name of each, or the path on this machine, by where it is seen."""
+    found = (mount.split(":") for mount in services()[service].get("volumes", ()))
+    return {target: source for source, target, *_ in found}
+
+
 def local_words(service: str, root: Path, variables: Mapping[str, str]) -> list[str]:
-    """A service's command with each volume's path replaced by one under ``root``."""
-    targets = {}
-    for mount in services()[service]["volumes"]:
-        subpath = mount.get("volume", {}).get("subpath", "")
-        targets[mount["target"]] = root / mount["source"] / subpath
+    """A service's command with each path of a volume replaced by one under ``root``.
+
+    A volume is where ``setup`` or ``sample`` sees it, as if / were ``root``.
+    """
+    seen = {name: path for each in ("setup", "sample") for path, name in mounts(each).items()}
+    targets = {target: f"{root}{seen[name]}" for target, name in mounts(service).items()}
+    targets = {top: f"{root}{top}" for top in ("/field", "/data")} | targets
     replaced = []
     for word in words(service, variables):
         option, equals, value = word.rpartition("=")

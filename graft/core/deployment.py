@@ -5,8 +5,11 @@ server/   server.toml, expansion.toml, dataset.toml, tls.{key,pem}, ca.pem, node
 device/   device.toml, dataset.toml, policy.toml, tls.{key,pem}, ca.pem, node.{key,pub}, server.pub
 """
 
+import os
+import sys
 import tomllib
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
@@ -101,3 +104,18 @@ def _read(cls: type[Kind], path: Path) -> Kind:
         raise ConfigError(f"{path}: got {error}, wanted TOML") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def installed_command(package: str, name: str) -> Path:
+    """The path of a command of an installed package.
+
+    It need not lie beside the interpreter: pip puts it elsewhere for a system's own Python.
+    """
+    beside = Path(sys.executable).with_name(name)
+    try:
+        files = distribution(package).files or []
+    except PackageNotFoundError:
+        return beside
+    paths = [Path(str(file.locate())) for file in files if file.stem == name]
+    found = [path.resolve() for path in paths if path.suffix != ".py" and os.access(path, os.X_OK)]
+    return found[0] if found else beside

@@ -17,7 +17,7 @@ import click
 import pytest
 import typer
 import yaml
-from compose import ROOT, compose_file, graft_services, services, words
+from compose import ROOT, compose_file, graft_services, mounts, services, words
 from graft_server.deployment.enrolment import create_deployment
 from graft_server.observability.metrics import DeploymentMetrics
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -49,11 +49,6 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
     return command.make_context(command.name, list(arguments)).params
 
 
-def mounts(name: str) -> dict[str, dict[str, Any]]:
-    """A graft service's volumes by where it sees them."""
-    return {mount["target"]: mount for mount in services()[name]["volumes"]}
-
-
 @pytest.mark.parametrize("name", graft_services())
 def test_every_service_runs_a_command_that_graft_has(name: str) -> None:
     assert parsed(words(name))
@@ -80,12 +75,8 @@ def test_the_compose_command_itself_takes_the_file() -> None:
 
 def test_volumes_and_networks_are_declared_and_nothing_else_is() -> None:
     file = compose_file()
-    named = {
-        mount["source"]
-        for service in services().values()
-        for mount in service.get("volumes", ())
-        if isinstance(mount, dict)
-    }
+    named = {name for service in services() for name in mounts(service).values()}
+    named = {name for name in named if not name.startswith(".")}  # files of this folder
     joined = {net for service in services().values() for net in service.get("networks", ())}
     assert named == set(file["volumes"])
     assert joined == set(file["networks"])
@@ -129,21 +120,30 @@ def test_only_the_public_ports_and_this_machines_grafana_are_published() -> None
 def test_each_device_sees_its_own_folder_and_data_alone() -> None:
     enrolled = parsed(words("setup"))["device"]
     assert len(DEVICES) == len(enrolled) == parsed(words("sample"))["domains"]
+    owned = {name: path for path, name in (mounts("setup") | mounts("sample")).items()}
     for name, domain in zip(DEVICES, enrolled, strict=True):
-        found = mounts(name)
         params = parsed(words(name))
-        folder, data = found[str(params["folder"])], found[str(params["data"])]
-        assert len(found) == 2
-        assert (folder["source"], folder["volume"]["subpath"]) == ("field", f"devices/{domain}")
-        assert (data["source"], data["volume"]["subpath"]) == ("data", domain)
-        assert data["read_only"] is True
+        assert mounts(name).keys() == {str(params["folder"]), str(params["data"])}
+        folder, data = (mounts(name)[str(params[each])] for each in ("folder", "data"))
+        assert (owned[folder], owned[data]) == (f"/field/devices/{domain}", f"/data/{domain}")
+        assert f"{data}:/data:ro" in services()[name]["volumes"]
+
+
+def test_a_volume_is_mounted_on_a_folder_that_the_image_gives_to_its_user() -> None:
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    domains = re.search(r'ARG DOMAINS="([^"]*)"', text)
+    assert domains is not None
+    assert domains[1].split() == list(parsed(words("setup"))["device"])
+    line = re.search(r"install -d -o graft -g graft (/field .*?) \\", text)
+    assert line is not None
+    made = set(line[1].split())
+    made |= {f"{top}/{each}" for each in domains[1].split() for top in ("/field/devices", "/data")}
+    assert {target for name in graft_services()[1:] for target in mounts(name)} <= made
 
 
 @pytest.mark.parametrize("name", ["server", "depot"])
 def test_server_and_depot_see_the_servers_folder_and_not_the_authoritys_key(name: str) -> None:
-    (mount,) = mounts(name).values()
-    assert (mount["source"], mount["volume"]["subpath"]) == ("field", "server")
-    assert str(parsed(words(name))["folder"]) == mount["target"]
+    assert mounts(name) == {str(parsed(words(name))["folder"]): "server"}
 
 
 def test_devices_call_services_that_are_on_their_network(tmp_path: Path) -> None:

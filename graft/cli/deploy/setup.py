@@ -1,6 +1,5 @@
 """Setting up a deployment: keys and certificates, folders, sample data, systemd's units."""
 
-import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -20,6 +19,7 @@ from graft.cli.shared import (
     read_configuration,
 )
 from graft.core.config import ExpansionConfig
+from graft.core.deployment import installed_command
 from graft.core.files import replace_file
 
 _SERVICES = ("graft-server.service", "graft-depot.service", "graft-device@.service")
@@ -186,7 +186,7 @@ def units(
 
     They start the graft command that wrote them. Afterwards run: systemctl daemon-reload.
     """
-    texts = unit_files(Path(sys.executable).with_name("graft"), state)
+    texts = unit_files(installed_command("graft-fl", "graft"), state)
     for name, text in texts.items():
         replace_file(folder / name, text.encode())
     written = [str(folder / name) for name in texts]

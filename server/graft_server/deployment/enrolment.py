@@ -110,7 +110,12 @@ def _check_place(out: Path, dataset: Path) -> None:
     is_own = (out / "ca").is_dir() and any((out / "ca").iterdir())
     for name in ("ca", "server", "devices"):
         folder = check_output(out / name, [dataset / "dataset.toml", dataset / "domains"])
-        others = [path for path in folder.glob("*") if name != "ca" or path.name not in _CA]
+        others = [
+            path
+            for path in folder.glob("*")
+            if name != "ca" or path.name not in _CA
+            if not path.is_dir() or any(path.iterdir())  # a device's volume may be mounted already
+        ]
         if others and (name == "ca" or not is_own):
             raise DataError(f"{folder}: got files of another kind, wanted an empty folder")
 

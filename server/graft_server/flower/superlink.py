@@ -20,7 +20,7 @@ from typing import Any
 import tomli_w
 
 from graft.core.addresses import direct_environment, split_host, without_proxies
-from graft.core.deployment import SERVER_FOLDER, ServerSettings, read_server
+from graft.core.deployment import SERVER_FOLDER, ServerSettings, installed_command, read_server
 from graft.core.files import replace_file
 from graft.errors import EdgeError
 from graft.wire.own_user import serve_own_user_alone
@@ -63,7 +63,7 @@ def flower_environment(home: Path, superlink: str | None = None) -> dict[str, st
     ``superlink``: the address that a device calls, through the site's proxy where it has one and
     the address is another machine's. Without one the processes call this machine only.
     """
-    scripts = str(Path(sys.executable).parent)
+    scripts = str(installed_command("flwr", "flwr").parent)
     path = os.pathsep.join((scripts, os.environ.get("PATH", "")))
     own: Mapping[str, str] = os.environ
     if superlink is None:
@@ -71,11 +71,6 @@ def flower_environment(home: Path, superlink: str | None = None) -> dict[str, st
     else:
         own = direct_environment(own, split_host(superlink))
     return {**own, **_QUIET, "FLWR_HOME": str(home), "PATH": path}
-
-
-def flower_command(name: str) -> str:
-    """The path of one of Flower's own commands, from this very environment."""
-    return str(Path(sys.executable).with_name(name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,7 +184,7 @@ class SuperLink:
 
     def flwr(self, *arguments: str) -> dict[str, Any]:
         """The reply of Flower's own command; raises EdgeError where it fails."""
-        command = [flower_command("flwr"), *arguments, "--format", "json"]
+        command = [str(installed_command("flwr", "flwr")), *arguments, "--format", "json"]
         try:
             done = subprocess.run(  # noqa: S603
                 command,
