@@ -130,10 +130,12 @@ def decode_picture(where: str, encoded: Any, shape: tuple[int, ...]) -> AnyArray
         with Image.open(io.BytesIO(encoded)) as opened:
             if math.prod(opened.size) > _LARGEST_PICTURE:
                 raise ValueError(f"{opened.size[0]} x {opened.size[1]} pixels")
+            side = max(height, width)  # whichever side the camera turned
+            opened.draft("RGB", (side, side))  # a JPEG is decoded no larger than is needed
             upright = ImageOps.exif_transpose(opened)
             picture = upright.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
             if picture.size != (width, height):
-                picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
+                picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
             return np.asarray(picture, np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
     # A damaged file may fail in any of Pillow's decoders, in any way.
     except Exception as error:
