@@ -22,15 +22,21 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.core.records import FusionDiagnostics
-from graft.methods.base import selected
+from graft.core.records import BoolArray, FusionDiagnostics
+from graft.methods.base import each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import moved_sources_cost, shot_cost
+from graft.models import Network
 from graft.training import (
+    CompiledTraining,
+    Objective,
     Source,
     TrainedModel,
     TrainingTask,
+    compiled_plan,
+    count_steps,
     features_in_batches,
+    joint_batches,
     masked_probabilities,
     parameter_group,
 )
@@ -45,6 +51,8 @@ def fit_shot(task: TrainingTask) -> TrainedModel:
     best = targets.best_source(task)
     known_C = best.mask_C | task.label_mask
     network = copy.deepcopy(best.network)
+    if task.compiled and _adapt_compiled(network, task, best, known_C):
+        return _adapted(network, best, known_C)
     network.head.requires_grad_(bool((known_C != best.mask_C).any()))
     unknown_C = ~torch.from_numpy(known_C)
     pseudo_U = torch.empty(len(task.x_U), dtype=torch.int64)
@@ -67,9 +75,44 @@ def fit_shot(task: TrainingTask) -> TrainedModel:
         )
 
     targets.train_target(network, loss_of, task, before_epoch=renew_labels)
+    return _adapted(network, best, known_C)
+
+
+def _adapted(network: Network, best: Source, known_C: BoolArray) -> TrainedModel:
     return TrainedModel(
         architecture=best.architecture, network=network.eval(), mask_C=known_C, used=(best,)
     )
+
+
+def _adapt_compiled(network: Network, task: TrainingTask, best: Source, known_C: BoolArray) -> bool:
+    """What ``fit_shot``'s steps do, up to float tolerance; False, with nothing done, where the
+    compiled trainer has no form for them."""
+    config, labelled, num_classes = task.config.training, len(task.x_L), len(known_C)
+    rows_SB, split = joint_batches(labelled, len(task.x_U), config, task.seed)
+    x_N = torch.cat([task.x_L, task.x_U])
+    plan = compiled_plan(network, x_N, rows_SB.shape[1])
+    if plan is None or plan.plan.features != network.num_features or not len(task.x_U):
+        return False
+    wanted_NC = torch.zeros(len(x_N), num_classes)
+    wanted_NC[:labelled] = F.one_hot(task.y_L, num_classes)
+    weight_B = torch.full((rows_SB.shape[1],), 1 / split)
+    weight_B[split:] = PSEUDO_LABEL_WEIGHT / (len(weight_B) - split)
+    known = torch.from_numpy(known_C)
+    objective = Objective(
+        wanted_NC=wanted_NC, weight_B=weight_B, labelled=split, known_C=known, information=True,
+        fixed_head=not (known_C != best.mask_C).any(),
+    )  # fmt: skip
+    training = CompiledTraining(plan, network, x_N)
+    for epoch_SB in torch.split(rows_SB, count_steps(len(x_N), config)[0]):
+        features_UF = training.features(slice(labelled, None))
+        with torch.no_grad():
+            predictions_UC = masked_probabilities(network.head(features_UF), known)
+        pseudo_U = cluster_labels(features_UF[None], predictions_UC[None], torch.ones(1))
+        wanted_NC[labelled:] = F.one_hot(pseudo_U, num_classes)
+        rates = [config.learning_rate] * len(epoch_SB)
+        training.run(epoch_SB, objective, rates, config.weight_decay)
+        training.write_back()
+    return True
 
 
 def information_loss(predictions_BC: Tensor) -> Tensor:
@@ -183,6 +226,12 @@ def fit_decision(task: TrainingTask) -> TrainedModel:
 
 
 METHODS = (
-    selected(name="shot", title="SHOT-style", fit=fit_shot, cost=shot_cost),
+    selected(
+        name="shot",
+        title="SHOT-style",
+        fit=fit_shot,
+        fit_many=each_compiled(fit_shot),
+        cost=shot_cost,
+    ),
     selected(name="decision", title="DECISION-style", fit=fit_decision, cost=moved_sources_cost),
 )

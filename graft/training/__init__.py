@@ -1,7 +1,14 @@
 """Local training on one device: the training task, and the one loop that minimises a loss."""
 
 from graft.training.compiled.build import kernels_built
-from graft.training.compiled.calls import Augmentation, compiled_heads, compiled_statistics
+from graft.training.compiled.calls import (
+    Augmentation,
+    CompiledTraining,
+    Objective,
+    compiled_heads,
+    compiled_statistics,
+)
+from graft.training.compiled.hat import hat_beside
 from graft.training.frozen import frozen_features, rows_digest
 from graft.training.inference import (
     features_in_batches,
@@ -12,13 +19,15 @@ from graft.training.inference import (
 )
 from graft.training.loop import Adam, count_steps, minimise, parameter_group
 from graft.training.private import PrivateTraining, SoftRows, minimise_privately
-from graft.training.soft import SoftTraining, compiled_plan, train_soft
+from graft.training.soft import SoftTraining, compiled_plan, joint_batches, train_soft
 from graft.training.supervised import SupervisedTraining, train_supervised, train_supervised_many
 from graft.training.task import Prototypes, Source, TrainedModel, TrainingTask
 
 __all__ = [
     "Adam",
     "Augmentation",
+    "CompiledTraining",
+    "Objective",
     "PrivateTraining",
     "Prototypes",
     "SoftRows",
@@ -34,6 +43,8 @@ __all__ = [
     "features_in_batches",
     "features_of_parts",
     "frozen_features",
+    "hat_beside",
+    "joint_batches",
     "kernels_built",
     "log_probabilities",
     "masked_probabilities",

@@ -12,6 +12,7 @@ Legend: L labelled, U unlabelled samples, B a batch, H held-out labelled rows, R
 C classes, F features.
 """
 
+import math
 from functools import partial
 
 import torch
@@ -20,11 +21,21 @@ from torch import Tensor
 
 from graft.core.config import HatConfig
 from graft.core.records import FusionDiagnostics
-from graft.methods.base import selected
+from graft.methods.base import each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import hat_cost
 from graft.methods.hat.mixer import Mixer, heads_loss, holdout_folds, mixer_loss
-from graft.training import TrainedModel, TrainingTask, features_in_batches
+from graft.training import (
+    CompiledTraining,
+    Objective,
+    TrainedModel,
+    TrainingTask,
+    compiled_plan,
+    count_steps,
+    features_in_batches,
+    hat_beside,
+    joint_batches,
+)
 
 
 class KnowledgeDictionary:
@@ -109,22 +120,60 @@ class _HatTraining:
         self.x_N = torch.cat([task.x_L, task.x_U])
         # Source encoders are frozen and in eval mode, so their features are computed once.
         self.sources_SLF, self.sources_SUF = adaptation.renormalised_features(
-            sources, self.x_N, (task.x_L, task.x_U)
+            sources, self.x_N, (task.x_L, task.x_U), compiled=task.compiled
         )
         self.epochs: list[tuple[float, ...]] = []
 
     def run(self) -> None:
         """Every step of the target, the mixer and the copies of the heads."""
         task, training = self.task, self.task.config.training
-        targets.train_target(
-            self.target,
-            self._loss,
-            task,
-            {"params": self.mixer.own_parameters(), "lr": training.learning_rate},
-            {"params": self.mixer.head_parameters(), "lr": training.source_learning_rate},
-            before_epoch=self._check_knowledge,
-        )
+        if not (task.compiled and self._run_compiled()):
+            targets.train_target(
+                self.target,
+                self._loss,
+                task,
+                {"params": self.mixer.own_parameters(), "lr": training.learning_rate},
+                {"params": self.mixer.head_parameters(), "lr": training.source_learning_rate},
+                before_epoch=self._check_knowledge,
+            )
         self._note_epoch()
+
+    def _run_compiled(self) -> bool:
+        """What ``run`` does, up to float tolerance; False, with nothing done, where the compiled
+        trainer has no form for it."""
+        task, config, mixer = self.task, self.task.config.training, self.mixer
+        num_rows, labelled = len(self.x_N), len(task.x_L)
+        rows_SB, split = joint_batches(labelled, num_rows - labelled, config, task.seed)
+        plan = compiled_plan(self.target, self.x_N, rows_SB.shape[1])
+        has_form = plan is not None and plan.plan.features == self.target.num_features
+        if plan is None or not has_form or mixer.max_source_weight < 1 or labelled == num_rows:
+            return False
+        per_epoch, num_steps = count_steps(num_rows, config)
+        notes_E3 = torch.zeros(math.ceil(num_steps / per_epoch), 3)
+        trains_RL = (~self.heldout_RL).float()
+        known_SC = mixer.mask_SC.float()
+        sources_SNF = torch.cat([self.sources_SLF, self.sources_SUF], dim=1)
+        hat = hat_beside(
+            settings=self.settings, training=config, sources_SNF=sources_SNF, y_L=task.y_L,
+            known_SC=known_SC, trains_RL=trains_RL,
+            mixer=(
+                mixer.query_RFW, mixer.key_RSFW, mixer.tau_R11, mixer.head_RSFC, mixer.bias_RSC,
+            ),
+            fused_UC=self.dictionary.fused_UC, quality_U=self.dictionary.quality_U,
+            notes_E3=notes_E3, batch=(rows_SB.shape[1], split), epoch=per_epoch,
+        )  # fmt: skip
+        y_LC = F.one_hot(task.y_L, task.domain_task.num_classes).float()
+        objective = Objective(
+            wanted_NC=torch.cat([y_LC, torch.zeros_like(self.dictionary.fused_UC)]),
+            weight_B=torch.full((rows_SB.shape[1],), 1 / split), labelled=split, hat=hat,
+        )  # fmt: skip
+        training = CompiledTraining(plan, self.target, self.x_N)
+        rates = [config.learning_rate] * num_steps
+        training.run(rows_SB, objective, rates, config.weight_decay)
+        training.write_back()
+        self.accuracy = float(hat.accuracy)
+        self.epochs += [(epoch, *note) for epoch, note in enumerate(notes_E3.tolist())]
+        return True
 
     @torch.no_grad()
     def _check_knowledge(self) -> None:
@@ -176,7 +225,9 @@ class _HatTraining:
     def diagnostics(self) -> FusionDiagnostics:
         """The spread of each source's weight over all rows, and the dictionary over the epochs."""
         sources_SNF = torch.cat([self.sources_SLF, self.sources_SUF], dim=1)
-        _, mixture_RNS = self.mixer(features_in_batches(self.target, self.x_N), sources_SNF)
+        _, mixture_RNS = self.mixer(
+            features_in_batches(self.target, self.x_N, compiled=self.task.compiled), sources_SNF
+        )
         return FusionDiagnostics(
             mixture_SQ=fusion.mixture_spread(mixture_RNS.mean(0).T),
             dictionary_E4=fusion.thinned_epochs(self.epochs),
@@ -196,7 +247,9 @@ def fit_hat(task: TrainingTask) -> TrainedModel:
     return targets.trained_target(task, training.target, metrics=metrics, diagnostics=diagnostics)
 
 
-_hat = partial(selected, fit=fit_hat, cost=hat_cost, reads=("hat",))
+_hat = partial(
+    selected, fit=fit_hat, fit_many=each_compiled(fit_hat), cost=hat_cost, reads=("hat",)
+)
 METHODS = (
     _hat(name="hat", title="HaT-style"),
     _hat(name="hat-initial", title="HaT-style, initial domains only", initial_only=True),

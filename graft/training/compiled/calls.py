@@ -16,21 +16,27 @@ from graft.training.compiled.build import load_kernels
 from graft.training.compiled.plan import KernelPlan, gather, padded, views
 
 
-def _structure(name: str, **kinds: str) -> Any:
-    """A C struct whose fields are "i" (int64), "d" (double) or "p" (pointer)."""
+def structure(name: str, *groups: str) -> Any:
+    """A C struct's fields in order, in groups: "i names" (int64), "d" (double), "p" (pointer)."""
     types = {"i": ctypes.c_int64, "d": ctypes.c_double, "p": ctypes.c_void_p}
-    fields = [(key, types[kind]) for kind, keys in kinds.items() for key in keys.split()]
+    fields = [(key, types[kind]) for kind, *keys in map(str.split, groups) for key in keys]
     return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 
-_Training = _structure(
-    "_Training", i="num_parameters done", p="parameters gradients mean square statistics"
+def filled(kind: Any, **values: Tensor | float | None) -> Any:
+    """A struct; its pointers are those of contiguous tensors, which the caller must hold."""
+    assert all(v.is_contiguous() for v in values.values() if isinstance(v, Tensor))
+    return kind(**{k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in values.items()})
+
+
+_Training = structure(
+    "_Training", "i num_parameters done", "p parameters gradients mean square statistics"
 )
-_Loss = _structure("_Loss", p="wanted weights known", i="labelled information fixed_head")
-_Augment = _structure("_Augment", i="axes channels height width pieces", p="rotations shifts")
-_Heads = _structure(
-    "_Heads", i="heads rows features classes class_lanes steps", d="learning_rate pull",
-    p="x y known weight bias",
+_Loss = structure("_Loss", "p wanted weights known", "i labelled information fixed_head", "p hat")
+_Augment = structure("_Augment", "i axes channels height width pieces", "p rotations shifts")
+_Heads = structure(
+    "_Heads", "i heads rows features classes class_lanes steps", "d learning_rate pull",
+    "p x y known weight bias",
 )  # fmt: skip
 
 
@@ -50,7 +56,8 @@ class Objective:
     ``wanted_NC`` has a distribution for each row, ``weight_B`` a weight for each place in the
     batch. ``known_C``: the other classes have probability 0. With ``information``, of the rows
     from ``labelled`` on, the mean entropy minus the entropy of the mean prediction is added. With
-    ``fixed_head`` the head does not move.
+    ``fixed_head`` the head does not move. ``hat``: mixer and dictionary, which write what is wanted
+    of unlabelled rows (``graft.training.compiled.hat``).
     """
 
     wanted_NC: Tensor
@@ -59,6 +66,7 @@ class Objective:
     known_C: Tensor | None = None
     information: bool = False
     fixed_head: bool = False
+    hat: Any = None
 
 
 class CompiledTraining:
@@ -76,7 +84,7 @@ class CompiledTraining:
         )
         self.gradients = torch.zeros_like(self.parameters)
         self._means = torch.zeros_like(self.parameters), torch.zeros_like(self.parameters)
-        self._done = 0
+        self._done = self._written = 0
 
     def run(
         self,
@@ -87,23 +95,22 @@ class CompiledTraining:
         augmentation: Augmentation | None = None,
     ) -> Tensor:
         """Take these steps at these learning rates; every step's loss (S,). Raises MemoryError."""
-        training = _Training(
-            num_parameters=len(self.parameters), done=self._done,
-            parameters=self.parameters.data_ptr(), gradients=self.gradients.data_ptr(),
-            mean=self._means[0].data_ptr(), square=self._means[1].data_ptr(),
-            statistics=self.statistics.data_ptr(),
+        training = filled(
+            _Training, num_parameters=len(self.parameters), done=self._done,
+            parameters=self.parameters, gradients=self.gradients, mean=self._means[0],
+            square=self._means[1], statistics=self.statistics,
         )  # fmt: skip
-        wanted_NC, weight_B = objective.wanted_NC.contiguous(), objective.weight_B.contiguous()
         known_C = None if objective.known_C is None else objective.known_C.float()
-        loss = _Loss(
-            wanted=wanted_NC.data_ptr(), weights=weight_B.data_ptr(),
-            known=None if known_C is None else known_C.data_ptr(), labelled=objective.labelled,
-            information=objective.information, fixed_head=objective.fixed_head,
+        loss = filled(
+            _Loss, wanted=objective.wanted_NC, weights=objective.weight_B, known=known_C,
+            labelled=objective.labelled, information=objective.information,
+            fixed_head=objective.fixed_head,
+            hat=None if objective.hat is None else ctypes.addressof(objective.hat),
         )  # fmt: skip
         augment = None if augmentation is None else self._augment(augmentation)
         rows_SB, losses_S = rows_SB.contiguous(), torch.zeros(len(rows_SB))
         rate_S = torch.tensor(rates, dtype=torch.float64)
-        assert rows_SB.shape == (len(rate_S), len(weight_B))
+        assert rows_SB.shape == (len(rate_S), len(objective.weight_B))
         failed = _kernels().graft_train(
             ctypes.addressof(self._plan.plan), ctypes.addressof(training), self._rows.data_ptr(),
             ctypes.addressof(loss), None if augment is None else ctypes.addressof(augment),
@@ -116,17 +123,20 @@ class CompiledTraining:
 
     def _augment(self, augmentation: Augmentation) -> Any:
         height, width = (1, *self._shape[1:])[-2:]
-        return _Augment(
-            axes=augmentation.rotation_SBAA.shape[-1], channels=self._shape[0], height=height,
-            width=width, pieces=self._plan.pieces,
-            rotations=augmentation.rotation_SBAA.data_ptr(),
-            shifts=augmentation.shift_S2.data_ptr(),
+        return filled(
+            _Augment, axes=augmentation.rotation_SBAA.shape[-1], channels=self._shape[0],
+            height=height, width=width, pieces=self._plan.pieces,
+            rotations=augmentation.rotation_SBAA, shifts=augmentation.shift_S2,
         )  # fmt: skip
 
     def named_gradients(self) -> dict[str, Tensor]:
         """The last step's gradients by the parameter's name."""
         found = views(self._plan.parameters, self.gradients, _state(self._network))
         return {slot.name: tensor for slot, tensor in found}
+
+    def features(self, rows: slice) -> Tensor:
+        """Features of some of the rows by the parameters and statistics of now."""
+        return _features(self._plan, self.parameters, self.statistics, self._rows[rows], 0.0)
 
     def write_back(self) -> None:
         """Copy parameters and statistics into the network."""
@@ -135,7 +145,8 @@ class CompiledTraining:
         _restore(self._plan.statistics, self.statistics, state)
         for name, buffer in self._network.named_buffers():
             if name.endswith("num_batches_tracked"):
-                buffer += self._done
+                buffer += self._done - self._written
+        self._written = self._done
 
 
 @torch.no_grad()
@@ -144,7 +155,8 @@ def compiled_features(plan: KernelPlan, network: Network, x: Tensor) -> Tensor:
     MemoryError without room for them."""
     state = _state(network)
     statistics = gather(plan.statistics, state)
-    return _features(plan, state, statistics, x, 0.0)[:, : network.num_features]
+    parameters = gather(plan.parameters, state)
+    return _features(plan, parameters, statistics, plan.rows(x), 0.0)[:, : network.num_features]
 
 
 def compiled_statistics(plan: KernelPlan, network: Network, x: Tensor, momentum: float) -> None:
@@ -153,7 +165,7 @@ def compiled_statistics(plan: KernelPlan, network: Network, x: Tensor, momentum:
     assert len(x) == plan.plan.batch
     state = _state(network)
     statistics = gather(plan.statistics, state)
-    _features(plan, state, statistics, x, momentum)
+    _features(plan, gather(plan.parameters, state), statistics, plan.rows(x), momentum)
     _restore(plan.statistics, statistics, state)
 
 
@@ -173,11 +185,10 @@ def compiled_heads(
     weight, bias = (each.detach().clone().contiguous() for each in (weight_TFC, bias_TC))
     known = known_TC.float().contiguous()
     num_heads, num_rows, num_features = features_TLF.shape
-    heads = _Heads(
-        heads=num_heads, rows=num_rows, features=num_features, classes=bias.shape[1],
+    heads = filled(
+        _Heads, heads=num_heads, rows=num_rows, features=num_features, classes=bias.shape[1],
         class_lanes=padded(bias.shape[1]), steps=steps, learning_rate=learning_rate, pull=pull,
-        x=features_TLF.data_ptr(), y=y_L.data_ptr(), known=known.data_ptr(),
-        weight=weight.data_ptr(), bias=bias.data_ptr(),
+        x=features_TLF, y=y_L, known=known, weight=weight, bias=bias,
     )  # fmt: skip
     if _kernels().graft_heads(ctypes.addressof(heads)):
         raise MemoryError(f"training {num_heads} heads: no memory for a step")
@@ -200,13 +211,12 @@ def _kernels() -> ctypes.CDLL:
 
 
 def _features(
-    plan: KernelPlan, state: dict[str, Tensor], statistics: Tensor, x: Tensor, momentum: float
+    plan: KernelPlan, parameters: Tensor, statistics: Tensor, rows: Tensor, momentum: float
 ) -> Tensor:
-    rows, parameters = plan.rows(x), gather(plan.parameters, state)
-    features_NF = torch.empty(len(x), plan.plan.features)
+    features_NF = torch.empty(len(rows), plan.plan.features)
     failed = _kernels().graft_features(
         ctypes.addressof(plan.plan), len(parameters), parameters.data_ptr(),
-        statistics.data_ptr(), rows.data_ptr(), len(x), momentum, features_NF.data_ptr(),
+        statistics.data_ptr(), rows.data_ptr(), len(rows), momentum, features_NF.data_ptr(),
     )  # fmt: skip
     if failed:
         raise MemoryError(f"features by {len(parameters)} parameters: no memory for a batch")

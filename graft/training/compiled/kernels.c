@@ -125,6 +125,18 @@ typedef struct {
     float *parameters, *gradients, *mean, *square, *statistics;
 } Training;
 
+static void run_features(State *s, float *statistics, const float *x, int64_t num_rows,
+                         float momentum, float *features) {
+    const Plan *plan = s->plan;
+    const int64_t sample = sample_size(plan), width = plan->features;
+    for (int64_t n = 0; n < num_rows; n += plan->batch) {
+        const int64_t left = num_rows - n, rows = left < plan->batch ? left : plan->batch;
+        memcpy(s->work[0].in, x + n * sample, sizeof(float) * rows * sample);
+        forward(s, statistics, momentum);
+        memcpy(features + n * width, s->features, sizeof(float) * rows * width);
+    }
+}
+
 /* Trains on rows x (N, sample) by `steps` batches of row numbers (steps, batch), each at its own
    learning rate; `gradients` holds the last step's. A rate of zero leaves the parameters as they
    are. 0, or 1 where memory ran out. */
@@ -137,6 +149,8 @@ int graft_train(const Plan *plan, Training *t, const float *x, const Loss *loss,
     if (panels == NULL) return 1;
     int failed = prepare(&s, plan, panels, slopes) || s.num_parameters != t->num_parameters;
     float *scratch = augment ? claim(&s, augment_scratch(augment)) : NULL;
+    Hat *hat = loss->hat;
+    if (hat && hat_begin(hat)) failed = 1;
     if (!failed && !s.failed) {
         repack(plan, panels, t->parameters, 0);
         const int64_t sample = sample_size(plan);
@@ -144,6 +158,10 @@ int graft_train(const Plan *plan, Training *t, const float *x, const Loss *loss,
         const int64_t head = plan->class_lanes * (plan->features + 1);
         for (int64_t step = 0; step < steps; step++) {
             const int64_t *rows = batches + step * plan->batch;
+            if (hat && step % hat->epoch == 0) {
+                run_features(&s, t->statistics, x, hat->labelled, 0.0f, hat_features(hat));
+                hat_check(hat);
+            }
             for (int64_t n = 0; n < plan->batch; n++) {
                 float *to = s.work[0].in + n * sample;
                 const float *from = x + rows[n] * raw;
@@ -161,6 +179,7 @@ int graft_train(const Plan *plan, Training *t, const float *x, const Loss *loss,
         repack(plan, t->parameters, panels, 1);
         repack(plan, t->gradients, slopes, 1);
     } else failed = 1;
+    if (hat) hat_end(hat);
     release(&s);
     free(panels);
     return failed;
@@ -177,14 +196,8 @@ int graft_features(const Plan *plan, int64_t num_parameters, const float *parame
     if (panels == NULL) return 1;
     const int failed = prepare(&s, plan, panels, panels) || s.num_parameters != num_parameters;
     if (!failed) {
-        const int64_t sample = sample_size(plan), width = plan->features;
         repack(plan, panels, parameters, 0);
-        for (int64_t n = 0; n < num_rows; n += plan->batch) {
-            const int64_t left = num_rows - n, rows = left < plan->batch ? left : plan->batch;
-            memcpy(s.work[0].in, x + n * sample, sizeof(float) * rows * sample);
-            forward(&s, statistics, momentum);
-            memcpy(features + n * width, s.features, sizeof(float) * rows * width);
-        }
+        run_features(&s, statistics, x, num_rows, momentum, features);
     }
     release(&s);
     free(panels);

@@ -2,7 +2,8 @@
 
 #pragma once
 
-#include "kernels_loss.h"
+#include "kernels_adam.h"
+#include "kernels_state.h"
 
 #define UNKNOWN -30.0f /* the logit of a class that a source does not know */
 
@@ -41,22 +42,6 @@ static void heads_gradient(const Heads *h, const float *x, const float *known, c
     for (int64_t i = 0; i < size; i++) slope[i] += pull * (weight[i] - start[i]);
 }
 
-/* (features, classes) -> panels of (features, lanes), or back. */
-static void pad_head(const Heads *h, float *panels, float *weight, int64_t back) {
-    const int64_t units = h->class_lanes / UNIT;
-    for (int64_t u = 0, stop; u < units; u = stop) {
-        stop = panel_end(u, units);
-        const int64_t run = (stop - u) * UNIT;
-        for (int64_t f = 0; f < h->features; f++)
-            for (int64_t c = 0; c < run && u * UNIT + c < h->classes; c++) {
-                float *own = weight + f * h->classes + u * UNIT + c;
-                float *padded = panels + u * UNIT * h->features + f * run + c;
-                if (back) *own = *padded;
-                else *padded = *own;
-            }
-    }
-}
-
 /* All steps of every head; 0, or 1 where memory ran out. */
 int graft_heads(const Heads *h) {
     const int64_t lanes = h->class_lanes, size = h->features * lanes, count = size + lanes;
@@ -67,7 +52,7 @@ int graft_heads(const Heads *h) {
     for (int64_t t = 0; t < h->heads; t++) {
         float *own = h->weight + t * h->features * h->classes, *bias = h->bias + t * h->classes;
         memset(memory, 0, sizeof(float) * 5 * count);
-        pad_head(h, start, own, 0);
+        pad_matrix(h->features, h->classes, lanes, start, own, 0);
         memcpy(start + size, bias, sizeof(float) * h->classes);
         memcpy(weight, start, sizeof(float) * count);
         for (int64_t step = 1; step <= h->steps; step++) {
@@ -77,7 +62,7 @@ int graft_heads(const Heads *h) {
                  (float)(h->learning_rate / (1.0 - pow(0.9, (double)step))),
                  (float)sqrt(1.0 - pow(0.999, (double)step)));
         }
-        pad_head(h, weight, own, 1);
+        pad_matrix(h->features, h->classes, lanes, weight, own, 1);
         memcpy(bias, weight + size, sizeof(float) * h->classes);
     }
     free(memory);

@@ -1,18 +1,20 @@
-/* What a step minimises at the logits, and Adam's step. */
+/* What a step minimises at the logits. */
 
 #pragma once
 
 #include <math.h>
 
-#include "kernels_state.h"
+#include "kernels_hat.h"
 
 /* The batch's sum of weight_n * -sum_c wanted[row_n, c] log p_nc, where `weights` are of a
    position in the batch and `wanted` of a row. Classes of which `known` is 0 have p = 0.
    `information`: of the rows from `labelled` on, the mean entropy of p_n minus the entropy of
    their mean is added. `fixed_head`: the head does not move. */
 typedef struct {
-    const float *wanted, *weights, *known;
+    float *wanted, *weights;
+    const float *known;
     int64_t labelled, information, fixed_head;
+    Hat *hat; /* fills in what is wanted of the unlabelled rows, or NULL */
 } Loss;
 
 #define SMALLEST 1e-6f /* an exact 0 has no finite slope in p log p */
@@ -72,6 +74,7 @@ static float learn_head(State *s, const Loss *loss, const int64_t *rows) {
     product(batch, s->features, width, 1, 0, width, s->head, lanes, s->logits, lanes);
     for (int64_t n = 0; n < batch; n++)
         for (int64_t c = 0; c < lanes; c++) s->logits[n * lanes + c] += s->bias[c];
+    if (loss->hat) hat_step(loss->hat, s->features, rows, loss->wanted, loss->weights);
     const float value = learn_logits(plan, loss, rows, s->logits);
     memset(s->d_head, 0, sizeof(float) * width * lanes);
     transposed_product(1, batch, s->features, width, 0, width, s->logits, lanes, 0, s->d_head, 0,
@@ -80,16 +83,4 @@ static float learn_head(State *s, const Loss *loss, const int64_t *rows) {
     turn(s->head, width, 0, width, lanes, s->turned_head, lanes, 0);
     product(batch, s->logits, lanes, 1, 0, lanes, s->turned_head, width, s->d_features, width);
     return value;
-}
-
-/* Adam with weight decay in the gradient, in the order of PyTorch's fused kernel. */
-static void adam(int64_t count, float *restrict p, const float *restrict g, float *restrict m,
-                 float *restrict v, float decay, float rate, float root) {
-    const float over = 1.0f / root;
-    for (int64_t i = 0; i < count; i++) {
-        const float d = g[i] + decay * p[i];
-        m[i] += (1.0f - 0.9f) * (d - m[i]);
-        v[i] = 0.999f * v[i] + (float)(1.0 - 0.999) * d * d;
-        p[i] -= rate * m[i] / (sqrtf(v[i]) * over + 1e-8f);
-    }
 }

@@ -168,6 +168,22 @@ static void turn(const float *from, int64_t from_total, int64_t from_row, int64_
     }
 }
 
+/* A row-major matrix (rows, columns) -> panels of (rows, lanes), or back; what is past the columns
+   stays as it is. */
+static void pad_matrix(int64_t rows, int64_t columns, int64_t lanes, float *panels, float *flat,
+                       int64_t back) {
+    for (int64_t u = 0, stop; u < lanes / UNIT; u = stop) {
+        stop = panel_end(u, lanes / UNIT);
+        const int64_t run = (stop - u) * UNIT, first = u * UNIT;
+        const int64_t count = columns - first < run ? columns - first : run;
+        for (int64_t j = 0; j < rows && count > 0; j++) {
+            float *padded = panels + first * rows + j * run, *own = flat + j * columns + first;
+            if (back) memcpy(own, padded, sizeof(float) * count);
+            else memcpy(padded, own, sizeof(float) * count);
+        }
+    }
+}
+
 /* Sums run over sixty-four rows at a time: those stay in the first-level cache, and short sums
    keep a float's digits. */
 #define CHUNK 64

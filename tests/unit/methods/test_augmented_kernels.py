@@ -1,7 +1,6 @@
 """Augmented batches of the compiled trainer are those of ``targets.augment``."""
 
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,12 +13,10 @@ from graft.models import build_network
 from graft.training import compiled_plan
 from graft.training.compiled.calls import CompiledTraining, Objective
 
-IMU = Task(name="t", modality="imu", sample_shape=(7, 37), classes=tuple("abc"))
+SHAPES = {"imu": (7, 37), "emg": (7, 37), "pen": (2, 24), "image": (2, 9, 17)}
 TASKS = {
-    "imu": IMU,
-    "emg": replace(IMU, modality="emg"),
-    "pen": replace(IMU, modality="pen", sample_shape=(2, 24)),
-    "image": replace(IMU, modality="image", sample_shape=(2, 9, 17)),
+    modality: Task(name="t", modality=modality, sample_shape=shape, classes=tuple("abc"))
+    for modality, shape in SHAPES.items()
 }
 SETTINGS = GraftConfig(shift_fraction=0.25, rotation_degrees=30.0)
 

@@ -19,7 +19,7 @@ def test_the_plain_ways_to_train_can_all_be_stacked() -> None:
 
 
 def test_the_methods_of_targets_train_in_blocks() -> None:
-    assert {"graft", "average-kd-selected", "average-kd-all", "feddf"} <= set(MANY)
+    assert {"graft", "average-kd-selected", "average-kd-all", "feddf", "hat", "shot"} <= set(MANY)
 
 
 @pytest.mark.parametrize("name", MANY)
