@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo check field test test-all test-ranges lint stubs dist docs reference licences audit clean
+.PHONY: demo demo-images check field test test-all test-ranges lint stubs dist docs reference licences audit clean
 
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,10 @@ demo: $(READY)  ## 66 synthetic people, 3 rounds, ten methods side by side
 	rm -rf $(DEMO)
 	$(BIN)/graft simulate --domains 66 --set selection.num_sources=3 \
 		--set training.max_steps=150 --out $(DEMO)
+
+demo-images: $(READY)  ## 12 cameras, EfficientNet-lite0 from a package: only heads travel
+	rm -rf $(DEMO)-images
+	$(BIN)/python examples/pretrained_pictures.py $(DEMO)-images
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -18,10 +18,16 @@ PRINTS = {
     "own_method": "sharp-kd",
     "own_model": "own_model:TINY",
     "own_tracker": "round 2: graft/accuracy",
+    "pretrained_pictures": "backbones once",
 }
+SLOW = ("pretrained_pictures",)  # minutes: `make demo-images`
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(e, marks=[pytest.mark.slow] if e.stem in SLOW else []) for e in EXAMPLES],
+    ids=lambda path: path.stem,
+)
 def test_an_example_runs_and_prints_what_it_found(example: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, example], cwd=tmp_path, env=quiet_environment(), capture_output=True,

@@ -172,3 +172,62 @@ def test_an_object_of_a_script_serves_a_run(tmp_path: Path) -> None:
         settings={"world.windows_per_domain": 40, "training.max_steps": 2},
     )  # fmt: skip
     assert set(run.results["architecture"].to_pylist()) == {"flat-12"}
+
+
+class SmallResNet(nn.Module):
+    """Two residual blocks on pictures."""
+
+    num_features = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+            x = torch.relu(x + second(torch.relu(first(x))))
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("name", ["own_networks:Transformer", "small-resnet", "gru"])
+def test_flops_are_those_of_the_counter(name: str) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    graft.models.add_architecture(
+        Architecture(name="small-resnet", takes="image", encoder=SmallResNet)
+    )
+    task = IMAGES if name == "small-resnet" else WINDOWS
+    network = build_network(name, task, seed=0).eval()
+    # The counter sees every product of attention that is not fused.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        network(torch.zeros(1, *task.sample_shape))
+    counted = counter.get_total_flops()
+    assert network_cost(name, task).flops_per_sample == pytest.approx(counted, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["own_networks:Transformer", "small-resnet", "cnn-medium"])
+def test_memory_without_a_pass_is_what_a_pass_keeps(name: str) -> None:
+    graft.models.add_architecture(
+        Architecture(name="small-resnet", takes="image", encoder=SmallResNet)
+    )
+    task = IMAGES if name == "small-resnet" else WINDOWS
+    network = build_network(name, task, seed=0).train()
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = network(torch.zeros(64, *task.sample_shape)).sum()
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    real = sum(size for at, size in kept.items() if at not in own)
+    assert out.requires_grad
+    cost = network_cost(name, task)
+    modelled = cost.training_memory_bytes - cost.num_bytes - 12 * cost.num_parameters
+    # Attention is fused on a CPU and keeps less than its products.
+    assert real <= modelled * 1.02
+    assert modelled <= real * (3.5 if "Transformer" in name else 1.02)
