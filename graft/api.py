@@ -26,7 +26,7 @@ from graft.data.domain import World
 from graft.data.folder import write_world
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError, GraftError
-from graft.methods import Method, add_method, with_method_sections
+from graft.methods import Method, add_method, require_deployable, with_method_sections
 from graft.models import Architecture, add_architecture
 from graft.report.run import read_run
 from graft.report.summary import summarise
@@ -310,6 +310,7 @@ def complete_run(
             trackers = [open_tracker(each) if isinstance(each, str) else each for each in track]
             if is_new:
                 config = with_method_sections(config)
+                require_deployable(config)
             world = open_world(config.world, config.seed)
             watchers = [on_progress]
             if isinstance(folder.path, Path):  # elsewhere each write is a request

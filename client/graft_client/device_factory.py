@@ -25,6 +25,7 @@ from graft.models.network import backbone_shapes
 from graft.models.registry import find_architecture
 from graft.privacy import SitePolicy
 from graft.rounds import Device, configured_policy
+from graft.training import Source
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS
 from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
@@ -62,6 +63,8 @@ class DeviceFactory:
         Whether ``devices.backbone`` says what the devices have of a backbone, and not this machine.
     features_folder : Path, optional
         Where features of a frozen backbone outlive the process.
+    pooled : callable, optional
+        Of a simulation: gives references a model of all initial domains' rows, by architecture.
     wait_before_retry, wait_out, max_attempts
         See ``DeviceTransport``.
     """
@@ -75,6 +78,7 @@ class DeviceFactory:
     policy: SitePolicy | None = None
     simulated: bool = False
     features_folder: Path | None = None
+    pooled: Callable[[str], Source] | None = None
     wait_before_retry: Callable[[int], None] = lambda attempts: None
     wait_out: Callable[[float], None] = lambda seconds: None
     max_attempts: int = DEFAULT_ATTEMPTS
@@ -113,6 +117,7 @@ class DeviceFactory:
             transport=transport,
             clock=self.clock,
             policy=self.policy or configured_policy(request, self.config),
+            pooled=self.pooled,
             features_folder=self.features_folder,
         )
 

@@ -22,7 +22,9 @@ from graft.methods.federated import FEDAVG_LOCAL
 COMPARISONS: Final = (
     "hat", "label-only", "all-labels", "best-source", "finetuned-any", "finetuned-same",
     "average-kd-selected", "average-kd-all", "soft-kd", "camkd", "aekd", "hmkd", "kacfl",
-    "decision", "shot", "fedproto", "fedavg", "feddf",
+    "decision", "shot", "fedproto", "fedavg", "feddf", "label-only-recipe", "pseudo-label",
+    "fixmatch", "mean-teacher", "fedavg-fixmatch", "fedavg-shot", "label-spreading",
+    "pooled-reference",
 )  # fmt: skip
 # There are 1,797 digits in all: more domains would have too few each to test on.
 _DIGITS_DOMAINS: Final = 20

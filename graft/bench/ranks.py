@@ -28,7 +28,7 @@ from graft.report.figures.canvas import (
     method_text_colour,
     text_width_px,
 )
-from graft.report.formatting import ALL_LABELS, count_text, display_name
+from graft.report.formatting import REFERENCES, count_text, display_name
 
 Block = tuple[str, int, str]
 LINE_PX = 20
@@ -64,7 +64,7 @@ def rank_methods(
     """
     accuracies: dict[str, dict[Block, float]] = defaultdict(dict)
     for row in rows:
-        is_ranked = row.method != ALL_LABELS and not is_ablation(row.method, main)
+        is_ranked = row.method not in REFERENCES and not is_ablation(row.method, main)
         if is_ranked and (row.gamma, row.num_sources) == (gamma, num_sources):
             accuracies[row.method]  # a method that finished nothing is left out by name
             if row.error is None and row.accuracy is not None:

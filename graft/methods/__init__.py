@@ -8,6 +8,7 @@ from graft.methods.base import (
     added_methods,
     find_method,
     methods_by_name,
+    require_deployable,
     require_private_training,
     with_method_sections,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "added_methods",
     "find_method",
     "methods_by_name",
+    "require_deployable",
     "require_private_training",
     "with_method_sections",
 ]

@@ -66,6 +66,8 @@ class Method:
         Send also the average model of the initial domains of its architecture.
     cost : callable
         Compute cost of a task of this shape, for the simulated clock.
+    is_reference : bool
+        It uses what no deployed device has (``task.pooled``): a comparison of simulations alone.
     trains_privately : bool
         Its training honours ``task.private``, and nothing else that it does with rows mixes them.
     reads : tuple of str
@@ -105,6 +107,7 @@ class Method:
     warm_start: bool = False
     needs_average: bool = False
     cost: Callable[[WorkloadShape], ComputeCost] = distilled_cost
+    is_reference: bool = False
     trains_privately: bool = False
     reads: tuple[str, ...] = ()
     section: str = ""
@@ -173,6 +176,14 @@ def add_method(method: Method) -> None:
 def added_methods() -> tuple[Method, ...]:
     """What ``add_method`` was given: processes that work for this one need it too."""
     return tuple(_added.values())
+
+
+def require_deployable(config: ExpansionConfig) -> None:
+    """Raise ConfigError where the main method is a reference, whose models nothing may use."""
+    if find_method(config.method).is_reference:
+        raise ConfigError(
+            f"method: got the reference {config.method!r}, wanted one that a device can carry out"
+        )
 
 
 def with_method_sections(config: ExpansionConfig) -> ExpansionConfig:

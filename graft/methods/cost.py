@@ -198,6 +198,12 @@ def growth_cost(shape: WorkloadShape) -> ComputeCost:
     return read_all(shape.sources, seen) + _both(shape, 30)
 
 
+def consistency_cost(shape: WorkloadShape) -> ComputeCost:
+    """L beside U, which is read in two forms."""
+    rows = shape.batch(shape.num_labelled) + 2 * shape.batch(shape.num_unlabelled)
+    return _trained(shape, shape.architecture, rows) + ComputeCost(operations=60.0 * shape.steps)
+
+
 def _trained(
     shape: WorkloadShape, architecture: str, rows: int, steps: int | None = None
 ) -> ComputeCost:

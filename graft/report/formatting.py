@@ -9,6 +9,7 @@ PHASES: tuple[str, ...] = typing.get_args(Phase)
 LABEL_ONLY = "label-only"
 SHIP_ALL = "average-kd-all"
 ALL_LABELS = "all-labels"  # trains on labels that no target domain has: a reference
+REFERENCES = (ALL_LABELS, "pooled-reference")  # what uses more than a deployed device has
 NOT_RUN = "not run"
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

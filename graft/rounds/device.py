@@ -1,5 +1,6 @@
 """A domain's own machine, as the device half of a round sees it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +16,14 @@ from graft.devices import DeviceClass
 from graft.methods import find_method
 from graft.models import Features, Network
 from graft.privacy import NOTHING, SeededReleases, SitePolicy, release_cost
-from graft.training import frozen_features, rows_digest
+from graft.training import Source, frozen_features, rows_digest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Device:
     """One domain's machine, made for one request. ``data`` never leave it, ``architecture`` is of
-    the domain's own model, and ``clock`` times its training."""
+    the domain's own model, and ``clock`` times its training. ``pooled`` gives references their
+    model by its architecture; no real device has it."""
 
     task: Task
     data: DomainData
@@ -31,6 +33,7 @@ class Device:
     transport: WeightTransport
     clock: Clock
     policy: SitePolicy
+    pooled: Callable[[str], Source] | None = None
     features_folder: Path | None = None
 
     def frozen_features(self, network: Network, architecture: str) -> Features | None:

@@ -20,8 +20,8 @@ from graft.core.records import (
     TrainResult,
 )
 from graft.core.seeding import derive_seed
-from graft.errors import DomainEmptyError
-from graft.methods import find_method, require_private_training
+from graft.errors import ConfigError, DomainEmptyError
+from graft.methods import Method, find_method, require_private_training
 from graft.methods.federated import FEDAVG_LOCAL
 from graft.models import Features, build_network, network_cost, network_from, parameters_of
 from graft.privacy import class_centroids, training_cost
@@ -83,6 +83,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         seed=derive_seed("learn", config.seed, request.domain_id, request.round_index),
         hidden_y_U=torch.from_numpy(data.y_N[rows.unlabelled_N]),
         average=averages[0] if averages else None,
+        pooled=_pooled(method, device),
         prototypes=_prototypes(request.sources) if method.sources_needed == "centroids" else (),
         private=private,
     )
@@ -195,6 +196,15 @@ def _source_cards(request: TrainRequest, device: Device) -> tuple[ModelCard, ...
     if needed == "same-architecture":
         return tuple(c for c in request.sources if c.architecture == device.architecture)
     return request.sources
+
+
+def _pooled(method: Method, device: Device) -> Source | None:
+    """The model that a reference takes; raises ConfigError on a real device."""
+    if not method.is_reference:
+        return None
+    if device.pooled is None:
+        raise ConfigError(f"method: got the reference {method.name!r} outside of a simulation")
+    return device.pooled(device.architecture)
 
 
 def _average_cards(request: TrainRequest, device: Device) -> list[ModelCard]:

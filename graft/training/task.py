@@ -65,6 +65,8 @@ class TrainingTask:
     average : Source, optional
         The average model of the initial domains that have this device's architecture, for a
         method with ``needs_average``.
+    pooled : Source, optional
+        A model of the rows of all initial domains together, for a method with ``is_reference``.
     prototypes : tuple of Prototypes
         Class centroids, for a method whose ``sources_needed`` is "centroids".
     private : PrivateTraining, optional
@@ -102,6 +104,7 @@ class TrainingTask:
     seed: int
     hidden_y_U: Tensor = field(repr=False)
     average: Source | None = None
+    pooled: Source | None = None
     prototypes: tuple[Prototypes, ...] = ()
     private: PrivateTraining | None = None
     compiled: bool = False

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from graft_client.device_factory import DeviceFactory
@@ -15,6 +16,7 @@ from graft.data.domain import World
 from graft.rounds import Device
 from graft.wire.transfer.cache import MemoryCache
 from graft.wire.transfer.link import DirectoryLink, Part
+from graft_simulation.pooled import pooled_model
 
 OpenDevice = Callable[[Request], AbstractContextManager[Device]]
 
@@ -34,6 +36,7 @@ def simulated_factory(
         link=DirectoryLink(store),
         clock=time.thread_time,
         simulated=True,
+        pooled=partial(pooled_model, world, config),
     )
 
 

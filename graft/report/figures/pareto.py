@@ -26,7 +26,7 @@ from graft.report.figures.canvas import (
     text_width_px,
 )
 from graft.report.figures.labels import label_positions
-from graft.report.formatting import ALL_LABELS, bytes_text, display_name, percent_text
+from graft.report.formatting import REFERENCES, bytes_text, display_name, percent_text
 
 
 class CostedMethod(Protocol):
@@ -101,7 +101,7 @@ def pareto_front(summaries: Sequence[Costed]) -> list[Costed]:
         (
             item
             for item in summaries
-            if item.complete and item.method != ALL_LABELS and item.accuracy_mean is not None
+            if item.complete and item.method not in REFERENCES and item.accuracy_mean is not None
         ),
         key=lambda item: (item.bytes_down, -(item.accuracy_mean or 0.0)),
     )

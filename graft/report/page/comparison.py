@@ -8,7 +8,7 @@ from graft.core.config import config_to_dict
 from graft.errors import RunError
 from graft.report.figures.accuracy import accuracy_per_round
 from graft.report.figures.pareto import accuracy_against_bytes
-from graft.report.formatting import ALL_LABELS, NOT_RUN, display_name, percent_text, points_text
+from graft.report.formatting import NOT_RUN, REFERENCES, display_name, percent_text, points_text
 from graft.report.page.render import flat_rows, page_figure, render
 from graft.report.run import RunRecord
 from graft.report.summary import (
@@ -115,7 +115,9 @@ def _costs(
     """The own methods first, then as many others as can be named; bytes of one target domain."""
     pairs = list(zip(summaries, names, strict=True))
     named = [(run[0], name) for run, name in pairs]
-    named += [(each, name) for run, name in pairs for each in run[1:] if each.method != ALL_LABELS]
+    named += [
+        (each, name) for run, name in pairs for each in run[1:] if each.method not in REFERENCES
+    ]
     return [
         dataclasses.replace(
             each,

@@ -80,6 +80,7 @@ def make_task() -> MakeTask:
             config=replace(CONFIG, training=replace(CONFIG.training, max_steps=max_steps)),
             seed=7,
             hidden_y_U=y_U,
+            pooled=sources[0] if sources else None,
         )
 
     return make
