@@ -1,7 +1,8 @@
 """The compiled trainer: C beside this file, built once a machine with its own compiler.
 
-Without a compiler, or with ``GRAFT_NO_KERNELS=1``, there is none and everything still trains
-through PyTorch, only slower.
+Where nothing can be built, the baseline that ``python -m graft.training.compiled.build`` left in
+the package is taken, as for an image without a compiler. Without either, or with
+``GRAFT_NO_KERNELS=1``, there is none and everything still trains through PyTorch, only slower.
 """
 
 import ctypes
@@ -17,6 +18,9 @@ from pathlib import Path
 _SOURCE = "kernels.c"
 # Not -ffast-math: NaN and infinity must come out as PyTorch's loop would give them.
 _FLAGS = ("-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+# What a baseline asks of a processor: AVX2 and FMA, or 64-bit ARM; elsewhere the compiler's own.
+_BASELINES = {"x86_64": "x86-64-v3", "amd64": "x86-64-v3", "aarch64": "armv8-a", "arm64": "armv8-a"}
+_BESIDE = Path(__file__).parent / "built"
 _log = logging.getLogger(__name__)
 
 
@@ -40,8 +44,11 @@ def _load(folder: Path) -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(build_kernels(folder)))
     except (OSError, subprocess.SubprocessError) as error:
-        _log.info("no compiled kernels, training through PyTorch: %s", error)
-        return None
+        baseline = _library_path(_BESIDE, baseline=True)
+        if not baseline.exists():
+            _log.info("no compiled kernels, training through PyTorch: %s", error)
+            return None
+        library = ctypes.CDLL(str(baseline))
     pointer, count = ctypes.c_void_p, ctypes.c_int64
     library.graft_train.argtypes = [
         *[pointer] * 6, count, pointer, ctypes.c_double, pointer,
@@ -53,17 +60,14 @@ def _load(folder: Path) -> ctypes.CDLL | None:
     return library
 
 
-def build_kernels(folder: Path, compiler: str = "cc") -> Path:
+def build_kernels(folder: Path, compiler: str = "cc", *, baseline: bool = False) -> Path:
     """The library's path, compiled first if this source, flags and CPU have none there yet; raises
-    OSError without a compiler or a writable folder, SubprocessError where it fails."""
-    here = Path(__file__).parent
-    sources = [(here / _SOURCE).read_bytes()]
-    sources += [path.read_bytes() for path in sorted(here.glob("*.h"))]
-    # A portable run's sums are the same on every processor: fused and vectorised in one way.
-    portable = os.environ.get("GRAFT_PORTABLE") == "1"
-    flags = (*_FLAGS, "-march=x86-64-v3" if portable else "-march=native")
-    key = b"\0".join([*sources, repr(flags).encode(), b"" if portable else _processor().encode()])
-    path = folder / f"kernels-{hashlib.sha256(key).hexdigest()[:20]}.so"
+    OSError without a compiler or a writable folder, SubprocessError where it fails.
+
+    A ``baseline`` runs on every processor of its kind.
+    """
+    here, flags = Path(__file__).parent, _flags(baseline=baseline)
+    path = _library_path(folder, baseline=baseline)
     if not path.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Several processes may build at once: each its own file, then one atomic rename.
@@ -77,9 +81,29 @@ def build_kernels(folder: Path, compiler: str = "cc") -> Path:
     return path
 
 
+def _flags(*, baseline: bool) -> tuple[str, ...]:
+    # A portable run's sums are the same on every processor: fused and vectorised in one way.
+    if not baseline and os.environ.get("GRAFT_PORTABLE") != "1":
+        return (*_FLAGS, "-march=native")
+    least = _BASELINES.get(platform.machine().lower())
+    return _FLAGS if least is None else (*_FLAGS, f"-march={least}")
+
+
+def _library_path(folder: Path, *, baseline: bool) -> Path:
+    here, flags = Path(__file__).parent, _flags(baseline=baseline)
+    sources = [path.read_bytes() for path in (here / _SOURCE, *sorted(here.glob("*.h")))]
+    processor = _processor() if "-march=native" in flags else ""
+    key = b"\0".join([*sources, repr(flags).encode(), processor.encode()])
+    return folder / f"kernels-{hashlib.sha256(key).hexdigest()[:20]}.so"
+
+
 def _processor() -> str:
     """What ``-march=native`` depends on: homes are shared between unlike machines."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text("utf-8", "replace").splitlines() if facts.exists() else []
     features = [line for line in lines if line.lower().startswith(("model name", "flags", "feat"))]
     return "\n".join([platform.machine(), platform.system(), platform.processor(), *features[:3]])
+
+
+if __name__ == "__main__":
+    print(build_kernels(_BESIDE, baseline=True))

@@ -14,6 +14,7 @@ from small_trainings import STACKABLE, WINDOWS, make_training, tensors
 from graft.core.records import Task
 from graft.models import build_network
 from graft.training import features_of_parts, train_supervised_many
+from graft.training.compiled import build
 from graft.training.compiled.build import build_kernels, load_kernels
 from graft.training.compiled.calls import Objective, compiled_gradients
 from graft.training.compiled.plan import kernel_plan
@@ -98,6 +99,34 @@ def test_without_a_compiler_jobs_train_all_the_same(
     train_supervised_many(jobs)
     after = tensors(jobs[0].network)
     assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+@needs_compiler
+def test_without_a_compiler_the_baseline_of_the_package_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_BESIDE", tmp_path / "beside")
+    built = build_kernels(tmp_path / "beside", baseline=True)
+    assert built != build_kernels(tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    kernels = load_kernels()
+    assert kernels is not None
+    assert kernels._name == str(built)
+
+
+@pytest.mark.parametrize(("machine", "least"), [("x86_64", "x86-64-v3"), ("aarch64", "armv8-a")])
+def test_a_baseline_asks_for_the_least_of_its_kind_of_processor(
+    machine: str, least: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text(
+        '#!/bin/sh\nflags="$*"\nwhile [ "$1" != -o ]; do shift; done\nprintf %s "$flags" > "$2"\n'
+    )
+    compiler.chmod(0o700)
+    monkeypatch.setattr(build.platform, "machine", lambda: machine)
+    built = build_kernels(tmp_path, str(compiler), baseline=True)
+    assert f"-march={least}" in built.read_text()
 
 
 def test_kernels_are_off_where_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
