@@ -90,23 +90,43 @@ def data_fetch(
     "--sensors acc_x,acc_y,acc_z --rate 50 --out my-folder",
 )
 def data_from_csv(
-    source: Annotated[Path, Argument(help="CSV file with a header, or a folder of them.")],
-    label: Annotated[str, Option(help="Column of the class.")],
+    source: Annotated[
+        Path, Argument(help="CSV, Parquet or .xlsx file with a header, or a folder of them.")
+    ],
     sensors: Annotated[str, Option(help="Columns of the sensors, comma-separated.")],
     rate: Annotated[float, Option(help="Samples per second; with --time, of the result.")],
     out: OutOption,
+    label: Annotated[str | None, Option(help="Column of the class. Or {label} in --path.")] = None,
     user: Annotated[str | None, Option(help="Column of the person. Default: one per file.")] = None,
     time: Annotated[str | None, Option(help="Column of the time: cuts pauses, resamples.")] = None,
     time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"], Option(help="Unit of the time column.")
-    ] = "s",
+        Literal["s", "ms", "us", "ns"] | None,
+        Option(help="Unit of the time column. Default: the one that fits --rate."),
+    ] = None,
     session: Annotated[str | None, Option(help="Column whose change ends a recording.")] = None,
+    path: Annotated[
+        str | None,
+        Option(help="What paths below SOURCE state, e.g. {user}/{label} or {label}/{user}_*."),
+    ] = None,
+    map_label: Annotated[
+        list[str] | None,
+        Option(help="OLD=NEW renames a class, OLD= leaves its lines out; repeatable."),
+    ] = None,
+    max_gap: Annotated[
+        float | None,
+        Option(help="Seconds up to which gaps are filled. Default: 3 usual intervals."),
+    ] = None,
     window: Annotated[int, Option(help="Samples per window.")] = 128,
     step: Annotated[
         int | None, Option(help="Samples from window to window. Default: half.")
     ] = None,
     block: Annotated[float, Option(help="Seconds per block, the unit of the split.")] = 10.0,
-    delimiter: Annotated[str, Option(help="Separator of the values.")] = ",",
+    delimiter: Annotated[
+        str | None, Option(help="Separator of the values. Default: the one that fits the header.")
+    ] = None,
+    encoding: Annotated[
+        str | None, Option(help="Encoding of the text. Default: UTF-8, UTF-16 or Windows-1252.")
+    ] = None,
     name: NameOption = None,
     modality: ModalityOption = "imu",
     licence: LicenceOption = NOT_STATED,
@@ -116,22 +136,30 @@ def data_from_csv(
     """Convert CSV recordings to a domain folder with one domain per person.
 
     A window has one label and never spans a pause, a skipped line or two blocks. Blocks keep
-    overlapping windows on one side of the split.
+    overlapping windows on one side of the split. Every line is accounted for.
     """
-    from graft.data.importers.csv import Windowing, convert_csv
-    from graft.data.importers.csv_recordings import CsvColumns
+    from graft.data.importers.csv import convert_csv
+    from graft.data.importers.csv_columns import CsvColumns
+    from graft.data.importers.csv_windows import Windowing
 
     columns = CsvColumns(
         sensors=split_names(sensors),
         label=label,
         user=user,
         time=time,
-        time_unit_s={"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[time_unit],
+        time_unit=time_unit,
         session=session,
-        delimiter=delimiter.replace("\\t", "\t"),
+        delimiter=delimiter.replace("\\t", "\t") if delimiter else None,
+        encoding=encoding,
+        path=path,
+        map_label=_label_map(map_label),
     )
     windowing = Windowing(
-        rate_hz=rate, window=window, step=step or max(1, window // 2), block_s=block
+        rate_hz=rate,
+        window=window,
+        step=step or max(1, window // 2),
+        block_s=block,
+        max_gap_s=max_gap,
     )
     with file_progress() as progress:
         done = convert_csv(
@@ -139,14 +167,30 @@ def data_from_csv(
             out,
             columns,
             windowing,
-            name=name or out.name,
+            name=name or out.resolve().name,
             licence=licence,
             modality=modality,
             overwrite=overwrite,
             progress=progress,
         )
-    print_facts(asdict(done), output)
+    facts = asdict(done)
+    if output is Format.TABLE:
+        facts["account"] = [
+            f"{count:,} ({100 * count / done.lines:.1f} %) {what}"
+            for what, count in done.account.items()
+        ]
+        facts["renamed"] = [f"{old!r} is {new}" for old, new in done.renamed.items()]
+    print_facts(facts, output)
     announce(f"next: graft data check {out}")
+
+
+def _label_map(texts: list[str] | None) -> dict[str, str]:
+    """OLD=NEW texts as a table; raises BadParameter for any other text."""
+    pairs = [text.partition("=") for text in texts or ()]
+    wrong = ["".join(pair) for pair in pairs if not pair[1] or not pair[0].strip()]
+    if wrong:
+        raise typer.BadParameter(f"--map-label {wrong[0]}: wanted OLD=NEW")
+    return {old.strip(): new.strip() for old, _, new in pairs}
 
 
 @data_app.command(

@@ -11,8 +11,9 @@ from types import MappingProxyType
 import numpy as np
 
 from graft.core.config import SplitConfig
-from graft.core.records import FloatArray, Task
+from graft.core.records import BoolArray, FloatArray, Task
 from graft.core.streams import Lazy, Streams
+from graft.data.class_names import remarks_on_classes
 from graft.data.domain import DomainData
 from graft.data.folder import FolderWorld
 from graft.data.splits import split_rows
@@ -45,6 +46,12 @@ _ADVICE: Mapping[type[DataError], str] = MappingProxyType(
         "x and y a domain (docs/data.md); graft data from-csv writes it from CSV files.",
     }
 )
+_CLASS_ADVICE = (
+    "Classes that mean the same should have one name: graft data from-csv --map-label OLD=NEW."
+)
+# A window with so large a part of straight lines was drawn between few readings.
+_STRAIGHT = 0.75
+_BLOCK_ROWS = 2048
 _SPLIT_ADVICE = (
     "Give each recording segment a group number of its own, and at least two segments to each "
     "class; long recordings may be cut into blocks."
@@ -96,6 +103,7 @@ def explain_folder(
         return (_problem("", error),)
     findings: list[Finding] = []
     scales: dict[str, dict[str, FloatArray]] = {}
+    own: dict[str, list[int]] = {}
     for number, domain_id in enumerate(world.domain_ids):
         if progress is not None:
             progress(domain_id, number, len(world.domain_ids))
@@ -104,12 +112,16 @@ def explain_folder(
         except DataError as error:
             findings.append(_problem(domain_id, error))
             continue
+        own[domain_id] = np.unique(data.y_N).tolist() if data.y_N.ndim == 1 else []
         streams = _sensor_streams(data, world.task)
         findings += _explain_domain(data, streams, world.task.classes, config)
         for name, part in streams.items():
             scales.setdefault(name, {})[domain_id] = part.x.std(axis=(0, *range(2, part.x.ndim)))
     for name, of_stream in scales.items():
         findings += _compare_scales(of_stream, world.table.stream_channels.get(name, ()))
+    classes = world.task.classes
+    names = {domain_id: [classes[label] for label in labels] for domain_id, labels in own.items()}
+    findings += [_remark("", what, _CLASS_ADVICE) for what in remarks_on_classes(classes, names)]
     if len(world.domain_ids) < _FEW_DOMAINS:
         findings.append(
             _remark(
@@ -135,7 +147,11 @@ def overlapping_rows(data: DomainData) -> tuple[int, int] | None:
             is_evidence = (
                 shared_KT.shape[1] >= max(2, length // 8) and (np.ptp(shared_KT, axis=1) > 0).any()
             )
-            if is_evidence and np.array_equal(shared_KT, own_KT[:, : length - hop]):
+            if (
+                is_evidence
+                and np.array_equal(shared_KT, own_KT[:, : length - hop])
+                and not _repeats(own_KT)
+            ):
                 return int(row), int(length - hop)
     return None
 
@@ -153,6 +169,13 @@ def _sensor_streams(data: DomainData, task: Task) -> dict[str, DomainData]:
             found[spec.name] = replace(data, x=column[np.arange(len(column))[rows]],
                                        y_N=data.y_N[rows], group_N=data.group_N[rows])  # fmt: skip
     return found
+
+
+def _repeats(own_KT: FloatArray) -> bool:
+    """Whether a window repeats itself: another one of that kind may be equal to it."""
+    length = own_KT.shape[1]
+    periods = np.flatnonzero((own_KT[:, 1 : length // 2] == own_KT[:, :1]).all(0)) + 1
+    return any(np.array_equal(own_KT[:, at:], own_KT[:, :-at]) for at in periods.tolist())
 
 
 def _explain_domain(
@@ -206,7 +229,35 @@ def _explain_stream(part: DomainData, where: str) -> list[Finding]:
                 "Was that sensor connected?",
             )
         )
+    blocks = range(0, len(part.x), _BLOCK_ROWS)
+    straight = sum(int(straight_rows(part.x[at : at + _BLOCK_ROWS]).sum()) for at in blocks)
+    if straight:
+        findings.append(
+            _remark(
+                part.domain_id,
+                f"{straight} of {len(part.x)} windows{where} are straight lines: readings that "
+                "were interpolated between few others.",
+                "Are the times' unit and the rate the recording's own? Compare what graft data "
+                "from-csv said of them.",
+            )
+        )
     return findings
+
+
+def straight_rows(x: FloatArray) -> BoolArray:
+    """Which windows (N, K, T) move along straight lines in every channel that moves."""
+    if x.ndim != 3 or x.shape[2] < 8:
+        return np.zeros(len(x), bool)
+    step = np.diff(x.astype(np.float64), axis=2)
+    bend = np.abs(np.diff(step, axis=2))
+    slope = np.minimum(np.abs(step[:, :, 1:]), np.abs(step[:, :, :-1]))
+    # float32 rounds each sample.
+    blur = 4 * np.finfo(np.float32).eps * np.abs(x).max(axis=2, keepdims=True)
+    is_line = (slope > 4 * blur) & (bend <= 2 * blur + 1e-3 * slope)
+    moves = (np.abs(step) > 4 * blur).any(axis=2)
+    is_straight: BoolArray = (is_line.mean(axis=2) > _STRAIGHT) | ~moves
+    straight_N: BoolArray = is_straight.all(axis=1) & moves.any(axis=1)
+    return straight_N
 
 
 def _compare_scales(scales: Mapping[str, FloatArray], channels: tuple[str, ...]) -> list[Finding]:

@@ -13,17 +13,17 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from graft.core.files import replace_file
+from graft.core.files import make_folder, place_file, replace_file, working_file
 from graft.core.outputs import new_folder as new_folder
 from graft.core.records import DOMAIN_ID, NAME_RULE, Task
-from graft.core.streams import Column, Streams
+from graft.core.streams import Column, Lazy, Streams
 from graft.data.columns import AnyArray, DomainFiles, column_names, list_domains, read_columns
 from graft.data.dataset_table import (
     PATH_SUFFIX,
@@ -36,6 +36,9 @@ from graft.data.domain import DomainData, World
 from graft.data.stream_columns import file_column, integers, output_column, stream_column, texts_of
 from graft.data.unpacking import DOMAIN_LIMITS
 from graft.errors import DatasetFormatError, DomainEmptyError, DomainShapeError
+
+# Rows are written in blocks of so many bytes.
+_BLOCK_BYTES = 1 << 24
 
 
 class FolderWorld:
@@ -139,7 +142,11 @@ def write_domain(
     for name, column in _named_streams(data, task).items():
         dtype = specs[name].dtype if specs else "float32"
         is_text = bool(specs) and specs[name].is_text
-        columns[name] = texts_of(column[:]) if is_text else column[:].astype(dtype)
+        if is_text:
+            columns[name] = texts_of(column[:])
+        else:
+            is_lazy = isinstance(column, Lazy)
+            columns[name] = column if is_lazy and column.dtype == dtype else column[:].astype(dtype)
     columns["y"] = data.y_N.astype(np.int64 if data.y_N.ndim == 1 else np.float32)
     columns["group"] = data.group_N.astype(np.int64)
     if data.split_N is not None:
@@ -148,17 +155,30 @@ def write_domain(
     if any(isinstance(column, list) for column in columns.values()):
         write_rows(folder, data.domain_id, columns)
         return
-    packed = io.BytesIO()
+    make_folder(path.parent)
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-    with zipfile.ZipFile(packed, "w", method) as archive:
-        for name, array in columns.items():
-            plain = io.BytesIO()
-            np.lib.format.write_array(plain, np.ascontiguousarray(array), allow_pickle=False)
-            # A bare ZipInfo carries a fixed date and mode; the clock must not reach the bytes.
-            entry = zipfile.ZipInfo(f"{name}.npy")
-            entry.compress_type = method
-            archive.writestr(entry, plain.getvalue())
-    replace_file(path, packed.getvalue(), mode=0o600)  # a person's data
+    with working_file(path.parent, ".partial-") as (partial, file):  # a person's data: 0600
+        with zipfile.ZipFile(file, "w", method) as archive:
+            for name, array in columns.items():
+                # A bare ZipInfo carries a fixed date and mode; the clock must not reach the bytes.
+                entry = zipfile.ZipInfo(f"{name}.npy")
+                entry.compress_type = method
+                entry.file_size = int(np.prod(array.shape)) * array.dtype.itemsize
+                with archive.open(entry, "w") as member:
+                    _write_array(member, array)
+        file.flush()
+        place_file(partial, path)
+
+
+def _write_array(file: IO[bytes], array: Any) -> None:
+    """An .npy file, a block of rows at a time, so that a Lazy column is never whole in memory."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(array.dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    row_bytes = int(np.prod(array.shape[1:])) * array.dtype.itemsize
+    rows = max(1, _BLOCK_BYTES // max(1, row_bytes))
+    for start in range(0, len(array), rows):
+        file.write(np.ascontiguousarray(array[start : start + rows]).data.cast("B"))
 
 
 def write_rows(

@@ -1,0 +1,284 @@
+"""Times that can be the lines' own: their unit, their order, lines that share one, pauses.
+
+Legend: L lines of a recording in the order of the file, or of time once sorted.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from graft.core.records import BoolArray, IntArray
+from graft.errors import DatasetFormatError
+
+TimeKind = Literal["number", "stamp", "clock"]
+TimeArray = npt.NDArray[np.float64]
+# Times that lie further apart than so many usual intervals are a pause in the recording.
+PAUSE = 3.0
+# Recordings with fewer lines say too little of their rate.
+FEW_LINES = 16
+_RATE_APART = 2.0
+_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})(?:[.,:](\d+))?\s*([AaPp])?\.?[Mm]?\.?")
+_STAMP = re.compile(
+    r"(\d{1,4})[-/.](\d{1,2})[-/.](\d{1,4})[T _]+(\d{1,2})[:\-h.](\d{2})(?:[:\-m.](\d{2}))?"
+    r"(?:[.,:_](\d+))?\s*([AaPp][Mm])?\s*(Z|UTC|GMT|[-+]\d{2}:?\d{2})?(?:\[.*\])?"
+)
+_HALF_DAY_S = 43_200.0
+
+
+def time_kind(sample: str) -> TimeKind:
+    """What a column's first time is: a number, a date and time, or a time of day."""
+    if _CLOCK.fullmatch(sample):
+        return "clock"
+    is_number = re.fullmatch(r"[-+]?[\d.,]+([eE][-+]?\d+)?", sample) is not None
+    return "number" if is_number or not sample else "stamp"
+
+
+def parse_times(texts: pa.Array, kind: TimeKind) -> TimeArray:
+    """Seconds of dates with times (since 1970; UTC where no zone is named) or of times of day;
+    NaN for a text that is none."""
+    if kind == "stamp":
+        for zone in (None, "UTC"):
+            try:
+                stamps = pc.utf8_trim_whitespace(texts).cast(pa.timestamp("ns", zone))
+            except pa.ArrowInvalid:
+                continue
+            return np.asarray(stamps.cast(pa.int64()).to_numpy(zero_copy_only=False), float) / 1e9
+    parse = _clock_s if kind == "clock" else _stamp_s
+    return np.array([parse(text.strip()) if text else np.nan for text in texts.to_pylist()], float)
+
+
+def _clock_s(text: str) -> float:
+    found = _CLOCK.fullmatch(text)
+    if found is None:
+        return np.nan
+    hours, minutes, seconds, part, half = found.groups()
+    hour = int(hours or 0)
+    if half:
+        hour = hour % 12 + (12 if half in "pP" else 0)
+    return hour * 3600 + int(minutes) * 60 + float(f"{seconds}.{part or 0}")
+
+
+def _stamp_s(text: str) -> float:
+    found = _STAMP.fullmatch(text)
+    if found is None:
+        return np.nan
+    first, second, third, hour, minute, seconds, part, half, zone = found.groups()
+    if len(first) == 4:
+        year, month, day = int(first), int(second), int(third)
+    else:
+        # Month first where it must be, or with AM and PM; only differences matter here.
+        is_month_first = int(second) > 12 or (half is not None and int(first) <= 12)
+        month, day = (int(first), int(second)) if is_month_first else (int(second), int(first))
+        year = int(third) + (2000 if len(third) <= 2 else 0)
+    hours = int(hour)
+    if half:
+        hours = hours % 12 + (12 if half in ("PM", "pm", "Pm") else 0)
+    try:
+        moment = datetime(year, month, day, hours, int(minute), int(seconds or 0), tzinfo=UTC)
+    except ValueError:
+        return np.nan
+    shift_s = 0.0
+    if zone and zone[0] in "+-":
+        shift_s = (1 if zone[0] == "+" else -1) * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
+    return moment.timestamp() + float(f"0.{part or 0}") - shift_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Clock:
+    """A recording's times, none before the one before but at ``starts``.
+
+    ``order_L`` puts its lines in their order, None where they are; ``usual`` is the usual interval,
+    0 where there is none; ``shared`` the usual number of lines of one time; ``distinct`` the usual
+    interval between different times; ``late`` the number of lines that were sorted.
+    """
+
+    time_L: TimeArray
+    order_L: IntArray | None
+    starts: IntArray
+    usual: float
+    shared: float
+    distinct: float
+    late: int
+
+
+def read_clock(time_L: TimeArray, kind: TimeKind) -> Clock:
+    """Put a recording's times in order and spread lines that share one.
+
+    Lines that came late are sorted in where they fill gaps. Where the clock runs back over times
+    that the recording has, it began anew: ``starts`` are the first lines after that.
+    """
+    time_L = time_L - time_L.min() if kind == "number" else time_L.copy()
+    if kind == "clock":
+        time_L += 2 * _HALF_DAY_S * np.cumsum(np.diff(time_L, prepend=time_L[0]) < -_HALF_DAY_S)
+    step_L = np.diff(time_L)
+    back_L = step_L < 0
+    order_L: IntArray | None = None
+    starts, late = np.empty(0, np.int64), 0
+    if back_L.any():
+        if _is_disorder(time_L, step_L, back_L):
+            late = int((time_L < np.maximum.accumulate(time_L)).sum())
+            order_L = np.argsort(time_L, kind="stable")
+            time_L = time_L[order_L]
+        else:
+            starts = np.flatnonzero(back_L) + 1
+    del step_L, back_L  # recordings may be long
+    distinct, shared = 0.0, 1.0
+    is_spread = len(starts) > 0
+    if len(time_L) > 1:
+        pieces = np.split(time_L, starts) if is_spread else [time_L]
+        spread = [_spread(piece) for piece in pieces]
+        _, shared, distinct = max(spread, key=lambda piece: len(piece[0]))
+        is_spread |= spread[0][0] is not time_L
+        time_L = np.concatenate([times for times, _, _ in spread]) if is_spread else time_L
+    usual = distinct
+    if is_spread:
+        step_L = np.diff(time_L)
+        ahead_L = step_L[step_L > 0]
+        usual = float(np.median(ahead_L)) if len(ahead_L) else 0.0
+    return Clock(time_L=time_L, order_L=order_L, starts=starts, usual=usual, shared=shared,
+                 distinct=distinct, late=late)  # fmt: skip
+
+
+def _is_disorder(time_L: TimeArray, step_L: TimeArray, back_L: BoolArray) -> bool:
+    """Whether lines that lie before an earlier one fill gaps, and are no second recording."""
+    if back_L.mean() > 0.25:
+        return True
+    ahead_L = step_L[step_L > 0]
+    usual = float(np.median(ahead_L)) if len(ahead_L) else 0.0
+    late_L = time_L < np.maximum.accumulate(time_L)
+    order_L = np.argsort(time_L, kind="stable")
+    gap_L = np.diff(time_L[order_L], prepend=-np.inf, append=np.inf)
+    nearest_L = np.minimum(gap_L[:-1], gap_L[1:])[late_L[order_L]]
+    return bool(nearest_L.mean() > 0.75 * usual)
+
+
+def _spread(time_L: TimeArray) -> tuple[TimeArray, float, float]:
+    """Times (not falling) with lines of one time spread evenly to the next; usual number of lines
+    of a time; usual interval between times."""
+    step_L = np.diff(time_L)
+    if (step_L > 0).all():
+        return time_L, 1.0, float(np.median(step_L, overwrite_input=True)) if len(step_L) else 0.0
+    first = np.concatenate([[0], np.flatnonzero(step_L > 0) + 1])
+    count = np.diff(np.append(first, len(time_L)))
+    stamp = time_L[first]
+    gap = np.diff(stamp)
+    distinct = float(np.median(gap)) if len(gap) else 0.0
+    if len(first) == len(time_L) or not len(gap):
+        return time_L, float(np.median(count)), distinct
+    each = gap / count[:-1]
+    usual = float(np.median(np.repeat(each, count[:-1])))
+    # A part of a clock's tick at the beginning, or lines before a pause, have the usual interval.
+    own = np.append(np.where(each > PAUSE / 2 * usual, usual, each), usual)
+    offset = np.arange(len(time_L)) - np.repeat(first, count)
+    out = np.repeat(stamp, count) + offset * np.repeat(own, count)
+    if each[0] > PAUSE / 2 * usual and count[0] > 1:  # the recording began inside a tick
+        out[: count[0]] = stamp[1] - usual * np.arange(count[0], 0, -1)
+    return out, float(np.median(count)), distinct
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """What the check of units needs of one recording; ``usual`` in the column's own unit."""
+
+    where: str
+    lines: int
+    usual: float
+    shared: float
+    distinct: float
+    highest: float
+    sample: str
+
+
+def find_unit(
+    paces: Sequence[Pace], rate_hz: float, unit: str | None, units_s: dict[str, float]
+) -> str | None:
+    """The unit of numeric times with which the lines are at the wanted rate.
+
+    None where no recording is long enough to tell; "s" then. Raises DatasetFormatError where the
+    lines cannot be at a rate within a factor of two, with a guess of what is meant.
+    """
+    telling = [pace for pace in paces if pace.lines >= FEW_LINES] or list(paces)
+    still = [pace for pace in telling if not pace.usual]
+    if still and len(still) == len(telling) and any(pace.lines > 1 for pace in still):
+        raise DatasetFormatError(_still_words(still[0]))
+    telling = [pace for pace in telling if pace.usual]
+    if not telling:
+        return None
+    usual = float(np.median([pace.usual for pace in telling]))
+    typical = min(telling, key=lambda pace: abs(pace.usual - usual))
+    fitting = [name for name, unit_s in units_s.items() if _fits(usual * unit_s, rate_hz)]
+    chosen = unit or (fitting[0] if fitting else _epoch_unit(typical.highest))
+    if chosen is None or (fitting and chosen not in fitting):
+        guess = f"is --time-unit {fitting[0]}?" if fitting else (
+            f"--rate {_rate(usual, 's')} if they are seconds, {_rate(usual, 'ms')} if "
+            "milliseconds; or name --time-unit to average a faster recording"
+        )  # fmt: skip
+        said = f"{usual * units_s[unit]:.6g} s" if unit else f"{usual:.6g}"
+        raise DatasetFormatError(
+            f"{typical.where}: got lines {said} apart by the time column, wanted --rate "
+            f"{rate_hz:g}, {1 / rate_hz:.4g} s; {guess}"
+        )
+    for pace in telling:
+        check_pace(pace, units_s[chosen], rate_hz)
+    return chosen
+
+
+def check_pace(pace: Pace, unit_s: float, rate_hz: float) -> None:
+    """Raise DatasetFormatError for a recording with too few lines for the rate, or two in one."""
+    if not pace.usual:
+        if pace.lines >= FEW_LINES:
+            raise DatasetFormatError(_still_words(pace))
+        return
+    own_hz = 1 / (pace.usual * unit_s)
+    if own_hz * _RATE_APART < rate_hz * (1 - 1e-3):
+        raise DatasetFormatError(
+            f"{pace.where}: got lines {pace.usual * unit_s:.6g} s apart, {own_hz:.4g} a second, "
+            f"wanted --rate {rate_hz:g}; most of each window would be invented. Is --rate "
+            f"{own_hz:.3g} meant, or another --time-unit?"
+        )
+    is_shortened = "e+" in pace.sample.casefold() and pace.shared > 1
+    if is_shortened:
+        raise DatasetFormatError(_still_words(pace))
+    times_hz = 1 / (pace.distinct * unit_s) if pace.distinct else 0.0
+    if pace.shared >= 2 and 0.8 < times_hz / rate_hz < 1.25:
+        raise DatasetFormatError(
+            f"{pace.where}: got {pace.shared:g} lines of each time, and times at "
+            f"{times_hz:.4g} Hz, wanted one line of a time at --rate {rate_hz:g}: name the column "
+            "that tells people (--user) or recordings (--session) apart, or remove doubled lines"
+        )
+
+
+def _still_words(pace: Pace) -> str:
+    shortened = "e+" in pace.sample.casefold()
+    why = "a spreadsheet shortened it: export it with all its digits" if shortened else (
+        "the column has too coarse a clock"
+    )  # fmt: skip
+    count = pace.lines if not pace.usual else pace.shared
+    return (
+        f"{pace.where}: got {count:g} lines that share a time such as {pace.sample}, wanted times "
+        f"that tell lines apart; {why}, or leave out --time"
+    )
+
+
+def _fits(usual_s: float, rate_hz: float) -> bool:
+    ratio = usual_s * rate_hz
+    return 1 / _RATE_APART * (1 - 1e-3) <= ratio <= _RATE_APART * (1 + 1e-3)
+
+
+def _rate(usual: float, unit: str) -> str:
+    return f"{1 / usual / {'s': 1.0, 'ms': 1e-3}[unit]:.4g}"
+
+
+def _epoch_unit(highest: float) -> str | None:
+    """The unit in which a time lies between 1990 and 2100, as clocks since 1970 count."""
+    for name, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)):
+        if 6.3e8 < highest / scale < 4.1e9:
+            return name
+    return None

@@ -1,0 +1,297 @@
+"""Text files as blocks of columns: encodings, line ends, quotes and lines of no use.
+
+A cell never runs over lines: a line is a row, so that a stray quote costs its own line alone.
+"""
+
+import codecs
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from graft.core.records import IntArray
+from graft.data.importers.csv_clock import TimeKind, time_kind
+from graft.data.importers.csv_columns import MISSING, CsvColumns, Header, find_header, split_line
+from graft.errors import DatasetFormatError
+
+_BLOCK_BYTES = 1 << 22
+_LONGEST_LINE = 1 << 24
+_FORMS = (str.lower, str.upper, str.title, str.capitalize)
+_NULLS = sorted({form(word) for word in MISSING for form in _FORMS} | {"NaN"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rows:
+    """Some rows of a file.
+
+    ``line_L`` are their lines' numbers, ``columns`` the wanted columns by name, numbers or
+    strings. ``broken`` are lines between them that are no row: number, reason, what was there.
+    """
+
+    line_L: IntArray
+    columns: dict[str, pa.Array]
+    broken: list[tuple[int, str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenFile:
+    """A file's rows, and what its first lines say: decimal sign, kind of times, a time, and in
+    words what is not as usual."""
+
+    rows: Iterator[Rows]
+    decimal: str = "."
+    time_kind: TimeKind = "number"
+    time_sample: str = ""
+    notes: tuple[str, ...] = ()
+
+
+Advance = Callable[[int], None]
+
+
+def open_text(path: Path, columns: CsvColumns, advance: Advance) -> OpenFile:
+    """Find the header of a text file and read the rows below it; ``advance`` gets bytes read."""
+    blocks = _Blocks(path, columns.encoding, advance)
+    found = open_blocks(path, blocks, columns)
+    if blocks.encoding == "utf-8":
+        return found
+    return replace(found, notes=(*found.notes, f"read as {blocks.encoding}"))
+
+
+def open_blocks(path: Path, blocks: Iterator[bytes], columns: CsvColumns) -> OpenFile:
+    """The rows of blocks of whole lines in UTF-8."""
+    first = next(blocks, b"")
+    header = find_header(path, first.decode("utf-8", "replace").split("\n")[:400], columns)
+    kind = time_kind(header.time_sample)
+    numeric = columns.sensors + ((columns.time,) if columns.time and kind == "number" else ())
+    reader = _RowReader(header, numeric)
+
+    def rows() -> Iterator[Rows]:
+        number = header.line + 1
+        block = _without_lines(first, header.line)
+        while block:
+            yield reader.read(block, number)
+            number += block.count(b"\n")
+            block = next(blocks, b"")
+
+    notes = []
+    if header.line > 1:
+        notes.append(f"the header is line {header.line}")
+    if header.decimal == ",":
+        notes.append("numbers with a decimal comma")
+    return OpenFile(
+        rows=rows(), decimal=header.decimal, time_kind=kind, time_sample=header.time_sample,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+class _Blocks(Iterator[bytes]):
+    """Blocks of whole lines in UTF-8 that end with a line feed each."""
+
+    def __init__(self, path: Path, encoding: str | None, advance: Advance) -> None:
+        self._path, self._advance = path, advance
+        self._raw = self._read_raw()
+        first = next(self._raw, b"")
+        self.encoding = encoding or _encoding(path, first)
+        self._is_utf8 = self.encoding == "utf-8"
+        self._was_ascii = True
+        try:
+            decoder = codecs.getincrementaldecoder(self.encoding)("replace")
+        except LookupError as error:
+            raise DatasetFormatError(
+                f"encoding: got {encoding!r}, wanted one that Python knows"
+            ) from error
+        self._decode = decoder.decode
+        self._lines = self._whole_lines(first.removeprefix(codecs.BOM_UTF8))
+
+    def __next__(self) -> bytes:
+        return next(self._lines)
+
+    def _read_raw(self) -> Iterator[bytes]:
+        try:
+            with self._path.open("rb") as file:
+                is_packed = file.peek(2)[:2] == b"\x1f\x8b"
+                content: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if is_packed else file
+                before = 0
+                while chunk := content.read(_BLOCK_BYTES):
+                    self._advance(file.tell() - before)
+                    before = file.tell()
+                    yield chunk
+        except (OSError, EOFError, zlib.error) as error:
+            raise DatasetFormatError(
+                f"{self._path}: got {error}, wanted a readable file"
+            ) from error
+
+    def _whole_lines(self, first: bytes) -> Iterator[bytes]:
+        rest, chunk = b"", first
+        while chunk:
+            text = rest + self._utf8(chunk)
+            held = b"\r" if text.endswith(b"\r") else b""  # the line feed may be in the next chunk
+            if b"\r" in text:
+                text = text[: len(text) - len(held)]
+                text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            end = text.rfind(b"\n") + 1
+            if end:
+                yield text[:end]
+            rest = text[end:] + held
+            if len(rest) > _LONGEST_LINE:
+                raise DatasetFormatError(
+                    f"{self._path}: got a line of more than {_LONGEST_LINE} bytes, wanted text"
+                )
+            chunk = next(self._raw, b"")
+        if rest.strip(b"\r"):
+            yield rest.rstrip(b"\r") + b"\n"
+
+    def _utf8(self, chunk: bytes) -> bytes:
+        if not self._is_utf8:
+            return self._decode(chunk).encode("utf-8", "replace")
+        if self._was_ascii and not chunk.isascii():
+            try:
+                codecs.getincrementaldecoder("utf-8")().decode(chunk)
+            except UnicodeDecodeError:
+                _check_western(self._path, chunk)
+                self.encoding, self._is_utf8 = "cp1252", False
+                self._decode = codecs.getincrementaldecoder("cp1252")("replace").decode
+                return self._decode(chunk).encode()
+            self._was_ascii = False
+        return chunk
+
+
+def _encoding(path: Path, first: bytes) -> str:
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    sample = first[:65_536]
+    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if sample and sample[start::2].count(0) > len(sample) / 5:
+            return name
+    return "utf-8"
+
+
+def _check_western(path: Path, chunk: bytes) -> None:
+    """Bytes that are no UTF-8 are Windows-1252, of which Latin-1 is a part, if they are text."""
+    if re.search(rb"\xff\xfe|[\x00-\x08\x0e-\x1a\x81\x8d\x8f\x90\x9d]", chunk):
+        raise DatasetFormatError(
+            f"{path}: got bytes that are no text, wanted a CSV file in UTF-8, UTF-16 or Latin-1"
+        )
+
+
+def _without_lines(block: bytes, number: int) -> bytes:
+    at = 0
+    for _ in range(number):
+        at = block.find(b"\n", at) + 1
+    return block[at:]
+
+
+class _RowReader:
+    """Parses blocks below one header, at once where every line is a row, else line by line."""
+
+    def __init__(self, header: Header, numeric: tuple[str, ...]) -> None:
+        self._header, self._numeric = header, numeric
+        self._names = [f"c{index}" for index in range(header.num_cells)]
+        at = {name: self._names[index] for name, index in header.index_of.items()}
+        self._own = at
+        texts = {column: pa.string() for column in at.values()}
+        self._types = {**texts, **{at[name]: pa.float64() for name in numeric}}
+        self._texts = texts
+
+    def read(self, block: bytes, number: int) -> Rows:
+        """``number`` is that of the block's first line."""
+        for types in (self._types, self._texts):
+            try:
+                rows = self._read_at_once(block, number, types)
+            except pa.ArrowInvalid:
+                continue
+            return rows if rows is not None else self._read_lines(block, number)
+        return self._read_lines(block, number)
+
+    def _read_at_once(
+        self, block: bytes, number: int, types: dict[str, pa.DataType]
+    ) -> Rows | None:
+        """None where a quote does not end on its line, or a line is the header again."""
+        header = self._header
+        quotes = b'"' in block
+        if (quotes and _has_open_quote(block)) or (
+            header.text.strip() and _again(block, header.text)
+        ):
+            return None
+        broken: list[tuple[int, str, int]] = []
+
+        def skip(row: pa_csv.InvalidRow) -> str:
+            broken.append((row.number, row.text, row.actual_columns))
+            return "skip"
+
+        table = pa_csv.read_csv(
+            pa.BufferReader(block),
+            read_options=pa_csv.ReadOptions(
+                column_names=self._names, use_threads=False, block_size=len(block) + 1
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=header.delimiter, quote_char='"' if quotes else False,
+                newlines_in_values=False, invalid_row_handler=skip,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=list(types), column_types=types, null_values=_NULLS,
+                strings_can_be_null=False, decimal_point=header.decimal,
+            ),
+        )  # fmt: skip
+        filled_N = _filled_lines(block)
+        if table.num_rows + len(broken) != len(filled_N):
+            return None
+        bad = [row - 1 for row, _, _ in broken]
+        lines = [
+            (number + int(filled_N[row - 1]), *_wrong_count(header, count))
+            for row, text, count in broken if text.strip(" ")
+        ]  # fmt: skip
+        columns = {name: table[own].combine_chunks() for name, own in self._own.items()}
+        return Rows(line_L=number + np.delete(filled_N, bad), columns=columns, broken=lines)
+
+    def _read_lines(self, block: bytes, number: int) -> Rows:
+        header = self._header
+        numbers, rows, broken = [], [], []
+        for index, line in enumerate(block.decode("utf-8", "replace").split("\n")[:-1], number):
+            if not line.strip(" "):
+                continue
+            cells = split_line(line, header.delimiter)
+            if cells is None:
+                broken.append((index, "a quote that does not end on its line", ""))
+            elif line.strip() == header.text.strip():
+                broken.append((index, "the header again", ""))
+            elif len(cells) != header.num_cells:
+                broken.append((index, *_wrong_count(header, len(cells))))
+            else:
+                numbers.append(index)
+                rows.append(cells)
+        columns = {
+            name: pa.array([cells[at] for cells in rows], pa.string())
+            for name, at in header.index_of.items()
+        }
+        return Rows(line_L=np.array(numbers, np.int64), columns=columns, broken=broken)
+
+
+def _wrong_count(header: Header, count: int) -> tuple[str, str]:
+    return f"not {header.num_cells} values as the header has", f" with {count}"
+
+
+def _has_open_quote(block: bytes) -> bool:
+    content = np.frombuffer(block, np.uint8)
+    quotes_L = np.cumsum(content == ord('"'), dtype=np.int64)[np.flatnonzero(content == ord("\n"))]
+    return bool((np.diff(quotes_L, prepend=0) % 2).any())
+
+
+def _again(block: bytes, text: str) -> bool:
+    return b"\n" + text.encode() + b"\n" in b"\n" + block
+
+
+def _filled_lines(block: bytes) -> IntArray:
+    """The indices of the lines that hold something."""
+    num_lines = block.count(b"\n")
+    if b"\n\n" not in block and not block.startswith(b"\n"):
+        return np.arange(num_lines)
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+    return np.flatnonzero(np.diff(ends, prepend=-1) > 1)
