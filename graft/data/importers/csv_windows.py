@@ -25,6 +25,8 @@ from graft.errors import ConfigError
 RowArray = npt.NDArray[np.float64]
 # A gap longer than so many usual intervals lacks a line.
 _GAP = 1.5
+# Seconds since 1970 are exact to a quarter of a microsecond: equal lengths compare as equal.
+_EXACT = 1 + 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,7 +172,7 @@ def plan_even(lines_L: npt.NDArray[Any], windowing: Windowing, plan: Plan) -> No
     if windowing.max_gap_s is not None:
         # A skipped line is a gap in time; those of another recording never are between these.
         bridged = (skips_L > 0) & (
-            (skips_L + 1) / windowing.rate_hz <= windowing.max_gap_s * (1 + 1e-9)
+            (skips_L + 1) / windowing.rate_hz <= windowing.max_gap_s * _EXACT
         )
         gaps_L = np.where(bridged, skips_L, 0) + 1
         time_L = np.concatenate([[0.0], np.cumsum(gaps_L)]) / windowing.rate_hz
@@ -202,7 +204,7 @@ def plan_timed(
     began_L = np.zeros(len(step_L), bool)
     began_L[clock.starts - 1] = True
     label_L = np.diff(lines_L["label"]) != 0
-    pause_L = (step_L > limit_s * (1 + 1e-9)) & ~began_L
+    pause_L = (step_L > limit_s * _EXACT) & ~began_L
     skip_L = np.diff(lines_L["skips"]) != 0
     if clock.order_L is not None:  # sorted: where a line is lacking, it may be a skipped one
         skip_L = (step_L > _GAP * usual_s) & bool(skip_L.any())
@@ -213,7 +215,9 @@ def plan_timed(
             column_L = values_LK[:, k] if index_L is None else values_LK[index_L, k]
             own = np.flatnonzero(~np.isnan(column_L))
             gap_L = np.diff(time_L[own])
-            own_limit_s = max(limit_s, PAUSE * float(np.median(gap_L)) if len(gap_L) else 0.0)
+            own_limit_s = _EXACT * max(
+                limit_s, PAUSE * float(np.median(gap_L)) if len(gap_L) else 0.0
+            )
             for at in np.flatnonzero(gap_L > own_limit_s):
                 pause_L[own[at] : own[at + 1]] = True
     lack_L = (step_L > _GAP * usual_s) & ~(pause_L | skip_L | label_L | began_L)
@@ -242,7 +246,7 @@ def _plan_parts(
     samples_P = length_P
     if time_L is not None:
         span_P = time_L[stops - 1] - time_L[starts]
-        samples_P = (span_P * windowing.rate_hz + 1e-6).astype(np.int64) + 1
+        samples_P = (span_P * windowing.rate_hz + _EXACT - 1).astype(np.int64) + 1
     reason = np.zeros(len(cuts) + 2, np.int64)
     reason[1:-1] = np.select([pause_L[cuts], skip_L[cuts]], [2, 1], 0)
     worst_P = np.maximum(reason[:-1], reason[1:])
