@@ -23,7 +23,7 @@ from graft.data.domain import DomainData
 from graft.data.folder import write_domain
 from graft.data.importers import csv_account as account
 from graft.data.importers.csv_account import LineTally
-from graft.data.importers.csv_clock import FEW_LINES, check_pace, find_unit, read_clock
+from graft.data.importers.csv_clock import FEW_LINES, Pace, find_unit, read_clock
 from graft.data.importers.csv_columns import UNITS_S, CsvColumns
 from graft.data.importers.csv_files import check_names, find_files, path_fields
 from graft.data.importers.csv_lines import Recordings, read_recordings
@@ -35,12 +35,12 @@ from graft.data.importers.csv_windows import (
     plan_timed,
     recordings,
 )
+from graft.data.importers.csv_words import clock_notes, file_note, left_out_words, yield_remarks
 from graft.data.public.recordings import natural_key
 from graft.errors import DomainEmptyError
 
 # Windows of more bytes are written uncompressed, so that they can be read as they are indexed.
 _LARGE_BYTES = 64 << 20
-_LOW_YIELD = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +117,7 @@ def convert_csv(
         tally, notes = LineTally(), dict[str, list[str]]()
         lines = read_recordings(found.files, columns, Path(place), tally, notes, progress)
         tally.check_share(source)
-        read_as = [_note(note, names, len(found.files)) for note, names in notes.items()]
+        read_as = [file_note(note, names, len(found.files)) for note, names in notes.items()]
         plans = _plan(lines, columns, windowing, read_as)
         labels = {code: label for label, code in lines.labels.items()}
         own = {
@@ -127,11 +127,11 @@ def convert_csv(
         classes = tuple(sorted({label for each in own.values() for label in each}, key=natural_key))
         chosen = [user for user in plans if len(own[user]) >= 2]
         left_out = [
-            _left_out(user, own[user], plans[user], windowing)
+            left_out_words(user, own[user], plans[user], windowing)
             for user in plans if user not in chosen
         ]  # fmt: skip
         remarks = [
-            *_remarks(plans, windowing),
+            *yield_remarks(plans, windowing),
             *remarks_on_classes(classes, {user: own[user] for user in chosen}),
         ]
         _settle(tally, plans, chosen)
@@ -199,10 +199,10 @@ def _plan(
 ) -> dict[str, Plan]:
     """The plan of each person, by name in order."""
     plans = {user: Plan() for user in sorted(lines.users)}
-    unit_s, usual = _unit(lines, columns, windowing, read_as) if columns.time else ({}, 0.0)
+    times = _times(lines, columns, windowing, read_as) if columns.time else None
     for user, plan in plans.items():
         own = lines.lines(lines.users[user])
-        if columns.time is None:
+        if times is None:
             plan_even(own, windowing, plan)
             continue
         values = None
@@ -219,80 +219,57 @@ def _plan(
                 continue
             if is_sparse and values is None:
                 values = np.asarray(lines.values(lines.users[user])[:])
-            clock = read_clock(chosen["time"], lines.takes[take].kind)
-            unit = unit_s[lines.takes[take].kind]
-            own_usual = clock.usual if len(chosen) >= FEW_LINES else usual or clock.usual
+            kind = lines.takes[take].kind
+            clock = read_clock(chosen["time"], kind, bursts=times.bursts[kind])
+            unit = times.unit_s[kind]
+            own_usual = clock.usual if len(chosen) >= FEW_LINES else times.usual or clock.usual
             plan_timed(index_L, chosen, clock, unit, own_usual * unit, windowing, plan,
                        values if is_sparse else None)  # fmt: skip
-    _note_clocks(plans, windowing, read_as)
+    clock_notes(plans, windowing, read_as)
     return plans
 
 
-def _unit(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Times:
+    """How times of each kind are read: seconds of a unit, whether lines arrive in bursts, and the
+    usual interval of all recordings, in the unit."""
+
+    unit_s: Mapping[str, float]
+    bursts: Mapping[str, bool]
+    usual: float
+
+
+def _times(
     lines: Recordings, columns: CsvColumns, windowing: Windowing, read_as: list[str]
-) -> tuple[dict[str, float], float]:
-    """Seconds of one unit of each kind of times, and the usual interval of all recordings."""
-    paces: dict[str, list[Any]] = {"number": [], "stamp": [], "clock": []}
+) -> _Times:
+    paces: dict[str, list[Pace]] = {"number": [], "stamp": [], "clock": []}
     for user, code in lines.users.items():
         own = lines.lines(code)
         for number, index in recordings(own):
             take = lines.takes[number]
             paces[take.kind].append(pace_of(take, user, own["time"][index]))
-    unit_s = {"number": 1.0, "stamp": 1.0, "clock": 1.0}
-    if paces["number"]:
-        unit = find_unit(paces["number"], windowing.rate_hz, columns.time_unit, UNITS_S)
-        unit_s["number"] = UNITS_S[unit or "s"]
-        if unit:
-            usual = float(np.median([pace.usual for pace in paces["number"] if pace.usual]))
+    unit_s, bursts, every = {"number": 1.0, "stamp": 1.0, "clock": 1.0}, {}, []
+    for kind, own_paces in paces.items():
+        is_number = kind == "number"
+        units_s = UNITS_S if is_number else {"s": 1.0}
+        wanted = columns.time_unit if is_number else "s"
+        unit, bursts[kind] = find_unit(own_paces, windowing.rate_hz, wanted, units_s)
+        unit_s[kind] = units_s[unit or "s"]
+        telling = [pace for pace in own_paces if pace.usual and pace.lines >= FEW_LINES]
+        usual = [(bursts[kind] and pace.burst) or pace.usual for pace in telling]
+        every += usual
+        if usual and is_number:
+            apart = float(np.median(usual))
             read_as.append(
                 f"{columns.time} is in {unit}{'' if columns.time_unit else ' (inferred)'}: lines "
-                f"usually {usual:.6g} {unit} apart, {1 / (usual * unit_s['number']):.4g} a second"
+                f"usually {apart:.6g} {unit} apart, {1 / (apart * unit_s[kind]):.4g} a second"
             )
-    for kind in ("stamp", "clock"):
-        telling = [pace for pace in paces[kind] if pace.lines >= FEW_LINES] or paces[kind]
-        for pace in telling:
-            check_pace(pace, 1.0, windowing.rate_hz)
-        if telling:
+        elif usual:
+            what = "date with a time" if kind == "stamp" else "time of day"
             read_as.append(
-                f"{columns.time} is a {'date with a time' if kind == 'stamp' else 'time of day'}, "
-                f"such as {telling[0].sample or 'a timestamp'}"
+                f"{columns.time} is a {what}, such as {telling[0].sample or 'a timestamp'}"
             )
-    every = [pace.usual for each in paces.values() for pace in each
-             if pace.usual and pace.lines >= FEW_LINES]  # fmt: skip
-    return unit_s, float(np.median(every)) if every else 0.0
-
-
-def _note_clocks(plans: Mapping[str, Plan], windowing: Windowing, read_as: list[str]) -> None:
-    late = sum(plan.late for plan in plans.values())
-    if late:
-        read_as.append(f"{late} lines were out of order and are sorted by time")
-    shared = {user: plan.shared for user, plan in plans.items() if plan.shared > 1}
-    if shared:
-        user, count = max(shared.items(), key=lambda each: each[1])
-        read_as.append(
-            f"{count:g} lines share a time ({user}): the column has too coarse a clock, and lines "
-            "of one time are spread evenly; without --time they are taken at --rate"
-        )
-    filled = sum(plan.filled for plan in plans.values())
-    if filled:
-        limit = max(plan.limit_s for plan in plans.values()) or windowing.max_gap_s or 0.0
-        read_as.append(
-            f"{filled} missing lines in gaps of at most {limit:.3g} s are filled by interpolation"
-        )
-    faster = {
-        user: 1 / plan.usual_s / windowing.rate_hz
-        for user, plan in plans.items() if plan.usual_s
-    }  # fmt: skip
-    for user, factor in list(faster.items()):
-        if factor > 1.5 or factor < 0.9:
-            how = "averaged down" if factor > 1 else "interpolated up"
-            others = sum(1 for each in faster.values() if each > 1.5 or each < 0.9) - 1
-            more = f" and {others} more" if others else ""
-            read_as.append(
-                f"lines of {user}{more} are at {factor * windowing.rate_hz:.4g} Hz and {how} to "
-                f"{windowing.rate_hz:g} Hz"
-            )
-            break
+    return _Times(unit_s=unit_s, bursts=bursts, usual=float(np.median(every)) if every else 0.0)
 
 
 def _settle(tally: LineTally, plans: Mapping[str, Plan], chosen: list[str]) -> None:
@@ -301,68 +278,6 @@ def _settle(tally: LineTally, plans: Mapping[str, Plan], chosen: list[str]) -> N
         for reason, count in plan.lines.items():
             is_lost = user not in chosen and reason in (account.IN_WINDOWS, account.RESTS)
             tally.add(account.LEFT_OUT if is_lost else reason, count)
-
-
-def _left_out(user: str, labels: list[str], plan: Plan, windowing: Windowing) -> str:
-    windows = f"windows of {labels[0]!r} alone" if labels else "no whole window"
-    text = f"{user}: {windows}, wanted two classes or more"
-    return text + (f": {_cut_words(plan, windowing)}" if plan.pauses else "")
-
-
-def _cut_words(plan: Plan, windowing: Windowing) -> str:
-    count = len(plan.pauses)
-    return (
-        f"cut at {count} pause{'s' if count > 1 else ''} of more than {plan.limit_s:.3g} s, "
-        f"longest unbroken {plan.longest} lines; a window takes {windowing.window}"
-    )
-
-
-def _remarks(plans: Mapping[str, Plan], windowing: Windowing) -> list[str]:
-    """Whose lines are mostly in no window, why, and the option that helps."""
-    found = []
-    for user, plan in plans.items():
-        total = sum(plan.lines.values())
-        used = plan.lines.get(account.IN_WINDOWS, 0)
-        if not total or used >= _LOW_YIELD * total:
-            continue
-        others = {reason: count for reason, count in plan.lines.items()
-                  if reason != account.IN_WINDOWS}  # fmt: skip
-        reason, count = max(others.items(), key=lambda each: each[1])
-        words = f"{reason}, {count} lines"
-        if reason == account.PAUSES:
-            words = _cut_words(plan, windowing)
-            gap_s = float(np.quantile(plan.pauses, 0.9)) * 1.001 if plan.pauses else 0.0
-            most_s = windowing.window / windowing.rate_hz / 2
-            helps = (
-                f"--max-gap {_up(gap_s)} fills them" if gap_s <= most_s else "a shorter --window"
-            )
-        elif reason == account.SKIPS:
-            helps = "--max-gap bridges single lines"
-        elif reason == account.RESTS:
-            helps = "a smaller --step or --window"
-        else:
-            helps = f"a shorter --window; the longest has {plan.longest} samples"
-        found.append(
-            f"{user}: {used} of {total} lines ({100 * used / total:.0f} %) are in windows: "
-            f"{words}; {helps}"
-        )
-    return [
-        *found[:10],
-        *([f"and {len(found) - 10} more people like these"] if len(found) > 10 else []),
-    ]
-
-
-def _up(value: float) -> str:
-    """A number with two digits that is not below the value."""
-    scale = 10 ** (int(np.floor(np.log10(value))) - 1)
-    return f"{np.ceil(value / scale - 1e-9) * scale:.4g}"
-
-
-def _note(note: str, names: list[str], num_files: int) -> str:
-    if len(names) == num_files:
-        return f"all files: {note}"
-    more = f" and {len(names) - 1} more files" if len(names) > 1 else ""
-    return f"{names[0]}{more}: {note}"
 
 
 def _domain(

@@ -4,8 +4,8 @@ Legend: L lines of a recording in the order of the file, or of time once sorted.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -108,11 +108,12 @@ class Clock:
     late: int
 
 
-def read_clock(time_L: TimeArray, kind: TimeKind) -> Clock:
+def read_clock(time_L: TimeArray, kind: TimeKind, *, bursts: bool = False) -> Clock:
     """Put a recording's times in order and spread lines that share one.
 
     Lines that came late are sorted in where they fill gaps. Where the clock runs back over times
-    that the recording has, it began anew: ``starts`` are the first lines after that.
+    that the recording has, it began anew: ``starts`` are the first lines after that. ``bursts``:
+    lines far closer than their mean interval arrived together and are spread, too.
     """
     time_L = time_L - time_L.min() if kind == "number" else time_L.copy()
     if kind == "clock":
@@ -133,7 +134,7 @@ def read_clock(time_L: TimeArray, kind: TimeKind) -> Clock:
     is_spread = len(starts) > 0
     if len(time_L) > 1:
         pieces = np.split(time_L, starts) if is_spread else [time_L]
-        spread = [_spread(piece) for piece in pieces]
+        spread = [_spread(_gathered(piece) if bursts else piece) for piece in pieces]
         _, shared, distinct = max(spread, key=lambda piece: len(piece[0]))
         is_spread |= spread[0][0] is not time_L
         time_L = np.concatenate([times for times, _, _ in spread]) if is_spread else time_L
@@ -157,6 +158,21 @@ def _is_disorder(time_L: TimeArray, step_L: TimeArray, back_L: BoolArray) -> boo
     gap_L = np.diff(time_L[order_L], prepend=-np.inf, append=np.inf)
     nearest_L = np.minimum(gap_L[:-1], gap_L[1:])[late_L[order_L]]
     return bool(nearest_L.mean() > 0.75 * usual)
+
+
+def _gathered(time_L: TimeArray) -> TimeArray:
+    """Times with those of a burst set to its first line's."""
+    step_L = np.diff(time_L)
+    if not len(step_L):
+        return time_L
+    is_first_L = np.append(True, step_L > mean_step(step_L) / 2)
+    return time_L[np.maximum.accumulate(np.where(is_first_L, np.arange(len(time_L)), 0))]
+
+
+def mean_step(step_L: TimeArray) -> float:
+    """The mean interval without backward steps and the longest pauses."""
+    ahead_L = step_L[step_L >= 0]
+    return float(ahead_L[ahead_L <= np.quantile(ahead_L, 0.995)].mean()) if len(ahead_L) else 0.0
 
 
 def _spread(time_L: TimeArray) -> tuple[TimeArray, float, float]:
@@ -185,7 +201,8 @@ def _spread(time_L: TimeArray) -> tuple[TimeArray, float, float]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """What the check of units needs of one recording; ``usual`` in the column's own unit."""
+    """What the check of units needs of one recording; ``usual`` in the column's own unit, and
+    ``burst`` the usual interval where lines that arrive together are spread, 0 where none do."""
 
     where: str
     lines: int
@@ -194,26 +211,33 @@ class Pace:
     distinct: float
     highest: float
     sample: str
+    burst: float = 0.0
 
 
 def find_unit(
-    paces: Sequence[Pace], rate_hz: float, unit: str | None, units_s: dict[str, float]
-) -> str | None:
-    """The unit of numeric times with which the lines are at the wanted rate.
+    paces: Sequence[Pace], rate_hz: float, unit: str | None, units_s: Mapping[str, float]
+) -> tuple[str | None, bool]:
+    """The unit with which the lines are at the wanted rate, and whether they arrive in bursts.
 
-    None where no recording is long enough to tell; "s" then. Raises DatasetFormatError where the
-    lines cannot be at a rate within a factor of two, with a guess of what is meant.
+    None where no recording is long enough to tell. Raises DatasetFormatError where the lines
+    cannot be at a rate within a factor of two, with a guess of what is meant.
     """
     telling = [pace for pace in paces if pace.lines >= FEW_LINES] or list(paces)
-    still = [pace for pace in telling if not pace.usual]
-    if still and len(still) == len(telling) and any(pace.lines > 1 for pace in still):
-        raise DatasetFormatError(_still_words(still[0]))
+    still = [pace for pace in telling if not pace.usual and pace.lines > 1]
     telling = [pace for pace in telling if pace.usual]
+    if still and (not telling or still[0].lines >= FEW_LINES):
+        raise DatasetFormatError(_still_words(still[0]))
     if not telling:
-        return None
+        return None, False
     usual = float(np.median([pace.usual for pace in telling]))
     typical = min(telling, key=lambda pace: abs(pace.usual - usual))
     fitting = [name for name, unit_s in units_s.items() if _fits(usual * unit_s, rate_hz)]
+    burst = float(np.median([pace.burst or pace.usual for pace in telling]))
+    bursting = [name for name, unit_s in units_s.items() if _fits(burst * unit_s, rate_hz)]
+    is_burst = not fitting and bool(bursting) and unit in (None, *bursting)
+    if is_burst:
+        fitting = bursting
+        telling = [replace(pace, usual=pace.burst or pace.usual) for pace in telling]
     chosen = unit or (fitting[0] if fitting else _epoch_unit(typical.highest))
     if chosen is None or (fitting and chosen not in fitting):
         guess = f"is --time-unit {fitting[0]}?" if fitting else (
@@ -227,15 +251,11 @@ def find_unit(
         )
     for pace in telling:
         check_pace(pace, units_s[chosen], rate_hz)
-    return chosen
+    return chosen, is_burst
 
 
 def check_pace(pace: Pace, unit_s: float, rate_hz: float) -> None:
     """Raise DatasetFormatError for a recording with too few lines for the rate, or two in one."""
-    if not pace.usual:
-        if pace.lines >= FEW_LINES:
-            raise DatasetFormatError(_still_words(pace))
-        return
     own_hz = 1 / (pace.usual * unit_s)
     if own_hz * _RATE_APART < rate_hz * (1 - 1e-3):
         raise DatasetFormatError(

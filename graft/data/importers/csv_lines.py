@@ -86,7 +86,8 @@ class Recordings:
         """A person's lines (L,) of dtype ``LINE``."""
         path = self._path(user, "lines")
         if not path.exists():
-            return np.concatenate([part for part, _ in self._held[user]])
+            held = [part for part, _ in self._held.get(user, ())]
+            return np.concatenate([np.empty(0, LINE), *held])
         self._store(user)
         return np.fromfile(path, LINE)
 
@@ -94,7 +95,9 @@ class Recordings:
         """A person's readings (L, K), in memory or on the disk."""
         path = self._path(user, "x")
         if not path.exists():
-            return np.concatenate([part for _, part in self._held[user]])
+            held = [part for _, part in self._held.get(user, ())]
+            empty: FloatArray = np.empty((0, self.num_sensors), np.float32)
+            return np.concatenate([empty, *held])
         self._store(user)
         return StoredReadings(path, self.num_sensors)
 

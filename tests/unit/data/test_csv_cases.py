@@ -102,10 +102,22 @@ def test_lines_of_one_whole_second_are_spread_and_named(write: Write, tmp_path: 
         for i in range(4800)
     ]
     done = convert(write("p1.csv", ["time,label,x", *lines]), time="time", rate=40)
-    assert any("40 lines share a time" in text for text in done.read_as)
+    assert any("40 lines share a time or arrive" in text for text in done.read_as)
     x = FolderWorld(tmp_path / "out").load("p1").x
     assert float(x.std()) > 0.4  # the 8 Hz walk is there
     assert done.windows <= 4800 // 64
+
+
+@pytest.mark.parametrize("apart_ms", [0, 1])
+def test_lines_that_arrive_in_bursts_are_spread(
+    write: Write, tmp_path: Path, apart_ms: int
+) -> None:
+    source = write("p1.csv", readings(lambda i: i // 10 * 100 + apart_ms * (i % 10)))
+    done = convert(source, time="time")
+    assert any("10 lines share a time or arrive together" in text for text in done.read_as)
+    found = FolderWorld(tmp_path / "out").load("p1").x
+    convert(write("p1.csv", readings(None)))
+    np.testing.assert_allclose(found, FolderWorld(tmp_path / "out").load("p1").x, atol=1e-3)
 
 
 def test_times_that_a_spreadsheet_shortened_are_named(write: Write) -> None:
@@ -219,6 +231,16 @@ def test_paths_state_people_and_labels(write: Write, tmp_path: Path) -> None:
     world = FolderWorld(tmp_path / "out")
     assert world.person("Jorg-Muller") == "Jörg Müller"
     assert world.task.classes == ("sit", "walk")
+
+
+@pytest.mark.parametrize("time", [None, "time"])
+def test_somebody_without_a_usable_line_is_left_out(write: Write, time: str | None) -> None:
+    write("p1.csv", readings(lambda i: i * 10))
+    source = write("p2.csv", ["time,label,x", *["5,walk,"] * 30])
+    for max_gap in (None, 0.05):
+        done = convert(source, time=time, max_gap=max_gap)
+        assert done.left_out == ("p2: no whole window, wanted two classes or more",)
+        assert done.account["skipped: x is not a number"] == 30
 
 
 def test_words_for_a_missing_value_are_no_class_unless_they_are_named(write: Write) -> None:
