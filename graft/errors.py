@@ -30,6 +30,7 @@ GraftError
 │   ├── DomainLostError        a domain dropped out in the middle of a round
 │   └── NodesMissingError      fewer nodes than expected within the bounded wait
 ├── PolicyError                the site's own policy forbids what was asked
+├── BudgetError                a limit of bytes, time or memory does not reach
 └── RunError                   a run folder is missing, incomplete or of another version
     └── ExpansionFailedError   one or more domains failed; names them
 
@@ -174,6 +175,10 @@ class NodesMissingError(EdgeError):
 
 class PolicyError(GraftError):
     """The site's own policy forbids what was asked."""
+
+
+class BudgetError(GraftError):
+    """A limit of bytes, time or memory does not reach for what was asked."""
 
 
 class RunError(GraftError):

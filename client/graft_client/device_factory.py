@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from graft.core.config import ExpansionConfig, RunSource, read_run_settings
 from graft.core.ports import Clock
-from graft.core.records import LedgerEntry, ProfileRequest, Request
+from graft.core.records import NO_LIMITS, LedgerEntry, ProfileRequest, Request
 from graft.data.domain import World
 from graft.data.worlds import open_world
 from graft.devices import equip_domain
@@ -25,8 +25,11 @@ from graft.models.network import backbone_shapes
 from graft.models.registry import find_architecture
 from graft.privacy import SitePolicy
 from graft.rounds import Device, configured_policy
+from graft.rounds.device import device_limits
+from graft.rounds.exchange_cost import memory_limit
 from graft.training import Source
 from graft.wire.messages.card_signature import verify_card
+from graft.wire.sizes import EncodedSizes
 from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS
 from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
 from graft.wire.transfer.link import Link
@@ -103,10 +106,14 @@ class DeviceFactory:
             Where the domain's data cannot be loaded, or no architecture fits its device.
         """
         domain_id, task = request.domain_id, self.world.task
+        policy = self.policy or configured_policy(request, self.config)
+        memory = memory_limit(self.config, policy.settings, request.round_index)
         device_class, architecture = equip_domain(
-            domain_id, self.config.seed, task, self.config.devices
+            domain_id, self.config.seed, task, self.config.devices, memory_bytes=memory
         )
-        transport = self._transport(request, cache, record)
+        own = device_limits(policy.settings, device_class) if request.round_index else None
+        limits = (request.allowance or NO_LIMITS).least(own or NO_LIMITS)
+        transport = self._transport(request, cache, record, limits.down_bytes)
         self._bring_backbone(architecture, transport, request)
         return Device(
             task=task,
@@ -116,13 +123,20 @@ class DeviceFactory:
             config=self.config,
             transport=transport,
             clock=self.clock,
-            policy=self.policy or configured_policy(request, self.config),
+            policy=policy,
             pooled=self.pooled,
             features_folder=self.features_folder,
+            sizes=EncodedSizes(),
+            own_limits=own,
+            limits=limits,
         )
 
     def _transport(
-        self, request: Request, cache: PartCache, record: Callable[[LedgerEntry], None]
+        self,
+        request: Request,
+        cache: PartCache,
+        record: Callable[[LedgerEntry], None],
+        max_down_bytes: int | None = None,
     ) -> DeviceTransport:
         task, domain_id = self.world.task, request.domain_id
         transport = DeviceTransport(
@@ -142,6 +156,7 @@ class DeviceFactory:
             wait_before_retry=self.wait_before_retry,
             wait_out=self.wait_out,
             max_attempts=self.max_attempts,
+            max_down_bytes=max_down_bytes,
         )
         return transport
 

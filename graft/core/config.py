@@ -8,7 +8,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import tomli_w
 from pydantic import BaseModel
@@ -27,6 +27,9 @@ from graft.core.settings import (
     settings,
 )
 from graft.errors import ConfigError
+
+# The join and a refusal always fit in a limit of bytes.
+_BYTES: Final = {"ge": 1024, "le": 2**46}
 
 
 def _check_sum(section: str, *fractions: float) -> None:
@@ -160,6 +163,10 @@ class PolicyConfig:
         None, "Train privately (DP-SGD): epsilon a training; not set: plain training", gt=0
     )
     train_clip: Positive = key(1.0, "For it, the length of a row's gradient is clipped to it")
+    max_down_bytes: int | None = key(None, "Most bytes down to this device", **_BYTES)
+    max_up_bytes: int | None = key(None, "Most bytes up from it", **_BYTES)
+    max_device_s: float | None = key(None, "Most seconds that it computes", gt=0, le=1e9)
+    max_memory_bytes: int | None = key(None, "Most memory that its learning uses", **_BYTES)
     value_bound: Positive = key(4.0, "For noise, each number of a sample is clipped to it")
     feature_bound: Positive = key(10.0, "For noise, the length of a feature row is clipped to it")
 
@@ -169,6 +176,20 @@ class PolicyConfig:
             raise ConfigError("policy.total_epsilon: got None, wanted a total to spend from")
         if self.composition == "joint" and self.total_delta is None:
             raise ConfigError("policy.total_delta: got None, wanted one for joint composition")
+
+
+@settings("budget.")
+class BudgetConfig:
+    """What serving one target domain by one method in a round may cost. Where its device has limits
+    of its own (`policy.max_*`, the keys of its class), the smaller one holds. Bytes are the
+    ledger's payload bytes, of every message and transfer, the join included."""
+
+    down_bytes: int | None = key(None, "Most bytes down to its device; not set: any", **_BYTES)
+    up_bytes: int | None = key(None, "Most bytes up from its device; not set: any", **_BYTES)
+    device_s: float | None = key(
+        None, "Most seconds that its device computes, by the cost model", gt=0, le=1e9
+    )
+    memory_bytes: int | None = key(None, "Most memory, by the memory model", **_BYTES)
 
 
 @settings("trust.")
@@ -269,6 +290,7 @@ class ExpansionConfig:
     hat: HatConfig = HatConfig()
     graft: GraftConfig = GraftConfig()
     policy: PolicyConfig = PolicyConfig()
+    budget: BudgetConfig = BudgetConfig()
     trust: TrustConfig = TrustConfig()
     growth: GrowthConfig = GrowthConfig()
     forget: ForgetConfig = ForgetConfig()
@@ -343,7 +365,8 @@ def config_to_dict(config: Any) -> dict[str, Any]:
     for name in type(config).model_fields if is_model else config.__dataclass_fields__:
         value = getattr(config, name)
         if dataclasses.is_dataclass(value) or isinstance(value, BaseModel):
-            table[name] = config_to_dict(value)
+            if inner := config_to_dict(value):  # a section of unset keys is none
+                table[name] = inner
         elif isinstance(value, tuple):
             table[name] = list(value)
         elif value not in (None, {}):

@@ -76,7 +76,7 @@ class WeightTransport(Protocol):
     >>> class EmptyTransport:
     ...     def fetch(self, card, precision):
     ...         raise ModelMissingError(card.model_id)
-    ...     def push(self, architecture, parameters):
+    ...     def push(self, architecture, parameters, max_bytes=None):
     ...         return "0" * 64, 0, 0, 0
     >>> transport: WeightTransport = EmptyTransport()
     >>> transport.push("mlp", {})[1:]
@@ -104,11 +104,47 @@ class WeightTransport(Protocol):
             Where bytes and card disagree.
         TransportError
             Where they do not arrive.
+        BudgetError
+            Where they are more than the request allows.
         """
         ...
 
-    def push(self, architecture: str, parameters: Parameters) -> tuple[str, int, int, int]:
-        """Send a finished model up; returns (model id, exact, base and residual bytes)."""
+    def push(
+        self, architecture: str, parameters: Parameters, max_bytes: int | None = None
+    ) -> tuple[str, int, int, int]:
+        """Send a finished model up; returns (model id, exact, base and residual bytes).
+
+        Raises BudgetError, before anything is sent, where that takes more than ``max_bytes``.
+        """
+        ...
+
+
+class MessageSizes(Protocol):
+    """How many payload bytes of the ledger a message is.
+
+    Examples
+    --------
+    >>> from graft.core.records import ProfileRequest
+    >>> from graft.wire.sizes import EncodedSizes
+    >>> sizes: MessageSizes = EncodedSizes()
+    >>> sizes.request_bytes(ProfileRequest(domain_id="ann", round_index=1))
+    11
+    """
+
+    def request_bytes(self, request: Request) -> int:
+        """The length of the request."""
+        ...
+
+    def response_bytes(self, response: Response) -> int:
+        """The length of the response."""
+        ...
+
+    def join_bytes(self, domain_id: str) -> int:
+        """The length of a node's first answer, which names its domain."""
+        ...
+
+    def acknowledgement_bytes(self) -> int:
+        """The greatest length of the depot's answer to a finished model."""
         ...
 
 

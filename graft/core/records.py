@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ RESERVED_NAME = re.compile(r"-|\.{1,2}\Z")
 DOMAIN_ID = re.compile(rf"(?!{RESERVED_NAME.pattern})[A-Za-z0-9._@-]{{1,128}}")
 # An architecture that reads a part of a world's streams names them: "cnn-small[acc+gyro]".
 _READ_STREAMS = re.compile(r"(?P<name>.+)\[(?P<streams>[A-Za-z]\w*(\+[A-Za-z]\w*)*)\]")
+SHORT_TEXT = 200
 NAME_RULE = "letters, digits and signs . _ @ -, 1 to 128, no - first, neither . nor .."
 
 
@@ -107,6 +108,14 @@ class OutputSpec:
     name: str
     kind: OutputKind
     classes: tuple[str, ...]
+
+
+Limit = TypeVar("Limit", int, float)
+
+
+def least(one: Limit | None, other: Limit | None) -> Limit | None:
+    """The smaller of two limits, of which None is no limit."""
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +205,32 @@ def _only_input(modality: Modality, shape: tuple[int, ...]) -> InputSpec:
     return InputSpec(name="x", kind=kind, shape=shape, modality=modality)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowance:
+    """What may still be spent on one target domain by one method; None: no limit.
+
+    Bytes are payload bytes of the ledger, down to the device and up from it; ``device_s`` are
+    seconds of the cost model, ``memory_bytes`` the most that is in use at once.
+    """
+
+    down_bytes: NumBytes | None = None
+    up_bytes: NumBytes | None = None
+    device_s: Seconds | None = None
+    memory_bytes: NumBytes | None = None
+
+    def least(self, other: "Allowance") -> "Allowance":
+        """The smaller of each limit."""
+        return Allowance(
+            down_bytes=least(self.down_bytes, other.down_bytes),
+            up_bytes=least(self.up_bytes, other.up_bytes),
+            device_s=least(self.device_s, other.device_s),
+            memory_bytes=least(self.memory_bytes, other.memory_bytes),
+        )
+
+
+NO_LIMITS = Allowance()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DomainProfile:
     """Statistics of a domain's data, a few kilobytes, as its site's policy releases them.
@@ -213,6 +248,10 @@ class DomainProfile:
     inputs : tuple of str
         The streams that the domain has, whose statistics follow one another; none named: all of
         its task.
+    limits : Allowance or None
+        The device's own, beside the run's budget; None: it has none.
+    num_labelled : int or None
+        How many of the rows bear labels; None where nothing limits the domain.
     """
 
     domain_id: str
@@ -221,6 +260,8 @@ class DomainProfile:
     statistics_D: Statistics
     class_counts_C: ClassCounts | None
     inputs: tuple[str, ...] = ()
+    limits: Allowance | None = None
+    num_labelled: Samples | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -360,10 +401,12 @@ class PeerFindings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProfileRequest:
-    """Ask a domain for its profile."""
+    """Ask a domain for its profile. Every request's ``allowance`` is what its answer, and the
+    transfers between the two, may cost; None: no budget."""
 
     domain_id: str
     round_index: Index
+    allowance: Allowance | None = None
 
     @property
     def method(self) -> str:
@@ -380,6 +423,7 @@ class ProbeRequest:
     method: str
     candidates: tuple[ModelCard, ...]
     coarse_distances: Distances
+    allowance: Allowance | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -387,7 +431,8 @@ class TrainRequest:
     """Ask a domain to train its own model with ``method`` from ``sources``.
 
     ``register``: push the finished model and answer with its card. ``architecture_averages``:
-    average models, one an architecture, of which the device takes that of its own.
+    average models, one an architecture, of which the device takes that of its own. To stay within
+    a budget: ``base_only`` brings no exact source, ``max_steps`` fewer steps (0: as configured).
     """
 
     domain_id: str
@@ -396,6 +441,9 @@ class TrainRequest:
     sources: tuple[ModelCard, ...]
     register: bool
     architecture_averages: tuple[ModelCard, ...] = ()
+    allowance: Allowance | None = None
+    base_only: bool = False
+    max_steps: Index = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -423,6 +471,11 @@ class GrowRequest:
     register: bool
     classes: tuple[str, ...] = ()
     output: str = ""
+
+    @property
+    def allowance(self) -> None:
+        """No budget: the domain has its model already."""
+        return None
 
 
 Request = ProfileRequest | ProbeRequest | TrainRequest | GrowRequest
@@ -463,6 +516,8 @@ class TrainResult:
         Sources that were sent and not used.
     diagnostics : FusionDiagnostics or None
         None where the method has none, or the site's policy releases nothing without noise.
+    left_out : tuple of str
+        What was left out to stay within the budget, and which limit it would have passed.
     """
 
     domain_id: str
@@ -477,6 +532,7 @@ class TrainResult:
     card: ModelCard | None = None
     rejected: tuple[RejectedSource, ...] = ()
     diagnostics: FusionDiagnostics | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -494,13 +550,20 @@ Response = DomainProfile | Selection | TrainResult | Failure
 
 
 def failure_of(request: Request | TrainResult, error: Exception) -> Failure:
-    """The failure of a request (or of what it reported), named by the error's class."""
+    """The failure of a request (or of what it reported), named by the error's class. Within a
+    budget its texts are cut to ``SHORT_TEXT`` bytes each."""
+    name, message = type(error).__name__, str(error)
+    if getattr(request, "allowance", None) is not None:
+        name, message = (
+            text.encode("utf-8", "replace")[:SHORT_TEXT].decode("utf-8", "ignore")
+            for text in (name, message)
+        )
     return Failure(
         domain_id=request.domain_id,
         round_index=request.round_index,
         method=request.method,
-        error=type(error).__name__,
-        message=str(error),
+        error=name,
+        message=message,
     )
 
 

@@ -40,6 +40,7 @@ class ResultRow:
     In a growth round ``old_accuracy_before`` is the model's that grew, on test rows of the classes
     (or the output) that it knew; ``old_accuracy`` is the grown model's on the same rows, among all
     its classes, and ``new_accuracy`` that on what it grew by.
+    ``left_out``: what was left out to stay within the budget, each with its limit.
 
     The device itself reports its numbers. ``peers_*`` are what other domains found: how many
     probed, chose and rejected its model in later rounds, and the mean of their joint scores.
@@ -75,6 +76,7 @@ class ResultRow:
     old_accuracy_before: Share | None = None
     old_accuracy: Share | None = None
     new_accuracy: Share | None = None
+    left_out: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def is_growth(self) -> bool:
@@ -84,8 +86,10 @@ class ResultRow:
 
 RESULTS_SCHEMA = table_schema(ResultRow)
 PEERS_SCHEMA = table_schema(PeerFindings)
-# Runs from before growth, the peers, the traces, and the simulated clock, lack the last columns.
-_FORMER_WIDTHS = [len(RESULTS_SCHEMA) - len(_GROWTH) - n for n in (0, 4, 6, 6 + len(_SIMULATED))]
+# Runs from before budgets, growth, peers, traces, and the simulated clock, lack the last columns.
+_FORMER_WIDTHS = [
+    len(RESULTS_SCHEMA) - n for n in (1, *(4 + n for n in (0, 4, 6, 6 + len(_SIMULATED))))
+]
 
 
 def result_row(report: TrainResult | Failure) -> ResultRow:
@@ -117,6 +121,7 @@ def result_row(report: TrainResult | Failure) -> ResultRow:
         old_accuracy_before=metrics.get("old_accuracy_before"),
         old_accuracy=metrics.get("old_accuracy"),
         new_accuracy=metrics.get("new_accuracy"),
+        left_out=list(report.left_out),
     )
 
 
@@ -192,8 +197,9 @@ def run_hash(rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]) -> str:
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda r: (r.round_index, r.domain_id, r.method)):
         table = dataclasses.asdict(row)
-        left_out = {*_SIMULATED, *_PEERS, *(() if row.is_growth else _GROWTH)}
-        hashed = (None if n in _UNHASHED else table[n] for n in table if n not in left_out)
+        without = {*_SIMULATED, *_PEERS, *(() if row.is_growth else _GROWTH)}
+        without |= set() if row.left_out else {"left_out"}
+        hashed = (None if n in _UNHASHED else table[n] for n in table if n not in without)
         digest.update(repr(tuple(hashed)).encode())
     for entry in ordered(entries):
         message = (

@@ -3,6 +3,7 @@ a device's memory: the architecture that it trains, and how many sources beside 
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -63,6 +64,8 @@ class DeviceClass:
         The pace of those that were measured.
     share
         In a user's own file: how many domains have such a device, relative to other classes.
+    down_bytes, up_bytes, device_s
+        Its own limits of what serving it once may cost (see ``BudgetConfig``); None: none.
     """
 
     name: str
@@ -73,6 +76,9 @@ class DeviceClass:
     operation_s: NonNegative = 0.0
     architectures: Mapping[str, Pace] = Field(default_factory=dict)
     share: NonNegative = 1.0
+    down_bytes: Annotated[int | None, Field(ge=1024)] = None
+    up_bytes: Annotated[int | None, Field(ge=1024)] = None
+    device_s: Annotated[float | None, Field(gt=0)] = None
 
     def pace(self, architecture: str) -> Pace:
         """The architecture's own pace, or the device's in general."""
@@ -178,14 +184,22 @@ def assign_architecture(
 
 
 def equip_domain(
-    domain_id: str, seed: int, task: Task, config: DeviceConfig, inputs: tuple[str, ...] = ()
+    domain_id: str,
+    seed: int,
+    task: Task,
+    config: DeviceConfig,
+    inputs: tuple[str, ...] = (),
+    memory_bytes: float | None = None,
 ) -> tuple[DeviceClass, str]:
-    """A domain's device and the architecture that runs on it, for the streams that it has.
+    """A domain's device, with at most ``memory_bytes``, and the architecture that runs on it, for
+    the streams that it has.
 
     Raises ConfigError for a table of classes that cannot be used, ArchitectureError where no
     architecture fits.
     """
     device = assign_device(domain_id, seed, config)
+    if memory_bytes is not None and memory_bytes < device.memory_bytes:
+        device = replace(device, memory_bytes=memory_bytes)
     wanted = config.architectures
     return device, assign_architecture(domain_id, seed, task, device, wanted, inputs)
 

@@ -7,12 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from graft.core.config import ExpansionConfig
-from graft.core.ports import Clock, WeightTransport
-from graft.core.records import GrowRequest, ProbeRequest, ProfileRequest, Request, Task
+from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.ports import Clock, MessageSizes, WeightTransport
+from graft.core.records import (
+    NO_LIMITS,
+    Allowance,
+    GrowRequest,
+    ProbeRequest,
+    ProfileRequest,
+    Request,
+    Response,
+    Task,
+    least,
+)
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass
+from graft.errors import ConfigError
 from graft.methods import find_method
 from graft.models import Features, Network
 from graft.privacy import NOTHING, SeededReleases, SitePolicy, release_cost
@@ -23,7 +34,8 @@ from graft.training import Source, frozen_features, rows_digest
 class Device:
     """One domain's machine, made for one request. ``data`` never leave it, ``architecture`` is of
     the domain's own model, and ``clock`` times its training. ``pooled`` gives references their
-    model by its architecture; no real device has it."""
+    model by its architecture; no real device has it. ``own_limits`` are its own beside a
+    run's budget, ``limits`` what the request may cost; ``sizes`` measures its answers."""
 
     task: Task
     data: DomainData
@@ -34,7 +46,17 @@ class Device:
     clock: Clock
     policy: SitePolicy
     pooled: Callable[[str], Source] | None = None
+
+    def answer_bytes(self, response: Response) -> int:
+        """What the answer weighs; raises ConfigError where nothing measures it."""
+        if self.sizes is None:
+            raise ConfigError(f"device of {self.data.domain_id}: got no sizes, wanted some")
+        return self.sizes.response_bytes(response)
+
     features_folder: Path | None = None
+    sizes: MessageSizes | None = None
+    own_limits: Allowance | None = None
+    limits: Allowance = NO_LIMITS
 
     def frozen_features(self, network: Network, architecture: str) -> Features | None:
         """Features of all its rows by a frozen encoder, computed once; None of a trained one."""
@@ -64,6 +86,17 @@ class Device:
             split = split.without(growing_C[self.data.y_N])
         begun = request.model if isinstance(request, GrowRequest) else request
         return replace(split, labelled_N=split.train_N) if begun.round_index == 0 else split
+
+
+def device_limits(settings: PolicyConfig, device: DeviceClass) -> Allowance | None:
+    """The device's own limits, of its site's policy and of its class; None where it has none."""
+    limits = Allowance(
+        down_bytes=least(settings.max_down_bytes, device.down_bytes),
+        up_bytes=least(settings.max_up_bytes, device.up_bytes),
+        device_s=least(settings.max_device_s, device.device_s),
+        memory_bytes=settings.max_memory_bytes,
+    )
+    return None if limits == NO_LIMITS else limits
 
 
 def configured_policy(request: Request, config: ExpansionConfig) -> SitePolicy:

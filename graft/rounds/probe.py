@@ -23,7 +23,7 @@ from graft.core.records import (
     Selection,
 )
 from graft.devices import affordable_sources
-from graft.errors import PolicyError
+from graft.errors import ArchitectureError, BudgetError, PolicyError
 from graft.methods import find_method
 from graft.models import Network, network_from
 from graft.rounds.device import Device
@@ -80,7 +80,10 @@ def probe(request: ProbeRequest, device: Device) -> Selection:
     probed: list[_Probed] = []
     median_distance = np.median(request.coarse_distances) if request.coarse_distances else 0.0
     for card, distance in zip(request.candidates, request.coarse_distances, strict=True):
-        outcome = _probe_card(card, bool(distance <= median_distance), rows, device)
+        try:
+            outcome = _probe_card(card, bool(distance <= median_distance), rows, device)
+        except BudgetError:  # it came in vain once, and may not come again
+            continue
         if isinstance(outcome, _Probed):
             probed.append(outcome)
         else:
@@ -211,7 +214,12 @@ def _chosen(
     same = [card for card in ranked if card.architecture == device.architecture]
     if find_method(request.method).warm_start and same and same[0] not in best:
         best = [same[0], *best[:-1]]
-    return affordable_sources(best, device.architecture, device.task, device.device_class)
+    try:
+        return affordable_sources(best, device.architecture, device.task, device.device_class)
+    except ArchitectureError:
+        if request.allowance is None:
+            raise
+        return ()  # within a budget the device then learns from its own labels
 
 
 def _selection(

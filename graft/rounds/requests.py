@@ -1,9 +1,11 @@
 """The device half of a round: profile, probe and train, on the domain's own machine."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from graft.core.records import (
+    NO_LIMITS,
     GrowRequest,
     ProbeRequest,
     ProfileRequest,
@@ -12,10 +14,11 @@ from graft.core.records import (
     TrainRequest,
     failure_of,
 )
-from graft.errors import GraftError
+from graft.errors import BudgetError, GraftError
 from graft.methods import FitMany, find_method
 from graft.privacy import profile_domain
 from graft.rounds.device import Device
+from graft.rounds.exchange_cost import effective_method
 from graft.rounds.growth_training import grow
 from graft.rounds.probe import probe
 from graft.rounds.training import evaluate_and_register, prepare_training, train
@@ -26,17 +29,34 @@ def handle_request(request: Request, device: Device) -> Response:
     """Carry out one request on its device: a ``DomainProfile``, ``Selection`` or ``TrainResult``,
     or a ``Failure`` that names the ``GraftError`` which was raised."""
     try:
-        if isinstance(request, ProfileRequest):
-            rows = device.rows(request)
-            x, y_L = device.data.x[rows.train_N], device.data.y_N[rows.labelled_N]
-            return profile_domain(request.domain_id, device.task, x, y_L, device.policy)
-        if isinstance(request, ProbeRequest):
-            return probe(request, device)
-        if isinstance(request, GrowRequest):
-            return grow(request, device)
-        return train(request, device)
+        return _within_limits(_answer(request, device), request, device)
     except GraftError as error:
         return failure_of(request, error)
+
+
+def _answer(request: Request, device: Device) -> Response:
+    if isinstance(request, ProfileRequest):
+        rows = device.rows(request)
+        x, y_L = device.data.x[rows.train_N], device.data.y_N[rows.labelled_N]
+        profile = profile_domain(request.domain_id, device.task, x, y_L, device.policy)
+        is_limited = device.limits != NO_LIMITS or request.allowance is not None
+        num_labelled = len(rows.labelled_N) if is_limited else None
+        return replace(profile, limits=device.own_limits, num_labelled=num_labelled)
+    if isinstance(request, ProbeRequest):
+        return probe(request, device)
+    if isinstance(request, GrowRequest):
+        return grow(request, device)
+    return train(request, device)
+
+
+def _within_limits(response: Response, request: Request, device: Device) -> Response:
+    """The response; raises BudgetError where it is longer than what may go up."""
+    limit = device.limits.up_bytes
+    if limit is not None and (num_bytes := device.answer_bytes(response)) > limit:
+        raise BudgetError(
+            f"answer of {request.domain_id}: got {num_bytes} bytes, wanted at most {limit}"
+        )
+    return response
 
 
 def handle_together(
@@ -45,27 +65,29 @@ def handle_together(
     """``handle_request`` for one or more train requests of a method that has ``fit_many``, for a
     simulator: networks train as stacks on the torch device ``accelerator``, and ``compute_s`` is
     an equal part of the time that all of them took."""
-    fit_many = find_method(requests[0].method).fit_many
-    assert fit_many is not None
     responses: dict[int, Response] = {}
-    tasks: dict[int, TrainingTask] = {}
+    tasks: dict[str, dict[int, TrainingTask]] = defaultdict(dict)
     for index, (request, device) in enumerate(zip(requests, devices, strict=True)):
         try:
-            tasks[index] = replace(prepare_training(request, device), compiled=True)
+            method = effective_method(request.method, request.sources, request.allowance)
+            tasks[method.name][index] = replace(prepare_training(request, device), compiled=True)
         except GraftError as error:
             responses[index] = failure_of(request, error)
     clock = devices[0].clock
-    start_s = clock()
-    models = _fit_each(fit_many, list(tasks.values()), accelerator)
-    compute_s = (clock() - start_s) / max(len(tasks), 1)
-    for (index, task), model in zip(tasks.items(), models, strict=True):
-        request, device = requests[index], devices[index]
-        try:
-            if isinstance(model, Exception):
-                raise model
-            responses[index] = evaluate_and_register(request, device, task, model, compute_s)
-        except Exception as error:  # a named failure of this device, whatever went wrong
-            responses[index] = failure_of(request, error)
+    for name, same in tasks.items():
+        fit_many = find_method(name).fit_many
+        assert fit_many is not None
+        start_s = clock()
+        models = _fit_each(fit_many, list(same.values()), accelerator)
+        compute_s = (clock() - start_s) / len(same)
+        for (index, task), model in zip(same.items(), models, strict=True):
+            request, device = requests[index], devices[index]
+            try:
+                if isinstance(model, Exception):
+                    raise model
+                responses[index] = evaluate_and_register(request, device, task, model, compute_s)
+            except Exception as error:  # a named failure of this device, whatever went wrong
+                responses[index] = failure_of(request, error)
     return [responses[index] for index in range(len(requests))]
 
 

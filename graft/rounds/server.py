@@ -24,10 +24,13 @@ from graft.core.records import (
 from graft.errors import EdgeError
 from graft.methods import INITIAL, Method, find_method
 from graft.rounds.admissible import digest_failure
+from graft.rounds.budget import Budgets
+from graft.rounds.exchange_cost import UNREGISTERED
 from graft.rounds.source_selection import (
     as_failure,
     check_rejected,
     choose_sources,
+    nearest_first,
     rank_candidates,
     visible_cards,
 )
@@ -76,6 +79,7 @@ def expand_system(
     admit: Admission,
     config: ExpansionConfig,
     find_fault: FindFault = lambda card: None,
+    budgets: Budgets | None = None,
 ) -> Round:
     """One round: target domains are profiled and matched, train, and join the catalogue.
 
@@ -95,6 +99,8 @@ def expand_system(
     find_fault : callable
         The fault of a reported source that the server finds in its own store, or None. Only such
         reports count in later rounds; without it none does.
+    budgets : Budgets, optional
+        Those of this round, where the configuration or a device sets limits.
 
     Returns
     -------
@@ -102,10 +108,11 @@ def expand_system(
         A domain that failed is among its ``failures``, once for each method.
     """
     index = state.round_index
-    profiles, failures = ask_profiles(targets, index, config.methods, edge)
+    budgets = budgets or Budgets(config)
+    profiles, failures = ask_profiles(targets, index, config.methods, edge, budgets)
     methods = [find_method(name) for name in config.methods]
     near = rank_candidates(profiles, methods, state, config)
-    choice = choose_sources(near, profiles, methods, state, config, edge)
+    choice = choose_sources(near, profiles, methods, state, config, edge, budgets)
     failures += choice.failures
     failed = {(failure.domain_id, failure.method) for failure in failures}
     everyone = tuple(card.for_fusion() for card in state.latest)
@@ -120,9 +127,12 @@ def expand_system(
         if method.sources_needed == "selected":
             by_id = {card.model_id: card for card in visible}
             return tuple(by_id[model_id] for model_id in choice.chosen[domain_id, method.name])
+        if budgets.limits(domain_id, method.name):  # the nearest first: not all may fit
+            profile = profiles[domain_id]
+            return tuple(c.for_fusion() for c in nearest_first(profile, method, state, config))
         return visible
 
-    requests = [
+    wanted = [
         TrainRequest(
             domain_id=domain_id,
             round_index=index,
@@ -135,7 +145,19 @@ def expand_system(
         for domain_id in profiles
         if (domain_id, method.name) not in failed
     ]
-    reports = [*failures, *train_results(requests, edge)]
+    planned = [
+        budgets.train_request(each) if budgets.limits(each.domain_id, each.method) else each
+        for each in wanted
+    ]
+    requests = [each for each in planned if isinstance(each, TrainRequest)]
+    failures += [each for each in planned if isinstance(each, Failure)]
+    reports = [
+        *failures,
+        *(
+            budgets.explained(report) if budgets.limits(report.domain_id, report.method) else report
+            for report in train_results(requests, edge)
+        ),
+    ]
     rejections = choice.rejections + [
         each for report in reports if isinstance(report, TrainResult) for each in report.rejected
     ]
@@ -166,15 +188,26 @@ def _confirmed(
 
 
 def ask_profiles(
-    domain_ids: Sequence[str], index: int, methods: Sequence[str], edge: Edge
+    domain_ids: Sequence[str],
+    index: int,
+    methods: Sequence[str],
+    edge: Edge,
+    budgets: Budgets | None = None,
 ) -> tuple[dict[str, DomainProfile], list[Failure]]:
     """Profiles by domain; a domain that gives none fails in every method."""
     profiles: dict[str, DomainProfile] = {}
     failures: list[Failure] = []
-    requests = [ProfileRequest(domain_id=d, round_index=index) for d in domain_ids]
+    requests = [
+        budgets.profile_request(domain_id, index)
+        if budgets
+        else ProfileRequest(domain_id=domain_id, round_index=index)
+        for domain_id in domain_ids
+    ]
     for request, response in zip(requests, edge.ask(requests), strict=True):
         if isinstance(response, DomainProfile):
             profiles[request.domain_id] = response
+            if budgets:
+                budgets.open(request, response, methods)
         else:
             failure = as_failure(response, request)
             failures += [replace(failure, method=method) for method in methods]
@@ -193,7 +226,8 @@ def _admit_reports(
     final: list[TrainResult | Failure] = []
     owners = {card.model_id: card.domain_id for card in state.owned}
     for report in reports:
-        if isinstance(report, TrainResult) and report.method == main:
+        unregistered = getattr(report, "left_out", ())[-1:] == (UNREGISTERED,)
+        if isinstance(report, TrainResult) and report.method == main and not unregistered:
             try:
                 card = own_card(report)
                 owner = owners.get(card.model_id, card.domain_id)

@@ -22,6 +22,7 @@ from graft.core.records import (
 )
 from graft.errors import EdgeError
 from graft.methods import Method
+from graft.rounds.budget import Budgets
 from graft.selection import RankedCards, rank_catalogue
 
 TargetMethod = tuple[str, str]  # domain id, method
@@ -109,8 +110,10 @@ def choose_sources(
     state: SystemState,
     config: ExpansionConfig,
     edge: Edge,
+    budgets: Budgets,
 ) -> SourceSelection:
-    """Every target domain probes its nearest candidates for every method that selects.
+    """Every target domain probes its nearest candidates for every method that selects, as many of
+    them as its budget allows.
 
     A domain that rejected candidates probes again: the accepted ones, whose bases it has already,
     and the next nearest instead of the others, so that rejected sources displace no honest ones.
@@ -118,15 +121,18 @@ def choose_sources(
     """
     choice, index = SourceSelection(), state.round_index
     selecting = [method for method in methods if method.sources_needed == "selected"]
-    requests = [
-        _probe_request(domain_id, method.name, index, near[method.name][domain_id])
-        for method in selecting
-        for domain_id in profiles
-    ]
+    requests = []
+    for method in selecting:
+        for domain_id in profiles:
+            request = budgets.probe_request(
+                _probe_request(domain_id, method.name, index, near[method.name][domain_id])
+            )
+            choice.chosen[domain_id, method.name] = ()
+            requests += [] if request is None else [request]
     rejected_ids: dict[TargetMethod, set[str]] = defaultdict(set)
     for left in reversed(range(_PROBES)):
         probed: dict[TargetMethod, ProbeRequest] = {}
-        for request, selection in _ask(requests, edge, choice.failures):
+        for request, selection in _ask(requests, edge, choice.failures, budgets):
             key = request.domain_id, request.method
             choice.add(request, selection)
             rejected_ids[key] |= {rejection.model_id for rejection in selection.rejected}
@@ -140,12 +146,13 @@ def choose_sources(
         wider = replace(config, selection=replace(config.selection, num_candidates=most))
         further = rank_candidates(rejecting, selecting, state, wider)
         requests = []
-        for (domain_id, method), request in probed.items():
-            ids, near_cards = rejected_ids[domain_id, method], further[method][domain_id]
+        for (domain_id, name), request in probed.items():
+            ids, near_cards = rejected_ids[domain_id, name], further[name][domain_id]
             accepted = [pair for pair in near_cards if pair[0].model_id not in ids]
             known = {card.model_id for card in request.candidates}
-            if any(card.model_id not in known for card, _ in accepted[:wanted]):
-                requests.append(_probe_request(domain_id, method, index, accepted[:wanted]))
+            again = budgets.probe_request(_probe_request(domain_id, name, index, accepted[:wanted]))
+            if again and any(card.model_id not in known for card in again.candidates):
+                requests.append(again)
     return choice
 
 
@@ -154,6 +161,16 @@ def visible_cards(method: Method, cards: tuple[ModelCard, ...]) -> tuple[ModelCa
     if method.initial_only:
         return tuple(card for card in cards if card.round_index == 0)
     return cards
+
+
+def nearest_first(
+    profile: DomainProfile, method: Method, state: SystemState, config: ExpansionConfig
+) -> list[ModelCard]:
+    """All cards that a method may be offered, as stage one ranks them."""
+    cards = visible_cards(method, state.owned)
+    every = replace(config.selection, num_candidates=max(len(cards), 1))
+    (ranked,) = _rank_sound([profile], cards, state, replace(config, selection=every))
+    return [card for card, _ in ranked]
 
 
 def as_failure(response: Response, request: Request) -> Failure:
@@ -193,11 +210,12 @@ def _probe_request(domain_id: str, method: str, index: int, near: RankedCards) -
 
 
 def _ask(
-    requests: Sequence[ProbeRequest], edge: Edge, failures: list[Failure]
+    requests: Sequence[ProbeRequest], edge: Edge, failures: list[Failure], budgets: Budgets
 ) -> list[tuple[ProbeRequest, Selection]]:
     """The requests that were answered by a selection of what they offered; others failed."""
     answered = []
     for request, response in zip(requests, edge.ask(requests), strict=True):
+        budgets.probed(request, response)
         if not isinstance(response, Selection):
             failures.append(as_failure(response, request))
             continue

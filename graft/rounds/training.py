@@ -10,22 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graft.core.config import ExpansionConfig
 from graft.core.records import (
     GrowRequest,
     IntArray,
     ModelCard,
+    Parameters,
     Precision,
     RejectedSource,
     TrainRequest,
     TrainResult,
 )
+from graft.core.results import REQUIRED_METRICS
 from graft.core.seeding import derive_seed
-from graft.errors import ConfigError, DomainEmptyError
-from graft.methods import Method, find_method, require_private_training
+from graft.errors import BudgetError, ConfigError, DomainEmptyError
+from graft.methods import Method, require_private_training
 from graft.methods.federated import FEDAVG_LOCAL
 from graft.models import Features, build_network, network_cost, network_from, parameters_of
 from graft.privacy import class_centroids, training_cost
 from graft.rounds.device import Device
+from graft.rounds.exchange_cost import DEVICE_LEAVES_OUT, effective_method, limit_steps
 from graft.selection import disagreeing_sources
 from graft.training import (
     PrivateTraining,
@@ -43,22 +47,24 @@ def train(request: TrainRequest, device: Device) -> TrainResult:
     """Carry out one train request by itself; raises GraftError."""
     task = prepare_training(request, device)
     start_s = device.clock()
-    model = find_method(request.method).fit(task)
+    model = effective_method(request.method, request.sources, request.allowance).fit(task)
     return evaluate_and_register(request, device, task, model, device.clock() - start_s)
 
 
 def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     """Fetch the sources and lay out the rows; raises DomainEmptyError for fewer than two labelled
     rows, TransportError or PayloadError where a source does not come."""
-    rows, data, config = device.rows(request), device.data, device.config
+    rows, data = device.rows(request), device.data
+    config = limit_steps(device.config, request.max_steps)
     if len(rows.labelled_N) < 2:
         raise DomainEmptyError(
             f"domain {request.domain_id}: got {len(rows.labelled_N)} labelled rows, wanted 2"
             " or more"
         )
-    method = find_method(request.method)
+    method = effective_method(request.method, request.sources, request.allowance)
     cards = _source_cards(request, device)
-    sources = tuple(fetch_source(card, device, method.precision) for card in cards)
+    precision: Precision = "base" if request.base_only else method.precision
+    sources = tuple(fetch_source(card, device, precision) for card in cards)
     x_L = torch.from_numpy(data.x[rows.labelled_N])
     y_L = torch.from_numpy(data.y_N[rows.labelled_N])
     x_U = torch.from_numpy(data.x[rows.unlabelled_N])
@@ -66,7 +72,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     # depends on all rows together, so that private training does without.
     if config.trust.disagreement and not device.policy.bounds_rows:
         sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
-    private = _private_training(request, device, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
+    private = _private_training(request, device, config, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
     averages = [fetch_source(card, device, "exact") for card in _average_cards(request, device)]
     if private is None:
         every = _common_features(device, (*sources, *averages))
@@ -99,7 +105,7 @@ def _common_features(device: Device, models: Sequence[Source]) -> Features | Non
 
 
 def _private_training(
-    request: TrainRequest, device: Device, rows: Mapping[str, Tensor]
+    request: TrainRequest, device: Device, config: ExpansionConfig, rows: Mapping[str, Tensor]
 ) -> PrivateTraining | None:
     """How the site's policy wants a request's training on these rows to be private, if it does.
 
@@ -119,7 +125,7 @@ def _private_training(
             epsilon, settings.delta, sample_rate=sample_rate, steps=steps
         )
         data = {part: tensor.numpy() for part, tensor in rows.items()}
-        setting = (settings.train_clip, device.config, torch.__version__)
+        setting = (settings.train_clip, config, torch.__version__)
         secret = policy.spend(name, (*asked, setting), data, cost)
         # Where every row is in every batch, the cost is of noise over the sensitivity, 2 C.
         return deviation * (2 if sample_rate >= 1 else 1), secret
@@ -157,7 +163,7 @@ def evaluate_and_register(
     source_ids = {source.model_id for source in task.sources}
     fetched_bytes = sum(card.payload_bytes for card in fetched)
     training_bytes = network_cost(model.architecture, device.task).training_memory_bytes
-    return TrainResult(
+    result = TrainResult(
         domain_id=request.domain_id,
         round_index=request.round_index,
         method=request.method,
@@ -172,7 +178,6 @@ def evaluate_and_register(
         },
         compute_s=compute_s,
         peak_memory_bytes=training_bytes + fetched_bytes,
-        card=_register(request, device, task, model, train_NF[0]) if request.register else None,
         rejected=tuple(
             RejectedSource(
                 by=request.domain_id,
@@ -186,11 +191,67 @@ def evaluate_and_register(
         # Diagnostics carry no noise, and the privacy budget is needed for profile and centroids.
         diagnostics=None if device.policy.bounds_rows else model.diagnostics,
     )
+    card = _describe(request, device, task, model, train_NF[0]) if request.register else None
+    return _send(result, card, parameters_of(model.network), device)
+
+
+def _send(
+    result: TrainResult, card: ModelCard | None, parameters: Parameters, device: Device
+) -> TrainResult:
+    """Push the model of ``card``, where there is one, and give the result that goes up.
+
+    What may go up bounds both: the result goes without diagnostics, then without the method's own
+    metrics, and last without the model. Raises BudgetError where even that is too long.
+    """
+    limit = device.limits.up_bytes
+    if limit is None:
+        return result if card is None else replace(result, card=_pushed(card, parameters, device))
+    diagnostics, metrics, registration = DEVICE_LEAVES_OUT
+    drafts = [result]
+    if result.diagnostics is not None:
+        drafts.append(replace(result, diagnostics=None, left_out=(diagnostics,)))
+    required = {name: result.metrics[name] for name in REQUIRED_METRICS}
+    if result.metrics.keys() != required.keys():
+        left_out = (*drafts[-1].left_out, metrics)
+        drafts.append(replace(drafts[-1], metrics=required, left_out=left_out))
+    for draft in drafts if card is not None else ():
+        # The card's lengths are not known before the push, and no longer than these.
+        room = limit - device.answer_bytes(replace(draft, card=card))
+        try:
+            if room >= 0 and card is not None:
+                return replace(draft, card=_pushed(card, parameters, device, max_bytes=room))
+        except BudgetError:
+            continue
+    missing = () if card is None else (registration,)
+    for draft in drafts:
+        draft = replace(draft, left_out=(*draft.left_out, *missing))
+        if (num_bytes := device.answer_bytes(draft)) <= limit:
+            return draft
+    raise BudgetError(
+        f"result of {result.domain_id}: got {num_bytes} bytes, wanted at most {limit}"
+    )
+
+
+def _pushed(
+    card: ModelCard, parameters: Parameters, device: Device, max_bytes: int | None = None
+) -> ModelCard:
+    """The card of a model that was pushed."""
+    limit = {} if max_bytes is None else {"max_bytes": max_bytes}
+    model_id, exact_bytes, base_bytes, residual_bytes = device.transport.push(
+        card.architecture, parameters, **limit
+    )
+    return replace(
+        card,
+        model_id=model_id,
+        payload_bytes=exact_bytes,
+        base_bytes=base_bytes,
+        residual_bytes=residual_bytes,
+    )
 
 
 def _source_cards(request: TrainRequest, device: Device) -> tuple[ModelCard, ...]:
     """The sources of which the method needs the model itself."""
-    needed = find_method(request.method).sources_needed
+    needed = effective_method(request.method, request.sources, request.allowance).sources_needed
     if needed == "centroids":
         return ()
     if needed == "same-architecture":
@@ -272,18 +333,15 @@ def macro_f1(y_N: IntArray, predicted_N: IntArray) -> float:
     return float(score_C.mean())
 
 
-def _register(
+def _describe(
     request: TrainRequest | GrowRequest,
     device: Device,
     task: TrainingTask,
     model: TrainedModel,
     features_NF: Tensor,
 ) -> ModelCard:
-    """Push the finished model and describe it by its features of L and U. Labels are few, so the
-    class centroids take the model's own predictions on U for labels."""
-    model_id, exact_bytes, base_bytes, residual_bytes = device.transport.push(
-        model.architecture, parameters_of(model.network)
-    )
+    """The card of a finished model that is yet to be pushed, by its features of L and U. Labels are
+    few, so the class centroids take the model's own predictions on U for labels."""
     with torch.no_grad():
         predicted_U = model.network.head(features_NF[len(task.x_L) :]).argmax(1)
     y_N = torch.cat([task.y_L, predicted_U]).numpy()
@@ -296,12 +354,12 @@ def _register(
             features_NF.numpy(), y_N, device.task.num_classes, device.policy,
         )  # fmt: skip
     return ModelCard(
-        model_id=model_id,
+        model_id="0" * 64,
         domain_id=request.domain_id,
         architecture=model.architecture,
-        payload_bytes=exact_bytes,
-        base_bytes=base_bytes,
-        residual_bytes=residual_bytes,
+        payload_bytes=2**46,
+        base_bytes=2**46,
+        residual_bytes=2**46,
         class_mask_C=model.mask_C,
         round_index=request.round_index,
         parents=tuple(source.model_id for source in model.used),

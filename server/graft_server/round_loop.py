@@ -7,7 +7,7 @@ from typing import Protocol
 
 from graft.core.config import ExpansionConfig
 from graft.core.ports import Edge, ModelStore, Progress
-from graft.core.records import Growth, LedgerEntry, ModelCard, SystemState
+from graft.core.records import Growth, LedgerEntry, ModelCard, SystemState, Task
 from graft.core.results import ResultRow, result_row
 from graft.data.domain import World
 from graft.data.splits import schedule_growth, schedule_rounds
@@ -26,9 +26,11 @@ from graft.rounds import (
     grow_domains,
     train_initial_domains,
 )
+from graft.rounds.budget import Budgets
 from graft.rounds.growth_training import class_mask
 from graft.rounds.server import FindFault
 from graft.selection.scores import probe_scores, require_sensitivity
+from graft.wire.sizes import EncodedSizes
 from graft_server.fedavg import FlowerAveraging
 from graft_server.forgetting import read_forgotten, retrain_averages, settle
 from graft_server.model_store import DirectoryStore, check_stored, find_fault, open_store
@@ -167,7 +169,9 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
         offered = forgotten.offered(state)
         refused = forgotten.refused()
         growths = [g for g in growth.get(state.round_index, ()) if g.domain_id not in refused]
-        done = _run_round(offered, arriving, growths, edge, admit, averaging, config, fault)
+        done = _run_round(
+            offered, arriving, growths, edge, admit, averaging, config, fault, settings.world.task
+        )
         done = replace(done, state=forgotten.after(state, done.state))
         rows = [result_row(result) for result in done.reports]
         for entry in folder.journal_entries():
@@ -207,16 +211,18 @@ def _run_round(
     averaging: Averaging,
     config: ExpansionConfig,
     fault: FindFault,
+    task: Task,
 ) -> Round:
     """Round 0 trains the initial domains and averages their models; each later one expands, and
     domains that come back grow."""
     if growths:
         grown = grow_domains(state, growths, edge, admit, config)
-        others = _run_round(state, arriving, (), edge, admit, averaging, config, fault)
+        others = _run_round(state, arriving, (), edge, admit, averaging, config, fault, task)
         return beside(grown, others)
     if not arriving:
         return Round(state=state.admit(()), reports=())
     if state.round_index:
-        return expand_system(state, arriving, edge, admit, config, fault)
+        budgets = Budgets(config, task, EncodedSizes())
+        return expand_system(state, arriving, edge, admit, config, fault, budgets)
     trained = train_initial_domains(arriving, edge, admit)
     return average_by_architecture(trained, edge, admit, averaging, config)

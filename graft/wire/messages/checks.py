@@ -148,7 +148,14 @@ def _checks_of(record_type: type) -> tuple[tuple[str, Callable[[Any], None], boo
 
 
 # Bools; the answering domain, which is checked itself; and what does not travel.
-_UNCHECKED: Final = {"register", "by", "confirmed", "probe_signature", "fusion_signature"}
+_UNCHECKED: Final = {
+    "register",
+    "base_only",
+    "by",
+    "confirmed",
+    "probe_signature",
+    "fusion_signature",
+}
 # One check a field name, whatever the record, beside its range.
 _CHECKS: Final[dict[str, Callable[[Any], None]]] = {
     "domain_id": check_domain_id,
@@ -163,6 +170,9 @@ _CHECKS: Final[dict[str, Callable[[Any], None]]] = {
     "rejected": partial(_check_each, "rejections", check_record),
     "card": check_record,
     "model": check_record,
+    "allowance": check_record,
+    "limits": check_record,
+    "left_out": partial(_check_each, "left out", partial(_check_name, "left out")),
     "profile": check_record,
     "diagnostics": check_record,
     **{

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgraft/wire/stubs/messages.proto\x12\x08graft.v1\":\n\x0b\x46loatMatrix\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"$\n\x06\x42itSet\x12\x0c\n\x04size\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x18\n\x06\x43ounts\x12\x0e\n\x06values\x18\x01 \x03(\x04\"\x91\x01\n\rDomainProfile\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0bnum_samples\x18\x03 \x01(\x04\x12\x12\n\nstatistics\x18\x04 \x01(\x0c\x12&\n\x0c\x63lass_counts\x18\x05 \x01(\x0b\x32\x10.graft.v1.Counts\x12\x0e\n\x06inputs\x18\x06 \x03(\t\"\xbc\x02\n\tModelCard\x12\x10\n\x08model_id\x18\x01 \x01(\x0c\x12\x11\n\tdomain_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x15\n\rpayload_bytes\x18\x04 \x01(\x04\x12\x12\n\nbase_bytes\x18\x05 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x06 \x01(\x04\x12$\n\nclass_mask\x18\x07 \x01(\x0b\x32\x10.graft.v1.BitSet\x12\x13\n\x0bround_index\x18\x08 \x01(\r\x12\x0f\n\x07parents\x18\t \x03(\x0c\x12(\n\x07profile\x18\n \x01(\x0b\x32\x17.graft.v1.DomainProfile\x12(\n\tcentroids\x18\x0b \x01(\x0b\x32\x15.graft.v1.FloatMatrix\x12\x11\n\tsignature\x18\x0c \x01(\x0c\"`\n\tCandidate\x12\x10\n\x08model_id\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63oarse_distance\x18\x02 \x01(\x01\x12\x18\n\x0bjoint_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_joint_score\"8\n\x0eProfileRequest\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\"\x89\x01\n\x0cProbeRequest\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\'\n\ncandidates\x18\x04 \x03(\x0b\x32\x13.graft.v1.ModelCard\x12\x18\n\x10\x63oarse_distances\x18\x05 \x03(\x01\"\xb2\x01\n\x0cTrainRequest\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12$\n\x07sources\x18\x04 \x03(\x0b\x32\x13.graft.v1.ModelCard\x12\x10\n\x08register\x18\x05 \x01(\x08\x12\x32\n\x15\x61rchitecture_averages\x18\x06 \x03(\x0b\x32\x13.graft.v1.ModelCard\"\x9c\x01\n\x0bGrowRequest\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\"\n\x05model\x18\x04 \x01(\x0b\x32\x13.graft.v1.ModelCard\x12\x10\n\x08register\x18\x05 \x01(\x08\x12\x0f\n\x07\x63lasses\x18\x06 \x03(\t\x12\x0e\n\x06output\x18\x07 \x01(\t\"E\n\x0eRejectedSource\x12\x10\n\x08model_id\x18\x01 \x01(\x0c\x12\x11\n\tdomain_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x83\x01\n\tSelection\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\'\n\ncandidates\x18\x02 \x03(\x0b\x32\x13.graft.v1.Candidate\x12\x0e\n\x06\x63hosen\x18\x03 \x03(\x0c\x12*\n\x08rejected\x18\x04 \x03(\x0b\x32\x18.graft.v1.RejectedSource\"f\n\x11\x46usionDiagnostics\x12&\n\x07mixture\x18\x01 \x01(\x0b\x32\x15.graft.v1.FloatMatrix\x12)\n\ndictionary\x18\x02 \x01(\x0b\x32\x15.graft.v1.FloatMatrix\"\x9d\x03\n\x0bTrainResult\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65vice_class\x18\x05 \x01(\t\x12\x16\n\x0esource_domains\x18\x06 \x03(\t\x12\x33\n\x07metrics\x18\x07 \x03(\x0b\x32\".graft.v1.TrainResult.MetricsEntry\x12\x11\n\tcompute_s\x18\x08 \x01(\x01\x12\x19\n\x11peak_memory_bytes\x18\t \x01(\x04\x12!\n\x04\x63\x61rd\x18\n \x01(\x0b\x32\x13.graft.v1.ModelCard\x12*\n\x08rejected\x18\x0b \x03(\x0b\x32\x18.graft.v1.RejectedSource\x12\x30\n\x0b\x64iagnostics\x18\x0c \x01(\x0b\x32\x1b.graft.v1.FusionDiagnostics\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"a\n\x07\x46\x61ilure\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x1e\n\tJoinReply\x12\x11\n\tdomain_id\x18\x01 \x01(\t\"\x9b\x01\n\x08Transfer\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x15\n\rpayload_bytes\x18\x04 \x01(\x04\x12\x12\n\nwire_bytes\x18\x05 \x01(\x04\x12\x12\n\nmeasured_s\x18\x06 \x01(\x01\x12\x0e\n\x06\x63\x61\x63hed\x18\x07 \x01(\x08\x12\x0f\n\x07outcome\x18\x08 \x01(\t\"-\n\tTransfers\x12 \n\x04rows\x18\x01 \x03(\x0b\x32\x12.graft.v1.Transfer\"0\n\tKeptReply\x12\x10\n\x08response\x18\x01 \x01(\x0c\x12\x11\n\ttransfers\x18\x02 \x01(\x0c\"=\n\x08Snapshot\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\texpires_s\x18\x02 \x01(\x04\x12\r\n\x05\x63\x61rds\x18\x03 \x03(\x0c\"D\n\nSigningKey\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\texpires_s\x18\x02 \x01(\x04\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\"\xc6\x03\n\x08\x45nvelope\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x33\n\x0fprofile_request\x18\x02 \x01(\x0b\x32\x18.graft.v1.ProfileRequestH\x00\x12/\n\rprobe_request\x18\x03 \x01(\x0b\x32\x16.graft.v1.ProbeRequestH\x00\x12/\n\rtrain_request\x18\x04 \x01(\x0b\x32\x16.graft.v1.TrainRequestH\x00\x12\x31\n\x0e\x64omain_profile\x18\x05 \x01(\x0b\x32\x17.graft.v1.DomainProfileH\x00\x12(\n\tselection\x18\x06 \x01(\x0b\x32\x13.graft.v1.SelectionH\x00\x12-\n\x0ctrain_result\x18\x07 \x01(\x0b\x32\x15.graft.v1.TrainResultH\x00\x12$\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x11.graft.v1.FailureH\x00\x12)\n\njoin_reply\x18\t \x01(\x0b\x32\x13.graft.v1.JoinReplyH\x00\x12-\n\x0cgrow_request\x18\n \x01(\x0b\x32\x15.graft.v1.GrowRequestH\x00\x42\x06\n\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgraft/wire/stubs/messages.proto\x12\x08graft.v1\":\n\x0b\x46loatMatrix\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"$\n\x06\x42itSet\x12\x0c\n\x04size\x18\x01 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\x18\n\x06\x43ounts\x12\x0e\n\x06values\x18\x01 \x03(\x04\"\xa7\x01\n\tAllowance\x12\x17\n\ndown_bytes\x18\x01 \x01(\x06H\x00\x88\x01\x01\x12\x15\n\x08up_bytes\x18\x02 \x01(\x06H\x01\x88\x01\x01\x12\x15\n\x08\x64\x65vice_s\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x04 \x01(\x06H\x03\x88\x01\x01\x42\r\n\x0b_down_bytesB\x0b\n\t_up_bytesB\x0b\n\t_device_sB\x0f\n\r_memory_bytes\"\xe2\x01\n\rDomainProfile\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x13\n\x0bnum_samples\x18\x03 \x01(\x04\x12\x12\n\nstatistics\x18\x04 \x01(\x0c\x12&\n\x0c\x63lass_counts\x18\x05 \x01(\x0b\x32\x10.graft.v1.Counts\x12\x0e\n\x06inputs\x18\x06 \x03(\t\x12#\n\x06limits\x18\x07 \x01(\x0b\x32\x13.graft.v1.Allowance\x12\x19\n\x0cnum_labelled\x18\x08 \x01(\x04H\x00\x88\x01\x01\x42\x0f\n\r_num_labelled\"\xbc\x02\n\tModelCard\x12\x10\n\x08model_id\x18\x01 \x01(\x0c\x12\x11\n\tdomain_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x15\n\rpayload_bytes\x18\x04 \x01(\x04\x12\x12\n\nbase_bytes\x18\x05 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x06 \x01(\x04\x12$\n\nclass_mask\x18\x07 \x01(\x0b\x32\x10.graft.v1.BitSet\x12\x13\n\x0bround_index\x18\x08 \x01(\r\x12\x0f\n\x07parents\x18\t \x03(\x0c\x12(\n\x07profile\x18\n \x01(\x0b\x32\x17.graft.v1.DomainProfile\x12(\n\tcentroids\x18\x0b \x01(\x0b\x32\x15.graft.v1.FloatMatrix\x12\x11\n\tsignature\x18\x0c \x01(\x0c\"`\n\tCandidate\x12\x10\n\x08model_id\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63oarse_distance\x18\x02 \x01(\x01\x12\x18\n\x0bjoint_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_joint_score\"`\n\x0eProfileRequest\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12&\n\tallowance\x18\x03 \x01(\x0b\x32\x13.graft.v1.Allowance\"\xb1\x01\n\x0cProbeRequest\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\'\n\ncandidates\x18\x04 \x03(\x0b\x32\x13.graft.v1.ModelCard\x12\x18\n\x10\x63oarse_distances\x18\x05 \x03(\x01\x12&\n\tallowance\x18\x06 \x01(\x0b\x32\x13.graft.v1.Allowance\"\x80\x02\n\x0cTrainRequest\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12$\n\x07sources\x18\x04 \x03(\x0b\x32\x13.graft.v1.ModelCard\x12\x10\n\x08register\x18\x05 \x01(\x08\x12\x32\n\x15\x61rchitecture_averages\x18\x06 \x03(\x0b\x32\x13.graft.v1.ModelCard\x12&\n\tallowance\x18\x07 \x01(\x0b\x32\x13.graft.v1.Allowance\x12\x11\n\tbase_only\x18\x08 \x01(\x08\x12\x11\n\tmax_steps\x18\t \x01(\r\"\x9c\x01\n\x0bGrowRequest\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\"\n\x05model\x18\x04 \x01(\x0b\x32\x13.graft.v1.ModelCard\x12\x10\n\x08register\x18\x05 \x01(\x08\x12\x0f\n\x07\x63lasses\x18\x06 \x03(\t\x12\x0e\n\x06output\x18\x07 \x01(\t\"E\n\x0eRejectedSource\x12\x10\n\x08model_id\x18\x01 \x01(\x0c\x12\x11\n\tdomain_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x83\x01\n\tSelection\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\'\n\ncandidates\x18\x02 \x03(\x0b\x32\x13.graft.v1.Candidate\x12\x0e\n\x06\x63hosen\x18\x03 \x03(\x0c\x12*\n\x08rejected\x18\x04 \x03(\x0b\x32\x18.graft.v1.RejectedSource\"f\n\x11\x46usionDiagnostics\x12&\n\x07mixture\x18\x01 \x01(\x0b\x32\x15.graft.v1.FloatMatrix\x12)\n\ndictionary\x18\x02 \x01(\x0b\x32\x15.graft.v1.FloatMatrix\"\xaf\x03\n\x0bTrainResult\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x14\n\x0c\x64\x65vice_class\x18\x05 \x01(\t\x12\x16\n\x0esource_domains\x18\x06 \x03(\t\x12\x33\n\x07metrics\x18\x07 \x03(\x0b\x32\".graft.v1.TrainResult.MetricsEntry\x12\x11\n\tcompute_s\x18\x08 \x01(\x01\x12\x19\n\x11peak_memory_bytes\x18\t \x01(\x04\x12!\n\x04\x63\x61rd\x18\n \x01(\x0b\x32\x13.graft.v1.ModelCard\x12*\n\x08rejected\x18\x0b \x03(\x0b\x32\x18.graft.v1.RejectedSource\x12\x30\n\x0b\x64iagnostics\x18\x0c \x01(\x0b\x32\x1b.graft.v1.FusionDiagnostics\x12\x10\n\x08left_out\x18\r \x03(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"a\n\x07\x46\x61ilure\x12\x11\n\tdomain_id\x18\x01 \x01(\t\x12\x13\n\x0bround_index\x18\x02 \x01(\r\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\"\x1e\n\tJoinReply\x12\x11\n\tdomain_id\x18\x01 \x01(\t\"\x9b\x01\n\x08Transfer\x12\r\n\x05phase\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x15\n\rpayload_bytes\x18\x04 \x01(\x04\x12\x12\n\nwire_bytes\x18\x05 \x01(\x04\x12\x12\n\nmeasured_s\x18\x06 \x01(\x01\x12\x0e\n\x06\x63\x61\x63hed\x18\x07 \x01(\x08\x12\x0f\n\x07outcome\x18\x08 \x01(\t\"-\n\tTransfers\x12 \n\x04rows\x18\x01 \x03(\x0b\x32\x12.graft.v1.Transfer\"0\n\tKeptReply\x12\x10\n\x08response\x18\x01 \x01(\x0c\x12\x11\n\ttransfers\x18\x02 \x01(\x0c\"=\n\x08Snapshot\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\texpires_s\x18\x02 \x01(\x04\x12\r\n\x05\x63\x61rds\x18\x03 \x03(\x0c\"D\n\nSigningKey\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x11\n\texpires_s\x18\x02 \x01(\x04\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\"\xc6\x03\n\x08\x45nvelope\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x33\n\x0fprofile_request\x18\x02 \x01(\x0b\x32\x18.graft.v1.ProfileRequestH\x00\x12/\n\rprobe_request\x18\x03 \x01(\x0b\x32\x16.graft.v1.ProbeRequestH\x00\x12/\n\rtrain_request\x18\x04 \x01(\x0b\x32\x16.graft.v1.TrainRequestH\x00\x12\x31\n\x0e\x64omain_profile\x18\x05 \x01(\x0b\x32\x17.graft.v1.DomainProfileH\x00\x12(\n\tselection\x18\x06 \x01(\x0b\x32\x13.graft.v1.SelectionH\x00\x12-\n\x0ctrain_result\x18\x07 \x01(\x0b\x32\x15.graft.v1.TrainResultH\x00\x12$\n\x07\x66\x61ilure\x18\x08 \x01(\x0b\x32\x11.graft.v1.FailureH\x00\x12)\n\njoin_reply\x18\t \x01(\x0b\x32\x13.graft.v1.JoinReplyH\x00\x12-\n\x0cgrow_request\x18\n \x01(\x0b\x32\x15.graft.v1.GrowRequestH\x00\x42\x06\n\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,44 +39,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BITSET']._serialized_end=141
   _globals['_COUNTS']._serialized_start=143
   _globals['_COUNTS']._serialized_end=167
-  _globals['_DOMAINPROFILE']._serialized_start=170
-  _globals['_DOMAINPROFILE']._serialized_end=315
-  _globals['_MODELCARD']._serialized_start=318
-  _globals['_MODELCARD']._serialized_end=634
-  _globals['_CANDIDATE']._serialized_start=636
-  _globals['_CANDIDATE']._serialized_end=732
-  _globals['_PROFILEREQUEST']._serialized_start=734
-  _globals['_PROFILEREQUEST']._serialized_end=790
-  _globals['_PROBEREQUEST']._serialized_start=793
-  _globals['_PROBEREQUEST']._serialized_end=930
-  _globals['_TRAINREQUEST']._serialized_start=933
-  _globals['_TRAINREQUEST']._serialized_end=1111
-  _globals['_GROWREQUEST']._serialized_start=1114
-  _globals['_GROWREQUEST']._serialized_end=1270
-  _globals['_REJECTEDSOURCE']._serialized_start=1272
-  _globals['_REJECTEDSOURCE']._serialized_end=1341
-  _globals['_SELECTION']._serialized_start=1344
-  _globals['_SELECTION']._serialized_end=1475
-  _globals['_FUSIONDIAGNOSTICS']._serialized_start=1477
-  _globals['_FUSIONDIAGNOSTICS']._serialized_end=1579
-  _globals['_TRAINRESULT']._serialized_start=1582
-  _globals['_TRAINRESULT']._serialized_end=1995
-  _globals['_TRAINRESULT_METRICSENTRY']._serialized_start=1949
-  _globals['_TRAINRESULT_METRICSENTRY']._serialized_end=1995
-  _globals['_FAILURE']._serialized_start=1997
-  _globals['_FAILURE']._serialized_end=2094
-  _globals['_JOINREPLY']._serialized_start=2096
-  _globals['_JOINREPLY']._serialized_end=2126
-  _globals['_TRANSFER']._serialized_start=2129
-  _globals['_TRANSFER']._serialized_end=2284
-  _globals['_TRANSFERS']._serialized_start=2286
-  _globals['_TRANSFERS']._serialized_end=2331
-  _globals['_KEPTREPLY']._serialized_start=2333
-  _globals['_KEPTREPLY']._serialized_end=2381
-  _globals['_SNAPSHOT']._serialized_start=2383
-  _globals['_SNAPSHOT']._serialized_end=2444
-  _globals['_SIGNINGKEY']._serialized_start=2446
-  _globals['_SIGNINGKEY']._serialized_end=2514
-  _globals['_ENVELOPE']._serialized_start=2517
-  _globals['_ENVELOPE']._serialized_end=2971
+  _globals['_ALLOWANCE']._serialized_start=170
+  _globals['_ALLOWANCE']._serialized_end=337
+  _globals['_DOMAINPROFILE']._serialized_start=340
+  _globals['_DOMAINPROFILE']._serialized_end=566
+  _globals['_MODELCARD']._serialized_start=569
+  _globals['_MODELCARD']._serialized_end=885
+  _globals['_CANDIDATE']._serialized_start=887
+  _globals['_CANDIDATE']._serialized_end=983
+  _globals['_PROFILEREQUEST']._serialized_start=985
+  _globals['_PROFILEREQUEST']._serialized_end=1081
+  _globals['_PROBEREQUEST']._serialized_start=1084
+  _globals['_PROBEREQUEST']._serialized_end=1261
+  _globals['_TRAINREQUEST']._serialized_start=1264
+  _globals['_TRAINREQUEST']._serialized_end=1520
+  _globals['_GROWREQUEST']._serialized_start=1523
+  _globals['_GROWREQUEST']._serialized_end=1679
+  _globals['_REJECTEDSOURCE']._serialized_start=1681
+  _globals['_REJECTEDSOURCE']._serialized_end=1750
+  _globals['_SELECTION']._serialized_start=1753
+  _globals['_SELECTION']._serialized_end=1884
+  _globals['_FUSIONDIAGNOSTICS']._serialized_start=1886
+  _globals['_FUSIONDIAGNOSTICS']._serialized_end=1988
+  _globals['_TRAINRESULT']._serialized_start=1991
+  _globals['_TRAINRESULT']._serialized_end=2422
+  _globals['_TRAINRESULT_METRICSENTRY']._serialized_start=2376
+  _globals['_TRAINRESULT_METRICSENTRY']._serialized_end=2422
+  _globals['_FAILURE']._serialized_start=2424
+  _globals['_FAILURE']._serialized_end=2521
+  _globals['_JOINREPLY']._serialized_start=2523
+  _globals['_JOINREPLY']._serialized_end=2553
+  _globals['_TRANSFER']._serialized_start=2556
+  _globals['_TRANSFER']._serialized_end=2711
+  _globals['_TRANSFERS']._serialized_start=2713
+  _globals['_TRANSFERS']._serialized_end=2758
+  _globals['_KEPTREPLY']._serialized_start=2760
+  _globals['_KEPTREPLY']._serialized_end=2808
+  _globals['_SNAPSHOT']._serialized_start=2810
+  _globals['_SNAPSHOT']._serialized_end=2871
+  _globals['_SIGNINGKEY']._serialized_start=2873
+  _globals['_SIGNINGKEY']._serialized_end=2941
+  _globals['_ENVELOPE']._serialized_start=2944
+  _globals['_ENVELOPE']._serialized_end=3398
 # @@protoc_insertion_point(module_scope)

@@ -30,21 +30,37 @@ class Counts(_message.Message):
     values: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, values: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class Allowance(_message.Message):
+    __slots__ = ("down_bytes", "up_bytes", "device_s", "memory_bytes")
+    DOWN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UP_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_S_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    down_bytes: int
+    up_bytes: int
+    device_s: float
+    memory_bytes: int
+    def __init__(self, down_bytes: _Optional[int] = ..., up_bytes: _Optional[int] = ..., device_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
 class DomainProfile(_message.Message):
-    __slots__ = ("domain_id", "task", "num_samples", "statistics", "class_counts", "inputs")
+    __slots__ = ("domain_id", "task", "num_samples", "statistics", "class_counts", "inputs", "limits", "num_labelled")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNTS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    NUM_LABELLED_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     task: str
     num_samples: int
     statistics: bytes
     class_counts: Counts
     inputs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, domain_id: _Optional[str] = ..., task: _Optional[str] = ..., num_samples: _Optional[int] = ..., statistics: _Optional[bytes] = ..., class_counts: _Optional[_Union[Counts, _Mapping]] = ..., inputs: _Optional[_Iterable[str]] = ...) -> None: ...
+    limits: Allowance
+    num_labelled: int
+    def __init__(self, domain_id: _Optional[str] = ..., task: _Optional[str] = ..., num_samples: _Optional[int] = ..., statistics: _Optional[bytes] = ..., class_counts: _Optional[_Union[Counts, _Mapping]] = ..., inputs: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Allowance, _Mapping]] = ..., num_labelled: _Optional[int] = ...) -> None: ...
 
 class ModelCard(_message.Message):
     __slots__ = ("model_id", "domain_id", "architecture", "payload_bytes", "base_bytes", "residual_bytes", "class_mask", "round_index", "parents", "profile", "centroids", "signature")
@@ -85,42 +101,52 @@ class Candidate(_message.Message):
     def __init__(self, model_id: _Optional[bytes] = ..., coarse_distance: _Optional[float] = ..., joint_score: _Optional[float] = ...) -> None: ...
 
 class ProfileRequest(_message.Message):
-    __slots__ = ("domain_id", "round_index")
+    __slots__ = ("domain_id", "round_index", "allowance")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCE_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ...) -> None: ...
+    allowance: Allowance
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., allowance: _Optional[_Union[Allowance, _Mapping]] = ...) -> None: ...
 
 class ProbeRequest(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "candidates", "coarse_distances")
+    __slots__ = ("domain_id", "round_index", "method", "candidates", "coarse_distances", "allowance")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     COARSE_DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCE_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
     candidates: _containers.RepeatedCompositeFieldContainer[ModelCard]
     coarse_distances: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., coarse_distances: _Optional[_Iterable[float]] = ...) -> None: ...
+    allowance: Allowance
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., candidates: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., coarse_distances: _Optional[_Iterable[float]] = ..., allowance: _Optional[_Union[Allowance, _Mapping]] = ...) -> None: ...
 
 class TrainRequest(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "sources", "register", "architecture_averages")
+    __slots__ = ("domain_id", "round_index", "method", "sources", "register", "architecture_averages", "allowance", "base_only", "max_steps")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     REGISTER_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_AVERAGES_FIELD_NUMBER: _ClassVar[int]
+    ALLOWANCE_FIELD_NUMBER: _ClassVar[int]
+    BASE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
     sources: _containers.RepeatedCompositeFieldContainer[ModelCard]
     register: bool
     architecture_averages: _containers.RepeatedCompositeFieldContainer[ModelCard]
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ..., architecture_averages: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ...) -> None: ...
+    allowance: Allowance
+    base_only: bool
+    max_steps: int
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ..., architecture_averages: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., allowance: _Optional[_Union[Allowance, _Mapping]] = ..., base_only: _Optional[bool] = ..., max_steps: _Optional[int] = ...) -> None: ...
 
 class GrowRequest(_message.Message):
     __slots__ = ("domain_id", "round_index", "method", "model", "register", "classes", "output")
@@ -171,7 +197,7 @@ class FusionDiagnostics(_message.Message):
     def __init__(self, mixture: _Optional[_Union[FloatMatrix, _Mapping]] = ..., dictionary: _Optional[_Union[FloatMatrix, _Mapping]] = ...) -> None: ...
 
 class TrainResult(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card", "rejected", "diagnostics")
+    __slots__ = ("domain_id", "round_index", "method", "architecture", "device_class", "source_domains", "metrics", "compute_s", "peak_memory_bytes", "card", "rejected", "diagnostics", "left_out")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +217,7 @@ class TrainResult(_message.Message):
     CARD_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     DIAGNOSTICS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
@@ -203,7 +230,8 @@ class TrainResult(_message.Message):
     card: ModelCard
     rejected: _containers.RepeatedCompositeFieldContainer[RejectedSource]
     diagnostics: FusionDiagnostics
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[RejectedSource, _Mapping]]] = ..., diagnostics: _Optional[_Union[FusionDiagnostics, _Mapping]] = ...) -> None: ...
+    left_out: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., architecture: _Optional[str] = ..., device_class: _Optional[str] = ..., source_domains: _Optional[_Iterable[str]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., card: _Optional[_Union[ModelCard, _Mapping]] = ..., rejected: _Optional[_Iterable[_Union[RejectedSource, _Mapping]]] = ..., diagnostics: _Optional[_Union[FusionDiagnostics, _Mapping]] = ..., left_out: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("domain_id", "round_index", "method", "error", "message")

@@ -1,11 +1,17 @@
 """What a device's transfers share, and when one is tried again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from graft.core.ports import Clock
-from graft.errors import DeviceRefusedError, ModelMissingError, QuotaExceededError, TransportError
+from graft.errors import (
+    BudgetError,
+    DeviceRefusedError,
+    ModelMissingError,
+    QuotaExceededError,
+    TransportError,
+)
 from graft.wire.transfer.cache import PartCache
 from graft.wire.transfer.link import Link
 from graft.wire.transfer.transfer_log import TransferLog
@@ -52,12 +58,29 @@ class Retries:
                 self.wait_before_retry(broken)
 
 
+@dataclass(kw_only=True, slots=True)
+class ByteLimit:
+    """How many bytes may still come down for a request; None: any number."""
+
+    left: int | None = None
+
+    def take(self, what: str, num_bytes: int) -> None:
+        """Take so many bytes of it; raises BudgetError, and takes none, where they do not fit."""
+        if self.left is None:
+            return
+        if num_bytes > self.left:
+            raise BudgetError(f"{what}: got {num_bytes} bytes, wanted at most {self.left}")
+        self.left -= num_bytes
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transfers:
-    """The way to the store, what is cached of it, and where attempts are logged and timed."""
+    """The way to the store, what is cached of it, and where attempts are logged and timed; and how
+    much may come down."""
 
     link: Link
     cache: PartCache
     log: TransferLog
     clock: Clock
     retries: Retries
+    limit: ByteLimit = field(default_factory=ByteLimit)

@@ -104,6 +104,8 @@ class ModelDownload:
         if partial.num_bytes >= announced:
             self._check_length(part, partial.num_bytes)
             return
+        rest = announced - partial.num_bytes
+        self._transfers.limit.take(f"{part} of {self._card.model_id}", rest)
         self._transfers.retries.run(
             lambda: f"{part} of {self._card.model_id}: {partial.num_bytes} of {announced} bytes",
             lambda: self._stream_once(part, phase, partial, next(attempts)),

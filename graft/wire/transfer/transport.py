@@ -8,9 +8,9 @@ import numpy as np
 from graft.core.payload import Shapes, payload_bytes_of
 from graft.core.ports import Clock
 from graft.core.records import LedgerEntry, ModelCard, Parameters, Precision
-from graft.errors import PayloadChangedError, PayloadError
+from graft.errors import BudgetError, PayloadChangedError, PayloadError
 from graft.wire.payload.blocks import work_folder
-from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS, Retries, Transfers
+from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS, ByteLimit, Retries, Transfers
 from graft.wire.transfer.cache import PartCache
 from graft.wire.transfer.download import ModelDownload
 from graft.wire.transfer.link import Link, UploadPlan
@@ -43,6 +43,8 @@ class DeviceTransport:
         Get the attempts made so far, and the seconds that the store requested; both may sleep.
     before_fetch
         Gets a model's architecture, to bring what it needs besides.
+    max_down_bytes
+        What all fetches together may bring; None: any number.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class DeviceTransport:
         wait_before_retry: Callable[[int], None] = lambda attempts: None,
         wait_out: Callable[[float], None] = lambda seconds: None,
         before_fetch: Callable[[str], None] = lambda architecture: None,
+        max_down_bytes: int | None = None,
     ) -> None:
         self._verify = verify
         self._shapes_of = shapes_of
@@ -71,6 +74,7 @@ class DeviceTransport:
             retries=Retries(
                 max_attempts=max_attempts, wait_before_retry=wait_before_retry, wait_out=wait_out
             ),
+            limit=ByteLimit(left=max_down_bytes),
         )
 
     def fetch(self, card: ModelCard, precision: Precision) -> Parameters:
@@ -103,8 +107,14 @@ class DeviceTransport:
     def fetch_backbone(self, name: str, sha256: str, shapes: Shapes) -> Parameters:
         """The tensors of a public backbone, which its hash alone vouches for; raises as ``fetch``.
 
-        What was received stays in the cache, and a broken stream is continued.
+        What was received stays in the cache, and a broken stream is continued. A limit of bytes
+        refuses it, whatever is left: no plan counts a backbone that is shipped.
         """
+        if self._transfers.limit.left is not None and not self.holds(sha256):
+            raise BudgetError(
+                f"backbone {name}: got a limit of bytes down, wanted none, or a backbone that the "
+                "device has already"
+            )
         card = ModelCard(
             model_id=sha256, domain_id=name, architecture=name, round_index=0,
             payload_bytes=payload_bytes_of(name, shapes), base_bytes=0, residual_bytes=0,
@@ -120,14 +130,20 @@ class DeviceTransport:
         """Whether the device has received this model, or backbone, whole."""
         return self._transfers.cache.holds(model_id, "exact")
 
-    def push(self, architecture: str, parameters: Parameters) -> tuple[str, int, int, int]:
+    def push(
+        self, architecture: str, parameters: Parameters, max_bytes: int | None = None
+    ) -> tuple[str, int, int, int]:
         """Send a finished model up; returns (model id, exact, base and residual bytes).
 
-        Raises PayloadError where it is refused, TransportError after the last attempt.
+        Raises PayloadError where it is refused, TransportError after the last attempt, BudgetError
+        as ``WeightTransport.push``.
         """
         shapes = {name: array.shape for name, array in parameters.items()}
         folder = work_folder(self._transfers.cache.folder, shapes)
         with closing(UploadPlan(architecture, parameters, folder)) as plan:
+            if max_bytes is not None:
+                what = f"push of {plan.model_id}"
+                ByteLimit(left=max_bytes).take(what, plan.num_bytes)
             stored = ModelUpload(plan, self._transfers).run()
             if stored.model_id != plan.model_id:
                 raise PayloadChangedError(f"store answered {stored.model_id}, not the model's id")

@@ -10,7 +10,15 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from graft.core.ports import Progress
-from graft.core.records import Failure, LedgerEntry, Outcome, Request, Response, failure_of
+from graft.core.records import (
+    NO_LIMITS,
+    Failure,
+    LedgerEntry,
+    Outcome,
+    Request,
+    Response,
+    failure_of,
+)
 from graft.errors import EdgeError, GraftError, MessageError, NodesMissingError
 from graft.rounds.admissible import digest_failure
 from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_request
@@ -245,8 +253,10 @@ class FlowerEdge:
 
     def _lose(self, exchange: "_Exchange", error: EdgeError) -> None:
         """Ask again in a while; after ``lost_patience_s`` it is a failure."""
-        now_s = time.monotonic()
-        if now_s - exchange.first_s < self._settings.lost_patience_s:
+        now_s, allowance = time.monotonic(), exchange.request.allowance or NO_LIMITS
+        # Within a limit of bytes nothing was planned for a second time.
+        once = allowance.down_bytes is not None or allowance.up_bytes is not None
+        if now_s - exchange.first_s < self._settings.lost_patience_s and not once:
             exchange.attempt += 1
             exchange.due_s = now_s + _ASK_AGAIN_S
         else:

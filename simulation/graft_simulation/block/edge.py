@@ -31,10 +31,10 @@ RunBlocks = Callable[[Sequence[Block]], Iterator[tuple[int, BlockResult]]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Domains:
-    """The ids of a run's domains, and the architecture of each one's device."""
+    """The ids of a run's domains, and the architecture of a request's device."""
 
     ids: Sequence[str]
-    architecture_of: Callable[[str], str]
+    architecture_of: Callable[[Request], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class BlockEdge:
         sizes: dict[tuple[str, str, str], int] = {}
         for number, request in requests.items():
             stacks = self._stacks(request)
-            architecture = self.domains.architecture_of(request.domain_id) if stacks else ""
+            architecture = self.domains.architecture_of(request) if stacks else ""
             key = (type(request).__name__, request.method, architecture)
             groups[key].append(number)
             many = stacks or isinstance(request, ProfileRequest)

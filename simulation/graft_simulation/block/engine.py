@@ -9,9 +9,10 @@ from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.signing import open_signer
 
 from graft.core.ports import Progress
-from graft.core.records import LedgerEntry
+from graft.core.records import LedgerEntry, Request
 from graft.devices import equip_domain
 from graft.errors import EdgeError
+from graft.rounds.exchange_cost import memory_limit
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 from graft_simulation.block.edge import BlockEdge, Domains, RunBlocks
 from graft_simulation.block.worker import WorkerContext, run_block
@@ -46,8 +47,14 @@ def run_block_engine(
     )
 
     @cache
-    def architecture_of(domain_id: str) -> str:
-        return equip_domain(domain_id, config.seed, world.task, config.devices)[1]
+    def architecture_within(domain_id: str, memory: int | None) -> str:
+        return equip_domain(
+            domain_id, config.seed, world.task, config.devices, memory_bytes=memory
+        )[1]
+
+    def architecture_of(request: Request) -> str:
+        memory = memory_limit(config, config.policy, request.round_index)
+        return architecture_within(request.domain_id, memory)
 
     def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> BlockEdge:
         edge = BlockEdge(

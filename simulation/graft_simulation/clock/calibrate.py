@@ -89,7 +89,7 @@ def calibrate(
 
 def class_table(device: DeviceClass) -> dict[str, Any]:
     """The class as the tables of a file for ``devices.classes_file``."""
-    row = asdict(device)
+    row = {name: value for name, value in asdict(device).items() if value is not None}
     return {row.pop("name"): row}
 
 

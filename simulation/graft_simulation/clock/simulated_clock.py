@@ -25,8 +25,9 @@ from graft.core.records import (
 from graft.core.results import ResultRow
 from graft.core.seeding import stream
 from graft.devices import assign_device, assign_link, equip_domain
-from graft.methods import find_method
+from graft.methods import Method
 from graft.methods.cost import growth_cost, read_all
+from graft.rounds.exchange_cost import effective_method, limit_steps, memory_limit
 from graft.training.cost import ComputeCost, WorkloadShape, compute_seconds
 from graft_simulation.clock.timelines import ComputeTimes, MethodRound, method_round
 from graft_simulation.clock.tracks import Server, Timeline, Track, domain_availability, run_tracks
@@ -185,9 +186,8 @@ class _Costs:
             probed = read_all([card.architecture for card in request.candidates], rows)
             self._probes[key] = self._probes.get(key, ComputeCost()) + probed
         elif isinstance(request, TrainRequest) and isinstance(response, TrainResult):
-            self._tasks[key].append(
-                find_method(request.method).cost(self._shape(request, response))
-            )
+            method = effective_method(request.method, request.sources, request.allowance)
+            self._tasks[key].append(method.cost(self._shape(request, response, method)))
 
         elif isinstance(request, GrowRequest) and isinstance(response, TrainResult):
             self._tasks[key].append(growth_cost(self._growth_shape(request, response)))
@@ -219,9 +219,12 @@ class _Costs:
             num_unlabelled=int(report.metrics["num_unlabelled"]),
         )
 
-    def _shape(self, request: TrainRequest, report: TrainResult) -> WorkloadShape:
-        config, method = self._config, find_method(request.method)
-        _, own = equip_domain(request.domain_id, config.seed, self._task, config.devices)
+    def _shape(self, request: TrainRequest, report: TrainResult, method: Method) -> WorkloadShape:
+        config = limit_steps(self._config, request.max_steps)
+        memory = memory_limit(config, config.policy, request.round_index)
+        _, own = equip_domain(
+            request.domain_id, config.seed, self._task, config.devices, memory_bytes=memory
+        )
         architecture_of = {card.domain_id: card.architecture for card in request.sources}
         fetched = [
             card.architecture

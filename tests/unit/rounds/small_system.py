@@ -20,6 +20,8 @@ from graft.core.records import LedgerEntry, ModelCard, Request, Response, System
 from graft.core.results import result_row, run_hash
 from graft.data.synthetic.imu import ImuWorld
 from graft.rounds import Round, expand_system, train_initial_domains
+from graft.rounds.budget import Budgets
+from graft.wire.sizes import EncodedSizes
 
 WORLD = ImuWorld(8, 40, seed=0)
 INITIAL_DOMAINS = tuple(WORLD.domain_ids[:3])
@@ -47,6 +49,7 @@ class System:
     store: MemoryStore = field(default_factory=lambda: world_store(WORLD))
     entries: list[LedgerEntry] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    exchanges: list[tuple[Request, Response]] = field(default_factory=list)
 
     def edge(self) -> Edge:
         devices = world_devices(WORLD, self.config, self.store, self.entries.append)
@@ -54,6 +57,7 @@ class System:
 
         def heard(request: Request, response: Response) -> Response:
             self.requests.append(request)
+            self.exchanges.append((request, response))
             return self.change(request, response)
 
         return SpoiledEdge(local, heard)
@@ -66,7 +70,8 @@ class System:
 
     def expand(self, state: SystemState, targets: tuple[str, ...] = ARRIVING[0]) -> Round:
         fault = partial(find_fault, store=self.store, task=WORLD.task, config=self.config)
-        return expand_system(state, targets, self.edge(), self.admit, self.config, fault)
+        budgets = Budgets(self.config, WORLD.task, EncodedSizes())
+        return expand_system(state, targets, self.edge(), self.admit, self.config, fault, budgets)
 
     def grow(self) -> tuple[list[Round], str]:
         """Initial domains and both rounds, and the run's hash."""
