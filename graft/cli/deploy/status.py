@@ -60,6 +60,7 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
         ],
         "certificate_ends": ends.get("server", "none"),
         "authority_ends": ends.get("ca", "none"),
+        "signing_key_ends": ends.get("signing key", "none"),
         "devices": [
             {
                 "domain": domain,

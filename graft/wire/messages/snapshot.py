@@ -91,6 +91,11 @@ def verify_key(run: str, record: object, root: bytes, *, seen: int, now_s: float
     return key
 
 
+def key_expires_s(record: bytes) -> int:
+    """When a record of ``sign_key`` expires, in Unix seconds; its signature is not checked."""
+    return int(pb.SigningKey.FromString(record[_SIGNATURE_BYTES:]).expires_s)
+
+
 def key_pem(key: pb.SigningKey) -> bytes:
     """The public key of a record, as PEM."""
     public = Ed25519PublicKey.from_public_bytes(key.public_key)

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from graft.core.files import replace_file
 from graft.errors import RunError
+from graft.wire.messages.snapshot import key_expires_s
 
 MAX_COMMON_NAME = 64  # X.509's own bound
 _AUTHORITY_DAYS = 3650
@@ -147,14 +148,18 @@ def _key_usage(**uses: bool) -> x509.KeyUsage:
 
 
 def certificate_ends(server: Path) -> dict[str, datetime]:
-    """When the certificates end that a server's folder has: "ca", "server" and enrolled devices."""
+    """When what a server's folder has ends: certificates ("ca", "server", enrolled devices), and
+    the server's "signing key"."""
     paths = {"ca": server / "ca.pem", "server": server / "tls.pem"}
     paths |= {path.stem: path for path in sorted((server / "nodes").glob("*.pem"))}
-    return {
+    ends = {
         name: x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
         for name, path in paths.items()
         if path.exists()
     }
+    for record in server.glob("runs/*/keys/server.record"):  # one run a deployment
+        ends["signing key"] = datetime.fromtimestamp(key_expires_s(record.read_bytes()), UTC)
+    return ends
 
 
 def _name(text: str) -> x509.Name:

@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from graft_server.deployment.authority import node_keys
+from graft_server.deployment.authority import certificate_ends, node_keys
 from graft_server.deployment.enrolment import create_deployment, enrol_device
 from graft_server.deployment.order_trust import OrderTrust, rotate_key
 from graft_server.flower.deployed_app import run_folder
@@ -124,7 +125,10 @@ def test_a_device_of_before_is_named_with_its_version(field: Field) -> None:
 
 def test_a_rotated_key_is_the_roots_and_no_earlier_one_comes_back(field: Field) -> None:
     first = field.trust().sign(BODY)[MESSAGE_KEY]
+    before = certificate_ends(field.server)["signing key"]
+    assert before > datetime.now(UTC) + timedelta(days=1)
     assert rotate_key(field.server, field.out / "ca") == 2
+    assert certificate_ends(field.server)["signing key"] >= before
     second = field.trust().sign(BODY)[MESSAGE_KEY]
     assert field.key(first).public_key != field.key(second).public_key
     assert field.key(second, seen=2).version == 2
