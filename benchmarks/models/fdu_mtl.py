@@ -68,7 +68,10 @@ def main(
     figures = method_figures(rows, MAIN)
     lines = table_lines(figures, MAIN)
     print("\n".join(lines))
-    command = "python benchmarks/models/fdu_mtl.py --originals ORIGINALS --work WORK"
+    command = (
+        f"python benchmarks/models/fdu_mtl.py --originals ORIGINALS --work WORK --seeds {seeds} "
+        f"--targets {targets}"
+    )
     write_summary(out, gain_records(figures, "fdu-mtl", MAIN, command, range(seeds)))
     replace_file(out / "fdu_mtl.md", ("\n".join(lines).strip() + "\n").encode())
 

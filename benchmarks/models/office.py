@@ -81,7 +81,10 @@ def main(
     if development:
         return
     exact, base = whole_bytes()
-    command = "python benchmarks/models/office.py --originals ORIGINALS --work WORK"
+    command = (
+        f"python benchmarks/models/office.py --originals ORIGINALS --work WORK --seeds {seeds} "
+        f"--targets {targets}"
+    )
     candidates = config.selection.candidates_wanted
     records = gain_records(figures, "office", MAIN, command, range(seeds))
     for g in gammas:

@@ -106,7 +106,10 @@ def main(
         out=work / f"{data}-rows",
         work=work / f"{data}-initial",
     )
-    command = f"python benchmarks/models/streams.py --data {data} --originals ORIGINALS --work WORK"
+    command = (
+        f"python benchmarks/models/streams.py --data {data} --originals ORIGINALS --work WORK "
+        f"--seeds {seeds} --targets {targets} {' '.join(f'--set {each}' for each in setting or ())}"
+    ).strip()
     records = {}
     for method in methods.split(","):
         own = [row for row in rows if row.method == method and row.accuracy is not None]
