@@ -74,14 +74,15 @@ def main() -> None:
             "devices.microcontroller_fraction": 0.0,
             "devices.phone_fraction": 0.7,
             "devices.backbone": "shipped",
-            "training.max_steps": 100,
+            "training.max_steps": 600,
+            "training.epochs": 600,
         },
         engine="block",
         workers=2,
         out=sys.argv[1] if len(sys.argv) > 1 else None,
     )
     for method in run.summary():
-        print(f"{method['title']:40} {method['accuracy']:.1%}")
+        print(f"{method['display_name']:40} {method['accuracy_mean']:.1%}")
     sent = {}
     for row in run.ledger.to_pylist():
         sent[row["phase"]] = sent.get(row["phase"], 0) + row["payload_bytes"]

@@ -4,7 +4,6 @@ FLOPs are counted by ``torch.utils.flop_counter`` over one forward and one backw
 sample. Formulas are given for what that counter does not know or gets wrong on a CPU.
 """
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,12 +118,13 @@ def _runnable(architecture: str, task: Task) -> tuple[Network, str]:
     network, device = empty_network(architecture, task), "cpu"
     if not any(isinstance(module, nn.RNNBase) for module in network.modules()):
         try:
-            on_meta = copy.deepcopy(network).to("meta")
-            _check_outputs(architecture, task, on_meta, "meta")
-            return on_meta, "meta"
+            network.to("meta")
+            _check_outputs(architecture, task, network, "meta")
+            return network, "meta"
         except ArchitectureError as error:
             if error.__cause__ is None:
                 raise
+        network = empty_network(architecture, task)
     _check_outputs(architecture, task, network, device)
     return network, device
 

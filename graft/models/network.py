@@ -8,7 +8,7 @@ Legend: B samples a batch, C classes, F features.
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +20,14 @@ from graft.core.payload import DTYPES, Shape, shape_of
 from graft.core.records import InputSpec, Parameters, Task
 from graft.core.streams import Rows, Streams
 from graft.errors import ArchitectureError, GraftError, PayloadLimitError
-from graft.models.backbones import PREFIX, Backbone, arrays_of, require_backbone, tensors_of
+from graft.models.backbones import (
+    PREFIX,
+    Backbone,
+    arrays_of,
+    find_backbone,
+    require_backbone,
+    tensors_of,
+)
 from graft.models.fused import scaled
 from graft.models.registry import Architecture, find_architecture, task_read
 from graft.models.trained import add_adapters, backbone_name, trained_tensors
@@ -184,9 +191,12 @@ class _NoDraws(TorchFunctionMode):
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         if name in ("randn", "rand"):
             return torch.empty(*args, **{k: v for k, v in kwargs.items() if k != "generator"})
+        filled = args[0] if args else kwargs.get("tensor")  # torch.nn.init names it
         in_place = name.endswith("_") and not name.endswith(("__", "requires_grad_"))
-        if args and (name in _DRAWS or (in_place and isinstance(args[0], nn.Parameter))):
-            return args[0]
+        if filled is not None and (
+            name in _DRAWS or (in_place and isinstance(filled, nn.Parameter))
+        ):
+            return filled
         return func(*args, **kwargs)
 
 
@@ -312,12 +322,23 @@ def _task_read(name: str, architecture: Architecture, task: Task) -> Task:
 
 
 def _assemble(architecture: Architecture, task: Task) -> Network:
-    encoder, num_features = _encoder(architecture, task)
+    # An encoder whose weights a backbone has is drawn for nothing.
+    with nullcontext() if _needs_draws(architecture, task) else _NoDraws():
+        encoder, num_features = _encoder(architecture, task)
     add_adapters(encoder, architecture.trained_parts)
     stream = task.input_names[0] if len(task.inputs) == 1 else None
     network = Network(encoder, num_features, task.num_classes, stream, architecture.head)
     network.restrict(architecture)
     return network
+
+
+def _needs_draws(architecture: Architecture, task: Task) -> bool:
+    weights = None if architecture.backbone is None else find_backbone(architecture.backbone)
+    if weights is None:
+        return True
+    with torch.random.fork_rng(devices=[]), _NoDraws():
+        state = _encoder(architecture, task)[0].state_dict()
+    return any(n not in weights for n in state if not n.endswith("num_batches_tracked"))
 
 
 def _encoder(architecture: Architecture, task: Task) -> tuple[nn.Module, int]:

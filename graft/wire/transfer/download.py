@@ -61,7 +61,8 @@ class ModelDownload:
                 raise PayloadChangedError(
                     f"backbone hashes to {facts.model_id}, wanted {self._card.model_id}"
                 )
-            return load_tensors(whole.file, facts.shapes, facts.data_at, mapped=False)
+            mapped = self._folder is not None and hasattr(whole.file, "fileno")
+            return load_tensors(whole.file, facts.shapes, facts.data_at, mapped=mapped)
 
     def _comes_whole(self) -> bool:
         """Whether the exact payload costs fewer bytes than the parts that are missing."""
