@@ -106,8 +106,8 @@ def simulate(
     Parameters
     ----------
     world : str, Path or World
-        "imu" or "digits" (embedded), a domain folder, or any World, which is written into the run
-        folder as one.
+        "imu", "digits" or "wearables" (embedded), a domain folder, or any World, which is
+        written into the run folder as one.
     method, comparisons : str or Method, and a sequence of them
         The method whose models join the catalogue, and those that it is compared with: a name,
         a reference "package.module:attribute", or a ``Method`` of a script or notebook.

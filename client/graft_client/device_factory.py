@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from graft.core.config import ExpansionConfig, RunSource, read_run_settings
 from graft.core.ports import Clock
 from graft.core.records import NO_LIMITS, LedgerEntry, ProfileRequest, Request
-from graft.data.domain import World
+from graft.data.domain import World, inputs_of
 from graft.data.worlds import open_world
 from graft.devices import equip_domain
 from graft.errors import ConfigError
@@ -108,8 +108,9 @@ class DeviceFactory:
         domain_id, task = request.domain_id, self.world.task
         policy = self.policy or configured_policy(request, self.config)
         memory = memory_limit(self.config, policy.settings, request.round_index)
+        data = self.world.load(domain_id)
         device_class, architecture = equip_domain(
-            domain_id, self.config.seed, task, self.config.devices, memory_bytes=memory
+            domain_id, self.config.seed, task, self.config.devices, data.inputs, memory
         )
         own = device_limits(policy.settings, device_class) if request.round_index else None
         limits = (request.allowance or NO_LIMITS).least(own or NO_LIMITS)
@@ -117,7 +118,7 @@ class DeviceFactory:
         self._bring_backbone(architecture, transport, request)
         return Device(
             task=task,
-            data=self.world.load(domain_id),
+            data=data,
             device_class=device_class,
             architecture=architecture,
             config=self.config,
@@ -175,7 +176,9 @@ class DeviceFactory:
         name, sha256 = PREFIX + backbone.name, backbone.sha256
         shapes = backbone_shapes(architecture, task)
         if self.simulated and self.config.devices.backbone == "shipped":
-            _, own = equip_domain(request.domain_id, self.config.seed, task, self.config.devices)
+            domain_id, devices = request.domain_id, self.config.devices
+            inputs = inputs_of(self.world, domain_id)
+            _, own = equip_domain(domain_id, self.config.seed, task, devices, inputs)
             is_own = architecture == own
             if isinstance(request, ProfileRequest) or not (is_own or transport.holds(sha256)):
                 transport.fetch_backbone(name, sha256, shapes)

@@ -41,7 +41,9 @@ def _check_sum(section: str, *fractions: float) -> None:
 class WorldConfig:
     """Where the domains come from."""
 
-    kind: Literal["imu", "digits", "folder"] = key("imu", "Embedded and seeded, or a folder")
+    kind: Literal["imu", "digits", "wearables", "folder"] = key(
+        "imu", "Embedded and seeded, or a folder"
+    )
     path: str = key("", "The domain folder that kind `folder` reads")
     domains: int = key(100, "Domains of an embedded world", ge=2)
     windows_per_domain: int = key(160, "Samples a domain of an embedded world", ge=20)

@@ -47,6 +47,7 @@ Shares = Annotated[npt.NDArray[np.float32], Range(0, 1)]
 ClassCounts = Annotated[npt.NDArray[np.int64], Range(0, 2**40)]
 Distance = Annotated[float, Range(0, 1e16)]
 Distances = Annotated[tuple[float, ...], Range(0, 1e16)]
+Sizes = Annotated[tuple[int, ...], Range(0, 2**31 - 1)]
 Score = Annotated[float, Range(-1e6, 1e6)]
 
 _SHARE, _SAMPLES = Range(0, 1), Range(0, 2**40)

@@ -22,6 +22,7 @@ from graft.core.ranges import (
     Score,
     Seconds,
     Shares,
+    Sizes,
     Statistics,
 )
 from graft.core.text import short_repr
@@ -246,12 +247,14 @@ class DomainProfile:
     class_counts_C : array of int64 or None
         Labelled rows of each class; None where the policy withholds them.
     inputs : tuple of str
-        The streams that the domain has, whose statistics follow one another; none named: all of
-        its task.
+        The streams that the domain has, whose statistics follow one another, where its task has
+        several.
     limits : Allowance or None
         The device's own, beside the run's budget; None: it has none.
     num_labelled : int or None
         How many of the rows bear labels; None where nothing limits the domain.
+    input_sizes : tuple of int
+        The number of statistics of each stream.
     """
 
     domain_id: str
@@ -262,6 +265,7 @@ class DomainProfile:
     inputs: tuple[str, ...] = ()
     limits: Allowance | None = None
     num_labelled: Samples | None = None
+    input_sizes: Sizes = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

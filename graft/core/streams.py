@@ -126,13 +126,20 @@ def as_rows(x: Column, rows_N: Any = None) -> Rows:
     """
     import torch
 
-    def of_array(column: Column) -> Rows:
+    def tensor_of(column: Column) -> Rows:
         if isinstance(column, Lazy):
-            chosen = column if rows_N is None else column.select(rows_N)
-            return chosen.mapped(torch.from_numpy)
-        return torch.from_numpy(column if rows_N is None else column[rows_N])
+            return column.mapped(torch.from_numpy)
+        return torch.from_numpy(column)
 
-    return x.apply(of_array) if isinstance(x, Streams) else of_array(x)
+    chosen = x if rows_N is None else select(x, rows_N)
+    return chosen.apply(tensor_of) if isinstance(chosen, Streams) else tensor_of(chosen)
+
+
+def select(x: Column, rows: Any) -> Column:
+    """These rows of a domain's ``x``; a Lazy column stays unread."""
+    if isinstance(x, Streams):
+        return x.apply(lambda column: select(column, rows))
+    return x.select(rows) if isinstance(x, Lazy) else x[rows]
 
 
 def concat(parts: Sequence[Any]) -> Any:

@@ -51,9 +51,9 @@ def split_rows(
     tested share of a class is as near to ``test_fraction`` as its groups allow. Data with a split
     of their own keep it. The labelled rows are drawn from (seed, domain).
 
-    ``by_labels`` False: no label decides where a row belongs, so that another label moves no other
-    row, which the noise of a site's policy presumes. The latest groups of all test, and the
-    labelled rows are drawn from all of train.
+    ``by_labels`` False, and labels or amounts in place of classes: no label decides where a row
+    belongs, so that another label moves no other row, which the noise of a site's policy presumes.
+    The latest groups of all test, and the labelled rows are drawn from all of train.
 
     Raises
     ------
@@ -62,6 +62,7 @@ def split_rows(
     DatasetFormatError
         The data's own split divides a group.
     """
+    by_labels = by_labels and data.y_N.ndim == 1  # labels and amounts are no classes
     if data.split_N is not None:
         is_test_N = _fixed_block(data, data.split_N)
     elif by_labels:
@@ -198,13 +199,14 @@ def _can_leave(rows_C: dict[int, int], train_C: list[int]) -> bool:
 
 def _count_groups(data: DomainData) -> tuple[IntArray, IntArray]:
     """Each row's group as a position in time (N), and the rows of each class in it (G, C)."""
+    y_N = data.y_N if data.y_N.ndim == 1 else np.zeros(len(data.y_N), np.int64)
     _, first_row_G, group_of_row_N = np.unique(data.group_N, return_index=True, return_inverse=True)
     # Group numbers are names; a group's position in time is that of its first row.
     position_G = np.empty(len(first_row_G), np.int64)
     position_G[np.argsort(first_row_G)] = np.arange(len(first_row_G))
     group_of_row_N = position_G[group_of_row_N]
-    counts_GC = np.zeros((len(position_G), int(data.y_N.max(initial=0)) + 1), np.int64)
-    np.add.at(counts_GC, (group_of_row_N, data.y_N), 1)
+    counts_GC = np.zeros((len(position_G), int(y_N.max(initial=0)) + 1), np.int64)
+    np.add.at(counts_GC, (group_of_row_N, y_N), 1)
     return group_of_row_N, counts_GC
 
 

@@ -10,14 +10,15 @@ import numpy as np
 from graft.core.config import WorldConfig
 from graft.core.records import Task
 from graft.core.seeding import stream
-from graft.data.domain import DomainData, World
+from graft.data.domain import DomainData, World, inputs_of
 from graft.data.folder import FolderWorld
 from graft.data.synthetic.digits import DigitsWorld
 from graft.data.synthetic.imu import ImuWorld
+from graft.data.synthetic.wearables import WearablesWorld
 from graft.errors import ConfigError
 
 # The worlds that need no folder.
-EMBEDDED: Final = ("imu", "digits")
+EMBEDDED: Final = ("imu", "digits", "wearables")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ class PartWorld:
 
     def person(self, domain_id: str) -> str:
         return self.whole.person(domain_id)
+
+    def inputs(self, domain_id: str) -> tuple[str, ...]:
+        return inputs_of(self.whole, domain_id)
 
     def load(self, domain_id: str) -> DomainData:
         return self.whole.load(domain_id)
@@ -74,4 +78,6 @@ def _open_whole(config: WorldConfig, seed: int) -> World:
         return ImuWorld(config.domains, config.windows_per_domain, seed)
     if config.kind == "digits":
         return DigitsWorld(config.domains, config.windows_per_domain, seed)
+    if config.kind == "wearables":
+        return WearablesWorld(config.domains, config.windows_per_domain, seed)
     return FolderWorld(Path(config.path), config.output)

@@ -27,6 +27,7 @@ from torch import Tensor
 from graft.core.config import TrainingConfig
 from graft.core.records import BoolArray
 from graft.core.results import GROW
+from graft.core.streams import Rows, concat
 from graft.errors import ConfigError
 from graft.lifelong.had import Distillation, HadConfig
 from graft.lifelong.heads import HeadedNetwork, OutputTask
@@ -74,10 +75,10 @@ class GrowthTask:
     network: Network
     old_C: BoolArray
     new_C: BoolArray
-    x_L: Tensor
+    x_L: Rows
     y_L: Tensor
-    x_U: Tensor
-    x_old: Tensor
+    x_U: Rows
+    x_old: Rows
     y_old: Tensor
     training: TrainingConfig
     seed: int
@@ -108,11 +109,11 @@ def grow_classes(task: GrowthTask, way: str, strength: float | None = None) -> N
         retention.after_stage(_OneHead(copy.deepcopy(task.network), task.old_C).eval(), stage)
     x_L, y_L = task.x_L, task.y_L
     if way == JOINT:
-        x_L, y_L = torch.cat([x_L, task.x_old]), torch.cat([y_L, task.y_old])
+        x_L, y_L = concat([x_L, task.x_old]), torch.cat([y_L, task.y_old])
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         # One pass, whatever is kept and how: batch norm sees what the domain does now.
-        x = torch.cat([x_L[labelled_B], task.x_U[unlabelled_B]])
+        x = concat([x_L[labelled_B], task.x_U[unlabelled_B]])
         features, split = student.features(x), len(labelled_B)
         logits_BC = student.output(features[:split], _OUTPUT)
         kept = slice(split, None) if len(unlabelled_B) else slice(None)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.core.seeding import derive_seed
+from graft.core.streams import Rows
 from graft.lifelong.heads import IGNORED, HeadedNetwork, OutputKind, OutputTask
 from graft.training import minimise, parameter_group
 
@@ -31,7 +32,7 @@ class Stage:
     """One task's rows: inputs x (N, ...) and their targets as the task's kind has them."""
 
     task: OutputTask
-    x: Tensor
+    x: Rows
     target: Tensor
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from graft.core.records import BoolArray
+from graft.core.streams import concat
 from graft.methods.base import INITIAL, Method
 from graft.methods.blocks import targets
 from graft.methods.cost import all_labels_cost, best_source_cost, finetuned_cost, supervised_cost
@@ -39,7 +40,7 @@ def plan_all_labels(task: TrainingTask) -> SupervisedTraining:
     y_N = torch.cat([task.y_L, task.hidden_y_U])
     mask_C: BoolArray = np.bincount(y_N.numpy(), minlength=task.domain_task.num_classes) > 0
     training = on_labels(task, targets.fresh_target(task), mask_C)
-    return replace(training, x=torch.cat([task.x_L, task.x_U]), y_N=y_N)
+    return replace(training, x=concat([task.x_L, task.x_U]), y_N=y_N)
 
 
 def fit_best_source(task: TrainingTask) -> TrainedModel:

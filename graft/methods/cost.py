@@ -180,7 +180,7 @@ def graft_cost(shape: WorkloadShape) -> ComputeCost:
     heads = settings.head_steps * shape.num_labelled * head * _LEARNT
     graph = 2 * shape.num_rows**2 * teachers * features
     rotated = 2 * (shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)) * 3
-    rotated *= math.prod(shape.task.sample_shape) if shape.task.modality == "imu" else 0
+    rotated *= sum(math.prod(s.shape) for s in shape.task.inputs if s.modality == "imu")
     return (
         read_all(shape.sources, shape.num_rows, passes=3)
         + _both(shape, 58, steps)

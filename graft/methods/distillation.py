@@ -24,6 +24,7 @@ from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.core.records import FusionDiagnostics
+from graft.core.streams import Rows, concat
 from graft.methods.base import Method, each_compiled, selected
 from graft.methods.blocks import fusion, targets
 from graft.methods.cost import aekd_cost, camkd_cost, soft_targets_cost
@@ -152,14 +153,14 @@ def min_norm_weights(
 def fit_soft_targets(task: TrainingTask) -> TrainedModel:
     """Soft-target distillation from the selected sources on all rows; no label is read."""
     student = targets.fresh_target(task)
-    x_N = torch.cat([task.x_L, task.x_U])
+    x_N = concat([task.x_L, task.x_U])
     distil_soft_targets(student, task.sources, x_N, task.config.training, task.seed)
     mask_C = np.any([source.mask_C for source in task.sources], axis=0)
     return targets.trained_target(task, student, mask_C)
 
 
 def distil_soft_targets(
-    student: Network, teachers: Sequence[Source], x_N: Tensor, training: TrainingConfig, seed: int
+    student: Network, teachers: Sequence[Source], x_N: Rows, training: TrainingConfig, seed: int
 ) -> None:
     """Train the student on L_soft alone. Raises TransportError without teachers."""
     target_NC = teachers_soft_targets(teachers, x_N)
@@ -173,7 +174,7 @@ def distil_soft_targets(
     student.eval()
 
 
-def teachers_soft_targets(teachers: Sequence[Source], x_N: Tensor) -> Tensor:
+def teachers_soft_targets(teachers: Sequence[Source], x_N: Rows) -> Tensor:
     """``soft_targets`` of the teachers' logits. Raises TransportError without teachers."""
     targets.require_sources(teachers)
     logits_SNC = torch.stack([predict_in_batches(t.network, x_N) for t in teachers])

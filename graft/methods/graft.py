@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from graft.core.config import GraftConfig
 from graft.core.records import FusionDiagnostics
 from graft.core.seeding import derive_seed
+from graft.core.streams import Rows, concat
 from graft.methods.base import Method, each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import graft_cost
@@ -80,7 +81,7 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
     settings, private = task.config.graft, task.private is not None
     if private:
         without = {*without, *_MIXING_ROWS}
-    x_N = torch.cat([task.x_L, task.x_U])
+    x_N = concat([task.x_L, task.x_U])
     teachers = adapt_teachers(task, x_N, without)
     prediction_NC, agreement_T, weight_T = agreed_prediction(teachers, task, without)
     temperature = 1.0 if "sharpening" in without else settings.knowledge_temperature
@@ -104,7 +105,7 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
     )
 
 
-def adapt_teachers(task: TrainingTask, x_N: Tensor, without: Collection[Part] = ()) -> _Teachers:
+def adapt_teachers(task: TrainingTask, x_N: Rows, without: Collection[Part] = ()) -> _Teachers:
     """Step 1: every source as it came, then every source renormalised; no encoder learns."""
     sources = adaptation.with_classes(task.sources, task.label_mask)
     compiled = task.compiled
@@ -236,12 +237,12 @@ def _train(
     steps = math.ceil(settings.steps_fraction * usual_steps)
     generator = torch.Generator().manual_seed(derive_seed("augment", task.seed))
     augment = partial(
-        targets.augment, modality=task.domain_task.modality, config=settings, generator=generator
+        targets.augment_rows, inputs=task.domain_task.inputs, config=settings, generator=generator
     )
     target.train()
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        x = torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
+        x = concat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
         if augmented:
             x = augment(x)
         logits_BC = target(x)

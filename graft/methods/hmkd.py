@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
+from graft.core.streams import Rows, in_batches
 from graft.methods.base import selected
 from graft.methods.blocks import targets
 from graft.methods.cost import mutual_cost
@@ -106,36 +107,36 @@ class EnsembleFeature(nn.Module):
 class Learner(nn.Module):
     """A network of the zoo with the ensemble feature of its stages beside it."""
 
-    def __init__(
-        self, network: Network, architecture: str, x: Tensor, width: int, seed: int
-    ) -> None:
+    def __init__(self, network: Network, architecture: str, x: Rows, width: int, seed: int) -> None:
         super().__init__()
         self.network = network
         self.architecture = architecture
         taps, _ = tap_stages(copy.deepcopy(network).eval(), architecture, x[:1])
         self.ensemble = EnsembleFeature([tap.shape[1] for tap in taps], width, seed)
 
-    def forward(self, x: Tensor) -> View:
+    def forward(self, x: Rows) -> View:
         taps, logits_BC = tap_stages(self.network, self.architecture, x)
         return View(logits_BC=logits_BC, feature_BW=self.ensemble(taps))
 
     @torch.no_grad()
-    def frozen_view(self, x: Tensor) -> View:
+    def frozen_view(self, x: Rows) -> View:
         """The view of all rows in eval mode, without a gradient."""
         self.eval()
-        views = [self(x[i : i + _BATCH_SIZE]) for i in range(0, len(x), _BATCH_SIZE)]
+        views = [self(x_B) for x_B in in_batches(x, _BATCH_SIZE)]
         return View(
             logits_BC=torch.cat([view.logits_BC for view in views]),
             feature_BW=torch.cat([view.feature_BW for view in views]),
         )
 
 
-def tap_stages(network: Network, architecture: str, x: Tensor) -> tuple[list[Tensor], Tensor]:
+def tap_stages(network: Network, architecture: str, x: Rows) -> tuple[list[Tensor], Tensor]:
     """The output of each stage, pooled over its positions (B, channels), and the logits.
 
     An architecture without listed stages is one stage: its feature.
     """
-    paths = _STAGES.get(architecture, ("encoder",))
+    paths = _STAGES.get(architecture, ())
+    known = dict(network.named_modules())
+    paths = paths if paths and all(path in known for path in paths) else ("encoder",)
     taps: dict[str, Tensor] = {}
 
     def record(path: str) -> Any:
@@ -182,7 +183,7 @@ def network_loss(own: View, other: View, y_B: Tensor, exchange: float) -> Tensor
 def learn_mutually(
     student: Learner,
     teacher: Learner,
-    x_N: Tensor,
+    x_N: Rows,
     y_N: Tensor,
     training: TrainingConfig,
     seed: int,

@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
+from graft.core.streams import Rows, concat
 from graft.methods.base import selected
 from graft.methods.blocks import targets
 from graft.methods.cost import common_features_cost
@@ -108,7 +109,7 @@ def _mean_kernel(a_BH: Tensor, b_BH: Tensor, kernel_widths: Sequence[float]) -> 
 def distil_common_features(
     student: Network,
     teachers: Sequence[Source],
-    x_N: Tensor,
+    x_N: Rows,
     training: TrainingConfig,
     seed: int,
     config: CommonFeatureConfig = VECTOR_FORM,
@@ -138,7 +139,7 @@ def distil_common_features(
 def fit_kacfl(task: TrainingTask) -> TrainedModel:
     """KA-CFL from the selected sources on all of the domain's windows; its labels stay unread."""
     student = targets.fresh_target(task)
-    x_N = torch.cat([task.x_L, task.x_U])
+    x_N = concat([task.x_L, task.x_U])
     distil_common_features(student, task.sources, x_N, task.config.training, task.seed)
     mask_C = np.any([source.mask_C for source in task.sources], axis=0)
     return targets.trained_target(task, student, mask_C)

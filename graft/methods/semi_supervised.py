@@ -27,12 +27,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.seeding import derive_seed
+from graft.core.streams import Rows, Streams, concat
 from graft.errors import ConfigError
 from graft.methods.base import Method
 from graft.methods.blocks import adaptation, fusion, targets
@@ -72,14 +74,17 @@ class Recipe:
         self.steps = count_steps(len(task.x_L) + len(task.x_U), task.config.training)[1]
         self._generator = torch.Generator().manual_seed(derive_seed("augment", task.seed))
 
-    def weak(self, x: Tensor) -> Tensor:
+    def weak(self, x: Rows) -> Any:
         """The augmentation of ``graft``."""
-        modality, config = self.task.domain_task.modality, self.task.config.graft
-        return targets.augment(x, modality, config, self._generator)
+        inputs, config = self.task.domain_task.inputs, self.task.config.graft
+        return targets.augment_rows(x, inputs, config, self._generator)
 
-    def strong(self, x: Tensor) -> Tensor:
+    def strong(self, x: Rows) -> Any:
         """``weak`` twice, then a scale a channel, noise, and a quarter of each sample masked."""
         x = self.weak(self.weak(x))
+        return x.apply(self._distorted) if isinstance(x, Streams) else self._distorted(x[:])
+
+    def _distorted(self, x: Tensor) -> Tensor:
         if not x.is_floating_point() or x.dim() < 3:
             return x
         scale = 1 + _SCALE * self._normal((*x.shape[:2], *[1] * (x.dim() - 2)))
@@ -120,7 +125,7 @@ class Recipe:
 
     def finished(self, network: Network) -> Network:
         """The network with batch-norm statistics of all rows."""
-        adaptation.renormalise(network, torch.cat([self.task.x_L, self.task.x_U]))
+        adaptation.renormalise(network, concat([self.task.x_L, self.task.x_U]))
         return network
 
     def supervised(self, labelled_B: Tensor) -> Tensor:
@@ -148,7 +153,7 @@ def fit_pseudo_label(task: TrainingTask) -> TrainedModel:
     recipe, unknown_C = Recipe(task, targets.fresh_target(task)), ~torch.from_numpy(task.label_mask)
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor, step: int) -> Tensor:
-        x = recipe.weak(torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
+        x = recipe.weak(concat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
         logits_BC, split = recipe.network(x), len(labelled_B)
         supervised = F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
         if split == len(x):
@@ -169,7 +174,7 @@ def fit_fixmatch(task: TrainingTask, start: Network | None = None) -> TrainedMod
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor, _: int) -> Tensor:
         x_U, split = task.x_U[unlabelled_B], len(labelled_B)
         # One pass, so that batch norm sees labelled and unlabelled rows alike.
-        x = torch.cat([recipe.weak(torch.cat([task.x_L[labelled_B], x_U])), recipe.strong(x_U)])
+        x = concat([recipe.weak(concat([task.x_L[labelled_B], x_U])), recipe.strong(x_U)])
         logits_BC = recipe.network(x)
         supervised = F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
         if not len(x_U):
@@ -195,7 +200,7 @@ def fit_mean_teacher(task: TrainingTask) -> TrainedModel:
                 mean.lerp_(own, 1 - decay)
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor, step: int) -> Tensor:
-        x = torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
+        x = concat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
         logits_BC = recipe.network(recipe.weak(x))
         with torch.no_grad():
             wanted_BC = torch.softmax(teacher(recipe.weak(x)), dim=1)
@@ -229,7 +234,7 @@ def fit_fedavg_shot(task: TrainingTask) -> TrainedModel:
 def fit_label_spreading(task: TrainingTask) -> TrainedModel:
     """Spread L over a graph of the best source's features; the target learns what came to U."""
     best = targets.best_source(task)
-    x_N = torch.cat([task.x_L, task.x_U])
+    x_N = concat([task.x_L, task.x_U])
     with adaptation.renormalised(best.network, x_N):
         features_NF = features_in_batches(best.network, x_N)
     unit_NF = fusion.joint_features(features_NF[None])
@@ -242,7 +247,7 @@ def fit_label_spreading(task: TrainingTask) -> TrainedModel:
     recipe = Recipe(task, targets.fresh_target(task))
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor, _: int) -> Tensor:
-        x = recipe.weak(torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
+        x = recipe.weak(concat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
         logits_BC, split = recipe.network(x), len(labelled_B)
         supervised = F.cross_entropy(logits_BC[:split], task.y_L[labelled_B])
         return supervised + targets.kd_loss(logits_BC[split:], soft_UC[unlabelled_B])

@@ -23,6 +23,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.records import BoolArray, FusionDiagnostics
+from graft.core.streams import concat
 from graft.methods.base import each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import moved_sources_cost, shot_cost
@@ -65,7 +66,7 @@ def fit_shot(task: TrainingTask) -> TrainedModel:
         pseudo_U.copy_(cluster_labels(features_UF[None], predictions_UC[None], torch.ones(1)))
 
     def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        logits_BC = network(torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
+        logits_BC = network(concat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
         logits_BC = logits_BC.masked_fill(unknown_C, float("-inf"))
         split = len(labelled_B)
         return (
@@ -89,7 +90,7 @@ def _adapt_compiled(network: Network, task: TrainingTask, best: Source, known_C:
     compiled trainer has no form for them."""
     config, labelled, num_classes = task.config.training, len(task.x_L), len(known_C)
     rows_SB, split = joint_batches(labelled, len(task.x_U), config, task.seed)
-    x_N = torch.cat([task.x_L, task.x_U])
+    x_N = concat([task.x_L, task.x_U])
     plan = compiled_plan(network, x_N, rows_SB.shape[1])
     if plan is None or plan.plan.features != network.num_features or not len(task.x_U):
         return False
@@ -187,7 +188,7 @@ class MovedSources(nn.Module):
 def fit_decision(task: TrainingTask) -> TrainedModel:
     """Adapt the mixture of sources on L and U, and distil it into the target on U."""
     targets.require_sources(task.sources)
-    x_N = torch.cat([task.x_L, task.x_U])
+    x_N = concat([task.x_L, task.x_U])
     # Heads are fixed here: a source learns no class of L that it did not know.
     target, moved_sources = targets.fresh_target(task), MovedSources(task.sources)
     parts = task.x_L, task.x_U

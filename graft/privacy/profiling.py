@@ -7,58 +7,112 @@ F features.
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.records import DomainProfile, FloatArray, IntArray, Task
+from graft.core.records import DomainProfile, FloatArray, InputKind, InputSpec, IntArray, Task
+from graft.core.streams import Column, Lazy, Streams, in_batches
 from graft.privacy.accounting import Floats
 from graft.privacy.policy import SitePolicy
 
 GRADIENT_BINS = 8
+TOKEN_BINS = 32
+_ROWS_AT_ONCE = 256
 
 
 def profile_domain(
-    domain_id: str, task: Task, x: FloatArray, y_L: IntArray, policy: SitePolicy
+    domain_id: str,
+    task: Task,
+    x: Column,
+    y_L: IntArray,
+    policy: SitePolicy,
+    inputs: tuple[str, ...] = (),
 ) -> DomainProfile:
     """The statistics that leave a domain: mean and deviation over its samples (A1, ours).
+
+    Those of several streams follow one another.
 
     Parameters
     ----------
     domain_id, task
         Whose profile it is.
     x
-        The rows that the domain may learn from, never its test block: windows (N, K, T) or
-        images (N, K, H, W).
+        The rows that the domain may learn from, never its test block, of the streams that it has.
     y_L
-        Its labels.
+        Its labels; the positive rows of each label are counted, and of amounts there is no count.
     policy
         Class counts are withheld as a whole where a class that is present has fewer rows than the
         policy's minimum. With noise, a count below the minimum is released as 0. The number of
         samples is released as it is.
+    inputs
+        The streams that the domain has, where it lacks some; by default all of the task's.
 
     Raises
     ------
     PolicyError
         The budget is spent.
     """
-    counts_C = np.bincount(y_L, minlength=task.num_classes)
+    task = task.reading(inputs)
+    counts_C = count_classes(y_L, task)
     released_C: IntArray | None
     if policy.settings.epsilon is None:
-        per_sample_NP = sample_statistics(x)
-        statistics_D = np.concatenate([per_sample_NP.mean(0), per_sample_NP.std(0)])
+        statistics_D = np.concatenate(
+            [_moments(part, spec.kind) for part, spec in _streams(x, task)]
+        )
         present = counts_C[counts_C > 0]
         too_few = bool((present < policy.settings.min_class_count).any())
         released_C = None if too_few or policy.settings.withhold_class_counts else counts_C
     else:
-        statistics_D, released_C = _noisy_profile(domain_id, x, counts_C, policy)
+        statistics_D, released_C = _noisy_profile(domain_id, task, x, counts_C, policy)
     return DomainProfile(
         domain_id=domain_id,
         task=task.name,
         num_samples=len(x),
         statistics_D=statistics_D.astype(np.float32),
         class_counts_C=None if released_C is None else released_C.astype(np.int64),
+        inputs=inputs,
+        input_sizes=tuple(
+            2 * len(statistic_ranges(spec.shape, 1.0, spec.kind)[0])
+            for spec in task.inputs
+            if inputs
+        ),
     )
 
 
+def _clipped(x: Column, kind: InputKind, bound: float) -> Column:
+    if kind == "tokens":
+        return x
+    return np.clip(_unit_pixels(x), -bound, bound)
+
+
+def _unit_pixels(x: Column) -> Column:
+    """Pixels of uint8 from 0 to 1, as a network reads them."""
+    return x / np.float32(255) if x.dtype == np.uint8 else x
+
+
+def count_classes(y_N: IntArray, task: Task) -> IntArray:
+    """Rows of each class or label (C,); 0 for amounts."""
+    if task.outputs[0].kind == "classes":
+        return np.bincount(y_N, minlength=task.num_classes)
+    counts_C: IntArray = y_N.sum(0).astype(np.int64)
+    return counts_C if task.outputs[0].kind == "labels" else 0 * counts_C
+
+
+def _streams(x: Column, task: Task) -> list[tuple[Column, InputSpec]]:
+    if isinstance(x, Streams):
+        return [(x[spec.name], spec) for spec in task.inputs]
+    return [(x, task.inputs[0])]
+
+
+def _moments(x: Column, kind: InputKind) -> Floats:
+    """Mean and deviation of each statistic of a stream; a Lazy one is read in batches."""
+    if isinstance(x, Lazy):
+        parts = [sample_statistics(part, kind) for part in in_batches(x, _ROWS_AT_ONCE)]
+        per_sample_NP = np.concatenate(parts)
+    else:
+        per_sample_NP = sample_statistics(x, kind)
+    return np.concatenate([per_sample_NP.mean(0), per_sample_NP.std(0)])
+
+
 def _noisy_profile(
-    domain_id: str, x: FloatArray, counts_C: IntArray, policy: SitePolicy
+    domain_id: str, task: Task, x: Column, counts_C: IntArray, policy: SitePolicy
 ) -> tuple[Floats, IntArray | None]:
     """Statistics (D,) and counts (C,) from noisy first and second moments and noisy counts.
 
@@ -66,11 +120,14 @@ def _noisy_profile(
     of u and of u^2 by at most 2/N together, a statistic: (u-v)^2 + (u^2-v^2)^2 <= 4. Counts move
     by sqrt(2). Deviations themselves would move by 1/sqrt(N).
     """
-    settings = policy.settings
+    settings, streams = policy.settings, _streams(x, task)
     bound = settings.value_bound
-    low_P, high_P = statistic_ranges(x.shape[1:], bound)
+    ranges = [statistic_ranges(spec.shape, bound, spec.kind) for _, spec in streams]
+    low_P, high_P = (np.concatenate(each) for each in zip(*ranges, strict=True))
     half_P, middle_P = (high_P - low_P) / 2, (high_P + low_P) / 2
-    per_sample_NP = sample_statistics(np.clip(x, -bound, bound))
+    per_sample_NP = np.concatenate(
+        [sample_statistics(_clipped(part[:], s.kind, bound), s.kind) for part, s in streams], axis=1
+    )
     u_NP = np.clip((per_sample_NP - middle_P) / half_P, -1, 1)
     moments_D = np.concatenate([u_NP.mean(0), (u_NP**2).mean(0)])
     parts = {"moments": (moments_D, 2 * np.sqrt(len(low_P)) / len(x))}
@@ -79,23 +136,43 @@ def _noisy_profile(
     noisy = policy.noisy(f"profile of {domain_id}", ("profile", domain_id), parts)
     first_P, second_P = np.split(noisy["moments"], 2)
     deviation_P = np.sqrt(np.clip(second_P - first_P**2, 0, 1))
-    statistics_D = np.concatenate([middle_P + half_P * first_P, half_P * deviation_P])
+    mean_P, deviation_P = middle_P + half_P * first_P, half_P * deviation_P
+    # As without noise: a stream's means and deviations, then the next stream's.
+    ends = np.cumsum([len(low) for low, _ in ranges])[:-1]
+    parts_of = zip(np.split(mean_P, ends), np.split(deviation_P, ends), strict=True)
+    statistics_D = np.concatenate([part for pair in parts_of for part in pair])
     if "counts" not in noisy:
         return statistics_D, None
     counts = np.rint(noisy["counts"])
     return statistics_D, np.where(counts < settings.min_class_count, 0, counts).astype(np.int64)
 
 
-def sample_statistics(x: FloatArray) -> Floats:
-    """The statistics (N, P) of each window or image, before any mean."""
-    return image_statistics(x) if x.ndim == 4 else window_statistics(x)
+def sample_statistics(x: Column, kind: InputKind | None = None) -> Floats:
+    """The statistics (N, P) of each sample of a stream, before any mean.
+
+    Without a ``kind``, samples of three axes are images and all others windows.
+    """
+    if kind == "tokens":
+        return token_statistics(x)
+    if kind == "vector":
+        values: Floats = x.astype(np.float64)
+        return values
+    if x.ndim == 4:
+        return image_statistics(_unit_pixels(x))
+    return window_statistics(x)
 
 
-def statistic_ranges(sample_shape: tuple[int, ...], bound: float) -> tuple[Floats, Floats]:
+def statistic_ranges(
+    sample_shape: tuple[int, ...], bound: float, kind: InputKind | None = None
+) -> tuple[Floats, Floats]:
     """Least and greatest value (P,) of each statistic of a sample within [-bound, bound].
 
     A band's energy is at most that of the whole window, T bound^2 (Parseval).
     """
+    if kind == "tokens":
+        return np.zeros(TOKEN_BINS + 1), np.ones(TOKEN_BINS + 1)
+    if kind == "vector":
+        return np.full(sample_shape, -bound), np.full(sample_shape, bound)
     channels = np.ones(sample_shape[0])
     if len(sample_shape) == 3:
         ranges = [(-bound, bound), (0.0, bound)]
@@ -131,6 +208,14 @@ def window_statistics(x_NKT: FloatArray) -> npt.NDArray[np.float64]:
         np.log1p(spectrum[:, :, edge:].sum(2)),
     ]
     return np.concatenate(columns, axis=1)
+
+
+def token_statistics(x_NT: Column) -> Floats:
+    """The share of the length that is used, and of the tokens in each of 32 bins of their ids."""
+    used_NT = x_NT > 0
+    bins_NT = np.where(used_NT, x_NT.astype(np.int64) % TOKEN_BINS, -1)
+    shares = [(bins_NT == b).sum(1) / np.maximum(used_NT.sum(1), 1) for b in range(TOKEN_BINS)]
+    return np.stack([used_NT.mean(1), *shares], axis=1)
 
 
 def image_statistics(x_NKHW: FloatArray) -> npt.NDArray[np.float64]:

@@ -76,13 +76,27 @@ def digest_failure(request: Request | TrainResult, error: Exception) -> Failure:
 
 def _check_profile(profile: DomainProfile, task: Task) -> None:
     """Raises EdgeError for statistics, counts or a task that no data of the task can have."""
-    low_P, high_P = statistic_ranges(task.sample_shape, VALUE_LIMIT)
-    low_D, high_D = np.concatenate([low_P, 0 * low_P]), np.concatenate([high_P, high_P - low_P])
+    unknown = [name for name in profile.inputs if name not in task.input_names]
+    if unknown:
+        raise EdgeError(
+            f"profile of {profile.domain_id}: got the stream {unknown[0]!r:.60}, "
+            f"wanted some of {list(task.input_names)}"
+        )
+    low, high = [], []
+    sizes = []
+    for spec in task.reading(profile.inputs).inputs:
+        low_P, high_P = statistic_ranges(spec.shape, VALUE_LIMIT, spec.kind)
+        sizes.append(2 * len(low_P))
+        low += [low_P, 0 * low_P]
+        high += [high_P, high_P - low_P]
+    low_D, high_D = np.concatenate(low), np.concatenate(high)
     what, statistics_D = f"profile of {profile.domain_id}", profile.statistics_D
     if profile.task != task.name:
         raise EdgeError(f"{what}: got task {profile.task!r:.60}, wanted {task.name!r}")
     if statistics_D.shape != low_D.shape:
         raise EdgeError(f"{what}: got {statistics_D.size} statistics, wanted {low_D.size}")
+    if profile.input_sizes != (tuple(sizes) if profile.inputs else ()):
+        raise EdgeError(f"{what}: got sizes {profile.input_sizes!s:.60}, wanted {sizes}")
     slack_D = 1e-5 * (1 + np.abs(high_D))  # float32
     if ((statistics_D < low_D - slack_D) | (statistics_D > high_D + slack_D)).any():
         raise EdgeError(f"{what}: got a statistic that no {task.modality} sample has")

@@ -65,6 +65,11 @@ class Device:
         folder = self.features_folder
         return frozen_features(network, architecture, self.data.x, self._rows_digest, folder)
 
+    @property
+    def lacks_streams(self) -> bool:
+        """Whether its domain has fewer streams than its task."""
+        return bool(self.data.inputs) and self.data.inputs != self.task.input_names
+
     @cached_property
     def _rows_digest(self) -> str:
         return rows_digest(self.data.x)

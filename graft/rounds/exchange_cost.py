@@ -42,12 +42,13 @@ DEVICE_LEAVES_OUT: Final = ("diagnostics (up_bytes)", "own metrics (up_bytes)", 
 
 
 def effective_method(
-    name: str, sources: Sequence[ModelCard], allowance: Allowance | None
+    name: str, sources: Sequence[ModelCard], allowance: Allowance | None, *, lacking: bool = False
 ) -> Method:
-    """The method that trains for a request: within a budget that no source fits in, training on
-    the labels alone."""
+    """The method that trains for a request: training on the labels alone within a budget that no
+    source fits in, and where a domain that is ``lacking`` streams has no source."""
     method = find_method(name)
-    falls_back = allowance is not None and method.sources_needed != "none" and not sources
+    without = method.sources_needed != "none" and not sources
+    falls_back = without and (allowance is not None or lacking)
     return find_method(LABEL_ONLY) if falls_back else method
 
 

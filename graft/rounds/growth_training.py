@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from graft.core.records import BoolArray, GrowRequest, IntArray, Task, TrainResult
 from graft.core.seeding import derive_seed
+from graft.core.streams import Rows, as_rows
 from graft.errors import ConfigError, DomainEmptyError, EdgeError
 from graft.lifelong.growth import GrowthTask, grow_classes, growth_method
 from graft.models import Network
@@ -39,11 +39,11 @@ def grow(request: GrowRequest, device: Device) -> TrainResult:
     unlabelled_N = np.setdiff1d(rows.train_N, labelled_N)
     own = fetch_source(card, device, "exact")
     task = TrainingTask(
-        domain_task=device.task,
+        domain_task=device.task.reading(data.inputs),
         architecture=card.architecture,
-        x_L=torch.from_numpy(data.x[labelled_N]),
+        x_L=as_rows(data.x, labelled_N),
         y_L=torch.from_numpy(data.y_N[labelled_N]),
-        x_U=torch.from_numpy(data.x[unlabelled_N]),
+        x_U=as_rows(data.x, unlabelled_N),
         sources=(own,),
         config=config,
         seed=derive_seed("grow", config.seed, request.domain_id, request.round_index),
@@ -54,14 +54,14 @@ def grow(request: GrowRequest, device: Device) -> TrainResult:
         GrowthTask(
             network=own.network, old_C=old_C, new_C=new_C,
             x_L=task.x_L, y_L=task.y_L, x_U=task.x_U,
-            x_old=torch.from_numpy(data.x[old_N]), y_old=torch.from_numpy(data.y_N[old_N]),
+            x_old=as_rows(data.x, old_N), y_old=torch.from_numpy(data.y_N[old_N]),
             training=config.training, seed=task.seed,
         ),
         way,
         config.growth.strength,
     )  # fmt: skip
     compute_s = device.clock() - start_s
-    x, y_N = torch.from_numpy(data.x[rows.test_N]), data.y_N[rows.test_N]
+    x, y_N = as_rows(data.x, rows.test_N), data.y_N[rows.test_N]
     metrics = {
         "old_accuracy_before": _accuracy(own.network, x, y_N, among_C=old_C, of_C=old_C),
         "old_accuracy": _accuracy(grown, x, y_N, among_C=old_C | new_C, of_C=old_C),
@@ -88,7 +88,7 @@ def class_mask(what: str, task: Task, classes: tuple[str, ...]) -> BoolArray:
 
 
 def _accuracy(
-    network: Network, x: Tensor, y_N: IntArray, among_C: BoolArray, of_C: BoolArray
+    network: Network, x: Rows, y_N: IntArray, among_C: BoolArray, of_C: BoolArray
 ) -> float | None:
     """Share of the rows of some classes whose class is predicted; None where there is no row."""
     rows_N = of_C[y_N]

@@ -22,6 +22,7 @@ from graft.core.records import (
     RejectedSource,
     Selection,
 )
+from graft.core.streams import Rows, as_rows
 from graft.devices import affordable_sources
 from graft.errors import ArchitectureError, BudgetError, PolicyError
 from graft.methods import find_method
@@ -46,7 +47,7 @@ Key = tuple[str, str]  # a card's model and domain: a card may name another doma
 class _Rows:
     """The domain's train rows; ``labelled_N`` marks those of y_L."""
 
-    x_N: Tensor
+    x_N: Rows
     train_N: IntArray
     labelled_N: BoolArray
     y_L: IntArray
@@ -127,7 +128,7 @@ def _train_rows(request: ProbeRequest, device: Device) -> _Rows:
     split, data = device.rows(request), device.data
     labelled_N = np.isin(split.train_N, split.labelled_N)
     return _Rows(
-        x_N=torch.from_numpy(data.x[split.train_N]),
+        x_N=as_rows(data.x, split.train_N),
         train_N=split.train_N,
         labelled_N=labelled_N,
         y_L=data.y_N[split.train_N][labelled_N],

@@ -14,6 +14,7 @@ from graft.core.records import (
     TrainRequest,
     failure_of,
 )
+from graft.core.streams import select
 from graft.errors import BudgetError, GraftError
 from graft.methods import FitMany, find_method
 from graft.privacy import profile_domain
@@ -37,8 +38,9 @@ def handle_request(request: Request, device: Device) -> Response:
 def _answer(request: Request, device: Device) -> Response:
     if isinstance(request, ProfileRequest):
         rows = device.rows(request)
-        x, y_L = device.data.x[rows.train_N], device.data.y_N[rows.labelled_N]
-        profile = profile_domain(request.domain_id, device.task, x, y_L, device.policy)
+        x, y_L = select(device.data.x, rows.train_N), device.data.y_N[rows.labelled_N]
+        inputs = device.data.inputs
+        profile = profile_domain(request.domain_id, device.task, x, y_L, device.policy, inputs)
         is_limited = device.limits != NO_LIMITS or request.allowance is not None
         num_labelled = len(rows.labelled_N) if is_limited else None
         return replace(profile, limits=device.own_limits, num_labelled=num_labelled)
@@ -69,7 +71,9 @@ def handle_together(
     tasks: dict[str, dict[int, TrainingTask]] = defaultdict(dict)
     for index, (request, device) in enumerate(zip(requests, devices, strict=True)):
         try:
-            method = effective_method(request.method, request.sources, request.allowance)
+            method = effective_method(
+                request.method, request.sources, request.allowance, lacking=device.lacks_streams
+            )
             tasks[method.name][index] = replace(prepare_training(request, device), compiled=True)
         except GraftError as error:
             responses[index] = failure_of(request, error)

@@ -116,6 +116,10 @@ def expand_system(
     failures += choice.failures
     failed = {(failure.domain_id, failure.method) for failure in failures}
     everyone = tuple(card.for_fusion() for card in state.latest)
+    read = {
+        card.model_id: card.inputs or (card.profile.inputs if card.profile else ())
+        for card in state.latest
+    }
     averages = tuple(card.for_fusion() for card in state.architecture_averages)
 
     def sources(method: Method, domain_id: str) -> tuple[ModelCard, ...]:
@@ -124,6 +128,9 @@ def expand_system(
         if method.sources_needed == "centroids":
             return tuple(card.for_probe() for card, _ in near[method.name][domain_id])
         visible = visible_cards(method, everyone)
+        streams = profiles[domain_id].inputs
+        if streams:  # a model is no source of a domain that lacks a stream it reads
+            visible = tuple(c for c in visible if {*read[c.model_id]} <= {*streams})
         if method.sources_needed == "selected":
             by_id = {card.model_id: card for card in visible}
             return tuple(by_id[model_id] for model_id in choice.chosen[domain_id, method.name])

@@ -23,6 +23,7 @@ from graft.core.records import (
 )
 from graft.core.results import REQUIRED_METRICS
 from graft.core.seeding import derive_seed
+from graft.core.streams import Rows, as_rows, concat
 from graft.errors import BudgetError, ConfigError, DomainEmptyError
 from graft.methods import Method, require_private_training
 from graft.methods.federated import FEDAVG_LOCAL
@@ -47,7 +48,10 @@ def train(request: TrainRequest, device: Device) -> TrainResult:
     """Carry out one train request by itself; raises GraftError."""
     task = prepare_training(request, device)
     start_s = device.clock()
-    model = effective_method(request.method, request.sources, request.allowance).fit(task)
+    method = effective_method(
+        request.method, request.sources, request.allowance, lacking=device.lacks_streams
+    )
+    model = method.fit(task)
     return evaluate_and_register(request, device, task, model, device.clock() - start_s)
 
 
@@ -65,13 +69,13 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     cards = _source_cards(request, device)
     precision: Precision = "base" if request.base_only else method.precision
     sources = tuple(fetch_source(card, device, precision) for card in cards)
-    x_L = torch.from_numpy(data.x[rows.labelled_N])
+    x_L = as_rows(data.x, rows.labelled_N)
     y_L = torch.from_numpy(data.y_N[rows.labelled_N])
-    x_U = torch.from_numpy(data.x[rows.unlabelled_N])
+    x_U = as_rows(data.x, rows.unlabelled_N)
     # What a check finds is reported, and a report of it has no noise; and which sources agree
     # depends on all rows together, so that private training does without.
     if config.trust.disagreement and not device.policy.bounds_rows:
-        sources = _agreeing(sources, torch.cat([x_L, x_U]), y_L.numpy())
+        sources = _agreeing(sources, concat([x_L, x_U]), y_L.numpy())
     private = _private_training(request, device, config, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
     averages = [fetch_source(card, device, "exact") for card in _average_cards(request, device)]
     if private is None:
@@ -79,7 +83,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         if every is not None:
             x_L, x_U = every[rows.labelled_N], every[rows.unlabelled_N]
     return TrainingTask(
-        domain_task=device.task,
+        domain_task=device.task.reading(data.inputs),
         architecture=device.architecture,
         x_L=x_L,
         y_L=y_L,
@@ -105,7 +109,7 @@ def _common_features(device: Device, models: Sequence[Source]) -> Features | Non
 
 
 def _private_training(
-    request: TrainRequest, device: Device, config: ExpansionConfig, rows: Mapping[str, Tensor]
+    request: TrainRequest, device: Device, config: ExpansionConfig, rows: Mapping[str, Rows]
 ) -> PrivateTraining | None:
     """How the site's policy wants a request's training on these rows to be private, if it does.
 
@@ -116,6 +120,12 @@ def _private_training(
     if settings.train_epsilon is None:
         return None
     require_private_training(request.method)
+    tensors = {part: each for part, each in rows.items() if isinstance(each, Tensor)}
+    if tensors.keys() != rows.keys():
+        raise ConfigError(
+            "policy.train_epsilon: got several streams, or one that is read from the disk, wanted "
+            "one in memory"
+        )
     epsilon, name = settings.train_epsilon, f"training of {request.domain_id}"
     sources = tuple(card.model_id for card in (*request.sources, *request.architecture_averages))
     asked = ("training", request.domain_id, request.round_index, request.method, sources)
@@ -124,7 +134,7 @@ def _private_training(
         deviation, cost = training_cost(
             epsilon, settings.delta, sample_rate=sample_rate, steps=steps
         )
-        data = {part: tensor.numpy() for part, tensor in rows.items()}
+        data = {part: tensor.numpy() for part, tensor in tensors.items()}
         setting = (settings.train_clip, config, torch.__version__)
         secret = policy.spend(name, (*asked, setting), data, cost)
         # Where every row is in every batch, the cost is of noise over the sensitivity, 2 C.
@@ -150,9 +160,9 @@ def evaluate_and_register(
         model = replace(model, network=rebuilt)
     test_N = device.rows(request).test_N
     every = device.frozen_features(model.network, model.architecture)
-    parts = [torch.from_numpy(device.data.x[test_N]) if every is None else every[test_N]]
+    parts = [as_rows(device.data.x, test_N) if every is None else every[test_N]]
     if request.register:
-        parts.append(torch.cat([task.x_L, task.x_U]))
+        parts.append(concat([task.x_L, task.x_U]))
     test_NF, *train_NF = features_of_parts(model.network, parts, compiled=task.compiled)
     if isinstance(request, GrowRequest):
         cards: tuple[ModelCard, ...] = (request.model,)
@@ -295,7 +305,7 @@ def _prototypes(cards: Sequence[ModelCard]) -> tuple[Prototypes, ...]:
     )
 
 
-def _agreeing(sources: tuple[Source, ...], x_N: Tensor, y_L: IntArray) -> tuple[Source, ...]:
+def _agreeing(sources: tuple[Source, ...], x_N: Rows, y_L: IntArray) -> tuple[Source, ...]:
     """The sources but for those that agree neither with the others nor with the labels."""
     if len(sources) < 3:
         return sources

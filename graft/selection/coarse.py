@@ -94,7 +94,12 @@ def rank_catalogue(
     Ties fall to the lower domain id, so that the catalogue's order does not matter. A source whose
     profile has another number of statistics (another program's, or forged) is left out. Raises
     EdgeError for a card without a profile.
+
+    Where domains have several streams, a source is a candidate of the target domains that have all
+    streams it reads, and its distance is over their statistics (``stream_distances``).
     """
+    if any(profile.inputs for profile in profiles):
+        return _rank_by_streams(profiles, catalogue, config.candidates_wanted)
     ranked: list[RankedCards] = [[] for _ in profiles]
     for size in {profile.statistics_D.size for profile in profiles}:
         cards = [card for card in catalogue if _statistics(card).size == size]
@@ -110,6 +115,64 @@ def rank_catalogue(
             near = [(cards[s], distance) for s, distance in found if cards[s].domain_id != own]
             near.sort(key=lambda pair: (pair[1], pair[0].domain_id))
             ranked[row] = near[: config.candidates_wanted]
+    return ranked
+
+
+def stream_distances(
+    targets: Sequence[DomainProfile],
+    sources: Sequence[DomainProfile],
+    reads: Sequence[tuple[str, ...]],
+) -> _Array:
+    """Distance (N, S) of sources by the statistics of the streams that each reads; infinite where
+    the target domain lacks one of them.
+
+    Each stream has a ``ProfileRanking`` of its own, over the sources that have the stream.
+    """
+    total_NS = np.zeros((len(targets), len(sources)))
+    count_S = np.zeros(len(sources))
+    for name in dict.fromkeys(name for each in reads for name in each):
+        own = [s for s, profile in enumerate(sources) if name in profile.inputs]
+        reading = np.array([name in each for each in reads])
+        parts = [_of_stream(sources[s], name) for s in own]
+        sizes = [len(part) for part in parts]
+        count_S += reading * (sizes[0] if sizes else 0)
+        ranking = ProfileRanking(np.stack(parts)) if parts else None
+        for row, target in enumerate(targets):
+            apart_S = np.full(len(sources), np.inf)
+            if ranking is not None and name in target.inputs:
+                apart_S[own] = ranking.distances(_of_stream(target, name)) ** 2 * sizes[0]
+            total_NS[row, reading] += apart_S[reading]
+    return np.sqrt(total_NS / np.maximum(count_S, 1))
+
+
+def _of_stream(profile: DomainProfile, name: str) -> npt.NDArray[np.float32]:
+    end = np.cumsum(profile.input_sizes)
+    index = profile.inputs.index(name)
+    return profile.statistics_D[end[index] - profile.input_sizes[index] : end[index]]
+
+
+def _rank_by_streams(
+    profiles: Sequence[DomainProfile], catalogue: Sequence[ModelCard], wanted: int
+) -> list[RankedCards]:
+    own = [(card, card.profile) for card in catalogue if card.profile is not None]
+    cards = [(card, profile) for card, profile in own if profile.inputs]
+    if not cards:
+        return [[] for _ in profiles]
+    distance_NS = stream_distances(
+        profiles,
+        [profile for _, profile in cards],
+        [card.inputs or profile.inputs for card, profile in cards],
+    )
+    ranked = []
+    for target, distance_S in zip(profiles, distance_NS.tolist(), strict=True):
+        pairs = zip((card for card, _ in cards), distance_S, strict=True)
+        near = [
+            (card, distance)
+            for card, distance in pairs
+            if card.domain_id != target.domain_id and distance < np.inf
+        ]
+        near.sort(key=lambda pair: (pair[1], pair[0].domain_id))
+        ranked.append(near[:wanted])
     return ranked
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graft.core.records import FloatArray
+from graft.core.streams import Rows, concat, in_batches
 from graft.models import Network
 from graft.training.compiled.build import kernels_built
 from graft.training.compiled.calls import compiled_features
@@ -30,7 +31,7 @@ def log_probabilities(logits_NC: Tensor, mask_C: Tensor) -> FloatArray:
 
 
 def predict_in_batches(
-    network: Network, x: Tensor, batch_size: int = 256, *, compiled: bool = False
+    network: Network, x: Rows, batch_size: int = 256, *, compiled: bool = False
 ) -> Tensor:
     """Logits (N, C) of a network, which is left in eval mode; see ``features_in_batches``."""
     with torch.no_grad():
@@ -38,12 +39,12 @@ def predict_in_batches(
             logits_NC: Tensor = network.head(features_in_batches(network, x, compiled=True))
             return logits_NC
         network.eval()
-        return torch.cat([network(x_B) for x_B in torch.split(x, batch_size)])
+        return torch.cat([network(x_B) for x_B in in_batches(x, batch_size)])
 
 
 @torch.no_grad()
 def features_in_batches(
-    network: Network, x: Tensor, batch_size: int = 256, *, compiled: bool = False
+    network: Network, x: Rows, batch_size: int = 256, *, compiled: bool = False
 ) -> Tensor:
     """Features (N, F) of a network, which is left in eval mode.
 
@@ -51,18 +52,18 @@ def features_in_batches(
     network.
     """
     network.eval()
-    if compiled and kernels_built() and x.dtype == torch.float32:
+    if compiled and kernels_built() and isinstance(x, Tensor) and x.dtype == torch.float32:
         plan = kernel_plan(network, tuple(x.shape[1:]), _COMPILED_ROWS)
         if plan is not None:
             return compiled_features(plan, network, x)
-    return torch.cat([network.features(x_B) for x_B in torch.split(x, batch_size)])
+    return torch.cat([network.features(x_B) for x_B in in_batches(x, batch_size)])
 
 
 def features_of_parts(
-    network: Network, parts: Sequence[Tensor], *, compiled: bool = False
+    network: Network, parts: Sequence[Rows], *, compiled: bool = False
 ) -> list[Tensor]:
     """Features of each of several sets of rows, one or more; see ``features_in_batches``."""
     if not compiled:
         return [features_in_batches(network, x) for x in parts]
-    features_NF = features_in_batches(network, torch.cat(list(parts)), compiled=True)
+    features_NF = features_in_batches(network, concat(list(parts)), compiled=True)
     return list(torch.split(features_NF, [len(x) for x in parts]))

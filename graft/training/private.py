@@ -12,6 +12,7 @@ Legend: N rows, B rows of a sample, C classes.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class PrivateTraining:
 class SoftRows:
     """Rows x (N, ...) with target distributions (N, C) and each row's weight in the loss (N,)."""
 
-    x: Tensor
+    x: Any  # a tensor: private training refuses other rows before it begins
     target_NC: Tensor
     weight_N: Tensor
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.config import TrainingConfig
+from graft.core.streams import Rows, concat
 from graft.models import Network
 from graft.training.compiled.build import kernels_built
 from graft.training.compiled.calls import Augmentation, CompiledTraining, Objective
@@ -27,9 +28,9 @@ class SoftTraining:
     """
 
     network: Network
-    x_L: Tensor
+    x_L: Rows
     y_L: Tensor
-    x_U: Tensor
+    x_U: Rows
     soft_targets_UC: Tensor
     config: TrainingConfig
     seed: int
@@ -43,7 +44,7 @@ def train_soft(training: SoftTraining) -> bool:
     done, where it has no form for the network."""
     config, sizes = training.config, (len(training.x_L), len(training.x_U))
     rows_SB, split = joint_batches(*sizes, config, training.seed)
-    x_N = torch.cat([training.x_L, training.x_U])
+    x_N = concat([training.x_L, training.x_U])
     plan = compiled_plan(training.network, x_N, rows_SB.shape[1])
     if plan is None:
         return False
@@ -72,8 +73,8 @@ def joint_batches(
     return torch.cat([labelled_SB, num_labelled + unlabelled_SB], dim=1), labelled_SB.shape[1]
 
 
-def compiled_plan(network: Network, x: Tensor, batch: int) -> KernelPlan | None:
+def compiled_plan(network: Network, x: Rows, batch: int) -> KernelPlan | None:
     """The plan of a network for batches of these rows, or None without a compiled form."""
-    if not kernels_built() or x.dtype != torch.float32 or batch < 1:
+    if not kernels_built() or not isinstance(x, Tensor) or x.dtype != torch.float32 or batch < 1:
         return None
     return kernel_plan(network, tuple(x.shape[1:]), batch)

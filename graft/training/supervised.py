@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graft.core.config import TrainingConfig
 from graft.core.records import BoolArray
+from graft.core.streams import Rows, row_shape
 from graft.models import Network
 from graft.training.compiled.build import kernels_built
 from graft.training.compiled.calls import CompiledTraining, Objective
@@ -29,15 +30,15 @@ STACK_SIZE = 16
 class SupervisedTraining:
     """One network's training by cross-entropy, in place, on labelled rows.
 
-    ``x`` (N, ...) is float32, and the classes ``y_N`` are int64. ``num_rows`` are the domain's
-    labelled and unlabelled rows together: they decide the number of steps (``count_steps``), so
-    that every method of a domain takes as many. ``seed`` orders the batches; ``architecture``,
-    ``mask_C`` and ``used`` are those of the ``TrainedModel`` that comes of it. With ``private``,
-    each row's gradient is clipped and noise is added.
+    ``x`` are N rows as in ``TrainingTask``, and the classes ``y_N`` are int64. ``num_rows`` are the
+    domain's labelled and unlabelled rows together: they decide the number of steps
+    (``count_steps``), so that every method of a domain takes as many. ``seed`` orders the batches;
+    ``architecture``, ``mask_C`` and ``used`` are those of the ``TrainedModel`` that comes of it.
+    With ``private``, each row's gradient is clipped and noise is added.
     """
 
     network: Network
-    x: Tensor
+    x: Rows
     y_N: Tensor
     num_rows: int
     config: TrainingConfig
@@ -126,7 +127,7 @@ def _trained_model(training: SupervisedTraining) -> TrainedModel:
 
 def _group_key(training: SupervisedTraining) -> tuple[object, ...]:
     return (
-        str(training.network), tuple(training.x.shape[1:]), training.x.dtype, training.batch_size,
+        str(training.network), row_shape(training.x), _dtype(training.x), training.batch_size,
         training.num_steps, training.config, training.private, _labels_fit(training),
         stages_of(training.network) is None,
     )  # fmt: skip
@@ -139,7 +140,12 @@ def _labels_fit(training: SupervisedTraining) -> bool:
 
 
 def _has_rows(training: SupervisedTraining) -> bool:
-    return len(training.x) > 0 and _labels_fit(training) and training.x.dtype == torch.float32
+    return len(training.x) > 0 and _dtype(training.x) == torch.float32 and _labels_fit(training)
+
+
+def _dtype(x: Rows) -> torch.dtype | None:
+    """Of a tensor; None of rows that neither kernels nor stacks read."""
+    return x.dtype if isinstance(x, Tensor) else None
 
 
 def _has_stack(training: SupervisedTraining) -> bool:
@@ -149,13 +155,14 @@ def _has_stack(training: SupervisedTraining) -> bool:
 def _kernel_plan(training: SupervisedTraining) -> KernelPlan | None:
     if not kernels_built() or not _has_rows(training):
         return None
-    return kernel_plan(training.network, tuple(training.x.shape[1:]), training.batch_size)
+    return kernel_plan(training.network, row_shape(training.x), training.batch_size)
 
 
 def _train_compiled(plan: KernelPlan, training: SupervisedTraining) -> None:
     network, config, size = training.network, training.config, training.batch_size
     one_hot_NC = F.one_hot(training.y_N, network.num_classes).float()
     objective = Objective(wanted_NC=one_hot_NC, weight_B=torch.full((size,), 1 / size))
+    assert isinstance(training.x, Tensor)  # no plan is of other rows
     compiled = CompiledTraining(plan, network, training.x)
     rates = [config.learning_rate] * training.num_steps
     compiled.run(training.batches(), objective, rates, config.weight_decay)
@@ -170,7 +177,7 @@ def _train_stack(trainings: Sequence[SupervisedTraining], device: str) -> None:
     stack = StackedNetwork([training.network for training in trainings], device)
     # One table of all rows: a model's row numbers start where its own rows do.
     starts = torch.tensor([0, *(len(training.x) for training in trainings[:-1])]).cumsum(0)
-    x = torch.cat([stack.rows(training.x) for training in trainings])
+    x = torch.cat([stack.rows(t.x) for t in trainings if isinstance(t.x, Tensor)])
     y = torch.cat([training.y_N for training in trainings])
     rows_SMB = torch.stack([training.batches() for training in trainings], 1) + starts[:, None]
     x, y, rows_SMB = x.to(device), y.to(device), rows_SMB.to(device)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graft.core.config import ExpansionConfig
 from graft.core.records import BoolArray, FloatArray, FusionDiagnostics, Task
+from graft.core.streams import Rows
 from graft.core.text import short_repr
 from graft.models import Network
 from graft.training.private import PrivateTraining
@@ -48,10 +49,14 @@ class TrainingTask:
         Shape of a sample and the classes to tell apart.
     architecture : str
         The architecture of the device's own model.
-    x_L, y_L : Tensor
-        Labelled samples (L, ...), float32, and their classes (L,), int64.
-    x_U : Tensor
-        Unlabelled samples (U, ...), float32.
+    x_L : Tensor, Lazy or Streams
+        Labelled samples: a tensor (L, ...) of a domain with one stream, in its stream's dtype,
+        ``Lazy`` where they are too large to be loaded, ``Streams`` where there are several. All
+        have ``len()`` and are indexed by rows; ``graft.core.streams.concat`` joins them.
+    y_L : Tensor
+        Their classes (L,), int64; labels or amounts (L, C), float32.
+    x_U : Tensor, Lazy or Streams
+        Unlabelled samples, as ``x_L``.
     sources : tuple of Source
         The source models that the device was sent for the method.
     config : ExpansionConfig
@@ -96,9 +101,9 @@ class TrainingTask:
 
     domain_task: Task
     architecture: str
-    x_L: Tensor
+    x_L: Rows
     y_L: Tensor
-    x_U: Tensor
+    x_U: Rows
     sources: tuple[Source, ...]
     config: ExpansionConfig
     seed: int

@@ -50,6 +50,7 @@ from graft.core.results import (
     write_peers,
     write_results,
 )
+from graft.core.task_table import task_from_table, task_to_table
 from graft.data.domain import World
 from graft.errors import RunError
 from graft.wire.transfer.transfer_log import read_journal
@@ -124,9 +125,7 @@ class RunFolder:
                 },
                 "world": {
                     "name": world.task.name,
-                    "modality": world.task.modality,
-                    "classes": list(world.task.classes),
-                    "sample_shape": list(world.task.sample_shape),
+                    **task_to_table(world.task),
                     "domains": len(world.domain_ids),
                 },
                 "engine": dict(engine),
@@ -144,12 +143,7 @@ class RunFolder:
     def read_task(self) -> Task:
         """What the run's models do; raises as ``read_config`` does."""
         world = self._read_run()["world"]
-        return Task(
-            name=world["name"],
-            modality=world["modality"],
-            sample_shape=tuple(world["sample_shape"]),
-            classes=tuple(world["classes"]),
-        )
+        return task_from_table(world["name"], world)
 
     def resume(self, *, durable_steps: bool = False) -> ExpansionConfig:
         """Mark the run as running again; returns and raises as ``read_config`` does.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.core.records import BoolArray
+from graft.core.streams import Rows
 from graft.models import Network
 from graft.training import Source, compiled_plan, compiled_statistics, features_of_parts
 
@@ -21,7 +22,7 @@ _BATCH_SIZE = 128
 
 
 @torch.no_grad()
-def renormalise(network: Network, x: Tensor, *, compiled: bool = False) -> None:
+def renormalise(network: Network, x: Rows, *, compiled: bool = False) -> None:
     """Re-estimate every batch-norm mean and variance from x, then return to eval mode.
 
     Batches are strided through x, which is in time order, so that each is a fair sample.
@@ -53,7 +54,7 @@ def renormalise(network: Network, x: Tensor, *, compiled: bool = False) -> None:
 
 @contextmanager
 def renormalised(
-    network: Network, x: Tensor, *, compiled: bool = False
+    network: Network, x: Rows, *, compiled: bool = False
 ) -> Iterator[dict[str, Tensor]]:
     """Batch-norm statistics of x inside the block, which gets them by name; the own ones after."""
     own = _statistics(network)
@@ -65,7 +66,7 @@ def renormalised(
 
 
 def renormalised_features(
-    sources: Sequence[Source], x_N: Tensor, parts: Sequence[Tensor], *, compiled: bool = False
+    sources: Sequence[Source], x_N: Rows, parts: Sequence[Rows], *, compiled: bool = False
 ) -> list[Tensor]:
     """Every source's features (S, ., F) of each part of the rows, with statistics of x_N."""
     features = []

@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.config import GraftConfig
-from graft.core.records import BoolArray, Modality
+from graft.core.records import BoolArray, InputSpec, Modality
+from graft.core.streams import Rows, Streams, concat
 from graft.errors import TransportError
 from graft.models import Features, Network, build_network
 from graft.training import (
@@ -80,7 +81,7 @@ def batch_logits(
     network: Network, task: TrainingTask, labelled_B: Tensor, unlabelled_B: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits of the labelled and of the unlabelled rows, in one pass: batch norm sees both."""
-    logits_BC = network(torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
+    logits_BC = network(concat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
     return logits_BC[: len(labelled_B)], logits_BC[len(labelled_B) :]
 
 
@@ -120,25 +121,25 @@ def soft_rows(task: TrainingTask, soft_targets_UC: Tensor, weight: float = 1.0) 
     """L with its labels, and U with soft targets that have ``weight`` in the loss."""
     y_LC = F.one_hot(task.y_L, task.domain_task.num_classes).float()
     return SoftRows(
-        x=torch.cat([task.x_L, task.x_U]),
+        x=concat([task.x_L, task.x_U]),
         target_NC=torch.cat([y_LC, soft_targets_UC]),
         weight_N=torch.cat([torch.ones(len(y_LC)), torch.full((len(task.x_U),), weight)]),
     )
 
 
-def source_prediction(source: Source, x: Tensor, *, compiled: bool = False) -> Tensor:
+def source_prediction(source: Source, x: Rows, *, compiled: bool = False) -> Tensor:
     """Class probabilities (N, C) of a source over the classes it knows."""
     logits_NC = predict_in_batches(source.network, x, compiled=compiled)
     return masked_probabilities(logits_NC, torch.from_numpy(source.mask_C))
 
 
-def source_predictions(sources: Sequence[Source], x: Tensor) -> Tensor:
+def source_predictions(sources: Sequence[Source], x: Rows) -> Tensor:
     """Every source's probabilities (S, N, C). Raises TransportError without sources."""
     require_sources(sources)
     return torch.stack([source_prediction(source, x) for source in sources])
 
 
-def mean_prediction(sources: Sequence[Source], x: Tensor, *, compiled: bool = False) -> Tensor:
+def mean_prediction(sources: Sequence[Source], x: Rows, *, compiled: bool = False) -> Tensor:
     """Mean of the sources' probabilities (N, C). Raises TransportError without sources."""
     require_sources(sources)
     # A running sum: with all sources of a large catalogue, (S, N, C) would not fit.
@@ -165,6 +166,21 @@ def require_sources(sources: Sequence[Source]) -> None:
     """Raise TransportError where a method that needs sources was sent none."""
     if not sources:
         raise TransportError("sources: got none, wanted at least one source model")
+
+
+def augment_rows(
+    x: Rows, inputs: Sequence[InputSpec], config: GraftConfig, generator: torch.Generator
+) -> Any:
+    """A batch with each stream augmented as its kind allows; tokens and vectors stay."""
+
+    def augmented(part: Any, spec: InputSpec) -> Any:
+        if spec.kind in ("tokens", "vector"):
+            return part
+        return augment(part, spec.modality, config, generator)
+
+    if not isinstance(x, Streams):
+        return augmented(x, inputs[0])
+    return Streams({spec.name: augmented(x[spec.name], spec) for spec in inputs})
 
 
 def augment(

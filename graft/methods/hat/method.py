@@ -21,6 +21,7 @@ from torch import Tensor
 
 from graft.core.config import HatConfig
 from graft.core.records import FusionDiagnostics
+from graft.core.streams import concat
 from graft.methods.base import each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import hat_cost
@@ -117,7 +118,7 @@ class _HatTraining:
         self.mixer = Mixer(sources, widths, len(folds_RL), settings, task.seed, cap)
         self.dictionary = KnowledgeDictionary(len(task.x_U), num_classes, settings)
         self.precision_C, self.accuracy = torch.zeros(num_classes), 0.0
-        self.x_N = torch.cat([task.x_L, task.x_U])
+        self.x_N = concat([task.x_L, task.x_U])
         # Source encoders are frozen and in eval mode, so their features are computed once.
         self.sources_SLF, self.sources_SUF = adaptation.renormalised_features(
             sources, self.x_N, (task.x_L, task.x_U), compiled=task.compiled
@@ -196,9 +197,7 @@ class _HatTraining:
     def _loss(self, labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
         """L_t + L_mix + L_heads of one batch; the dictionary learns its fused predictions."""
         task, split = self.task, len(labelled_B)
-        features_BF = self.target.features(
-            torch.cat([task.x_L[labelled_B], task.x_U[unlabelled_B]])
-        )
+        features_BF = self.target.features(concat([task.x_L[labelled_B], task.x_U[unlabelled_B]]))
         logits_BC = self.target.head(features_BF)
         sources_SLF = self.sources_SLF[:, labelled_B]
         sources_SBF = torch.cat([sources_SLF, self.sources_SUF[:, unlabelled_B]], dim=1)

@@ -55,6 +55,7 @@ def _profile_bytes(profile: DomainProfile | None) -> bytes:
         profile.statistics_D.tobytes(),
         _array_bytes(profile.class_counts_C),
         *(name.encode() for name in profile.inputs),
+        *(str(size).encode() for size in profile.input_sizes),
     )
 
 

@@ -43,7 +43,7 @@ class Allowance(_message.Message):
     def __init__(self, down_bytes: _Optional[int] = ..., up_bytes: _Optional[int] = ..., device_s: _Optional[float] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class DomainProfile(_message.Message):
-    __slots__ = ("domain_id", "task", "num_samples", "statistics", "class_counts", "inputs", "limits", "num_labelled")
+    __slots__ = ("domain_id", "task", "num_samples", "statistics", "class_counts", "inputs", "limits", "num_labelled", "input_sizes")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     NUM_SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class DomainProfile(_message.Message):
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     NUM_LABELLED_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SIZES_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     task: str
     num_samples: int
@@ -60,7 +61,8 @@ class DomainProfile(_message.Message):
     inputs: _containers.RepeatedScalarFieldContainer[str]
     limits: Allowance
     num_labelled: int
-    def __init__(self, domain_id: _Optional[str] = ..., task: _Optional[str] = ..., num_samples: _Optional[int] = ..., statistics: _Optional[bytes] = ..., class_counts: _Optional[_Union[Counts, _Mapping]] = ..., inputs: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Allowance, _Mapping]] = ..., num_labelled: _Optional[int] = ...) -> None: ...
+    input_sizes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, domain_id: _Optional[str] = ..., task: _Optional[str] = ..., num_samples: _Optional[int] = ..., statistics: _Optional[bytes] = ..., class_counts: _Optional[_Union[Counts, _Mapping]] = ..., inputs: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[Allowance, _Mapping]] = ..., num_labelled: _Optional[int] = ..., input_sizes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ModelCard(_message.Message):
     __slots__ = ("model_id", "domain_id", "architecture", "payload_bytes", "base_bytes", "residual_bytes", "class_mask", "round_index", "parents", "profile", "centroids", "signature")

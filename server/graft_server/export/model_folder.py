@@ -18,9 +18,11 @@ from graft.core.files import replace_file
 from graft.core.outputs import new_folder
 from graft.core.payload import decode_payload
 from graft.core.records import BoolArray, Task
+from graft.core.task_table import task_from_table, task_to_table
 from graft.core.text import short_repr
 from graft.errors import DatasetFormatError
 from graft.models import Network, network_from, parameter_shapes
+from graft.models.registry import task_read
 from graft_server.export.finished import FinishedModel
 
 # How the hub's table of licences writes those that data sets usually have.
@@ -96,12 +98,8 @@ def load_model(folder: str | Path) -> LoadedModel:
     folder = Path(folder)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        task = Task(
-            name=config["task"],
-            modality=config["modality"],
-            sample_shape=tuple(config["sample_shape"]),
-            classes=tuple(config["id2label"].values()),
-        )
+        classes = list(config["id2label"].values())
+        task = task_from_table(config["task"], {**config, "classes": classes})
         architecture, model_id = config["architecture"], config["model_id"]
         known = np.isin(task.classes, config["known_classes"])
         payload = (folder / "model.safetensors").read_bytes()
@@ -139,6 +137,7 @@ def model_card(model: FinishedModel, licence: str | None = None) -> str:
                 ],
             }
         ]
+    read = task_read(card.architecture, model.task).inputs
     # JSON is YAML: a value's quotes keep any text of a domain's or a class's from being markup.
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
     known = [name for name, is_known in _classes(model) if is_known]
@@ -150,8 +149,12 @@ def model_card(model: FinishedModel, licence: str | None = None) -> str:
         f"Learnt by the domain `{card.domain_id}` in round {card.round_index} of the run "
         f"`{model.run}` (seed {model.seed}) with the method `{method}` of graft.",
         "",
-        f"- Input: float32 (batch, {', '.join(map(str, model.task.sample_shape))}), as in the "
-        f"data set {model.task.name}.",
+        *(
+            f"- Input: {spec.dtype} (batch, {', '.join(map(str, spec.shape))}), as "
+            f"{'in' if len(read) == 1 else f'the stream {spec.name} of'} the data set "
+            f"{model.task.name}."
+            for spec in read
+        ),
         f"- Classes: {', '.join(known)}.",
         *([f"- Never seen, and never to be answered: {', '.join(unknown)}."] if unknown else []),
         f"- Model id (SHA-256 of `model.safetensors`): `{card.model_id}`",
@@ -199,8 +202,7 @@ def _config(model: FinishedModel) -> dict[str, Any]:
         "graft_version": metadata.version("graft-fl"),
         "architecture": model.card.architecture,
         "task": model.task.name,
-        "modality": model.task.modality,
-        "sample_shape": list(model.task.sample_shape),
+        **{k: v for k, v in task_to_table(model.task).items() if k != "classes"},
         "id2label": {str(label): name for label, name in enumerate(model.task.classes)},
         "known_classes": [name for name, is_known in _classes(model) if is_known],
         "model_id": model.card.model_id,

@@ -10,6 +10,7 @@ from graft_server.signing import open_signer
 
 from graft.core.ports import Progress
 from graft.core.records import LedgerEntry, Request
+from graft.data.domain import inputs_of
 from graft.devices import equip_domain
 from graft.errors import EdgeError
 from graft.rounds.exchange_cost import memory_limit
@@ -49,7 +50,7 @@ def run_block_engine(
     @cache
     def architecture_within(domain_id: str, memory: int | None) -> str:
         return equip_domain(
-            domain_id, config.seed, world.task, config.devices, memory_bytes=memory
+            domain_id, config.seed, world.task, config.devices, inputs_of(world, domain_id), memory
         )[1]
 
     def architecture_of(request: Request) -> str:

@@ -19,6 +19,7 @@ from graft.core.records import Task
 from graft.devices import DeviceClass, Pace
 from graft.methods.graft import train_heads
 from graft.models import build_network, network_cost
+from graft.models.network import example_rows
 from graft.training import minimise, parameter_group, predict_in_batches
 
 # Batches of a dozen labels alone, and of as many rows as a step ever has.
@@ -120,7 +121,9 @@ def _matrix_product() -> Callable[[], object]:
 def _network_costs(architecture: str, task: Task, steps: int) -> dict[str, Callable[[], object]]:
     """Steps of training by the one loop that trains, and passes, with few rows and with many."""
     network = build_network(architecture, task, seed=0)
-    x = torch.randn(_READ_ROWS, *task.sample_shape)
+    x = example_rows(architecture, task, _READ_ROWS)
+    if isinstance(x, Tensor) and x.is_floating_point():
+        x = torch.randn_like(x)
     y_N = torch.arange(_READ_ROWS) % task.num_classes
     training = TrainingConfig(epochs=steps, max_steps=steps, batch_size=_MANY_ROWS)
 

@@ -174,6 +174,7 @@ class _Costs:
         self._config = config
         self._task = task
         self._num_rows: dict[str, int] = {}
+        self._inputs: dict[str, tuple[str, ...]] = {}
         self._probes: dict[DomainMethod, ComputeCost] = {}
         self._tasks: dict[DomainMethod, list[ComputeCost]] = defaultdict(list)
 
@@ -181,6 +182,7 @@ class _Costs:
         key = (request.domain_id, request.method)
         if isinstance(response, DomainProfile):
             self._num_rows[request.domain_id] = response.num_samples
+            self._inputs[request.domain_id] = response.inputs
         elif isinstance(request, ProbeRequest) and isinstance(response, Selection):
             rows = self._num_rows.get(request.domain_id, 0)
             probed = read_all([card.architecture for card in request.candidates], rows)
@@ -222,9 +224,9 @@ class _Costs:
     def _shape(self, request: TrainRequest, report: TrainResult, method: Method) -> WorkloadShape:
         config = limit_steps(self._config, request.max_steps)
         memory = memory_limit(config, config.policy, request.round_index)
-        _, own = equip_domain(
-            request.domain_id, config.seed, self._task, config.devices, memory_bytes=memory
-        )
+        domain_id, devices = request.domain_id, config.devices
+        inputs = self._inputs.get(domain_id, ())
+        _, own = equip_domain(domain_id, config.seed, self._task, devices, inputs, memory)
         architecture_of = {card.domain_id: card.architecture for card in request.sources}
         fetched = [
             card.architecture
