@@ -150,6 +150,9 @@ class Task:
         if not inputs:
             inputs = (_only_input(self.modality, self.sample_shape),)
         elif len(inputs) == 1 and self.sample_shape:  # as after replace(task, sample_shape=...)
+            same = inputs[0].modality, len(inputs[0].shape)
+            if same != (self.modality, len(self.sample_shape)):
+                inputs = (_only_input(self.modality, self.sample_shape),)
             inputs = (replace(inputs[0], shape=self.sample_shape),)
         first = (
             self.outputs[0] if self.outputs else OutputSpec(name="y", kind="classes", classes=())
