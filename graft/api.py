@@ -1,6 +1,8 @@
 """The Python API: what the command does, as functions. ``import graft; graft.simulate(...)``."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,17 +17,18 @@ from graft_server.observability.trackers import open_tracker, tracked
 from graft_server.round_loop import OnProgress, RunSettings
 from graft_server.run_folder import RunFolder
 from graft_simulation.clock.simulated_clock import SimulatedClock
-from graft_simulation.engines import Engine, EngineSettings, run_engine
+from graft_simulation.engines import Engine, EngineSettings, check_engine, run_engine
 from graft_simulation.environment import caller_restored
 
 from graft.core.config import ExpansionConfig, configure, with_settings
+from graft.core.ending import known_error
 from graft.core.files import AnyPath, open_path, read_table
 from graft.core.forgetting import Forgetting
 from graft.core.ports import Tracker
 from graft.data.domain import World
 from graft.data.folder import write_world
 from graft.data.worlds import EMBEDDED, open_world
-from graft.errors import ConfigError, GraftError
+from graft.errors import ConfigError, GraftError, StorageError
 from graft.methods import Method, add_method, require_deployable, with_method_sections
 from graft.models import Architecture, add_architecture
 from graft.report.run import read_run
@@ -307,6 +310,7 @@ def complete_run(
     is_begun = not is_new
     with caller_restored():
         try:
+            check_engine(engine)
             trackers = [open_tracker(each) if isinstance(each, str) else each for each in track]
             if is_new:
                 config = with_method_sections(config)
@@ -335,10 +339,24 @@ def complete_run(
             begun(world)
             with tracked(trackers, folder.run_id, config) as on_round:
                 return run_engine(replace(settings, on_round=on_round), engine)
-        except GraftError as error:
+        except Exception as error:
+            ended = _run_error(error, folder.path if is_begun else None)
             if is_begun:  # otherwise a run that is in the folder already is another one
-                folder.fail(f"{type(error).__name__}: {error}")
-            raise
+                with suppress(OSError, GraftError):  # on a full disk it stays marked as running
+                    folder.fail(f"{type(ended).__name__}: {ended}")
+            if ended is error:
+                raise
+            raise ended from error
+
+
+def _run_error(error: Exception, begun: AnyPath | None) -> Exception:
+    """The error as one of graft's own, where it is one or the system's; and how to go on."""
+    known = known_error(error) or error
+    if not isinstance(known, StorageError) or begun is None:
+        return known
+    return StorageError(
+        f"{known}; the run is in {begun}: then graft simulate --resume {shlex.quote(str(begun))}"
+    )
 
 
 def _as_folder(world: str | Path | World, run: RunFolder) -> Path:

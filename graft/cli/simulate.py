@@ -1,6 +1,8 @@
 """``graft simulate``: a whole run on this machine or on a Ray cluster."""
 
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +76,11 @@ def simulate(
         ),
     ] = "flower",
     workers: Annotated[
-        int, Option(help="Number of worker processes; does not change the result.")
+        int,
+        Option(
+            min=0,
+            help="Number of worker processes, at most one a processor; does not change the result.",
+        ),
     ] = 2,
     ray_address: Annotated[
         str | None, Option(help="Ray cluster to join (block engine), e.g. host:6379.")
@@ -112,6 +118,7 @@ def simulate(
     """
     if portable:
         restart_portably(accelerator, ray_address)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end, as Ctrl-C
     if resume is None:
         config = configure(
             read_config(config_file) if config_file else ExpansionConfig(),
@@ -177,7 +184,8 @@ def simulate(
             failure = error
         except KeyboardInterrupt:
             if is_begun:
-                announce(f"continue with: graft simulate --resume {folder.path}")
+                where = shlex.quote(str(folder.path))
+                announce(f"continue with: graft simulate --resume {where}")
             raise
     if folder.is_written:
         show_run(folder.path, output)

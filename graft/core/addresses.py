@@ -80,7 +80,7 @@ def direct_environment(environment: Mapping[str, str], *hosts: str) -> dict[str,
 
     ``hosts``: that the process calls; those that are this machine's own are called directly, too.
     """
-    own = [*_LOOPBACK, "[::1]", *(host for host in hosts if is_own_machine(host))]
+    own = [*_LOOPBACK, *(host for host in hosts if is_own_machine(host))]
     direct = dict(environment)
     for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
         before = environment.get(name) or environment.get("no_proxy") or environment.get("NO_PROXY")

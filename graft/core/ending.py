@@ -156,7 +156,7 @@ def system_error(error: BaseException) -> GraftError | None:
         number = _error_number(each)
         if number in _PLACES:
             name = getattr(each, "filename2", None) or getattr(each, "filename", None)
-            where = "a file" if name is None or isinstance(name, int) else os.fsdecode(name)
+            where = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else "a file"
             return StorageError(f"{where}: got {os.strerror(number)}; {_PLACES[number]}")
         if number is not None and isinstance(each, OSError):
             return TransportError(f"network: got {each.strerror or os.strerror(number)}")

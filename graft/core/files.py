@@ -62,8 +62,10 @@ def replace_file(path: AnyPath, content: bytes, *, mode: int = 0o644, durable: b
         os.replace(name, path)
         if durable:
             sync_path(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a write
+            error.filename = str(path)
         raise
 
 

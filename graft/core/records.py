@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.ending import system_error
 from graft.core.ranges import (
     ClassCounts,
     Distance,
@@ -557,8 +558,12 @@ Response = DomainProfile | Selection | TrainResult | Failure
 
 
 def failure_of(request: Request | TrainResult, error: Exception) -> Failure:
-    """The failure of a request (or of what it reported), named by the error's class. Within a
-    budget its texts are cut to ``SHORT_TEXT`` bytes each."""
+    """The failure of a request (or of what it reported), named by the error's class.
+
+    What the system refused is named as graft's commands name it. Within a budget its texts are cut
+    to ``SHORT_TEXT`` bytes each.
+    """
+    error = system_error(error) or error
     name, message = type(error).__name__, str(error)
     if getattr(request, "allowance", None) is not None:
         name, message = (

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import torch
 from graft_server.round_loop import RunSettings
 
 from graft.errors import ConfigError
 from graft_simulation.block.engine import run_block_engine
-from graft_simulation.environment import ray_started
+from graft_simulation.environment import ray_started, usable_workers
 
 
 class Engine(StrEnum):
@@ -47,27 +48,53 @@ class EngineSettings:
         )
 
 
+def check_engine(engine: EngineSettings) -> None:
+    """Raises ConfigError for what the engine or this machine does not have."""
+    if engine.workers < 0:
+        raise ConfigError(f"--workers: got {engine.workers}, wanted 0 or more")
+    if engine.engine is Engine.FLOWER:
+        for option, value in (
+            ("ray-address", engine.ray_address),
+            ("accelerator", engine.accelerator),
+        ):
+            if value not in (None, "cpu"):
+                raise ConfigError(f"--{option}: got {value}, wanted the block engine")
+    elif engine.ray_address is None:
+        check_accelerator(engine.accelerator)
+
+
+def check_accelerator(name: str) -> None:
+    """Raises ConfigError for a torch device that this machine cannot compute on."""
+    try:
+        torch.zeros(1, device=torch.device(name)).sum().item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no such device"
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        raise ConfigError(
+            f"--accelerator: got {name!r}, wanted one of {', '.join(there)}: {reason}"
+        ) from error
+
+
 def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
     """Run what is left of the rounds; returns the run's hash.
 
-    Raises what ``run_rounds`` raises, and ConfigError for what the engine does not have.
+    Raises what ``run_rounds`` raises; ``check_engine`` first, before a folder is written.
     """
+    workers = engine.workers if engine.ray_address else usable_workers(engine.workers)
     if engine.engine is Engine.BLOCK:
         return run_block_engine(
             settings,
-            workers=engine.workers,
+            workers=workers,
             ray_address=engine.ray_address,
             accelerator=engine.accelerator,
             stacked=engine.stacked,
         )
-    if engine.ray_address is not None:
-        raise ConfigError(f"--ray-address: got {engine.ray_address}, wanted the block engine")
     # Flower uses the Ray that is there: one that it started itself would import from the working
     # directory, see ``ray_started``.
-    with ray_started(engine.workers):
+    workers = max(workers, 1)
+    with ray_started(workers):
         # Flower's simulation is 200 MB of imports that the other engine has no use for.
         from graft_simulation.flower import run_flower_engine
 
-        return run_flower_engine(
-            settings, engine.workers, engine.join_timeout_s, engine.stall_timeout_s
-        )
+        return run_flower_engine(settings, workers, engine.join_timeout_s, engine.stall_timeout_s)

@@ -1,25 +1,33 @@
 """What a simulated run needs around it: environment, Ray, workers' plug-ins, and peak memory."""
 
+import errno
 import logging
+import math
 import os
+import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 
 import psutil
 import torch
+from graft_server.round_loop import Connect
 
 from graft.core.config import ExpansionConfig
 from graft.core.plugins import load_references
-from graft.errors import EdgeError
+from graft.core.ports import Edge, Progress
+from graft.core.records import Failure, LedgerEntry, Request, Response
+from graft.errors import EdgeError, StorageError
 from graft.methods import Method, add_method, added_methods
 from graft.models import Architecture, add_architecture, added_architectures
 from graft_simulation.workers import WORKER_VARIABLES, worker_environment
 
+log = logging.getLogger("graft")
 # Read by Flower and Ray in the process that starts them: nothing is sent to their makers.
 QUIET: Mapping[str, str] = MappingProxyType(
     {
@@ -36,6 +44,12 @@ QUIET: Mapping[str, str] = MappingProxyType(
 _OWN_RAY = MappingProxyType(
     {"address": "local", "include_dashboard": False, "object_store_memory": 256 * 2**20}
 )
+
+
+# A socket's path has 107 bytes; Ray's own part of it, below its folder, 65.
+_LONGEST_PLACE = 107 - 65 - len("/graft-ray-01234567")
+
+FULL_DISK = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 @contextmanager
@@ -64,7 +78,7 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
     """
     import ray  # seconds; a run without workers does without
 
-    with tempfile.TemporaryDirectory() as empty, caller_restored():
+    with tempfile.TemporaryDirectory() as empty, caller_restored(), _short_folder() as folder:
         try:
             ray.init(
                 log_to_driver=False,
@@ -75,14 +89,85 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
                     "working_dir": empty,
                     "env_vars": dict(WORKER_VARIABLES) if address else worker_environment(),
                 },
-                **({"address": address} if address else {**_OWN_RAY, "num_cpus": workers}),
+                **(
+                    {"address": address}
+                    if address
+                    else {**_OWN_RAY, "num_cpus": workers, "_temp_dir": folder}
+                ),
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise EdgeError(f"Ray at {address or 'this machine'}: {error}") from error
+        except Exception as error:  # Ray has no class of its own for what keeps it from starting
+            ray.shutdown()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise EdgeError(
+                f"Ray at {address or 'this machine'}: did not start: {reason}"
+            ) from error
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def ended_by_full_disk(connect: Connect) -> Connect:
+    """The same way to the domains; what a device could not write ends the run, to be resumed.
+
+    All devices share the run's disk: the next ones would fail as well, and for good.
+    """
+
+    def connect_watched(record: Callable[[LedgerEntry], None], progress: Progress) -> Edge:
+        return _WatchedEdge(connect(record, progress))
+
+    return connect_watched
+
+
+@dataclass(frozen=True, slots=True)
+class _WatchedEdge:
+    edge: Edge
+
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
+        responses = self.edge.ask(requests)
+        for each in responses:
+            if isinstance(each, Failure) and any(word in each.message for word in FULL_DISK):
+                raise StorageError(each.message)
+        return responses
+
+
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """A folder for the files and sockets of one Ray, whose paths the system allows 107 bytes.
+
+    It is in TMPDIR, unless that is too long, as a scheduler's is. Raises EdgeError where no place
+    is short enough and can be written.
+    """
+    places = [os.environ.get("RAY_TMPDIR"), tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]  # noqa: S108
+    for place in filter(None, places):
+        if len(os.fsencode(place)) > _LONGEST_PLACE:
+            continue
+        try:
+            folder = tempfile.mkdtemp(prefix="graft-ray-", dir=place)
+        except OSError:
+            continue
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    raise EdgeError(
+        f"Ray: got TMPDIR={os.environ.get('TMPDIR', '')}, wanted a folder that can be written and "
+        f"whose path has at most {_LONGEST_PLACE} bytes; set RAY_TMPDIR to one"
+    )
+
+
+def usable_workers(wanted: int) -> int:
+    """As many of the wanted worker processes as there are processors for this process."""
+    there = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    with suppress(OSError, ValueError):  # a container's share of the machine
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        there = min(there, math.ceil(int(quota) / int(period)))
+    if wanted > there:
+        log.warning("workers: %d asked for, %d processors here: %d run", wanted, there, there)
+    return min(wanted, there)
 
 
 @dataclass(frozen=True, slots=True)

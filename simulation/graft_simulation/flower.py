@@ -5,9 +5,11 @@ store's folder, with the depot's framing as the modelled wire.
 """
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from flwr.app import Context
@@ -26,7 +28,7 @@ from graft.core.records import Request
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
-from graft_simulation.environment import memory_measured, pack_plug_ins
+from graft_simulation.environment import ended_by_full_disk, memory_measured, pack_plug_ins
 from graft_simulation.simulated_devices import ListedCache, simulated_factory
 
 
@@ -52,9 +54,13 @@ def run_flower_engine(
     hashes: list[str] = []
     server_app = ServerApp()
 
+    ended = threading.Event()
+
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        hashes.append(run_rounds(connect_flower(grid, edge, settings.world.domain_ids), settings))
+        live = _LiveGrid(grid, ended)
+        connect = connect_flower(cast(Grid, live), edge, settings.world.domain_ids)
+        hashes.append(run_rounds(ended_by_full_disk(connect), settings))
 
     backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     with _without_telemetry(), _log_file(folder / "flower.log"), memory_measured() as memory:
@@ -67,9 +73,16 @@ def run_flower_engine(
             )
         except GraftError:
             raise
-        except Exception as error:
-            raise EdgeError(f"Flower's simulation broke: {error}") from error
+        except (Exception, SystemExit) as error:  # Flower exits where it cannot start
+            reason = error.__cause__ or error  # Flower's own words name no reason
+            while reason.__cause__ is not None:
+                reason = reason.__cause__
+            said = " ".join(str(reason).split()) or type(reason).__name__
+            raise EdgeError(
+                f"Flower's simulation broke: {said}; see {folder / 'flower.log'}"
+            ) from error
         finally:
+            ended.set()
             settings.folder.note(peak_memory_bytes=memory.peak_bytes, workers=workers)
     if not hashes:
         raise EdgeError("Flower's simulation ended before the run did")
@@ -98,6 +111,21 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
 
     attach(app, domain_of, handle_with(simulated_device))
     return app
+
+
+class _LiveGrid:
+    """A grid whose every call fails once the simulation behind it has ended.
+
+    Flower leaves the ServerApp's thread to wait for nodes that will never answer.
+    """
+
+    def __init__(self, grid: Grid, ended: threading.Event) -> None:
+        self._grid, self._ended = grid, ended
+
+    def __getattr__(self, name: str) -> Any:
+        if self._ended.is_set():
+            raise EdgeError("Flower's simulation has ended")
+        return getattr(self._grid, name)
 
 
 @contextmanager

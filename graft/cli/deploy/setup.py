@@ -1,5 +1,6 @@
 """Setting up a deployment: keys and certificates, folders, sample data, systemd's units."""
 
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,7 +22,9 @@ from graft.cli.shared import (
 from graft.core.config import ExpansionConfig
 from graft.core.deployment import installed_command
 from graft.core.files import replace_file
+from graft.errors import ConfigError
 
+_UNQUOTED = re.compile(r"[^\w/.@%+-]", re.ASCII)  # what a word of a unit needs quotes for
 _SERVICES = ("graft-server.service", "graft-depot.service", "graft-device@.service")
 
 
@@ -196,18 +199,31 @@ def units(
 def unit_files(graft: Path, state: Path) -> dict[str, str]:
     """The text of each unit by file name, for a ``graft`` command and a folder of state."""
     found = resources.files("graft.cli.deploy") / "systemd"
-    values = {
-        "@HARDENING@": (found / "hardening.conf").read_text("utf-8").rstrip(),
-        "@GRAFT@": str(graft.absolute()),
-        "@STATE@": str(state.absolute()),
-    }
+    hardening = (found / "hardening.conf").read_text("utf-8").rstrip()
+    folders = {"@GRAFT@": _checked_path(graft), "@STATE@": _checked_path(state)}
+
+    def word(match: re.Match[str]) -> str:
+        """A word of the template with its path: % and, in an argument, $ stand twice."""
+        before, name, after = match[1] or "", match[2], match[3]
+        path = folders[name].replace("%", "%%")
+        if name == "@STATE@" and not before:
+            path = path.replace("$", "$$")
+        path = path.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{before}"{path}{after}"' if _UNQUOTED.search(path) else before + path + after
+
     texts = {}
     for name in _SERVICES:
-        text = (found / name).read_text("utf-8")
-        for key, value in values.items():
-            text = text.replace(key, value)
-        texts[name] = text
+        text = (found / name).read_text("utf-8").replace("@HARDENING@", hardening)
+        texts[name] = re.sub(r"(\S+=)?(@GRAFT@|@STATE@)(\S*)", word, text)
     return texts
+
+
+def _checked_path(path: Path) -> str:
+    """Raises ConfigError for a path that no unit can hold."""
+    text = str(path.absolute())
+    if not text.isprintable():
+        raise ConfigError(f"path: got {text!r}, wanted one of printable characters")
+    return text
 
 
 def _show(run: str, server: Path, devices: Sequence[Path], output: Format) -> None:

@@ -10,8 +10,10 @@ import hashlib
 import logging
 import os
 import platform
+import stat
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,8 +37,28 @@ def kernels_built() -> bool:
 
 
 def cache_folder() -> Path:
-    """Where built libraries lie: the user's cache, not the package, which may be read-only."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft"
+    """Where built libraries lie: the user's cache, not the package, which may be read-only.
+
+    Without a cache that can be written, a folder for this user alone among the temporary ones:
+    training through PyTorch would give other rounding, and so another hash.
+    """
+    own = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "graft"
+    with suppress(OSError):
+        if own.is_absolute():
+            own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(own, os.W_OK) or any(own.glob("kernels-*.so")):
+                return own
+    spare = Path(tempfile.gettempdir()) / f"graft-{os.getuid()}"
+    with suppress(OSError):
+        spare.mkdir(mode=0o700, exist_ok=True)
+        facts = spare.lstat()
+        if (
+            facts.st_uid == os.getuid()
+            and stat.S_ISDIR(facts.st_mode)
+            and not facts.st_mode & 0o077
+        ):
+            return spare  # nobody else can put a library there
+    return own
 
 
 @lru_cache(maxsize=4)

@@ -19,6 +19,7 @@ from graft.errors import ConfigError, NodesMissingError
 from graft.methods import find_method
 from graft.wire.messages.codec import encode_join, encode_request
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
+from graft_simulation.environment import FULL_DISK
 
 # Small blocks share out the work evenly, lose little when a process dies and hold little in
 # memory; large ones cost fewer messages between processes, and keep stacks full.
@@ -142,5 +143,6 @@ class BlockEdge:
                 yield index, known
         for number, result in self.run_blocks([blocks[index] for index in missing]):
             index = missing[number]
-            self.checkpoints.save(blocks[index], result)
+            if not any(word.encode() in body for word in FULL_DISK for body in result.responses):
+                self.checkpoints.save(blocks[index], result)  # else the resumed run does it again
             yield index, result

@@ -17,7 +17,12 @@ from graft.rounds.exchange_cost import memory_limit
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 from graft_simulation.block.edge import BlockEdge, Domains, RunBlocks
 from graft_simulation.block.worker import WorkerContext, run_block
-from graft_simulation.environment import memory_measured, pack_plug_ins, ray_started
+from graft_simulation.environment import (
+    ended_by_full_disk,
+    memory_measured,
+    pack_plug_ins,
+    ray_started,
+)
 from graft_simulation.workers import Workers
 
 # Tasks waiting for each worker; more would only fill the object store with their requests.
@@ -80,7 +85,7 @@ def run_block_engine(
             run_blocks = run_on_ray(context, workers)
         memory = started.enter_context(memory_measured())
         try:
-            return run_rounds(connect, settings)
+            return run_rounds(ended_by_full_disk(connect), settings)
         finally:
             folder.note(peak_memory_bytes=memory.peak_bytes, workers=workers)
 
