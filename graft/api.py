@@ -19,6 +19,7 @@ from graft_server.run_folder import RunFolder
 from graft_simulation.clock.simulated_clock import SimulatedClock
 from graft_simulation.engines import Engine, EngineSettings, check_engine, run_engine
 from graft_simulation.environment import caller_restored
+from graft_simulation.forecast import check_equipment
 
 from graft.core.config import ExpansionConfig, configure, with_settings
 from graft.core.ending import known_error
@@ -324,6 +325,7 @@ def complete_run(
                 for watcher in watchers:
                     watcher(now)
 
+            check_equipment(world, config)
             settings = RunSettings(
                 config=config,
                 world=world,

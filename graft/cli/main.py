@@ -12,10 +12,12 @@ import click
 import typer
 from typer import Option
 
+from graft.cli.architecture import architecture_app
 from graft.cli.bench import bench_app
 from graft.cli.data_rows import data_app
 from graft.cli.deploy import deploy_app
 from graft.cli.forget import forget
+from graft.cli.new import new
 from graft.cli.runs import export_app, report, track, watch, world_app
 from graft.cli.simulate import simulate
 from graft.core.ending import EXIT_INTERRUPTED, end_process, run_process, tell_json
@@ -32,9 +34,11 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(world_app, name="world")
 app.add_typer(export_app, name="export")
+app.add_typer(architecture_app, name="architecture")
 app.command(
     epilog="Example: graft simulate --domains 80 --rounds 3 --seed 1 --out runs/first --workers 2"
 )(simulate)
+app.command(epilog="Example: graft new my-project")(new)
 app.command(epilog="Example: graft report runs/first")(report)
 app.command(epilog="Example: graft track runs/first --to tensorboard=runs/tensorboard")(track)
 app.command(epilog="Example: graft watch runs/first")(watch)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from typer import Option
+from typer import Exit, Option
 
 from graft.cli.runs import open_watcher, show_run
 from graft.cli.shared import (
@@ -21,6 +21,8 @@ from graft.cli.shared import (
     TrackOption,
     announce,
     console,
+    print_facts,
+    print_json,
     progress_bars,
     read_settings,
 )
@@ -31,6 +33,7 @@ from graft.errors import ConfigError, GraftError
 if TYPE_CHECKING:
     from graft_server.observability.progress import RoundProgress
     from graft_server.round_loop import OnProgress
+    from graft_simulation.engines import EngineSettings
 
     from graft.data.domain import World
 
@@ -101,6 +104,14 @@ def simulate(
     ] = False,
     track: TrackOption = None,
     resume: Annotated[str | None, Option(help="Folder of an interrupted run to continue.")] = None,
+    dry_run: Annotated[
+        bool,
+        Option(
+            "--dry-run",
+            help="Show what fits the devices, which domains would fail, and how much time, memory "
+            "and disk a run takes; train and write nothing.",
+        ),
+    ] = False,
     join_timeout_s: Annotated[
         float, Option(help="Flower engine: longest wait for all nodes, in seconds.")
     ] = 120.0,
@@ -149,6 +160,13 @@ def simulate(
         join_timeout_s=join_timeout_s,
         stall_timeout_s=stall_timeout_s,
     )
+    if dry_run:
+        show_forecast(
+            config if resume is None else RunFolder(open_path(resume)).read_config(),
+            engine_settings,
+            output,
+        )
+        return
     if resume is None:
         folder = RunFolder(open_path(out or f"runs/{datetime.now():%Y%m%d-%H%M%S}"))
     else:
@@ -192,6 +210,53 @@ def simulate(
     if failure is not None:
         raise failure
     console.print(f"hash {digest}", highlight=False)
+
+
+def show_forecast(config: ExpansionConfig, engine: "EngineSettings", output: Format) -> None:
+    """Print what a run would need; exit code 1 where a domain would fail."""
+    import tempfile
+    from pathlib import Path
+
+    from graft_server.round_loop import RunSettings
+    from graft_server.run_folder import RunFolder
+    from graft_simulation.engines import check_engine
+    from graft_simulation.environment import usable_workers
+    from graft_simulation.forecast import forecast
+
+    from graft.data.worlds import open_world
+    from graft.methods import with_method_sections
+    from graft.report.formatting import bytes_text, count_text
+
+    check_engine(engine)
+    config = with_method_sections(config)
+    unwritten = RunFolder(Path(tempfile.gettempdir()) / "unwritten")
+    world = open_world(config.world, config.seed)
+    facts = forecast(
+        RunSettings(config=config, world=world, folder=unwritten), usable_workers(engine.workers)
+    )
+    if output is Format.JSON:
+        print_json(facts)
+    else:
+        lines = {
+            name: f"{count_text(each['domains'], 'domain')}, {bytes_text(each['memory_bytes'])}; "
+            f"fits {', '.join(each['architectures']) or 'nothing'}"
+            for name, each in facts["device_classes"].items()
+        }
+        print_facts(
+            {
+                "domains": facts["domains"],
+                **lines,
+                "would fail": [f"{name}: {why}" for name, why in facts["would_fail"].items()],
+                "trainings": facts["trainings"],
+                "time": f"at most about {facts['seconds']:.0f} s on this machine",
+                "memory": f"about {bytes_text(facts['memory_bytes'])} of "
+                f"{bytes_text(facts['memory_free_bytes'])} that are free",
+                "disk": f"about {bytes_text(facts['disk_bytes'])} of models",
+            },
+            output,
+        )
+    if facts["would_fail"]:
+        raise Exit(1)
 
 
 @contextmanager

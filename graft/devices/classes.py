@@ -3,6 +3,7 @@ a device's memory: the architecture that it trains, and how many sources beside 
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -194,14 +195,32 @@ def equip_domain(
     """A domain's device, with at most ``memory_bytes``, and the architecture that runs on it, for
     the streams that it has.
 
-    Raises ConfigError for a table of classes that cannot be used, ArchitectureError where no
-    architecture fits.
+    A device that no architecture fits is drawn again, from the classes that one fits. Raises
+    ConfigError for a table of classes that cannot be used, ArchitectureError where there is none.
     """
-    device = assign_device(domain_id, seed, config)
-    if memory_bytes is not None and memory_bytes < device.memory_bytes:
-        device = replace(device, memory_bytes=memory_bytes)
     wanted = config.architectures
-    return device, assign_architecture(domain_id, seed, task, device, wanted, inputs)
+
+    def architecture_on(device: DeviceClass) -> str:
+        return assign_architecture(domain_id, seed, task, device, wanted, inputs)
+
+    def limited(device: DeviceClass) -> DeviceClass:
+        if memory_bytes is None or memory_bytes >= device.memory_bytes:
+            return device
+        return replace(device, memory_bytes=memory_bytes)
+
+    device = limited(assign_device(domain_id, seed, config))
+    try:
+        return device, architecture_on(device)
+    except ArchitectureError:
+        fitting = {}
+        for name, each in device_classes(config.classes_file).items():
+            with suppress(ArchitectureError):
+                if _share(each, config) and architecture_on(limited(each)):
+                    fitting[name] = each
+        if not fitting:
+            raise
+    device = limited(_draw_class("device that fits", domain_id, seed, fitting, config))
+    return device, architecture_on(device)
 
 
 def affordable_sources(
@@ -259,6 +278,12 @@ def _read_classes(
     return classes
 
 
+def _share(each: DeviceClass | LinkClass, config: DeviceConfig | NetworkConfig) -> float:
+    """How many domains have such a class: by the user's file, else by the configuration."""
+    key = f"{each.name.replace('-', '_')}_fraction"
+    return each.share if config.classes_file else float(getattr(config, key))
+
+
 def _draw_class(
     purpose: str,
     domain_id: str,
@@ -267,10 +292,7 @@ def _draw_class(
     config: DeviceConfig | NetworkConfig,
 ) -> Drawn:
     """A class by shares that need not sum to 1: of the user's file, else of the configuration."""
-    shares: list[float] = [
-        each.share if config.classes_file else getattr(config, f"{name.replace('-', '_')}_fraction")
-        for name, each in classes.items()
-    ]
+    shares = [_share(each, config) for each in classes.values()]
     total = sum(shares)
     if not total:
         raise ConfigError(f"{purpose} classes: got no share above 0, wanted one or more")

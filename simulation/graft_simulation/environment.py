@@ -1,13 +1,12 @@
 """What a simulated run needs around it: environment, Ray, workers' plug-ins, and peak memory."""
 
-import errno
 import logging
 import math
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -16,13 +15,10 @@ from types import MappingProxyType
 
 import psutil
 import torch
-from graft_server.round_loop import Connect
 
 from graft.core.config import ExpansionConfig
 from graft.core.plugins import load_references
-from graft.core.ports import Edge, Progress
-from graft.core.records import Failure, LedgerEntry, Request, Response
-from graft.errors import EdgeError, StorageError
+from graft.errors import EdgeError
 from graft.methods import Method, add_method, added_methods
 from graft.models import Architecture, add_architecture, added_architectures
 from graft_simulation.workers import WORKER_VARIABLES, worker_environment
@@ -48,8 +44,6 @@ _OWN_RAY = MappingProxyType(
 
 # A socket's path has 107 bytes; Ray's own part of it, below its folder, 65.
 _LONGEST_PLACE = 107 - 65 - len("/graft-ray-01234567")
-
-FULL_DISK = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 @contextmanager
@@ -105,30 +99,6 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-
-
-def ended_by_full_disk(connect: Connect) -> Connect:
-    """The same way to the domains; what a device could not write ends the run, to be resumed.
-
-    All devices share the run's disk: the next ones would fail as well, and for good.
-    """
-
-    def connect_watched(record: Callable[[LedgerEntry], None], progress: Progress) -> Edge:
-        return _WatchedEdge(connect(record, progress))
-
-    return connect_watched
-
-
-@dataclass(frozen=True, slots=True)
-class _WatchedEdge:
-    edge: Edge
-
-    def ask(self, requests: Sequence[Request]) -> list[Response]:
-        responses = self.edge.ask(requests)
-        for each in responses:
-            if isinstance(each, Failure) and any(word in each.message for word in FULL_DISK):
-                raise StorageError(each.message)
-        return responses
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from graft.core.records import Request
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device
-from graft_simulation.environment import ended_by_full_disk, memory_measured, pack_plug_ins
+from graft_simulation.environment import memory_measured, pack_plug_ins
+from graft_simulation.full_disk import ended_by_full_disk
 from graft_simulation.simulated_devices import ListedCache, simulated_factory
 
 

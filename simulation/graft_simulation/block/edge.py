@@ -19,7 +19,7 @@ from graft.errors import ConfigError, NodesMissingError
 from graft.methods import find_method
 from graft.wire.messages.codec import encode_join, encode_request
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
-from graft_simulation.environment import FULL_DISK
+from graft_simulation.full_disk import FULL_DISK
 
 # Small blocks share out the work evenly, lose little when a process dies and hold little in
 # memory; large ones cost fewer messages between processes, and keep stacks full.

@@ -23,6 +23,7 @@ from graft_simulation.environment import (
     pack_plug_ins,
     ray_started,
 )
+from graft_simulation.full_disk import ended_by_full_disk
 from graft_simulation.workers import Workers
 
 # Tasks waiting for each worker; more would only fill the object store with their requests.

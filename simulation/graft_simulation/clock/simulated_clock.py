@@ -24,7 +24,7 @@ from graft.core.records import (
 )
 from graft.core.results import ResultRow
 from graft.core.seeding import stream
-from graft.devices import assign_device, assign_link, equip_domain
+from graft.devices import assign_link, equip_domain
 from graft.methods import Method
 from graft.methods.cost import growth_cost, read_all
 from graft.rounds.exchange_cost import effective_method, limit_steps, memory_limit
@@ -198,7 +198,7 @@ class _Costs:
         """Compute seconds of the noted costs, which are cleared."""
         seconds = {}
         for key in {*self._probes, *self._tasks}:
-            device = assign_device(key[0], self._config.seed, self._config.devices)
+            device, _ = equip_domain(key[0], self._config.seed, self._task, self._config.devices)
             tasks = self._tasks.get(key, [])
             seconds[key] = ComputeTimes(
                 probe_s=compute_seconds(self._probes.get(key, ComputeCost()), self._task, device),
