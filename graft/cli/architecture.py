@@ -70,10 +70,10 @@ def check_architecture(name: str, task: Any, config: Any) -> dict[str, Any]:
     from graft.devices.classes import TRAINING_SHARE
     from graft.models import build_network, network_cost, network_from, parameters_of
     from graft.models.network import example_rows
-    from graft.models.registry import find_encoder
+    from graft.models.registry import offered_architectures
     from graft.wire.payload.parts import join_parts, split_payload
 
-    find_encoder(name, task)  # an unknown name is one error, and no list of them
+    offered_architectures(task, (name,))  # an unknown name is one error, and no list of them
 
     def shapes() -> str:
         network = build_network(name, task, seed=0).eval()

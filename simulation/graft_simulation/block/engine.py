@@ -17,12 +17,7 @@ from graft.rounds.exchange_cost import memory_limit
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 from graft_simulation.block.edge import BlockEdge, Domains, RunBlocks
 from graft_simulation.block.worker import WorkerContext, run_block
-from graft_simulation.environment import (
-    ended_by_full_disk,
-    memory_measured,
-    pack_plug_ins,
-    ray_started,
-)
+from graft_simulation.environment import memory_measured, pack_plug_ins, ray_started
 from graft_simulation.full_disk import ended_by_full_disk
 from graft_simulation.workers import Workers
 
