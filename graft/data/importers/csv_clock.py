@@ -229,8 +229,8 @@ def find_unit(
         raise DatasetFormatError(_still_words(still[0]))
     if not telling:
         return None, False
-    usual = float(np.median([pace.usual for pace in telling]))
-    typical = min(telling, key=lambda pace: abs(pace.usual - usual))
+    typical = sorted(telling, key=lambda pace: pace.usual)[(len(telling) - 1) // 2]
+    usual = typical.usual
     fitting = [name for name, unit_s in units_s.items() if _fits(usual * unit_s, rate_hz)]
     burst = float(np.median([pace.burst or pace.usual for pace in telling]))
     bursting = [name for name, unit_s in units_s.items() if _fits(burst * unit_s, rate_hz)]
@@ -250,6 +250,12 @@ def find_unit(
             f"{rate_hz:g}, {1 / rate_hz:.4g} s; {guess}"
         )
     for pace in telling:
+        own = [name for name, unit_s in units_s.items() if _fits(pace.usual * unit_s, rate_hz)]
+        if own and chosen not in own:
+            raise DatasetFormatError(
+                f"{pace.where}: got times in {own[0]} where those of {typical.where} are in "
+                f"{chosen}, wanted one unit in all files"
+            )
         check_pace(pace, units_s[chosen], rate_hz)
     return chosen, is_burst
 

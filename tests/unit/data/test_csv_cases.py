@@ -87,6 +87,13 @@ def test_the_unit_of_times_is_inferred_said_and_checked(
     assert "\n" not in str(caught.value)
 
 
+def test_files_of_unlike_units_are_refused(write: Write) -> None:
+    write("p1.csv", readings(lambda i: i * 10))
+    source = write("p2.csv", readings(lambda i: i / 100))
+    with pytest.raises(DatasetFormatError, match="wanted one unit in all files"):
+        convert(source, time="time")
+
+
 def test_a_rate_more_than_twice_the_lines_own_is_refused(write: Write) -> None:
     source = write(
         "p1.csv", readings(lambda i: f"2023-11-14T10:{i // 2400:02d}:{i / 40 % 60:06.3f}")
