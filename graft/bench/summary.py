@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 
 from graft.bench.rows import BenchmarkRow
 from graft.report.formatting import ALL_LABELS, LABEL_ONLY, SHIP_ALL
-from graft.report.summary import Interval, mean_or_none
+from graft.report.summary import Interval, mean_or_none, share_interval
 
 Pair = tuple[int, str]
 Tables = Mapping[str, Mapping[Pair, BenchmarkRow]]
@@ -183,7 +183,7 @@ def _summarise(
         wanted=wanted,
         finished=len(rows),
         accuracy_mean=mean_or_none([value for _, value in values]),
-        accuracy_interval=clustered_interval(values),
+        accuracy_interval=share_interval(clustered_interval(values)),
         worst_accuracy=accuracy_of(rows[worst]) if worst is not None else None,
         worst_pair=worst,
         gain_mean=mean_or_none([gain for _, gain in gains]),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.special import stdtrit
+from scipy.special import expit, logit, stdtrit
 
 from graft.core.config import ExpansionConfig
 from graft.core.results import ResultRow
@@ -132,6 +132,22 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     return (mean - half, mean + half)
 
 
+def share_interval(interval: Interval | None) -> Interval | None:
+    """The interval of a mean of shares, inside 0 to 1.
+
+    One that lies inside is left as it is; another is taken on the logit scale, with half its width
+    over the derivative m (1 - m) of the mean m (delta method).
+    """
+    if interval is None or (interval[0] >= 0 and interval[1] <= 1):
+        return interval
+    mean, half = sum(interval) / 2, (interval[1] - interval[0]) / 2
+    if not 0 < mean < 1:
+        return (min(max(mean, 0.0), 1.0),) * 2
+    width = half / (mean * (1 - mean))
+    low, high = expit([logit(mean) - width, logit(mean) + width])
+    return float(low), float(high)
+
+
 def methods_of(rows: Iterable[ResultRow], config: ExpansionConfig) -> tuple[str, ...]:
     """The configured methods in their order, then any other that the rows hold."""
     known = config.methods
@@ -202,7 +218,7 @@ def summarise(
                 ),
                 missing=tuple(key[1] for key in targets if key not in results),
                 accuracy_mean=mean_or_none(values),
-                accuracy_interval=mean_interval(values),
+                accuracy_interval=share_interval(mean_interval(values)),
                 worst_accuracy=accuracies[worst] if worst is not None else None,
                 worst_domain=worst[1] if worst is not None else None,
                 gain_mean=mean_or_none(gains),
@@ -251,7 +267,7 @@ def summarise_rounds(
                     wanted=len(targets[round_index]),
                     finished=len(values),
                     accuracy_mean=mean_or_none(values),
-                    accuracy_interval=mean_interval(values),
+                    accuracy_interval=share_interval(mean_interval(values)),
                 )
             )
     return tuple(summaries)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graft.core.config import ExpansionConfig
 from graft.core.ledger import ledger_table
@@ -16,7 +18,9 @@ from graft.report.formatting import bytes_text, percent_text, seconds_text, shor
 from graft.report.summary import (
     MethodSummary,
     domain_gains,
+    mean_interval,
     percentile,
+    share_interval,
     summarise,
     summarise_rounds,
 )
@@ -38,7 +42,8 @@ def test_the_mean_and_its_interval_are_students_over_targets(
     half = T_975_2 * 0.1 / math.sqrt(3)
     assert hat.method == "hat"
     assert hat.accuracy_mean == pytest.approx(0.8)
-    assert hat.accuracy_interval == pytest.approx((0.8 - half, 0.8 + half))
+    assert 0.8 + half > 1  # no accuracy: this side is on the scale of logits
+    assert hat.accuracy_interval == pytest.approx(share_interval((0.8 - half, 0.8 + half)))
     assert hat.macro_f1_mean == pytest.approx(0.7)
     assert (hat.worst_accuracy, hat.worst_domain) == (0.7, "c")
 
@@ -198,3 +203,22 @@ def test_durations_carry_into_minutes_and_hours() -> None:
 def test_a_long_id_keeps_both_ends() -> None:
     assert shortened("abcdefghij", 5) == "ab…ij"
     assert shortened("abcde", 5) == "abcde"
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_an_interval_of_accuracies_lies_inside_0_to_100_percent(values: list[float]) -> None:
+    plain = mean_interval(values)
+    interval = share_interval(plain)
+    assert plain is not None
+    assert interval is not None
+    low, high = interval
+    assert 0 <= low <= high <= 1
+    assert low - 1e-9 <= sum(values) / len(values) <= high + 1e-9
+    if plain[0] >= 0 and plain[1] <= 1:
+        assert interval == plain
+
+
+def test_an_interval_that_left_the_scale_is_taken_on_that_of_logits() -> None:
+    low, high = share_interval((-0.2, 0.6)) or (0.0, 0.0)
+    assert low == pytest.approx(1 / (1 + 4 * math.exp(0.4 / 0.16)))
+    assert high == pytest.approx(1 / (1 + 4 * math.exp(-0.4 / 0.16)))
