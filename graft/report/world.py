@@ -3,7 +3,7 @@
 Legend: D domains, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,13 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from graft.core.config import ExpansionConfig, PolicyConfig
-from graft.core.records import IntArray, Task
+from graft.core.records import DomainProfile, IntArray, Task
+from graft.core.streams import select
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.errors import DataError, DomainEmptyError
 from graft.privacy import Cost, SeededReleases, SitePolicy, profile_domain
-from graft.selection.coarse import ProfileRanking
+from graft.selection.coarse import ProfileRanking, stream_distances
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,7 +59,7 @@ def describe_world(
     world: World, config: ExpansionConfig, progress: Callable[[str, int, int], None] | None = None
 ) -> WorldDescription:
     """Read every domain once; raises DomainEmptyError where none can be used."""
-    counts, statistics, unusable = {}, [], []
+    counts, profiles, unusable = {}, [], []
     for number, domain_id in enumerate(world.domain_ids):
         if progress is not None:
             progress(domain_id, number, len(world.domain_ids))
@@ -68,14 +69,14 @@ def describe_world(
         except DataError as error:
             unusable.append((domain_id, f"{type(error).__name__}: {error}"))
             continue
-        profile = profile_domain(domain_id, world.task, data.x[train_N], data.y_N[train_N], _OPEN)
+        x, y_N = select(data.x, train_N), data.y_N[train_N]
+        profile = profile_domain(domain_id, world.task, x, y_N, _OPEN, data.inputs)
         counts[domain_id] = np.bincount(data.y_N, minlength=world.task.num_classes)
-        statistics.append(profile.statistics_D)
+        profiles.append(profile)
     if not counts:
         reasons = "; ".join(reason for _, reason in unusable[:3])
         raise DomainEmptyError(f"world: got no domain that can be used, wanted one: {reasons}")
-    ranking = ProfileRanking(np.stack(statistics))
-    distance_DD = np.stack([ranking.distances(each) for each in statistics])
+    distance_DD = _distances(profiles)
     order = _alike_together(distance_DD)
     domain_ids = [tuple(counts)[index] for index in order]
     return WorldDescription(
@@ -86,6 +87,21 @@ def describe_world(
         distance_DD=distance_DD[np.ix_(order, order)],
         unusable=tuple(unusable),
     )
+
+
+def _distances(profiles: Sequence[DomainProfile]) -> npt.NDArray[np.float64]:
+    """Of every two domains, over the streams that both have; the largest where they share none."""
+    if not any(profile.inputs for profile in profiles):
+        statistics = [profile.statistics_D for profile in profiles]
+        ranking = ProfileRanking(np.stack(statistics))
+        return np.stack([ranking.distances(each) for each in statistics])
+    distance_DD = np.full((len(profiles), len(profiles)), np.inf)
+    for row, profile in enumerate(profiles):
+        shared = [tuple(n for n in each.inputs if n in profile.inputs) for each in profiles]
+        distance_DD[row] = stream_distances([profile], profiles, shared)[0]
+        distance_DD[row, [not names for names in shared]] = np.inf
+    finite = np.isfinite(distance_DD)
+    return np.where(finite, distance_DD, distance_DD[finite].max(initial=0))
 
 
 def world_facts(world: WorldDescription) -> dict[str, Any]:
