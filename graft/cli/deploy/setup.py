@@ -1,6 +1,7 @@
 """Setting up a deployment: keys and certificates, folders, sample data, systemd's units."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -233,3 +234,4 @@ def _show(run: str, server: Path, devices: Sequence[Path], output: Format) -> No
     print(f"server  {server}  (stays on the server's machine; keep ../ca offline)")
     for folder in devices:
         print(f"device  {folder}  (copy it to the device's machine)")
+    print(f"next    graft deploy server {shlex.quote(str(server))}")
