@@ -4,7 +4,7 @@ The summary and the figures are drawn here; a small script draws the table of do
 domain's own view from the columns in the page.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +34,7 @@ from graft.report.tables import HEADINGS, by_accuracy, notes, table_cells
 
 REPORT_NAME = "report.html"
 _MOST_ROUNDS = 24
+_MOST_NAMES, _MOST_LEFT_OUT = 8, 40
 
 
 def write_report(run_folder: AnyPath) -> AnyPath:
@@ -71,6 +72,7 @@ def report_page(run: RunRecord) -> str:
         gains=gains,
         system=_both_ways(payload_by(system, "up")) if len(system) else None,
         forgotten=_forgotten(run),
+        left_out=_left_out(run),
         growth={
             "headings": growth.HEADINGS,
             "cells": [*map(growth.growth_cells, growth.summarise_growth(run.rows, run.ledger))],
@@ -112,6 +114,24 @@ def _figures(
         name: page_figure(draw) if transfers or name != "transfers" else None
         for name, draw in drawings.items()
     }
+
+
+def _left_out(run: RunRecord) -> list[tuple[str, str, str]]:
+    """What budgets left out: the words, of how many target domains, and their first names."""
+    domains: dict[str, list[str]] = defaultdict(list)
+    for row in run.rows:
+        if row.method == run.config.method:
+            for words in row.left_out:
+                domains[words].append(row.domain_id)
+    ranked = sorted(domains.items(), key=lambda each: (-len(each[1]), each[0]))
+    return [
+        (
+            words,
+            str(len(names)),
+            ", ".join(names[:_MOST_NAMES]) + ("…" * (len(names) > _MOST_NAMES)),
+        )
+        for words, names in ranked[:_MOST_LEFT_OUT]
+    ]
 
 
 def _forgotten(run: RunRecord) -> list[tuple[str, ...]]:

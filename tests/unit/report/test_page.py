@@ -283,3 +283,16 @@ def test_a_hostile_method_is_no_markup_where_a_figure_marks_it() -> None:
     svg = draw_svg(draw, canvas=NARROW, height_px=100, title="t")
     assert "<script" not in svg
     assert svg.count(html.escape(HOSTILE)) == 2
+
+
+def test_what_a_budget_left_out_is_on_the_page(
+    make_run: MakeRun, rows: list[ResultRow], entries: list[LedgerEntry]
+) -> None:
+    words = "2 of 5 sources: down_bytes <b>"
+    run = read_run(make_run(rows, entries))
+    assert "Left out to stay" not in report_page(run)
+    changed = [
+        dataclasses.replace(row, left_out=[words]) if row.method == "hat" else row for row in rows
+    ]
+    page = report_page(dataclasses.replace(run, rows=tuple(changed)))
+    assert f'<th scope="row">{html.escape(words)}</th><td>' in page
