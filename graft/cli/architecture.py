@@ -116,7 +116,7 @@ def check_architecture(name: str, task: Any, config: Any) -> dict[str, Any]:
             key for key, p in network.named_parameters() if p.requires_grad and p.grad is None
         ]
         require(bool(trained), "it has no parameter that is trained")
-        require(not without, f"no gradient reaches {without[0]}")
+        require(not without, f"no gradient reaches {', '.join(without[:1])}")
         return f"reaches all {len(trained)} trained tensors"
 
     def round_trip() -> str:

@@ -33,6 +33,8 @@ from graft.core.files import AnyPath, open_path
 from graft.core.outputs import check_output_file, write_output
 from graft.errors import RunError
 
+_WORLD_MARK = b"Class balance and profile distances"  # in the title of its figure
+
 if TYPE_CHECKING:
     from graft.report.watch import RunWatcher
 
@@ -66,12 +68,12 @@ def describe(
     from graft.report.figures.world import world_figure
     from graft.report.world import describe_world, world_facts
 
-    check_output_file(out)
+    check_output_file(out, mark=_WORLD_MARK)
     changes = {"world.max_domains": most}
     config = read_configuration(config_file, setting, data=data, changes=changes)
     with file_progress() as progress:
         described = describe_world(open_world(config.world, config.seed), config, progress)
-    write_output(out, world_figure(described).encode())
+    write_output(out, world_figure(described).encode(), mark=_WORLD_MARK)
     facts = world_facts(described)
     if output is Format.JSON:
         print_json(facts | {"picture": str(out)})

@@ -45,7 +45,9 @@ def did_you_mean(got: str, known: Iterable[str]) -> str:
 
 def short_repr(record: Any) -> str:
     """A dataclass's repr in a few lines: arrays by type and shape, long collections by length."""
-    values = (f"{each.name}={_short(getattr(record, each.name))}" for each in fields(record))
+    values = (
+        f"{each.name}={_short(getattr(record, each.name))}" for each in fields(record) if each.repr
+    )
     return f"{type(record).__name__}({', '.join(values)})"
 
 

@@ -155,7 +155,7 @@ def write_domain(
     if any(isinstance(column, list) for column in columns.values()):
         write_rows(folder, data.domain_id, columns)
         return
-    make_folder(path.parent)
+    make_folder(path.parent, private=True)
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with working_file(path.parent, ".partial-") as (partial, file):  # a person's data: 0600
         with zipfile.ZipFile(file, "w", method) as archive:

@@ -90,7 +90,7 @@ def test_every_extra_of_the_code_is_an_extra_of_the_project() -> None:
         for path in (ROOT / folder).rglob("*.py")
         for extra in re.findall(r'missing_extra\(.*"(\w+)"\)', path.read_text("utf-8"))
     }
-    assert named == {"datasets", "export", "images", "report", "trackers"}
+    assert named == {"datasets", "excel", "export", "images", "report", "trackers"}
     assert named <= set(PROJECT["optional-dependencies"])
 
 
