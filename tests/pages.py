@@ -60,9 +60,10 @@ def read_blocks(page: Path) -> list[Block]:
     return blocks
 
 
-def block_of(page: Path, language: str) -> Block:
-    """The page's one block of a language."""
-    (block,) = (each for each in read_blocks(page) if each.language == language)
+def block_of(page: Path, language: str, words: str = "") -> Block:
+    """The page's one block of a language that holds the words."""
+    blocks = read_blocks(page)
+    (block,) = (each for each in blocks if each.language == language and words in each.text)
     return block
 
 
@@ -70,10 +71,11 @@ def install_page(page: Path, module: str, folder: Path) -> str:
     """What pip makes of the page's one module and its pyproject table; gives the PYTHONPATH."""
     information = folder / f"{module}-0.1.dist-info"
     information.mkdir(parents=True)
-    (folder / f"{module}.py").write_text(block_of(page, "python").text, "utf-8")
     ((group, names),) = tomllib.loads(block_of(page, "toml").text)["project"][
         "entry-points"
     ].items()
+    listed = f"{group.rpartition('.')[2].upper()} = ("
+    (folder / f"{module}.py").write_text(block_of(page, "python", listed).text, "utf-8")
     lines = [f"[{group}]", *(f"{name} = {target}" for name, target in names.items())]
     (information / "entry_points.txt").write_text("\n".join(lines) + "\n", "utf-8")
     (information / "METADATA").write_text(
