@@ -115,7 +115,6 @@ requests = st.one_of(
         model=cards(),
         register=st.booleans(),
         classes=st.lists(names, max_size=3).map(tuple),
-        output=names,
     ),
 )
 

@@ -478,7 +478,6 @@ class GrowRequest:
     model: ModelCard
     register: bool
     classes: tuple[str, ...] = ()
-    output: str = ""
 
     @property
     def allowance(self) -> None:

@@ -48,7 +48,6 @@ def grow_domains(
             model=own[domain_id].for_fusion(),
             register=method == methods[0],
             classes=wanted[domain_id].classes,
-            output=wanted[domain_id].output,
         )
         for method in methods
         for domain_id in profiles

@@ -151,22 +151,20 @@ class TrainRequest(_message.Message):
     def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., register: _Optional[bool] = ..., architecture_averages: _Optional[_Iterable[_Union[ModelCard, _Mapping]]] = ..., allowance: _Optional[_Union[Allowance, _Mapping]] = ..., base_only: _Optional[bool] = ..., max_steps: _Optional[int] = ...) -> None: ...
 
 class GrowRequest(_message.Message):
-    __slots__ = ("domain_id", "round_index", "method", "model", "register", "classes", "output")
+    __slots__ = ("domain_id", "round_index", "method", "model", "register", "classes")
     DOMAIN_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_INDEX_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     REGISTER_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
-    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     domain_id: str
     round_index: int
     method: str
     model: ModelCard
     register: bool
     classes: _containers.RepeatedScalarFieldContainer[str]
-    output: str
-    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., model: _Optional[_Union[ModelCard, _Mapping]] = ..., register: _Optional[bool] = ..., classes: _Optional[_Iterable[str]] = ..., output: _Optional[str] = ...) -> None: ...
+    def __init__(self, domain_id: _Optional[str] = ..., round_index: _Optional[int] = ..., method: _Optional[str] = ..., model: _Optional[_Union[ModelCard, _Mapping]] = ..., register: _Optional[bool] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RejectedSource(_message.Message):
     __slots__ = ("model_id", "domain_id", "reason")
