@@ -16,20 +16,12 @@ journal/             the devices' transfers, line by line, until their round is 
 import hashlib
 import json
 import logging
-import platform
 import time
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-import tomli_w
-
-from graft.core.config import ExpansionConfig, config_from_dict, config_to_dict
+from graft.core.config import ExpansionConfig, config_from_dict
 from graft.core.files import AnyPath, lock_file, make_folder, remove_tree, replace_file
 from graft.core.ledger import read_ledger, write_ledger
 from graft.core.records import (
@@ -50,7 +42,7 @@ from graft.core.results import (
     write_peers,
     write_results,
 )
-from graft.core.task_table import task_from_table, task_to_table
+from graft.core.task_table import task_from_table
 from graft.data.domain import World
 from graft.errors import RunError
 from graft.wire.transfer.transfer_log import read_journal
@@ -63,13 +55,12 @@ from graft_server.catalogue import (
 )
 from graft_server.durability import MARKER, boot_id, find_damage, sync, write_marker
 from graft_server.forgetting import read_forgotten, settle
+from graft_server.run_table import FLOWER, new_run, now, read_run, write_run
 
 log = logging.getLogger("graft")
 _LOOK_EVERY_S = 1.0
 _RESULTS = "results.parquet"
 _FORMER_NAMES = {"architecture_averages": "groups", "rejections": "demotions"}
-_FLOWER: Mapping[str, str | bool] = MappingProxyType({"name": "flower"})
-_PACKAGES = ("graft-fl", "flwr", "ray", "torch", "numpy", "protobuf", "grpcio")
 
 
 class RunFolder:
@@ -92,10 +83,10 @@ class RunFolder:
     @property
     def status(self) -> str:
         """As in run.toml: running, complete or failed; raises RunError where there is no run."""
-        return str(self._read_run()["run"]["status"])
+        return str(read_run(self.path)["run"]["status"])
 
     def begin(
-        self, config: ExpansionConfig, world: World, engine: Mapping[str, str | bool] = _FLOWER
+        self, config: ExpansionConfig, world: World, engine: Mapping[str, str | bool] = FLOWER
     ) -> None:
         """Start a new run; raises RunError where the folder has one already.
 
@@ -108,41 +99,18 @@ class RunFolder:
         if RESERVED_NAME.match(self.run_id):
             raise RunError(f"run folder: got the name {self.run_id!r}, wanted {NAME_RULE}")
         make_folder(self.path)
-        self._write_run(
-            {
-                "run": {
-                    "id": self.run_id,
-                    "seed": config.seed,
-                    "status": "running",
-                    "started": _now(),
-                    "boot": boot_id(),
-                    "hash": "",
-                    "reason": "",
-                },
-                "versions": {
-                    "python": platform.python_version(),
-                    **{name: metadata.version(name) for name in _PACKAGES},
-                },
-                "world": {
-                    "name": world.task.name,
-                    **task_to_table(world.task),
-                    "domains": len(world.domain_ids),
-                },
-                "engine": dict(engine),
-                "config": config_to_dict(config),
-            }
-        )
+        write_run(self.path, new_run(self.run_id, config, world, engine))
 
     def read_config(self) -> ExpansionConfig:
         """The configuration of the folder's run.
 
         Raises RunError where there is none, ConfigError where it has keys of another version.
         """
-        return config_from_dict(self._read_run()["config"], load_plug_ins=True)
+        return config_from_dict(read_run(self.path)["config"], load_plug_ins=True)
 
     def read_task(self) -> Task:
         """What the run's models do; raises as ``read_config`` does."""
-        world = self._read_run()["world"]
+        world = read_run(self.path)["world"]
         return task_from_table(world["name"], world)
 
     def resume(self, *, durable_steps: bool = False) -> ExpansionConfig:
@@ -153,7 +121,7 @@ class RunFolder:
         """
         config = self.read_config()
         self._check_last_round()
-        is_same_boot = self._read_run()["run"].get("boot", boot_id()) == boot_id()
+        is_same_boot = read_run(self.path)["run"].get("boot", boot_id()) == boot_id()
         if not (is_same_boot or durable_steps) and isinstance(self.models, Path):
             self._drop_unsynced(self.models)
         self.note(status="running", reason="", boot=boot_id())
@@ -161,7 +129,7 @@ class RunFolder:
 
     def read_engine(self) -> Mapping[str, str | bool]:
         """The engine's settings that ``begin`` recorded; raises RunError where there is no run."""
-        engine: Mapping[str, str | bool] = self._read_run().get("engine", _FLOWER)
+        engine: Mapping[str, str | bool] = read_run(self.path).get("engine", FLOWER)
         return engine
 
     def save_round(
@@ -355,31 +323,31 @@ class RunFolder:
             if row.error
         ]
         status = "failed" if failures else "complete"
-        self.note(status=status, finished=_now(), hash=digest, rounds=num_rounds)
+        self.note(status=status, finished=now(), hash=digest, rounds=num_rounds)
         return digest, failures
 
     def finish_closed(self) -> None:
         """Do what ``finish`` does where the machine went off between the last round and that."""
         closed = self.count_rounds()
-        noted = self._read_run()["run"].get("rounds", 0) if self.is_written else 0
+        noted = read_run(self.path)["run"].get("rounds", 0) if self.is_written else 0
         if noted < closed:
             self.finish(closed)
 
     def fail(self, reason: str) -> None:
         """Mark the run as failed before its end; a complete run stays complete."""
-        if self._read_run()["run"]["status"] != "complete":
-            self.note(status="failed", finished=_now(), reason=reason)
+        if read_run(self.path)["run"]["status"] != "complete":
+            self.note(status="failed", finished=now(), reason=reason)
 
     def read_failure(self) -> str:
         """Why the run failed before its end, or "" where it did not, or has not begun."""
         begun = (self.path / "run.toml").exists()
-        return str(self._read_run()["run"]["reason"]) if begun else ""
+        return str(read_run(self.path)["run"]["reason"]) if begun else ""
 
     def note(self, **facts: int | str) -> None:
         """Add facts about how the run went to run.toml's [run]."""
-        tables = self._read_run()
+        tables = read_run(self.path)
         tables["run"] |= facts
-        self._write_run(tables)
+        write_run(self.path, tables)
 
     def _journals(self) -> list[Path]:
         """Devices that share this machine's disk write them; there are none elsewhere."""
@@ -394,18 +362,3 @@ class RunFolder:
         """A table of a round, under its name of an earlier version where that is what there is."""
         path = self._round(index) / f"{name}.parquet"
         return path if path.exists() else path.with_name(f"{_FORMER_NAMES.get(name, name)}.parquet")
-
-    def _read_run(self) -> dict[str, Any]:
-        try:
-            return tomllib.loads((self.path / "run.toml").read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise RunError(f"run folder {self.path}: got no run.toml, wanted a run's") from error
-        except tomllib.TOMLDecodeError as error:
-            raise RunError(f"{self.path / 'run.toml'}: not TOML: {error}") from error
-
-    def _write_run(self, tables: dict[str, Any]) -> None:
-        replace_file(self.path / "run.toml", tomli_w.dumps(tables).encode())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
