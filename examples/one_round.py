@@ -15,17 +15,10 @@ from graft_server.signing import open_signer
 from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_devices import devices_in_memory, simulated_factory
 
-from graft.core.config import ExpansionConfig, with_settings
-from graft.core.records import (
-    DomainProfile,
-    LedgerEntry,
-    ModelCard,
-    ProbeRequest,
-    ProfileRequest,
-    Selection,
-    TrainRequest,
-    TrainResult,
-)
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import with_settings
+from graft.core.exchange import ProbeRequest, ProfileRequest, Selection, TrainRequest, TrainResult
+from graft.core.records import DomainProfile, LedgerEntry, ModelCard
 from graft.data import ImuWorld
 from graft.rounds import train_initial_domains
 from graft.selection import rank_catalogue

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import graft
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.data import DomainData
 
 

@@ -21,7 +21,8 @@ from graft_simulation.engines import Engine, EngineSettings, check_engine, run_e
 from graft_simulation.environment import caller_restored
 from graft_simulation.forecast import check_equipment
 
-from graft.core.config import ExpansionConfig, configure, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import configure, with_settings
 from graft.core.ending import known_error
 from graft.core.files import AnyPath, open_path, read_table
 from graft.core.forgetting import Forgetting

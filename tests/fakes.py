@@ -10,9 +10,11 @@ from graft_server.signing import Signer
 from graft_simulation.simulated_devices import OpenDevice
 
 from graft.core.config import ExpansionConfig, PolicyConfig
-from graft.core.payload import Shapes, decode_payload, model_id
+from graft.core.exchange import Request, Response
+from graft.core.payload import decode_payload, model_id
 from graft.core.ports import Edge, ModelStore
-from graft.core.records import LedgerEntry, Request, Response
+from graft.core.records import LedgerEntry
+from graft.core.tensor_types import Shapes
 from graft.data.domain import World
 from graft.errors import ModelMissingError, TransportError
 from graft.models import parameter_shapes

@@ -7,21 +7,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from graft.core import ranges
-from graft.core.ranges import METRICS, OTHER_METRICS, Range
-from graft.core.records import (
-    DOMAIN_ID,
-    Candidate,
-    DomainProfile,
+from graft.core.exchange import (
     Failure,
     FusionDiagnostics,
     GrowRequest,
-    ModelCard,
     ProbeRequest,
     ProfileRequest,
     Selection,
     TrainRequest,
     TrainResult,
 )
+from graft.core.ranges import METRICS, OTHER_METRICS, Range
+from graft.core.records import DOMAIN_ID, Candidate, DomainProfile, ModelCard
 
 WANTED_METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
 

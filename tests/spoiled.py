@@ -8,21 +8,18 @@ from pathlib import Path
 import numpy as np
 from graft_server.catalogue import read_cards, write_cards
 
-from graft.core.payload import decode_payload, encode_payload
-from graft.core.records import (
-    Candidate,
-    DomainProfile,
+from graft.core.exchange import (
     Failure,
     FusionDiagnostics,
-    ModelCard,
     ProbeRequest,
-    RejectedSource,
     Request,
     Response,
     Selection,
     TrainRequest,
     TrainResult,
 )
+from graft.core.payload import decode_payload, encode_payload
+from graft.core.records import Candidate, DomainProfile, ModelCard, RejectedSource
 from graft.errors import GraftError, MessageError, PayloadError, RunError
 from graft.wire.messages.codec import (
     decode_card,

@@ -28,8 +28,9 @@ from summary import figure, write_summary
 
 from graft.core.config import TrainingConfig
 from graft.core.files import replace_file
-from graft.core.records import FloatArray, IntArray, Task
+from graft.core.records import FloatArray, IntArray
 from graft.core.seeding import stream
+from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.methods.hmkd import PUBLISHED_TRAINING, Learner, MutualConfig, learn_mutually
 from graft.models import Network, build_network

@@ -28,8 +28,9 @@ from summary import figure, write_summary
 
 from graft.core.config import SplitConfig, TrainingConfig
 from graft.core.files import replace_file
-from graft.core.records import BoolArray, FloatArray, Task
+from graft.core.records import BoolArray, FloatArray
 from graft.core.seeding import derive_seed, stream
+from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.methods.distillation import distil_soft_targets, soft_targets

@@ -14,7 +14,7 @@ from summary import figure, write_summary
 from torch import nn
 
 from graft.core.payload import load_tensors, write_payload
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.models import Architecture, add_architecture, build_network, network_from, parameters_of
 
 RESULTS = Path(__file__).parent / "results"

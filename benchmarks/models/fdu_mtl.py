@@ -13,7 +13,8 @@ from office import MAIN, SETTINGS
 from graft.bench.figures_file import write_summary
 from graft.bench.plan import COMPARISONS
 from graft.cli.shared import announce, read_settings
-from graft.core.config import ExpansionConfig, SplitConfig, with_settings
+from graft.core.config import ExpansionConfig, SplitConfig
+from graft.core.config_files import with_settings
 from graft.core.files import replace_file
 from graft.data.domain import World
 from graft.data.public.archives import open_originals

@@ -13,7 +13,8 @@ import numpy as np
 
 from graft.core.config import SplitConfig
 from graft.core.outputs import new_folder
-from graft.core.records import FloatArray, IntArray, Task
+from graft.core.records import FloatArray, IntArray
+from graft.core.tasks import Task
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
 from graft.data.folder import write_domain

@@ -15,7 +15,8 @@ from vectors import REFERENCES
 from graft.bench.figures_file import figure, write_summary
 from graft.bench.plan import COMPARISONS
 from graft.cli.shared import announce, read_settings
-from graft.core.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import with_settings
 from graft.core.files import replace_file
 from graft.data.public.archives import open_originals
 from graft.data.public.recordings import Tally

@@ -16,11 +16,12 @@ from folds import interval, run_listed
 from graft.bench.figures_file import figure, write_summary
 from graft.bench.rows import BenchmarkRow
 from graft.cli.shared import read_settings
-from graft.core.config import ExpansionConfig, SplitConfig, with_settings
+from graft.core.config import ExpansionConfig, SplitConfig
+from graft.core.config_files import with_settings
 from graft.core.outputs import new_folder
-from graft.core.records import Task
 from graft.core.seeding import stream
 from graft.core.streams import Streams
+from graft.core.tasks import Task
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World
 from graft.data.folder import FolderWorld, write_domain

@@ -24,10 +24,12 @@ from graft_simulation.environment import memory_measured
 from graft_simulation.workers import Workers
 from summary import figure, write_summary
 
-from graft.core.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import with_settings
+from graft.core.exchange import ProfileRequest
 from graft.core.files import read_table
 from graft.core.outputs import fresh_folder
-from graft.core.records import DomainProfile, LedgerEntry, ProfileRequest
+from graft.core.records import DomainProfile, LedgerEntry
 from graft.data.worlds import open_world
 from graft.selection import ProfileRanking
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
 from graft.core.config import TrainingConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.models import build_network
 from graft.training import SupervisedTraining, train_supervised, train_supervised_many
 

@@ -24,7 +24,7 @@ from graft_simulation.block.worker import WorkerContext, run_block
 from summary import figure, write_summary
 
 import graft
-from graft.core.records import TrainRequest, TrainResult
+from graft.core.exchange import TrainRequest, TrainResult
 from graft.wire.messages.codec import decode_request, decode_response
 
 HERE = Path(__file__).resolve().parent

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from graft.core.records import Task
 from graft.core.seeding import stream
+from graft.core.tasks import Task
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
 from graft.data.folder import write_domain

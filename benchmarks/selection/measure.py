@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig, TrainingConfig
+from graft.core.exchange import ProfileRequest
 from graft.core.payload import decode_payload
 from graft.core.ports import ModelStore
-from graft.core.records import BoolArray, FloatArray, IntArray, ModelCard, ProfileRequest
+from graft.core.records import BoolArray, FloatArray, IntArray, ModelCard
 from graft.core.seeding import derive_seed
 from graft.data.domain import World
 from graft.data.splits import split_rows

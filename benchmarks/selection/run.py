@@ -36,9 +36,9 @@ from summary import figure, write_summary
 from tables import METRICS, figure_svg, judge_rows, judged_table, markdown, mean_of, select
 
 from graft.core.config import ExpansionConfig, TrainingConfig, WorldConfig
+from graft.core.exchange import Failure
 from graft.core.files import replace_file
 from graft.core.ledger import write_table
-from graft.core.records import Failure
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.data.worlds import open_world

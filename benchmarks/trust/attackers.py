@@ -10,8 +10,9 @@ import numpy as np
 from graft_server.model_store import DirectoryStore
 
 from graft.core.payload import decode_payload, encode_payload
-from graft.core.records import DomainProfile, FloatArray, ModelCard, Task
+from graft.core.records import DomainProfile, FloatArray, ModelCard
 from graft.core.seeding import stream
+from graft.core.tasks import Task
 from graft.data.domain import DomainData, World
 from graft.data.synthetic.imu import TASK
 

@@ -32,8 +32,8 @@ from summary import figure, write_summary
 
 from graft.core.config import ExpansionConfig, PolicyConfig
 from graft.core.files import replace_file
-from graft.core.records import Task
 from graft.core.seeding import derive_seed, stream
+from graft.core.tasks import Task
 from graft.data.domain import DomainData, World
 from graft.data.folder import FolderWorld
 from graft.data.splits import split_rows

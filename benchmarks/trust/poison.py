@@ -27,7 +27,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from summary import figure, write_summary
 from system import ADAPTIVE, ATTACKS, Outcome, Village
 
-from graft.core.config import ExpansionConfig, TrustConfig, with_settings
+from graft.core.config import ExpansionConfig, TrustConfig
+from graft.core.config_files import with_settings
 
 HERE = Path(__file__).resolve().parent
 RAW = HERE / "results" / "poison"

@@ -37,7 +37,8 @@ from summary import figure, write_summary
 from trust.field import write_world
 
 import graft
-from graft.core.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import with_settings
 from graft.core.ledger import read_ledger
 from graft.core.outputs import fresh_folder
 from graft.core.records import LedgerEntry

@@ -30,8 +30,10 @@ from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_devices import devices_in_memory, simulated_factory
 from summary import figure, write_summary
 
-from graft.core.config import ExpansionConfig, SplitConfig, TrustConfig, with_settings
-from graft.core.records import DomainProfile, LedgerEntry, ProbeRequest, ProfileRequest, Selection
+from graft.core.config import ExpansionConfig, SplitConfig, TrustConfig
+from graft.core.config_files import with_settings
+from graft.core.exchange import ProbeRequest, ProfileRequest, Selection
+from graft.core.records import DomainProfile, LedgerEntry
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.data.synthetic.digits import DigitsWorld

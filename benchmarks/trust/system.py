@@ -27,8 +27,9 @@ from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_devices import devices_in_memory, simulated_factory
 
 from graft.core.config import ExpansionConfig
+from graft.core.exchange import TrainResult
 from graft.core.payload import decode_payload
-from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState, TrainResult
+from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState
 from graft.core.seeding import stream
 from graft.data.domain import World
 from graft.data.splits import split_rows

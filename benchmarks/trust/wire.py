@@ -26,7 +26,7 @@ from graft_simulation.in_process import connect_in_process
 from lab import InterfaceCounter, Lab, unavailable
 from summary import figure, write_summary
 
-from graft.core.config import read_config
+from graft.core.config_files import read_config
 from graft.core.ledger import LedgerEntry, delivered, read_ledger
 from graft.core.outputs import fresh_folder
 from graft.core.results import ResultRow, read_results

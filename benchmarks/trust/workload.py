@@ -24,8 +24,9 @@ import grpc
 import numpy as np
 from graft_client.depot_client import GrpcLink, growing_wait, open_channel
 
-from graft.core.payload import Shapes, encode_payload, model_id
+from graft.core.payload import encode_payload, model_id
 from graft.core.records import ModelCard, Parameters, Precision
+from graft.core.tensor_types import Shapes
 from graft.errors import GraftError, TransportError
 from graft.wire.payload.parts import split_payload
 from graft.wire.traffic_log import TrafficLog

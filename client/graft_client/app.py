@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from graft.core.records import Failure, Request, Response, failure_of
+from graft.core.exchange import Failure, Request, Response, failure_of
 from graft.errors import GraftError, MessageError
 from graft.rounds import Device, handle_request
 from graft.wire.messages.codec import (

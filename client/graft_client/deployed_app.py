@@ -17,11 +17,12 @@ import torch
 from flwr.app import ConfigRecord, Context
 from flwr.clientapp import ClientApp
 
-from graft.core.config import ExpansionConfig, config_from_dict
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_from_dict
 from graft.core.deployment import DeviceSettings, read_device
+from graft.core.exchange import Failure, ProfileRequest, Request
 from graft.core.files import make_folder, remove_tree
 from graft.core.plugins import load_references
-from graft.core.records import Failure, ProfileRequest, Request
 from graft.data.folder import FolderWorld
 from graft.errors import ConfigError, EdgeError, GraftError, TransportError
 from graft.rounds import Device

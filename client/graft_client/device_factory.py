@@ -12,16 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.core.config import ExpansionConfig, RunSource, read_run_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import RunSource, read_run_settings
+from graft.core.exchange import ProfileRequest, Request
 from graft.core.ports import Clock
-from graft.core.records import NO_LIMITS, LedgerEntry, ProfileRequest, Request
+from graft.core.records import NO_LIMITS, LedgerEntry
 from graft.data.domain import World, inputs_of
 from graft.data.worlds import open_world
 from graft.devices import equip_domain
 from graft.errors import ConfigError
 from graft.models import parameter_shapes
 from graft.models.backbones import PREFIX, find_backbone, hold_backbone, tensors_of
-from graft.models.network import backbone_shapes
+from graft.models.building import backbone_shapes
 from graft.models.registry import find_architecture
 from graft.privacy import SitePolicy
 from graft.rounds import Device, configured_policy

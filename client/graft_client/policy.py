@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from graft.core.config import PolicyConfig, config_from_dict, read_toml
+from graft.core.config import PolicyConfig
+from graft.core.config_files import config_from_dict, read_toml
 from graft.core.files import make_folder, replace_file
 from graft.errors import PolicyError
 from graft.privacy import (

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from graft.bench.rows import BenchmarkRow, RowKey, is_ablation
-from graft.core.config import ExpansionConfig, WorldConfig, config_to_dict, with_settings
+from graft.core.config import ExpansionConfig, WorldConfig
+from graft.core.config_files import config_to_dict, with_settings
 from graft.core.records import DOMAIN_ID
 from graft.data.splits import schedule_rounds
 from graft.data.worlds import EMBEDDED, open_world

@@ -69,7 +69,7 @@ def check_architecture(name: str, task: Any, config: Any) -> dict[str, Any]:
     from graft.devices import device_classes
     from graft.devices.classes import TRAINING_SHARE
     from graft.models import build_network, network_cost, network_from, parameters_of
-    from graft.models.network import example_rows
+    from graft.models.building import example_rows
     from graft.models.registry import offered_architectures
     from graft.wire.payload.parts import join_parts, split_payload
 

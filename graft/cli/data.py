@@ -18,7 +18,7 @@ from graft.cli.shared import (
     split_names,
 )
 from graft.core.outputs import check_output
-from graft.core.records import SensorModality
+from graft.core.tasks import SensorModality
 
 data_app = typer.Typer(
     help="Fetch, prepare, convert and check data sets, public or your own.", no_args_is_help=True

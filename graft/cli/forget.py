@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from graft.cli.shared import Format, FormatOption, RunArgument, ServerOption, print_facts
-from graft.core.config import read_config
+from graft.core.config_files import read_config
 from graft.core.forgetting import Descendants, Forgetting
 
 DomainArgument = Annotated[str, Argument(help="The domain.")]

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from graft.core.config import ExpansionConfig, read_config, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import read_config, with_settings
 from graft.core.ending import printed_json
 from graft.core.text import printable
 

@@ -26,7 +26,8 @@ from graft.cli.shared import (
     progress_bars,
     read_settings,
 )
-from graft.core.config import ExpansionConfig, configure, read_config
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import configure, read_config
 from graft.core.files import AnyPath, open_path
 from graft.errors import ConfigError, GraftError
 

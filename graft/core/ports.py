@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from graft.core.records import ModelCard, Parameters, Precision, Request, Response
+from graft.core.exchange import Request, Response
+from graft.core.records import ModelCard, Parameters, Precision
 
 
 class Edge(Protocol):

@@ -5,29 +5,26 @@ Legend: C classes, D statistics, F features, N samples, S sources.
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.ending import system_error
 from graft.core.ranges import (
     ClassCounts,
     Distance,
-    Distances,
     Index,
     NumBytes,
     Samples,
     Score,
     Seconds,
-    Shares,
     Sizes,
     Statistics,
 )
+from graft.core.tasks import without_streams
 from graft.core.text import short_repr
-from graft.errors import ConfigError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -36,80 +33,12 @@ BoolArray = npt.NDArray[np.bool_]
 Parameters = Mapping[str, npt.NDArray[Any]]
 # numpy has no bfloat16: an array of it holds the bits, under a type of their own.
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
-SensorModality = Literal["imu", "emg", "audio", "pen", "image", "sequence"]
-Modality = SensorModality | Literal["text", "vector", "mixed"]
-InputKind = Literal["window", "image", "audio", "tokens", "vector"]
-OutputKind = Literal["classes", "labels", "amount"]
 Precision = Literal["base", "exact"]
 # Ids of domains and names of runs travel in messages, and become names of files and folders and
 # arguments of commands: no separators, spaces or controls, no other folder, no option.
 RESERVED_NAME = re.compile(r"-|\.{1,2}\Z")
 DOMAIN_ID = re.compile(rf"(?!{RESERVED_NAME.pattern})[A-Za-z0-9._@-]{{1,128}}")
-# An architecture that reads a part of a world's streams names them: "cnn-small[acc+gyro]".
-_READ_STREAMS = re.compile(r"(?P<name>.+)\[(?P<streams>[A-Za-z]\w*(\+[A-Za-z]\w*)*)\]")
-SHORT_TEXT = 200
 NAME_RULE = "letters, digits and signs . _ @ -, 1 to 128, no - first, neither . nor .."
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputSpec:
-    """One named stream of a sample.
-
-    Parameters
-    ----------
-    name
-        Of the stream; "x" where a domain has one stream and does not name it.
-    kind
-        "window" and "audio": (channels, length); "image": (channels, height, width); "tokens":
-        (length,); "vector": (size,).
-    shape
-        Of one sample.
-    dtype
-        As numpy names it. An image is "uint8" (0 to 255) or "float32"; tokens are "uint8" for
-        text, its UTF-8 bytes with zeros behind them, or "int64" for token ids, 0 where there is
-        none. All else is "float32".
-    rate_hz
-        Samples a second, where the last axis is time.
-    modality
-        What measured it; augmentation and figures depend on it.
-
-    Examples
-    --------
-    >>> InputSpec(name="camera", kind="image", shape=(3, 64, 64), dtype="uint8").is_text
-    False
-    """
-
-    name: str
-    kind: InputKind
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-    rate_hz: float | None = None
-    modality: Modality = "sequence"
-
-    @property
-    def is_text(self) -> bool:
-        """Whether a sample is text: its UTF-8 bytes."""
-        return self.kind == "tokens" and self.dtype == "uint8"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutputSpec:
-    """One named output of a model.
-
-    Parameters
-    ----------
-    name
-        Of the output; "y" where a domain has one and does not name it.
-    kind
-        "classes": one of them is right, and a label is its index; "labels": each is right or not
-        by itself, (N, C) of 0 and 1; "amount": a number each, (N, C) of float32.
-    classes
-        The names of the classes, labels or amounts: a head has one output for each.
-    """
-
-    name: str
-    kind: OutputKind
-    classes: tuple[str, ...]
 
 
 Limit = TypeVar("Limit", int, float)
@@ -118,96 +47,6 @@ Limit = TypeVar("Limit", int, float)
 def least(one: Limit | None, other: Limit | None) -> Limit | None:
     """The smaller of two limits, of which None is no limit."""
     return min((each for each in (one, other) if each is not None), default=None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """What a model must do: the streams of one sample, and what to tell of it.
-
-    Parameters
-    ----------
-    name, modality
-        Of the data; the modality of several streams is "mixed".
-    sample_shape
-        Of the only stream: (channels, length) for windows and (channels, height, width) for
-        images; () where there are several.
-    classes
-        Those of the first output; a label is an index into them.
-    inputs
-        The streams. By default the one that ``sample_shape`` describes.
-    outputs
-        The outputs, of which the first is trained. By default ``classes``.
-    """
-
-    name: str
-    modality: Modality
-    sample_shape: tuple[int, ...] = ()
-    classes: tuple[str, ...] = ()
-    inputs: tuple[InputSpec, ...] = ()
-    outputs: tuple[OutputSpec, ...] = ()
-
-    def __post_init__(self) -> None:
-        inputs = self.inputs
-        if not inputs:
-            inputs = (_only_input(self.modality, self.sample_shape),)
-        elif len(inputs) == 1 and self.sample_shape:  # as after replace(task, sample_shape=...)
-            same = inputs[0].modality, len(inputs[0].shape)
-            if same != (self.modality, len(self.sample_shape)):
-                inputs = (_only_input(self.modality, self.sample_shape),)
-            inputs = (replace(inputs[0], shape=self.sample_shape),)
-        first = (
-            self.outputs[0] if self.outputs else OutputSpec(name="y", kind="classes", classes=())
-        )
-        classes = self.classes or first.classes
-        set_field = object.__setattr__  # the dataclass is frozen
-        set_field(self, "inputs", inputs)
-        set_field(self, "sample_shape", inputs[0].shape if len(inputs) == 1 else ())
-        set_field(self, "outputs", (replace(first, classes=classes), *self.outputs[1:]))
-        set_field(self, "classes", classes)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The streams' names."""
-        return tuple(spec.name for spec in self.inputs)
-
-    def reading(self, names: Collection[str]) -> "Task":
-        """The task of a model that reads these streams alone, or all where none is named."""
-        inputs = tuple(spec for spec in self.inputs if spec.name in names)
-        if not names or inputs == self.inputs:
-            return self
-        modality = inputs[0].modality if len(inputs) == 1 else self.modality
-        return replace(self, inputs=inputs, modality=modality, sample_shape=())
-
-    def telling(self, output: str) -> "Task":
-        """The task with this output first, which is the one that is trained; raises ConfigError."""
-        named = [spec for spec in self.outputs if spec.name == output]
-        if not named:
-            raise ConfigError(
-                f"output: got {output!r}, wanted one of {[spec.name for spec in self.outputs]}"
-            )
-        others = tuple(spec for spec in self.outputs if spec.name != output)
-        return replace(self, outputs=(named[0], *others), classes=named[0].classes)
-
-
-def with_streams(architecture: str, inputs: Sequence[str]) -> str:
-    """The name of an architecture that reads these streams alone, or all where none is named."""
-    return f"{architecture}[{'+'.join(inputs)}]" if inputs else architecture
-
-
-def without_streams(architecture: str) -> tuple[str, tuple[str, ...]]:
-    """The name and the streams of ``with_streams``; no streams where it reads all."""
-    found = _READ_STREAMS.fullmatch(architecture)
-    return (found["name"], tuple(found["streams"].split("+"))) if found else (architecture, ())
-
-
-def _only_input(modality: Modality, shape: tuple[int, ...]) -> InputSpec:
-    kinds: Mapping[int, InputKind] = {1: "vector", 2: "window", 3: "image"}
-    kind = kinds.get(len(shape), "window")
-    return InputSpec(name="x", kind=kind, shape=shape, modality=modality)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -377,20 +216,6 @@ class RejectedSource:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Selection:
-    """Which of the candidates a domain keeps, best first, with every candidate's scores.
-
-    ``rejected`` are candidates that failed a check of the domain's; they have no joint score and
-    are not chosen.
-    """
-
-    domain_id: str
-    candidates: tuple[Candidate, ...]
-    chosen: tuple[str, ...]
-    rejected: tuple[RejectedSource, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PeerFindings:
     """What the target domains of one round found when they probed a model.
 
@@ -405,177 +230,6 @@ class PeerFindings:
     chosen: Samples
     rejected: Samples
     joint_score: Score | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProfileRequest:
-    """Ask a domain for its profile. Every request's ``allowance`` is what its answer, and the
-    transfers between the two, may cost; None: no budget."""
-
-    domain_id: str
-    round_index: Index
-    allowance: Allowance | None = None
-
-    @property
-    def method(self) -> str:
-        """A profile serves every method and is charged to none."""
-        return ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProbeRequest:
-    """Ask a domain to probe the candidates and keep a few."""
-
-    domain_id: str
-    round_index: Index
-    method: str
-    candidates: tuple[ModelCard, ...]
-    coarse_distances: Distances
-    allowance: Allowance | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainRequest:
-    """Ask a domain to train its own model with ``method`` from ``sources``.
-
-    ``register``: push the finished model and answer with its card. ``architecture_averages``:
-    average models, one an architecture, of which the device takes that of its own. To stay within
-    a budget: ``base_only`` brings no exact source, ``max_steps`` fewer steps (0: as configured).
-    """
-
-    domain_id: str
-    round_index: Index
-    method: str
-    sources: tuple[ModelCard, ...]
-    register: bool
-    architecture_averages: tuple[ModelCard, ...] = ()
-    allowance: Allowance | None = None
-    base_only: bool = False
-    max_steps: Index = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Growth:
-    """What a domain that is in the system comes back with: new ``classes`` of its output, or a new
-    ``output`` by name."""
-
-    domain_id: str
-    classes: tuple[str, ...] = ()
-    output: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GrowRequest:
-    """Ask a domain to grow ``model``, which is its own, by what ``Growth`` has.
-
-    ``method`` is one of ``graft.lifelong.growth.METHODS`` with the prefix "grow-"; ``register`` as
-    in a ``TrainRequest``.
-    """
-
-    domain_id: str
-    round_index: Index
-    method: str
-    model: ModelCard
-    register: bool
-    classes: tuple[str, ...] = ()
-
-    @property
-    def allowance(self) -> None:
-        """No budget: the domain has its model already."""
-        return None
-
-
-Request = ProfileRequest | ProbeRequest | TrainRequest | GrowRequest
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class FusionDiagnostics:
-    """How a fusion went, in a few hundred bytes and without a single sample of its own.
-
-    ``mixture_SQ`` (S, 6): of each source that was used, its weight's mean and 5, 25, 50, 75 and
-    95 % quantiles over the domain's samples. ``dictionary_E4`` (at most 32, 4), of a method that
-    has one: epochs done, share of U in it, its mean quality, and accuracy of the fused sources on
-    rows that none was trained on. All but the epochs lie between 0 and 1.
-    """
-
-    mixture_SQ: Shares
-    dictionary_E4: FloatArray | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class TrainResult:
-    """A domain's response to a ``TrainRequest`` or ``GrowRequest``.
-
-    Parameters
-    ----------
-    source_domains : tuple of str
-        The domains whose models it learned from.
-    metrics : mapping
-        accuracy and macro_f1 (0 to 1, on the domain's test block), num_test, num_labelled,
-        num_unlabelled, and what the method adds: reported by the device.
-    compute_s : float
-        Measured on the device; it is part of no hash.
-    peak_memory_bytes : int
-        Of the memory model.
-    card : ModelCard or None
-        The model that was pushed, where the request asked for it.
-    rejected : tuple of RejectedSource
-        Sources that were sent and not used.
-    diagnostics : FusionDiagnostics or None
-        None where the method has none, or the site's policy releases nothing without noise.
-    left_out : tuple of str
-        What was left out to stay within the budget, and which limit it would have passed.
-    """
-
-    domain_id: str
-    round_index: Index
-    method: str
-    architecture: str
-    device_class: str
-    source_domains: tuple[str, ...]
-    metrics: Mapping[str, float]
-    compute_s: Seconds
-    peak_memory_bytes: NumBytes
-    card: ModelCard | None = None
-    rejected: tuple[RejectedSource, ...] = ()
-    diagnostics: FusionDiagnostics | None = None
-    left_out: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """A request that a domain did not fulfil: the error's class name and its message."""
-
-    domain_id: str
-    round_index: Index
-    method: str
-    error: str
-    message: str
-
-
-Response = DomainProfile | Selection | TrainResult | Failure
-
-
-def failure_of(request: Request | TrainResult, error: Exception) -> Failure:
-    """The failure of a request (or of what it reported), named by the error's class.
-
-    What the system refused is named as graft's commands name it. Within a budget its texts are cut
-    to ``SHORT_TEXT`` bytes each.
-    """
-    error = system_error(error) or error
-    name, message = type(error).__name__, str(error)
-    if getattr(request, "allowance", None) is not None:
-        name, message = (
-            text.encode("utf-8", "replace")[:SHORT_TEXT].decode("utf-8", "ignore")
-            for text in (name, message)
-        )
-    return Failure(
-        domain_id=request.domain_id,
-        round_index=request.round_index,
-        method=request.method,
-        error=name,
-        message=message,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -676,5 +330,5 @@ class LedgerEntry:
 
 
 # With arrays, or with as many parts as there are models.
-for _record in (DomainProfile, ModelCard, FusionDiagnostics, TrainResult, SystemState):
+for _record in (DomainProfile, ModelCard, SystemState):
     _record.__repr__ = short_repr  # type: ignore[method-assign]

@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from graft.core.exchange import Failure, TrainResult
 from graft.core.files import AnyPath, read_table, table_schema, write_table
 from graft.core.ledger import ordered
 from graft.core.ranges import Index, NumBytes, Samples, Score, Seconds, Share
-from graft.core.records import Failure, LedgerEntry, PeerFindings, TrainResult
+from graft.core.records import LedgerEntry, PeerFindings
 from graft.core.settings import RENAMED_METHODS
 from graft.errors import RunError
 

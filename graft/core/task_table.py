@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from graft.core.records import InputSpec, OutputSpec, Task
+from graft.core.tasks import InputSpec, OutputSpec, Task
 
 
 def task_to_table(task: Task) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from types import MappingProxyType
 import numpy as np
 
 from graft.core.config import SplitConfig
-from graft.core.records import BoolArray, FloatArray, Task
+from graft.core.records import BoolArray, FloatArray
 from graft.core.streams import Lazy, Streams
+from graft.core.tasks import Task
 from graft.data.class_names import remarks_on_classes
 from graft.data.domain import DomainData
 from graft.data.folder import FolderWorld

@@ -16,8 +16,8 @@ from typing import Any, Final, get_args
 import tomli_w
 
 from graft.core.files import replace_file
-from graft.core.records import (
-    DOMAIN_ID,
+from graft.core.records import DOMAIN_ID
+from graft.core.tasks import (
     InputKind,
     InputSpec,
     Modality,

@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.records import IntArray, Task
+from graft.core.records import IntArray
 from graft.core.streams import Column
+from graft.core.tasks import Task
 from graft.core.text import short_repr
 
 

@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 
 from graft.core.files import make_folder, place_file, replace_file, working_file
 from graft.core.outputs import new_folder as new_folder
-from graft.core.records import DOMAIN_ID, NAME_RULE, Task
+from graft.core.records import DOMAIN_ID, NAME_RULE
 from graft.core.streams import Column, Lazy, Streams
+from graft.core.tasks import Task
 from graft.data.columns import AnyArray, DomainFiles, column_names, list_domains, read_columns
 from graft.data.dataset_table import (
     PATH_SUFFIX,

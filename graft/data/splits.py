@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.config import GrowthConfig, SplitConfig
-from graft.core.records import BoolArray, Growth, IntArray
+from graft.core.exchange import Growth
+from graft.core.records import BoolArray, IntArray
 from graft.core.seeding import stream
 from graft.data.domain import DomainData, World
 from graft.errors import ConfigError, DatasetFormatError, DomainEmptyError

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from graft.core.records import InputSpec, OutputSpec
 from graft.core.streams import Column, Lazy
+from graft.core.tasks import InputSpec, OutputSpec
 from graft.data.columns import EAGER_BYTES, AnyArray
 from graft.errors import DomainClassError, DomainShapeError, DomainValueError, missing_extra
 

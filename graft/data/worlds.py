@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from graft.core.config import WorldConfig
-from graft.core.records import Task
 from graft.core.seeding import stream
+from graft.core.tasks import Task
 from graft.data.domain import DomainData, World, inputs_of
 from graft.data.folder import FolderWorld
 from graft.data.synthetic.digits import DigitsWorld

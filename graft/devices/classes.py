@@ -13,9 +13,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from graft.core.config import DeviceConfig, NetworkConfig
-from graft.core.records import ModelCard, Task, with_streams, without_streams
+from graft.core.records import ModelCard
 from graft.core.seeding import stream
 from graft.core.settings import NonNegative, Positive, build_settings, settings
+from graft.core.tasks import Task, with_streams, without_streams
 from graft.errors import ArchitectureError, ConfigError
 from graft.models import network_cost, offered_architectures
 

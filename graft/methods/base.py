@@ -16,7 +16,8 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Literal
 
 import graft.methods
-from graft.core.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import with_settings
 from graft.core.plugins import declare_section, loaded_references
 from graft.core.records import Precision
 from graft.core.text import did_you_mean

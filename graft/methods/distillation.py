@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.config import TrainingConfig
-from graft.core.records import FusionDiagnostics
+from graft.core.exchange import FusionDiagnostics
 from graft.core.streams import Rows, concat
 from graft.methods.base import Method, each_compiled, selected
 from graft.methods.blocks import fusion, targets

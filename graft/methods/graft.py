@@ -28,7 +28,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.config import GraftConfig
-from graft.core.records import FusionDiagnostics
+from graft.core.exchange import FusionDiagnostics
 from graft.core.seeding import derive_seed
 from graft.core.streams import Rows, concat
 from graft.methods.base import Method, each_compiled, selected

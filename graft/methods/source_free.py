@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
-from graft.core.records import BoolArray, FusionDiagnostics
+from graft.core.exchange import FusionDiagnostics
+from graft.core.records import BoolArray
 from graft.core.streams import concat
 from graft.methods.base import each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets

@@ -1,15 +1,9 @@
 """Networks by the names of their architectures: how each is built, and what it costs a device."""
 
 from graft.models.backbones import Backbone, Preprocess, Preprocessing, backbone_hash
+from graft.models.building import build_network, network_from, parameter_shapes, parameters_of
 from graft.models.cost import NetworkCost, network_cost
-from graft.models.network import (
-    Features,
-    Network,
-    build_network,
-    network_from,
-    parameter_shapes,
-    parameters_of,
-)
+from graft.models.network import Features, Network
 from graft.models.registry import (
     Architecture,
     add_architecture,

@@ -19,17 +19,17 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from graft.core.payload import data_bytes, tensor_bytes
-from graft.core.records import Task
+from graft.core.tasks import Task
+from graft.core.tensor_types import data_bytes, tensor_bytes
 from graft.errors import ArchitectureError
-from graft.models.network import (
-    Network,
+from graft.models.building import (
     empty_network,
     example_rows,
     named_errors,
     parameter_shapes,
     shape_of_tensor,
 )
+from graft.models.network import Network
 
 _Shape = list[int]
 _SMALL_BYTES = 64 * 2**20

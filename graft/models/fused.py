@@ -10,8 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from graft.core.records import InputKind, InputSpec
 from graft.core.streams import Streams
+from graft.core.tasks import InputKind, InputSpec
 from graft.models.encoders import IMAGE_ENCODERS, WINDOW_ENCODERS, Encoder, MeanPool, dense_encoder
 from graft.models.tokens import TokenEncoder
 

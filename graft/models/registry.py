@@ -21,7 +21,7 @@ from typing import Any
 from torch import nn
 
 from graft.core.plugins import is_library, is_loaded, loaded_references, loaded_values
-from graft.core.records import Task, without_streams
+from graft.core.tasks import Task, without_streams
 from graft.core.text import did_you_mean
 from graft.errors import ArchitectureError, ConfigError
 from graft.models.backbones import Backbone

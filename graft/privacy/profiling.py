@@ -7,8 +7,9 @@ F features.
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.records import DomainProfile, FloatArray, InputKind, InputSpec, IntArray, Task
+from graft.core.records import DomainProfile, FloatArray, IntArray
 from graft.core.streams import Column, Lazy, Streams, in_batches
+from graft.core.tasks import InputKind, InputSpec, Task
 from graft.privacy.accounting import Floats
 from graft.privacy.policy import SitePolicy
 

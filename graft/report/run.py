@@ -8,7 +8,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from graft.core.config import ExpansionConfig, config_from_dict
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_from_dict
 from graft.core.files import AnyPath, read_table
 from graft.core.forgetting import Forgetting, read_records
 from graft.core.ledger import LEDGER_SCHEMA

@@ -13,8 +13,9 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from graft.core.config import ExpansionConfig, PolicyConfig
-from graft.core.records import DomainProfile, IntArray, Task
+from graft.core.records import DomainProfile, IntArray
 from graft.core.streams import select
+from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.errors import DataError, DomainEmptyError

@@ -10,17 +10,11 @@ from typing import Final
 
 import numpy as np
 
+from graft.core.exchange import Failure, Request, Response, TrainResult, failure_of
 from graft.core.ports import Edge
-from graft.core.records import (
-    DomainProfile,
-    Failure,
-    Request,
-    Response,
-    Task,
-    TrainResult,
-    failure_of,
-)
+from graft.core.records import DomainProfile
 from graft.core.results import REQUIRED_METRICS
+from graft.core.tasks import Task
 from graft.errors import EdgeError, GraftError
 from graft.privacy.profiling import statistic_ranges
 

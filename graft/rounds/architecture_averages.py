@@ -10,8 +10,9 @@ from statistics import median
 from typing import Protocol
 
 from graft.core.config import ExpansionConfig
+from graft.core.exchange import Failure, TrainRequest, TrainResult
 from graft.core.ports import Edge
-from graft.core.records import Failure, ModelCard, TrainRequest, TrainResult
+from graft.core.records import ModelCard
 from graft.errors import EdgeError
 from graft.methods import find_method
 from graft.methods.federated import FEDAVG_LOCAL

@@ -11,21 +11,18 @@ from functools import cached_property, partial
 from typing import Final, TypeVar
 
 from graft.core.config import ExpansionConfig
-from graft.core.ports import MessageSizes
-from graft.core.records import (
-    NO_LIMITS,
-    Allowance,
-    DomainProfile,
+from graft.core.exchange import (
     Failure,
-    ModelCard,
     ProbeRequest,
     ProfileRequest,
     Response,
-    Task,
     TrainRequest,
     TrainResult,
     failure_of,
 )
+from graft.core.ports import MessageSizes
+from graft.core.records import NO_LIMITS, Allowance, DomainProfile, ModelCard
+from graft.core.tasks import Task
 from graft.errors import BudgetError, ConfigError
 from graft.methods import find_method
 from graft.rounds.exchange_cost import Account, ExchangeCosts, effective_method, less

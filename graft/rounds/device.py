@@ -8,18 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.exchange import GrowRequest, ProbeRequest, ProfileRequest, Request, Response
 from graft.core.ports import Clock, MessageSizes, WeightTransport
-from graft.core.records import (
-    NO_LIMITS,
-    Allowance,
-    GrowRequest,
-    ProbeRequest,
-    ProfileRequest,
-    Request,
-    Response,
-    Task,
-    least,
-)
+from graft.core.records import NO_LIMITS, Allowance, least
+from graft.core.tasks import Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass

@@ -9,24 +9,26 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Final, TypeVar
 
 from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.exchange import (
+    SHORT_TEXT,
+    ProbeRequest,
+    Selection,
+    TrainRequest,
+    TrainResult,
+    failure_of,
+)
 from graft.core.ports import MessageSizes
 from graft.core.records import (
     NO_LIMITS,
-    SHORT_TEXT,
     Allowance,
     Candidate,
     DomainProfile,
     ModelCard,
-    ProbeRequest,
     RejectedSource,
-    Selection,
-    Task,
-    TrainRequest,
-    TrainResult,
-    failure_of,
     least,
 )
 from graft.core.results import REQUIRED_METRICS
+from graft.core.tasks import Task
 from graft.devices import DeviceClass, equip_domain
 from graft.errors import BudgetError
 from graft.methods import Method, find_method

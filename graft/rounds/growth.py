@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graft.core.config import ExpansionConfig
+from graft.core.exchange import Failure, GrowRequest, Growth, TrainResult
 from graft.core.ports import Edge
-from graft.core.records import Failure, GrowRequest, Growth, ModelCard, SystemState, TrainResult
+from graft.core.records import ModelCard, SystemState
 from graft.core.results import GROW
 from graft.errors import EdgeError, ModelMissingError
 from graft.rounds.admissible import digest_failure

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from graft.core.records import BoolArray, GrowRequest, IntArray, Task, TrainResult
+from graft.core.exchange import GrowRequest, TrainResult
+from graft.core.records import BoolArray, IntArray
 from graft.core.seeding import derive_seed
 from graft.core.streams import Rows, as_rows
+from graft.core.tasks import Task
 from graft.errors import ConfigError, DomainEmptyError, EdgeError
 from graft.lifelong.growth import GrowthTask, grow_classes, growth_method
 from graft.models import Network

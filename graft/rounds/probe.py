@@ -12,16 +12,8 @@ import torch
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import (
-    BoolArray,
-    Candidate,
-    FloatArray,
-    IntArray,
-    ModelCard,
-    ProbeRequest,
-    RejectedSource,
-    Selection,
-)
+from graft.core.exchange import ProbeRequest, Selection
+from graft.core.records import BoolArray, Candidate, FloatArray, IntArray, ModelCard, RejectedSource
 from graft.core.streams import Rows, as_rows
 from graft.devices import affordable_sources
 from graft.errors import ArchitectureError, BudgetError, PolicyError

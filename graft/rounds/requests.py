@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from graft.core.records import (
-    NO_LIMITS,
+from graft.core.exchange import (
     GrowRequest,
     ProbeRequest,
     ProfileRequest,
@@ -14,6 +13,7 @@ from graft.core.records import (
     TrainRequest,
     failure_of,
 )
+from graft.core.records import NO_LIMITS
 from graft.core.streams import select
 from graft.errors import BudgetError, GraftError
 from graft.methods import FitMany, find_method

@@ -7,20 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graft.core.config import ExpansionConfig
-from graft.core.ports import Edge
-from graft.core.records import (
-    DomainProfile,
+from graft.core.exchange import (
     Failure,
     GrowRequest,
-    ModelCard,
-    PeerFindings,
     ProfileRequest,
-    RejectedSource,
-    SystemState,
     TrainRequest,
     TrainResult,
     failure_of,
 )
+from graft.core.ports import Edge
+from graft.core.records import DomainProfile, ModelCard, PeerFindings, RejectedSource, SystemState
 from graft.errors import EdgeError
 from graft.methods import INITIAL, Method, find_method
 from graft.rounds.admissible import digest_failure

@@ -6,20 +6,9 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from graft.core.config import ExpansionConfig
+from graft.core.exchange import Failure, ProbeRequest, Request, Response, Selection, failure_of
 from graft.core.ports import Edge
-from graft.core.records import (
-    DomainProfile,
-    Failure,
-    ModelCard,
-    PeerFindings,
-    ProbeRequest,
-    RejectedSource,
-    Request,
-    Response,
-    Selection,
-    SystemState,
-    failure_of,
-)
+from graft.core.records import DomainProfile, ModelCard, PeerFindings, RejectedSource, SystemState
 from graft.errors import EdgeError
 from graft.methods import Method
 from graft.rounds.budget import Budgets

@@ -11,16 +11,8 @@ import torch
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import (
-    GrowRequest,
-    IntArray,
-    ModelCard,
-    Parameters,
-    Precision,
-    RejectedSource,
-    TrainRequest,
-    TrainResult,
-)
+from graft.core.exchange import GrowRequest, TrainRequest, TrainResult
+from graft.core.records import IntArray, ModelCard, Parameters, Precision, RejectedSource
 from graft.core.results import REQUIRED_METRICS
 from graft.core.seeding import derive_seed
 from graft.core.streams import Rows, as_rows, concat

@@ -9,7 +9,7 @@ arithmetic. On a small network they are most of the time.
 from dataclasses import dataclass
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.devices import DeviceClass
 from graft.models import NetworkCost, network_cost
 from graft.training.loop import count_steps

@@ -9,8 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import BoolArray, FloatArray, FusionDiagnostics, Task
+from graft.core.exchange import FusionDiagnostics
+from graft.core.records import BoolArray, FloatArray
 from graft.core.streams import Rows
+from graft.core.tasks import Task
 from graft.core.text import short_repr
 from graft.models import Network
 from graft.training.private import PrivateTraining

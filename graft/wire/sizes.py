@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from graft.core.records import Request, Response
+from graft.core.exchange import Request, Response
 from graft.wire.messages.codec import encode_join, encode_request, encode_response
 from graft.wire.transfer.link import StoredModel, acknowledgement_bytes
 

@@ -5,7 +5,7 @@ import logging
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from graft.core.config import read_run_settings
+from graft.core.config_files import read_run_settings
 from graft.core.files import replace_file
 from graft.data.worlds import open_world
 from graft.errors import GraftError

@@ -16,19 +16,12 @@ from flwr.app import (
 )
 from flwr.serverapp.strategy import FedAvg
 
-from graft.core.payload import (
-    DTYPES,
-    FLOAT_DTYPES,
-    decode_payload,
-    dtype_name,
-    encode_payload,
-    from_float,
-    shape_of,
-    to_float,
-)
+from graft.core.payload import decode_payload, encode_payload
 from graft.core.ports import ModelStore
-from graft.core.records import BFLOAT16, BoolArray, FloatArray, ModelCard, Parameters, Task
+from graft.core.records import BFLOAT16, BoolArray, FloatArray, ModelCard, Parameters
 from graft.core.seeding import derive_seed
+from graft.core.tasks import Task
+from graft.core.tensor_types import DTYPES, FLOAT_DTYPES, dtype_name, from_float, shape_of, to_float
 from graft.models import build_network, parameters_of
 from graft.rounds import Admission
 from graft.rounds.architecture_averages import Members

@@ -13,14 +13,15 @@ from graft.core.config import ExpansionConfig, TrustConfig
 from graft.core.files import AnyPath, make_folder, place_file, replace_file, working_file
 from graft.core.payload import (
     PayloadFacts,
-    Shapes,
     check_payload,
     decode_payload,
     read_header,
     write_payload,
 )
 from graft.core.ports import ModelStore
-from graft.core.records import ModelCard, Task
+from graft.core.records import ModelCard
+from graft.core.tasks import Task
+from graft.core.tensor_types import Shapes
 from graft.errors import (
     GraftError,
     ModelForgottenError,

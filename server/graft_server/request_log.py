@@ -2,13 +2,9 @@
 
 from dataclasses import replace
 
-from graft.core.ledger import SERVER
-from graft.core.records import (
+from graft.core.exchange import (
     Failure,
     GrowRequest,
-    LedgerEntry,
-    Outcome,
-    Phase,
     ProbeRequest,
     ProfileRequest,
     Request,
@@ -17,6 +13,8 @@ from graft.core.records import (
     TrainResult,
     failure_of,
 )
+from graft.core.ledger import SERVER
+from graft.core.records import LedgerEntry, Outcome, Phase
 from graft.errors import EdgeError, MessageError
 from graft.wire.messages.codec import decode_response
 from graft.wire.overhead import JOIN_DOWN_BYTES, JOIN_UP_BYTES, request_bytes, response_bytes

@@ -6,9 +6,11 @@ from functools import partial
 from typing import Protocol
 
 from graft.core.config import ExpansionConfig
+from graft.core.exchange import Growth
 from graft.core.ports import Edge, ModelStore, Progress
-from graft.core.records import Growth, LedgerEntry, ModelCard, SystemState, Task
+from graft.core.records import LedgerEntry, ModelCard, SystemState
 from graft.core.results import ResultRow, result_row
+from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.data.splits import schedule_growth, schedule_rounds
 from graft.errors import ConfigError, ExpansionFailedError

@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from graft.core.exchange import Growth
 from graft.core.files import replace_file
-from graft.core.records import Growth, SystemState
+from graft.core.records import SystemState
 from graft.errors import RunError
 from graft_server.model_store import order_of
 

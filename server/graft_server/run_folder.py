@@ -21,7 +21,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from graft.core.config import ExpansionConfig, config_from_dict
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_from_dict
 from graft.core.files import AnyPath, lock_file, make_folder, remove_tree, replace_file
 from graft.core.ledger import read_ledger, write_ledger
 from graft.core.records import (
@@ -31,7 +32,6 @@ from graft.core.records import (
     LedgerEntry,
     PeerFindings,
     SystemState,
-    Task,
 )
 from graft.core.results import (
     ResultRow,
@@ -43,6 +43,7 @@ from graft.core.results import (
     write_results,
 )
 from graft.core.task_table import task_from_table
+from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.errors import RunError
 from graft.wire.transfer.transfer_log import read_journal

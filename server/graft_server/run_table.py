@@ -10,7 +10,8 @@ from typing import Any
 
 import tomli_w
 
-from graft.core.config import ExpansionConfig, config_to_dict
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_to_dict
 from graft.core.files import AnyPath, replace_file
 from graft.core.task_table import task_to_table
 from graft.data.domain import World

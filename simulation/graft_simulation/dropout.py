@@ -6,10 +6,8 @@ from dataclasses import KW_ONLY, dataclass
 from graft_server.request_log import exchange_entry
 
 from graft.core.config import NetworkConfig
-from graft.core.ports import Edge
-from graft.core.records import (
+from graft.core.exchange import (
     GrowRequest,
-    LedgerEntry,
     ProbeRequest,
     ProfileRequest,
     Request,
@@ -17,6 +15,8 @@ from graft.core.records import (
     TrainRequest,
     failure_of,
 )
+from graft.core.ports import Edge
+from graft.core.records import LedgerEntry
 from graft.core.seeding import stream
 from graft.errors import DomainLostError
 from graft.wire.messages.codec import encode_request

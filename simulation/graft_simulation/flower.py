@@ -24,7 +24,7 @@ from graft_server.model_store import open_store
 from graft_server.round_loop import RunSettings, run_rounds
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import Request
+from graft.core.exchange import Request
 from graft.data.worlds import open_world
 from graft.errors import ConfigError, EdgeError, GraftError
 from graft.rounds import Device

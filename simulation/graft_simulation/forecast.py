@@ -10,12 +10,12 @@ import torch
 from graft_server.round_loop import RunSettings
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.devices import DeviceClass, device_classes, equip_domain, fitting_architectures
 from graft.errors import ArchitectureError
 from graft.models import build_network, network_cost
-from graft.models.network import example_rows
+from graft.models.building import example_rows
 from graft.training.loop import count_steps
 
 _PROCESS_BYTES = 350 * 2**20  # of Python, torch and their libraries, a process

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graft.core.exchange import Failure, Request, Response
 from graft.core.ports import Edge, Progress
-from graft.core.records import Failure, LedgerEntry, Request, Response
+from graft.core.records import LedgerEntry
 from graft.errors import StorageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from graft_server.request_log import record_exchange
 from graft_server.round_loop import Connect, RunSettings
 
+from graft.core.exchange import Request, Response, failure_of
 from graft.core.ports import Edge, Progress
-from graft.core.records import LedgerEntry, Request, Response, failure_of
+from graft.core.records import LedgerEntry
 from graft.errors import NodesMissingError
 from graft.rounds import handle_request
 from graft.wire.messages.codec import decode_request, encode_request, encode_response

@@ -10,8 +10,9 @@ from pathlib import Path
 from graft_client.device_factory import DeviceFactory
 
 from graft.core.config import ExpansionConfig
+from graft.core.exchange import Request
 from graft.core.ports import ModelStore
-from graft.core.records import LedgerEntry, Request
+from graft.core.records import LedgerEntry
 from graft.data.domain import World
 from graft.rounds import Device
 from graft.wire.transfer.cache import MemoryCache

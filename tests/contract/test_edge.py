@@ -22,18 +22,17 @@ from graft_simulation.in_process import LocalEdge
 from graft_simulation.simulated_devices import OpenDevice
 
 from graft.core.config import ExpansionConfig, NetworkConfig
-from graft.core.ledger import SERVER, delivered
-from graft.core.ports import Edge
-from graft.core.records import (
-    DomainProfile,
+from graft.core.exchange import (
     Failure,
-    LedgerEntry,
     ProbeRequest,
     ProfileRequest,
     Request,
     Response,
     TrainRequest,
 )
+from graft.core.ledger import SERVER, delivered
+from graft.core.ports import Edge
+from graft.core.records import DomainProfile, LedgerEntry
 from graft.data.synthetic.imu import ImuWorld
 from graft.errors import DataError, EdgeError, NodesMissingError
 from graft.rounds import Device

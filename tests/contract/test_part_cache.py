@@ -9,7 +9,7 @@ from fakes import MemoryStore
 from graft_simulation.simulated_devices import ListedCache, StoreBackedCache
 
 from graft.core.payload import encode_payload
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.models import build_network, parameter_shapes, parameters_of
 from graft.wire.transfer.cache import FolderCache, MemoryCache, PartCache
 from graft.wire.transfer.link import Part

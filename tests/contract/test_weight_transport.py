@@ -11,8 +11,9 @@ from graft_client.depot_client import GrpcLink, open_channel
 from graft_server.depot.server import DepotServer
 from graft_server.model_store import DirectoryStore
 
-from graft.core.payload import Shapes, encode_payload, model_id
+from graft.core.payload import encode_payload, model_id
 from graft.core.records import FloatArray, LedgerEntry, ModelCard
+from graft.core.tensor_types import Shapes
 from graft.errors import (
     ArchitectureError,
     ModelMissingError,

@@ -15,8 +15,8 @@ from graft_server.depot.server import DepotServer
 from graft_server.depot.uploads import Upload
 from graft_server.model_store import DirectoryStore
 
-from graft.core.payload import Shapes
 from graft.core.records import FloatArray, ModelCard
+from graft.core.tensor_types import Shapes
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.transfer_log import JournalMeter
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel

@@ -12,7 +12,7 @@ from memory_process import Growth
 from torch import nn
 
 from graft.core.payload import decode_payload, encode_payload
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.models import (
     Architecture,
     Backbone,
@@ -24,7 +24,7 @@ from graft.models import (
     parameters_of,
 )
 from graft.models.backbones import PREFIX, hold_backbone, tensors_of
-from graft.models.network import backbone_shapes
+from graft.models.building import backbone_shapes
 from graft.training import features_in_batches
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel

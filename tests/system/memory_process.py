@@ -15,8 +15,8 @@ from graft_client.depot_client import GrpcLink, open_channel
 from graft_server.depot.server import DepotServer
 from graft_server.model_store import DirectoryStore
 
-from graft.core.payload import Shapes
 from graft.core.records import FloatArray
+from graft.core.tensor_types import Shapes
 from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.transport import DeviceTransport, TransferLabel
 

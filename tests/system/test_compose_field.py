@@ -23,7 +23,7 @@ from graft_server.round_schedule import read_rounds
 from graft_server.run_folder import RunFolder
 from graft_simulation.in_process import connect_in_process
 
-from graft.core.config import read_config
+from graft.core.config_files import read_config
 from graft.core.deployment import read_device, read_server
 from graft.core.results import ResultRow, read_results
 from graft.data.folder import FolderWorld, write_domain

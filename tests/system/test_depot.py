@@ -19,8 +19,9 @@ from graft_server.depot.server import SERVICE, DepotServer, DepotSettings, tls_c
 from graft_server.model_store import DirectoryStore
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from graft.core.payload import Shapes, decode_payload, encode_payload
+from graft.core.payload import decode_payload, encode_payload
 from graft.core.records import LedgerEntry, ModelCard
+from graft.core.tensor_types import Shapes
 from graft.errors import (
     ModelMissingError,
     PayloadChangedError,

@@ -15,7 +15,7 @@ from graft_server.run_folder import RunFolder
 from graft_simulation.block.engine import run_block_engine
 from graft_simulation.engines import Engine, EngineSettings
 
-from graft.core.config import config_from_dict
+from graft.core.config_files import config_from_dict
 from graft.core.ledger import read_ledger
 from graft.core.records import LedgerEntry
 from graft.core.results import read_results

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.errors import ArchitectureError, ConfigError
 from graft.models import build_network, network_cost, offered_architectures
 from graft.models import registry as installed

@@ -18,6 +18,8 @@ from graft.core.config import (
     SplitConfig,
     TrainingConfig,
     WorldConfig,
+)
+from graft.core.config_files import (
     config_from_dict,
     config_to_dict,
     config_toml,

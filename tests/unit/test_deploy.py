@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from graft.cli.main import app
 from graft.core.config import DeviceConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.devices import assign_device, device_classes
 from graft.errors import ArchitectureError
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from graft.core.config import DeviceConfig
-from graft.core.records import ModelCard, Task
+from graft.core.records import ModelCard
+from graft.core.tasks import Task
 from graft.devices import (
     DeviceClass,
     affordable_sources,

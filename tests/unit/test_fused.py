@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from graft.core.records import InputSpec, Task
 from graft.core.streams import Streams
+from graft.core.tasks import InputSpec, Task
 from graft.data.stream_columns import text_bytes
 from graft.devices.classes import assign_architecture, device_classes
 from graft.errors import ArchitectureError
 from graft.models import build_network, network_cost, network_from, parameters_of
-from graft.models.network import example_rows
+from graft.models.building import example_rows
 from graft.models.tokens import TokenEncoder, WordIds
 
 TASK = Task(

@@ -9,9 +9,10 @@ from graft_server.flower.superlink import flower_environment
 from graft_simulation.engines import Engine, EngineSettings, check_engine
 
 from graft.core.addresses import checked_host, is_own_machine, join_address, split_host
-from graft.core.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import with_settings
 from graft.core.ending import known_error, make_printable, system_error
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.core.text import did_you_mean
 from graft.devices import device_classes, equip_domain, fitting_architectures
 from graft.errors import ArchitectureError, ConfigError, StorageError

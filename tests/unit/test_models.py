@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.errors import ArchitectureError, PayloadLimitError
 from graft.models import (
     build_network,

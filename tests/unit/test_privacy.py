@@ -7,8 +7,10 @@ import pytest
 from fakes import site_policy
 from scipy.stats import norm
 
-from graft.core.config import ExpansionConfig, PolicyConfig, with_settings
-from graft.core.records import ProfileRequest, Task, TrainRequest
+from graft.core.config import ExpansionConfig, PolicyConfig
+from graft.core.config_files import with_settings
+from graft.core.exchange import ProfileRequest, TrainRequest
+from graft.core.tasks import Task
 from graft.errors import ConfigError, PolicyError
 from graft.privacy import (
     NOTHING,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fakes import site_policy
 
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.privacy import class_centroids, profile_domain
 from graft.privacy.profiling import image_statistics, window_statistics
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.core.records import Failure, FusionDiagnostics, LedgerEntry, ModelCard, TrainResult
+from graft.core.exchange import Failure, FusionDiagnostics, TrainResult
+from graft.core.records import LedgerEntry, ModelCard
 from graft.core.results import (
     RESULTS_SCHEMA,
     ResultRow,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from graft.core.records import InputSpec, Task
 from graft.core.streams import Lazy, Streams, as_rows, concat, in_batches, row_shape
+from graft.core.tasks import InputSpec, Task
 
 BASE = np.arange(20, dtype=np.float32).reshape(10, 2)
 MIXED = Task(

@@ -24,7 +24,7 @@ def train(work: ComputeCost, start: Callable[[], None], stop: Callable[[], None]
     import torch
 
     from graft.core.config import TrainingConfig
-    from graft.core.records import Task
+    from graft.core.tasks import Task
     from graft.models import build_network
     from graft.training import SupervisedTraining, train_supervised_many
 

@@ -69,7 +69,7 @@ def expand(
     from graft_server.forgetting import read_forgotten
     from graft_server.round_schedule import plan_growth, plan_round, read_rounds
 
-    from graft.core.records import Growth
+    from graft.core.exchange import Growth
     from graft.data.dataset_table import read_dataset
     from graft.errors import ConfigError, EdgeError, ExpansionFailedError, RunError
     from graft.rounds.growth_training import class_mask

@@ -153,7 +153,7 @@ def depot(
     from graft_server.round_schedule import open_order
     from prometheus_client import CollectorRegistry, ProcessCollector
 
-    from graft.core.config import read_config
+    from graft.core.config_files import read_config
     from graft.core.files import LineFile
     from graft.data.dataset_table import read_dataset
 

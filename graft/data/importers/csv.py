@@ -15,8 +15,9 @@ import numpy as np
 
 from graft.core.files import make_folder
 from graft.core.outputs import check_output, new_folder
-from graft.core.records import DOMAIN_ID, Modality, Task
+from graft.core.records import DOMAIN_ID
 from graft.core.streams import Lazy
+from graft.core.tasks import Modality, Task
 from graft.data.class_names import remarks_on_classes
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData

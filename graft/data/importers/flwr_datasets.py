@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from graft.core.outputs import new_folder
-from graft.core.records import FloatArray, IntArray, Modality, Task
+from graft.core.records import FloatArray, IntArray
 from graft.core.seeding import derive_seed
+from graft.core.tasks import Modality, Task
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
 from graft.data.folder import write_domain

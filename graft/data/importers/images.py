@@ -11,7 +11,7 @@ import numpy as np
 
 from graft.core.files import replace_file
 from graft.core.outputs import check_output
-from graft.core.records import InputSpec
+from graft.core.tasks import InputSpec
 from graft.data.columns import AnyArray
 from graft.data.importers.accounting import RowTally, check_share_option
 from graft.data.importers.labelled import (

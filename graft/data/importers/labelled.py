@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from graft.core.outputs import new_folder
-from graft.core.records import DOMAIN_ID, NAME_RULE, InputSpec, IntArray, Task
+from graft.core.records import DOMAIN_ID, NAME_RULE, IntArray
+from graft.core.tasks import InputSpec, Task
 from graft.data.dataset_table import PATH_SUFFIX, write_dataset
 from graft.data.folder import write_rows
 from graft.data.importers.accounting import RowTally

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.outputs import check_output
-from graft.core.records import InputSpec
+from graft.core.tasks import InputSpec
 from graft.data.importers.accounting import RowTally, check_share_option
 from graft.data.importers.labelled import (
     Destination,

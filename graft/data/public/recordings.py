@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from graft.core.records import BoolArray, FloatArray, InputSpec, IntArray, Task
+from graft.core.records import BoolArray, FloatArray, IntArray
 from graft.core.streams import Column
+from graft.core.tasks import InputSpec, Task
 from graft.data.domain import DomainData
 from graft.errors import DatasetFormatError
 

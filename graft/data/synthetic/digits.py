@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.records import Task
 from graft.core.seeding import stream
+from graft.core.tasks import Task
 from graft.data.domain import DomainData
 from graft.errors import ConfigError, DatasetFormatError
 

@@ -17,8 +17,8 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.records import Task
 from graft.core.seeding import stream
+from graft.core.tasks import Task
 from graft.data.domain import DomainData
 from graft.errors import DatasetFormatError
 

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from graft.core.records import InputSpec, Task
 from graft.core.seeding import stream
 from graft.core.streams import Streams
+from graft.core.tasks import InputSpec, Task
 from graft.data.domain import DomainData
 from graft.data.synthetic import imu
 

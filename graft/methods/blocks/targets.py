@@ -13,8 +13,9 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.config import GraftConfig
-from graft.core.records import BoolArray, InputSpec, Modality
+from graft.core.records import BoolArray
 from graft.core.streams import Rows, Streams, concat
+from graft.core.tasks import InputSpec, Modality
 from graft.errors import TransportError
 from graft.models import Features, Network, build_network
 from graft.training import (

@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
 from graft.core.config import HatConfig
-from graft.core.records import FusionDiagnostics
+from graft.core.exchange import FusionDiagnostics
 from graft.core.streams import concat
 from graft.methods.base import each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets

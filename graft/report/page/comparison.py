@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graft.core.config import config_to_dict
+from graft.core.config_files import config_to_dict
 from graft.errors import RunError
 from graft.report.figures.accuracy import accuracy_per_round
 from graft.report.figures.pareto import accuracy_against_bytes

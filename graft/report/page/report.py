@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from graft.core.config import config_to_dict
+from graft.core.config_files import config_to_dict
 from graft.core.files import AnyPath, replace_file
 from graft.report import growth
 from graft.report.figures.accuracy import accuracy_per_round, domain_gains_figure

@@ -11,15 +11,9 @@ from typing import Any, Final, get_args, get_type_hints
 
 import numpy as np
 
+from graft.core.exchange import FusionDiagnostics, ProbeRequest, TrainResult
 from graft.core.ranges import Range, check_metrics, check_ranges, field_ranges
-from graft.core.records import (
-    DOMAIN_ID,
-    NAME_RULE,
-    FusionDiagnostics,
-    ModelCard,
-    ProbeRequest,
-    TrainResult,
-)
+from graft.core.records import DOMAIN_ID, NAME_RULE, ModelCard
 from graft.errors import MessageError
 
 MAX_CLASSES: Final = 65_536

@@ -9,7 +9,8 @@ from typing import Any, Final, get_args
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from graft.core.records import Failure, ModelCard, Request, Response
+from graft.core.exchange import Failure, Request, Response
+from graft.core.records import ModelCard
 from graft.errors import MessageError
 from graft.wire.messages.checks import MAX_TEXT_LENGTH, check_domain_id, check_record
 from graft.wire.messages.protobuf import message_of, record_of

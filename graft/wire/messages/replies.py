@@ -11,10 +11,11 @@ from typing import Final, cast, get_args
 
 from google.protobuf.message import DecodeError
 
+from graft.core.exchange import Request
 from graft.core.files import AnyPath, replace_file
 from graft.core.ledger import DEPOT
 from graft.core.ranges import check_ranges
-from graft.core.records import LedgerEntry, Outcome, Phase, Request
+from graft.core.records import LedgerEntry, Outcome, Phase
 from graft.errors import MessageError
 from graft.wire.stubs import messages_pb2 as pb
 

@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.message import DecodeError
 
+from graft.core.exchange import GrowRequest, ProbeRequest, Request, TrainRequest
 from graft.core.files import replace_file
-from graft.core.records import GrowRequest, ModelCard, ProbeRequest, Request, TrainRequest
+from graft.core.records import ModelCard
 from graft.errors import MessageError, RequestForgedError, RunError, StaleTrustError
 from graft.wire.messages.card_signature import joined_fields, manifest_bytes, read_public_key
 from graft.wire.messages.checks import MAX_LISTED

@@ -18,15 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graft.core.files import make_folder
-from graft.core.payload import (
-    BLOCK_VALUES,
-    MAX_HEADER_BYTES,
-    MAX_PAYLOAD_BYTES,
-    Shapes,
-    data_bytes,
-    dtype_name,
-    num_elements,
-)
+from graft.core.payload import BLOCK_VALUES, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES
+from graft.core.tensor_types import Shapes, data_bytes, dtype_name, num_elements
 from graft.errors import (
     PayloadChangedError,
     PayloadLimitError,

@@ -30,39 +30,54 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from graft.core.payload import (
-    DTYPES,
-    FLOAT_DTYPES,
     MAX_MAGNITUDE,
     PayloadFacts,
     PayloadWriter,
-    Shapes,
-    StoredArray,
     check_payload,
     check_shapes,
+    load_tensors,
+    parse_shape,
+    payload_bytes_of,
+)
+from graft.core.records import FloatArray
+from graft.core.tensor_types import (
+    DTYPES,
+    Shapes,
+    StoredArray,
     data_bytes,
     dtype_name,
     from_float,
     in_order,
-    load_tensors,
     num_elements,
     num_values,
-    parse_shape,
-    payload_bytes_of,
-    read_values,
     tensor_bytes,
-    to_float,
 )
-from graft.core.records import FloatArray
-from graft.errors import PayloadChangedError, PayloadError, PayloadLimitError
+from graft.errors import PayloadChangedError, PayloadError
+from graft.wire.payload.bits import (
+    LEVELS,
+    NUM_PLANES,
+    byte_planes,
+    check_bound,
+    count_rows,
+    float_shapes,
+    float_start,
+    from_planes,
+    integer_names,
+    magnitudes,
+    ordered_bits,
+    read_block,
+    read_pieces,
+    rounded,
+    starts,
+    unordered_bits,
+)
 from graft.wire.payload.blocks import (
     Block,
     ByteArray,
     PartFile,
     PartReader,
-    Piece,
     file_blocks,
     open_work,
     pack_plane,
@@ -74,14 +89,8 @@ from graft.wire.payload.blocks import (
 
 _BASE_MAGIC: Final = b"GRB1"
 _RESIDUAL_MAGIC: Final = b"GRR1"
-_NUM_PLANES: Final = 4
-_LEVELS: Final = 127
 _HALF_GROUP: Final = 128  # the group of half-precision values, after every |int8 code|
 _NUM_GROUPS: Final = _HALF_GROUP + 1
-_SIGN: Final = np.uint32(0x80000000)
-_SIGN_16: Final = np.uint16(0x8000)
-
-UInt32Array = npt.NDArray[np.uint32]
 
 
 def split_payload(payload: bytes) -> tuple[bytes, bytes]:
@@ -131,22 +140,22 @@ def split_file(
         header = json.dumps([facts.architecture, listed], separators=(",", ":"))
         write_all(base, _BASE_MAGIC)
         pack_text(header.encode("ascii"), base)
-        scale_planes = [BytesIO(p.data) for p in _byte_planes(raw.scales_R.view(np.uint32))]
+        scale_planes = [BytesIO(p.data) for p in byte_planes(raw.scales_R.view(np.uint32))]
         for plane in (raw.codes, *scale_planes, *raw.halves):
             pack_plane(plane, base)
         if raw.integers:
             pack_plane(BytesIO(b"".join(map(bytes, raw.integers.values()))), base)
-        planes = [files.enter_context(open_work(folder)) for _ in range(_NUM_PLANES)]
-        payload.seek(facts.data_at + _float_start(facts.shapes))
+        planes = [files.enter_context(open_work(folder)) for _ in range(NUM_PLANES)]
+        payload.seek(facts.data_at + float_start(facts.shapes))
         positions = _GroupPositions(raw)
         for block, predicted_V, group_V in raw.predictions():
-            true_V = _read_block(payload, block)
+            true_V = read_block(payload, block)
             order = np.argsort(group_V, kind="stable")
-            distance = _ordered_bits(true_V, block) - _ordered_bits(predicted_V, block)
+            distance = ordered_bits(true_V, block) - ordered_bits(predicted_V, block)
             distance = distance[order].view(np.int32)
             folded = ((distance << 1) ^ (distance >> 31)).view(np.uint32)  # small either way
             runs = positions.runs(group_V)
-            for plane, column in zip(planes, _byte_planes(folded), strict=True):
+            for plane, column in zip(planes, byte_planes(folded), strict=True):
                 for at, start, end in runs:
                     plane.seek(at)
                     write_all(plane, column[start:end])
@@ -172,15 +181,15 @@ def join_files(
         architecture, raw = _read_base(base, files, folder, expected_shapes)
         reader, count = PartReader(residual, _RESIDUAL_MAGIC), num_values(raw.floats)
         planes = [
-            reader.plane(count, files.enter_context(open_work(folder))) for _ in range(_NUM_PLANES)
+            reader.plane(count, files.enter_context(open_work(folder))) for _ in range(NUM_PLANES)
         ]
         reader.finish()
         writer, positions = PayloadWriter(sink, architecture, raw.shapes), _GroupPositions(raw)
-        for name in _integers(raw.shapes, first=True):
+        for name in integer_names(raw.shapes, first=True):
             writer.append(name, raw.integers[name].view(DTYPES[dtype_name(raw.shapes[name])]))
         for block, predicted_V, group_V in raw.predictions():
             runs = positions.runs(group_V)
-            folded = _from_planes(
+            folded = from_planes(
                 [
                     np.concatenate([read_at(plane, at, end - start) for at, start, end in runs])
                     for plane in planes
@@ -190,10 +199,10 @@ def join_files(
             distance_V[np.argsort(group_V, kind="stable")] = (folded >> 1) ^ (
                 np.uint32(0) - (folded & 1)
             )
-            exact_V = _unordered_bits(_ordered_bits(predicted_V, block) + distance_V, block)
-            for piece, start in _starts(block):
+            exact_V = unordered_bits(ordered_bits(predicted_V, block) + distance_V, block)
+            for piece, start in starts(block):
                 writer.append(piece.name, exact_V[start : start + piece.size])
-        for name in _integers(raw.shapes, first=False):
+        for name in integer_names(raw.shapes, first=False):
             writer.append(name, raw.integers[name].view(DTYPES[dtype_name(raw.shapes[name])]))
         return writer.finish()
 
@@ -205,13 +214,13 @@ def read_base(
     with ExitStack() as files:
         architecture, raw = _read_base(base, files, folder, expected_shapes)
         sink = files.enter_context(open_work(folder))
-        for name in _integers(raw.shapes, first=True):
+        for name in integer_names(raw.shapes, first=True):
             write_all(sink, raw.integers[name])
         for block, predicted_V, _ in raw.predictions():
-            for piece, start in _starts(block):
+            for piece, start in starts(block):
                 values = from_float(predicted_V[start : start + piece.size], piece.dtype)
                 write_all(sink, values.view(np.uint8))
-        for name in _integers(raw.shapes, first=False):
+        for name in integer_names(raw.shapes, first=False):
             write_all(sink, raw.integers[name])
         return architecture, load_tensors(sink, raw.shapes, 0, mapped=folder is not None)
 
@@ -235,7 +244,7 @@ class _RawBase:
     @property
     def floats(self) -> Shapes:
         """The tensors that the base approximates."""
-        return _floats(self.shapes)
+        return float_shapes(self.shapes)
 
     def predictions(self) -> Iterator[tuple[Block, FloatArray, ByteArray]]:
         """Every block's pieces, predicted values, and the values' groups."""
@@ -251,22 +260,22 @@ class _RawBase:
             at_code, at_half = at_code + num_codes, at_half + half_V.size
             predicted_V, group_V = np.empty(size, np.float32), np.empty(size, np.uint8)
             code_at = half_at = 0
-            for piece, start in _starts(block):
+            for piece, start in starts(block):
                 into = slice(start, start + piece.size)
                 if piece.row is None:
                     half = half_V[half_at : half_at + piece.size]
-                    _check_bound(piece.name, half, MAX_MAGNITUDE)
-                    predicted_V[into], group_V[into] = _rounded(half, piece.dtype), _HALF_GROUP
+                    check_bound(piece.name, half, MAX_MAGNITUDE)
+                    predicted_V[into], group_V[into] = rounded(half, piece.dtype), _HALF_GROUP
                     half_at += piece.size
                     continue
                 code = code_V[code_at : code_at + piece.size]
                 scale = self.scales_R[piece.row : piece.row + piece.num_rows]
-                _check_bound(piece.name, scale, MAX_MAGNITUDE / (_LEVELS - 1))
+                check_bound(piece.name, scale, MAX_MAGNITUDE / (LEVELS - 1))
                 rows = code.reshape(piece.num_rows, piece.num_columns)
                 np.multiply(rows, scale[:, None], out=predicted_V[into].reshape(rows.shape))
                 if piece.dtype != "F32":
-                    predicted_V[into] = _rounded(predicted_V[into], piece.dtype)
-                group_V[into] = _magnitudes(code)
+                    predicted_V[into] = rounded(predicted_V[into], piece.dtype)
+                group_V[into] = magnitudes(code)
                 code_at += piece.size
             yield block, predicted_V, group_V
 
@@ -279,7 +288,7 @@ class _GroupPositions:
         counts = np.zeros(_NUM_GROUPS, np.int64)
         counts[_HALF_GROUP] = raw.halves[0].seek(0, os.SEEK_END)
         for code in file_blocks(raw.codes):
-            group = _magnitudes(np.frombuffer(code, np.int8))
+            group = magnitudes(np.frombuffer(code, np.int8))
             counts += np.bincount(group, minlength=_NUM_GROUPS)
         self._next = np.cumsum(counts) - counts
 
@@ -301,28 +310,28 @@ def _quantise(
     facts: PayloadFacts, payload: BinaryIO, files: ExitStack, folder: Path | None
 ) -> _RawBase:
     """The base of a payload: the scales of all rows first, for a row may be cut by blocks."""
-    shapes, floats = facts.shapes, _floats(facts.shapes)
-    blocks, floats_at = value_blocks(floats), facts.data_at + _float_start(shapes)
-    largest_R = np.zeros(_num_rows(floats), np.float32)
+    shapes, floats = facts.shapes, float_shapes(facts.shapes)
+    blocks, floats_at = value_blocks(floats), facts.data_at + float_start(shapes)
+    largest_R = np.zeros(count_rows(floats), np.float32)
     payload.seek(floats_at)
     for block in blocks:
-        for piece, values in _read_pieces(payload, block):
+        for piece, values in read_pieces(payload, block):
             if piece.row is not None:
                 row_largest = largest_R[piece.row : piece.row + piece.num_rows]
                 np.maximum(row_largest, np.abs(values).max(axis=1), out=row_largest)
-    scales_R = (largest_R / np.float32(_LEVELS)).astype(np.float32)
+    scales_R = (largest_R / np.float32(LEVELS)).astype(np.float32)
     divisors_R = np.where(scales_R > 0, scales_R, np.float32(1))
     codes, low, high = (files.enter_context(open_work(folder)) for _ in range(3))
     payload.seek(floats_at)
     for block in blocks:
-        for piece, values in _read_pieces(payload, block):
+        for piece, values in read_pieces(payload, block):
             if piece.row is None:
-                planes = _byte_planes(values.view(np.uint32))
+                planes = byte_planes(values.view(np.uint32))
                 write_all(low, planes[2])
                 write_all(high, planes[3])
                 continue
             divisor = divisors_R[piece.row : piece.row + piece.num_rows, None]
-            code = np.clip(np.rint(values / divisor), -_LEVELS, _LEVELS).astype(np.int8)
+            code = np.clip(np.rint(values / divisor), -LEVELS, LEVELS).astype(np.int8)
             write_all(codes, code.reshape(-1).view(np.uint8))
     integers, at = {}, facts.data_at
     for name, shape in shapes.items():
@@ -342,11 +351,11 @@ def _read_base(
     architecture, shapes = _parse_header(reader.text())
     check_shapes(architecture, shapes, expected_shapes)
     payload_bytes_of(architecture, shapes)
-    floats = _floats(shapes)
+    floats = float_shapes(shapes)
     num_halves = sum(num_elements(shape) for shape in floats.values() if len(shape) < 2)
-    num_codes, num_rows = num_values(floats) - num_halves, _num_rows(floats)
+    num_codes, num_rows = num_values(floats) - num_halves, count_rows(floats)
     codes = reader.plane(num_codes, files.enter_context(open_work(folder)))
-    scale_planes = [reader.plane(num_rows, BytesIO()) for _ in range(_NUM_PLANES)]
+    scale_planes = [reader.plane(num_rows, BytesIO()) for _ in range(NUM_PLANES)]
     halves = [reader.plane(num_halves, files.enter_context(open_work(folder))) for _ in range(2)]
     integers, at = {}, 0
     if whole := {name: shape for name, shape in shapes.items() if name not in floats}:
@@ -355,7 +364,7 @@ def _read_base(
             integers[name] = read_at(plane, at, tensor_bytes(shape))
             at += tensor_bytes(shape)
     reader.finish()
-    scales_R = _from_planes([read_at(plane, 0, num_rows) for plane in scale_planes])
+    scales_R = from_planes([read_at(plane, 0, num_rows) for plane in scale_planes])
     return architecture, _RawBase(
         shapes=shapes,
         blocks=value_blocks(floats),
@@ -388,105 +397,5 @@ def _parse_shape(name: str, listed: list[Any]) -> tuple[int, ...]:
     return parse_shape(name, *((listed[0], listed[1:]) if is_typed else ("F32", listed)))
 
 
-def _floats(shapes: Shapes) -> Shapes:
-    return {name: shape for name, shape in shapes.items() if dtype_name(shape) in FLOAT_DTYPES}
-
-
-def _integers(shapes: Shapes, *, first: bool) -> list[str]:
-    """Tensors of integers that come before the first of floats, or after the last."""
-    wide = [DTYPES[dtype_name(shape)].itemsize >= 4 for shape in shapes.values()]
-    floats = _floats(shapes)
-    return [
-        name
-        for name, is_wide in zip(shapes, wide, strict=True)
-        if name not in floats and is_wide == first
-    ]
-
-
-def _float_start(shapes: Shapes) -> int:
-    """Where the first tensor of floats lies behind the first tensor."""
-    return sum(tensor_bytes(shapes[name]) for name in _integers(shapes, first=True))
-
-
-def _rounded(values: FloatArray, dtype: str) -> FloatArray:
-    return values if dtype == "F32" else to_float(from_float(values, dtype), dtype)
-
-
 def _in_memory(part: bytes) -> PartFile:
     return PartFile(file=BytesIO(part), num_bytes=len(part))
-
-
-def _num_rows(shapes: Shapes) -> int:
-    return sum(shape[0] for shape in shapes.values() if len(shape) >= 2)
-
-
-def _starts(block: Block) -> Iterator[tuple[Piece, int]]:
-    """Each piece of a block and where in the block it starts."""
-    start = 0
-    for piece in block:
-        yield piece, start
-        start += piece.size
-
-
-def _read_pieces(payload: BinaryIO, block: Block) -> Iterator[tuple[Piece, FloatArray]]:
-    """The next values of a payload, each piece's as a matrix of rows."""
-    values_V = _read_block(payload, block)
-    for piece, start in _starts(block):
-        values = values_V[start : start + piece.size]
-        yield piece, values.reshape(piece.num_rows, piece.num_columns)
-
-
-def _read_block(payload: BinaryIO, block: Block) -> FloatArray:
-    """The next values of a payload, as float32."""
-    if all(piece.dtype == "F32" for piece in block):
-        return read_values(payload, sum(piece.size for piece in block))
-    pieces = (to_float(read_values(payload, p.size, p.dtype), p.dtype) for p in block)
-    return np.concatenate(list(pieces))
-
-
-def _check_bound(name: str, values: FloatArray, bound: float) -> None:
-    if not bool((np.abs(values) <= bound).all()):  # false for NaN as well
-        raise PayloadLimitError(f"base of tensor {name!r} holds NaN, infinity or beyond {bound:g}")
-
-
-def _magnitudes(codes: npt.NDArray[np.int8]) -> ByteArray:
-    """|code|, and 128 for -128, whose magnitude no int8 can hold."""
-    return np.abs(codes).view(np.uint8)
-
-
-def _ordered_bits(values: FloatArray, block: Block) -> UInt32Array:
-    """Bit patterns moved so that unsigned order is numeric order; -0.0 just below +0.0.
-
-    Those of half types are as long as the type is.
-    """
-    bits = values.view(np.uint32)
-    words: UInt32Array = bits ^ ((values.view(np.int32) >> 31).view(np.uint32) | _SIGN)
-    for piece, start in _starts(block):
-        if piece.dtype != "F32":
-            into = slice(start, start + piece.size)
-            short = from_float(values[into], piece.dtype).view(np.uint16)
-            words[into] = short ^ ((short.view(np.int16) >> 15).view(np.uint16) | _SIGN_16)
-    return words
-
-
-def _unordered_bits(ordered: UInt32Array, block: Block) -> FloatArray:
-    """The values of ``_ordered_bits``."""
-    bits = ordered ^ ((~(ordered.view(np.int32) >> 31)).view(np.uint32) | _SIGN)
-    values: FloatArray = bits.view(np.float32)
-    for piece, start in _starts(block):
-        if piece.dtype != "F32":
-            into = slice(start, start + piece.size)
-            short = ordered[into].astype(np.uint16)
-            short ^= (~(short.view(np.int16) >> 15)).view(np.uint16) | _SIGN_16
-            values[into] = to_float(short.view(DTYPES[piece.dtype]), piece.dtype)
-    return values
-
-
-def _byte_planes(words: UInt32Array) -> list[ByteArray]:
-    """Byte planes of words, least significant first: noise apart from what compresses."""
-    return [(words >> np.uint32(8 * plane)).astype(np.uint8) for plane in range(_NUM_PLANES)]
-
-
-def _from_planes(planes: list[ByteArray]) -> UInt32Array:
-    """The words of ``_byte_planes``."""
-    return np.stack(planes, axis=1).reshape(-1).view("<u4").astype(np.uint32, copy=False)

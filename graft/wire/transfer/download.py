@@ -4,8 +4,9 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Final
 
-from graft.core.payload import MAX_PAYLOAD_BYTES, Shapes, StoredArray, check_payload, load_tensors
+from graft.core.payload import MAX_PAYLOAD_BYTES, check_payload, load_tensors
 from graft.core.records import ModelCard, Outcome, Phase, Precision
+from graft.core.tensor_types import Shapes, StoredArray
 from graft.errors import PayloadChangedError, PayloadLimitError, PayloadTruncatedError
 from graft.wire.payload.blocks import PartFile, open_work, work_folder
 from graft.wire.payload.parts import join_files, read_base

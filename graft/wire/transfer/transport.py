@@ -5,9 +5,10 @@ from contextlib import closing
 
 import numpy as np
 
-from graft.core.payload import Shapes, payload_bytes_of
+from graft.core.payload import payload_bytes_of
 from graft.core.ports import Clock
 from graft.core.records import LedgerEntry, ModelCard, Parameters, Precision
+from graft.core.tensor_types import Shapes
 from graft.errors import BudgetError, PayloadChangedError, PayloadError
 from graft.wire.payload.blocks import work_folder
 from graft.wire.transfer.attempts import DEFAULT_ATTEMPTS, ByteLimit, Retries, Transfers

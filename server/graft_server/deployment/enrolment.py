@@ -13,7 +13,8 @@ import tomli_w
 from flwr.cli.build import build_fab_from_disk
 
 from graft.core.addresses import checked_host, join_address
-from graft.core.config import ExpansionConfig, config_from_dict, config_toml, read_toml
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_from_dict, config_toml, read_toml
 from graft.core.deployment import (
     DeviceSettings,
     ServerSettings,

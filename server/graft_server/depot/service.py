@@ -9,7 +9,8 @@ from typing import BinaryIO
 import grpc
 
 from graft.core.files import working_file
-from graft.core.payload import Shapes, check_payload, check_shapes, payload_bytes_of, read_header
+from graft.core.payload import check_payload, check_shapes, payload_bytes_of, read_header
+from graft.core.tensor_types import Shapes
 from graft.errors import (
     ArchitectureError,
     DeviceRefusedError,

@@ -8,8 +8,9 @@ from typing import Any
 
 from graft.core.files import AnyPath
 from graft.core.payload import decode_payload
-from graft.core.records import ModelCard, Parameters, Task
+from graft.core.records import ModelCard, Parameters
 from graft.core.results import ResultRow, read_results
+from graft.core.tasks import Task
 from graft.core.text import short_repr
 from graft.data.dataset_table import read_dataset
 from graft.errors import DataError, ModelMissingError, RunError

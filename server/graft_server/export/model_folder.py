@@ -17,8 +17,9 @@ import numpy as np
 from graft.core.files import replace_file
 from graft.core.outputs import new_folder
 from graft.core.payload import decode_payload
-from graft.core.records import BoolArray, Task
+from graft.core.records import BoolArray
 from graft.core.task_table import task_from_table, task_to_table
+from graft.core.tasks import Task
 from graft.core.text import short_repr
 from graft.errors import DatasetFormatError
 from graft.models import Network, network_from, parameter_shapes

@@ -17,7 +17,7 @@ from graft.core.records import BoolArray
 from graft.core.streams import Rows, Streams
 from graft.errors import ArchitectureError, PayloadChangedError, missing_extra
 from graft.models import Network
-from graft.models.network import example_rows
+from graft.models.building import example_rows
 from graft.models.registry import task_read
 from graft_server.export.finished import FinishedModel
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from graft.core.config import read_config
+from graft.core.config_files import read_config
 from graft.core.deployment import SERVER_FOLDER, read_server
+from graft.core.exchange import GrowRequest, Request, Response, TrainRequest
 from graft.core.files import LineFile, lock_file
 from graft.core.ports import Edge, Progress
-from graft.core.records import GrowRequest, LedgerEntry, Request, Response, Task, TrainRequest
+from graft.core.records import LedgerEntry
+from graft.core.tasks import Task
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
 from graft.errors import ConfigError, DataError, GraftError

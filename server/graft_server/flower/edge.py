@@ -9,16 +9,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from graft.core.exchange import Failure, Request, Response, failure_of
 from graft.core.ports import Progress
-from graft.core.records import (
-    NO_LIMITS,
-    Failure,
-    LedgerEntry,
-    Outcome,
-    Request,
-    Response,
-    failure_of,
-)
+from graft.core.records import NO_LIMITS, LedgerEntry, Outcome
 from graft.errors import EdgeError, GraftError, MessageError, NodesMissingError
 from graft.rounds.admissible import digest_failure
 from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_request

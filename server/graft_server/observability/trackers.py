@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from graft.core.config import ExpansionConfig, config_to_dict
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_to_dict
 from graft.core.ledger import ledger_entries, ledger_table, total_bytes
 from graft.core.ports import Tracker
 from graft.core.records import LedgerEntry

@@ -6,15 +6,9 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from graft_server.request_log import join_entries, record_exchange, response_phase
 
+from graft.core.exchange import ProfileRequest, Request, Response, TrainRequest, failure_of
 from graft.core.ports import Progress
-from graft.core.records import (
-    LedgerEntry,
-    ProfileRequest,
-    Request,
-    Response,
-    TrainRequest,
-    failure_of,
-)
+from graft.core.records import LedgerEntry
 from graft.errors import ConfigError, NodesMissingError
 from graft.methods import find_method
 from graft.wire.messages.codec import encode_join, encode_request

@@ -8,8 +8,9 @@ import torch
 from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.signing import open_signer
 
+from graft.core.exchange import Request
 from graft.core.ports import Progress
-from graft.core.records import LedgerEntry, Request
+from graft.core.records import LedgerEntry
 from graft.data.domain import inputs_of
 from graft.devices import equip_domain
 from graft.errors import EdgeError

@@ -8,15 +8,9 @@ import torch
 from graft_server.model_store import open_store
 
 from graft.core.config import ExpansionConfig, WorldConfig
+from graft.core.exchange import ProbeRequest, Request, Response, TrainRequest, failure_of
 from graft.core.files import AnyPath
-from graft.core.records import (
-    LedgerEntry,
-    ProbeRequest,
-    Request,
-    Response,
-    TrainRequest,
-    failure_of,
-)
+from graft.core.records import LedgerEntry
 from graft.data.domain import World
 from graft.data.worlds import open_world
 from graft.rounds import Device, handle_request, handle_together

@@ -15,11 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graft.core.config import GraftConfig, TrainingConfig
 from graft.core.ports import Clock, Progress
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.devices import DeviceClass, Pace
 from graft.methods.graft import train_heads
 from graft.models import build_network, network_cost
-from graft.models.network import example_rows
+from graft.models.building import example_rows
 from graft.training import minimise, parameter_group, predict_in_batches
 
 # Batches of a dozen labels alone, and of as many rows as a step ever has.

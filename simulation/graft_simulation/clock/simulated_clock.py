@@ -9,21 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graft.core.config import ExpansionConfig
-from graft.core.ports import Edge
-from graft.core.records import (
-    DomainProfile,
+from graft.core.exchange import (
     GrowRequest,
-    LedgerEntry,
     ProbeRequest,
     Request,
     Response,
     Selection,
-    Task,
     TrainRequest,
     TrainResult,
 )
+from graft.core.ports import Edge
+from graft.core.records import DomainProfile, LedgerEntry
 from graft.core.results import ResultRow
 from graft.core.seeding import stream
+from graft.core.tasks import Task
 from graft.devices import assign_link, equip_domain
 from graft.methods import Method
 from graft.methods.cost import growth_cost, read_all

@@ -20,18 +20,12 @@ from graft_server.deployment.authority import node_keys
 from graft_server.signing import Signer, open_key, open_signer, public_pem
 from spoiled import CARD
 
-from graft.core.config import ExpansionConfig, config_toml
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_toml
 from graft.core.deployment import DeviceSettings, read_device, write_device
+from graft.core.exchange import Failure, ProfileRequest, Response, TrainRequest, TrainResult
 from graft.core.files import lock_file
-from graft.core.records import (
-    DomainProfile,
-    Failure,
-    ModelCard,
-    ProfileRequest,
-    Response,
-    TrainRequest,
-    TrainResult,
-)
+from graft.core.records import DomainProfile, ModelCard
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
 from graft.data.synthetic.imu import CHANNELS, ImuWorld

@@ -10,7 +10,7 @@ from graft_client.policy import DiskReleases, load_policy
 
 from graft.core.config import PolicyConfig
 from graft.core.files import replace_file
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.errors import ConfigError, PolicyError
 from graft.privacy import Cost, gaussian_sigma, profile_domain
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.core.records import InputSpec, Task
 from graft.core.streams import Streams
+from graft.core.tasks import InputSpec, Task
 from graft.data.check import explain_folder, overlapping_rows
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData

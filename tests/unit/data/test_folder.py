@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.data.check import explain_folder
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData, World

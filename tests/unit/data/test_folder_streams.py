@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from graft.core.records import InputSpec, OutputSpec, Task
 from graft.core.streams import Lazy, Streams
+from graft.core.tasks import InputSpec, OutputSpec, Task
 from graft.data.dataset_table import read_dataset, write_dataset
 from graft.data.domain import DomainData, inputs_of
 from graft.data.folder import FolderWorld, write_domain, write_rows, write_world

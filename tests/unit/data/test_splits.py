@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.core.config import SplitConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.data.domain import DomainData
 from graft.data.splits import schedule_rounds, split_rows
 from graft.data.synthetic.imu import ImuWorld

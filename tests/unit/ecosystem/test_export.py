@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 
 import graft
 from graft.core.payload import decode_payload, encode_payload, model_id
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.data import ImuWorld
 from graft.errors import (
     DataError,

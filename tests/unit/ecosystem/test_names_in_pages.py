@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pages import PAGES, ROOT
 
-from graft.core.config import config_from_dict, config_to_dict
+from graft.core.config_files import config_from_dict, config_to_dict
 from graft.core.settings import RENAMED_KEYS, RENAMED_METHODS
 
 SOURCES = ("graft", "server", "client", "simulation", "proto", "tests", "benchmarks")

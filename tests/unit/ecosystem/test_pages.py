@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import graft
 from graft.cli.main import app
-from graft.core.config import config_from_dict
+from graft.core.config_files import config_from_dict
 from graft.data.dataset_table import read_dataset
 from graft.data.public import download as fetch
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 import graft
 from graft.core import plugins
-from graft.core.config import ExpansionConfig, config_from_dict, config_toml, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_from_dict, config_toml, with_settings
 from graft.errors import ConfigError
 from graft.methods import Method, base, find_method
 from graft.methods.baselines import fit_label_only

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig, TrainingConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.methods.baselines import fit_all_labels
 from graft.training import Source, TrainedModel, TrainingTask, predict_in_batches
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 
 from graft.core.config import GraftConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.methods.blocks.targets import augment, augmentation_draws
 from graft.models import build_network
 from graft.training import compiled_plan

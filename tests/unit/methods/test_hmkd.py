@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.errors import TransportError
 from graft.methods.baselines import fit_label_only
 from graft.methods.hmkd import (

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.devices import DeviceClass, Pace
 from graft.methods import find_method
 from graft.methods.cost import read_all

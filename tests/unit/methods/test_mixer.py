@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.core.config import HatConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.methods.blocks.adaptation import stack_padded
 from graft.methods.hat.mixer import Mixer, holdout_folds, mixer_loss
 from graft.models import build_network

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig, TrainingConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.errors import ConfigError
 from graft.methods import find_method, require_deployable
 from graft.methods.blocks import targets

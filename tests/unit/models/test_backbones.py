@@ -11,7 +11,7 @@ import torch
 import graft
 from graft.core.payload import decode_payload, encode_payload, model_id
 from graft.core.plugins import load_references
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.errors import BackboneError, PayloadLimitError
 from graft.models import (
     Network,

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 import graft
-from graft.core.config import ExpansionConfig, with_settings
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import with_settings
 from graft.core.payload import decode_payload, encode_payload, model_id
 from graft.core.plugins import load_references
-from graft.core.records import BFLOAT16, Task
+from graft.core.records import BFLOAT16
+from graft.core.tasks import Task
 from graft.errors import ArchitectureError, ConfigError, PayloadLimitError
 from graft.methods import find_method
 from graft.models import (

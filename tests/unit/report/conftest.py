@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 import tomli_w
 
-from graft.core.config import ExpansionConfig, config_to_dict
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_to_dict
 from graft.core.ledger import DEPOT, SERVER, ledger_table, write_ledger
 from graft.core.records import LedgerEntry, Phase
 from graft.core.results import ResultRow, write_results

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from graft.cli.main import app
 from graft.cli.runs import open_watcher
-from graft.core.config import ExpansionConfig, config_to_dict
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import config_to_dict
 from graft.core.deployment import ServerSettings, write_server
 from graft.core.ledger import write_ledger
 from graft.core.records import LedgerEntry

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from graft.cli.main import app
 from graft.core.config import ExpansionConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.data import DomainData, FolderWorld, ImuWorld, write_dataset, write_domain
 from graft.errors import DomainEmptyError
 from graft.report.figures.world import world_figure

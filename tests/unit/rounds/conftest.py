@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from small_system import ARRIVING, CONFIG, Grown, System, keep
 
-from graft.core.records import Request, Response, SystemState
+from graft.core.exchange import Request, Response
+from graft.core.records import SystemState
 from graft.rounds import Round
 
 

@@ -15,8 +15,9 @@ from graft.core.config import (
     SelectionConfig,
     TrainingConfig,
 )
+from graft.core.exchange import Request, Response
 from graft.core.ports import Edge
-from graft.core.records import LedgerEntry, ModelCard, Request, Response, SystemState
+from graft.core.records import LedgerEntry, ModelCard, SystemState
 from graft.core.results import result_row, run_hash
 from graft.data.synthetic.imu import ImuWorld
 from graft.rounds import Round, expand_system, train_initial_domains

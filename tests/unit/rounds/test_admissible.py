@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 from small_system import CONFIG, INITIAL_DOMAINS, WORLD, System
 
-from graft.core.records import (
-    DomainProfile,
-    Failure,
-    ModelCard,
-    ProfileRequest,
-    Request,
-    Response,
-    TrainResult,
-)
+from graft.core.exchange import Failure, ProfileRequest, Request, Response, TrainResult
+from graft.core.records import DomainProfile, ModelCard
 from graft.methods.federated import FEDAVG_LOCAL
 from graft.rounds import AdmittingEdge, average_by_architecture, digest, train_initial_domains
 

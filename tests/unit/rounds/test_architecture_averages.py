@@ -13,18 +13,17 @@ from graft_server.run_folder import RunFolder
 from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD, System
 
 from graft.core.config import ExpansionConfig
-from graft.core.ledger import total_bytes
-from graft.core.payload import decode_payload
-from graft.core.records import (
-    ModelCard,
+from graft.core.exchange import (
     ProbeRequest,
     Request,
     Response,
-    SystemState,
     TrainRequest,
     TrainResult,
     failure_of,
 )
+from graft.core.ledger import total_bytes
+from graft.core.payload import decode_payload
+from graft.core.records import ModelCard, SystemState
 from graft.core.results import result_row, run_hash
 from graft.methods.federated import FEDAVG_LOCAL
 from graft.rounds import Round, average_by_architecture, expand_system

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from small_system import ARRIVING, CONFIG, WORLD, System
 
 from graft.core.config import BudgetConfig, SelectionConfig
+from graft.core.exchange import TrainResult
 from graft.core.ledger import is_upload
-from graft.core.records import LedgerEntry, TrainResult
+from graft.core.records import LedgerEntry
 from graft.core.results import result_row
 from graft.rounds import Round
 from graft.wire.sizes import EncodedSizes

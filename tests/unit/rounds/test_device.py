@@ -9,19 +9,18 @@ from fakes import SIGNER, world_devices
 from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD, Grown
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import (
-    DomainProfile,
+from graft.core.exchange import (
     Failure,
-    LedgerEntry,
     ProbeRequest,
     ProfileRequest,
     Request,
     Response,
     Selection,
-    Task,
     TrainRequest,
     TrainResult,
 )
+from graft.core.records import DomainProfile, LedgerEntry
+from graft.core.tasks import Task
 from graft.data.domain import DomainData
 from graft.data.splits import split_rows
 from graft.devices import DeviceClass

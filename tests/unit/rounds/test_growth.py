@@ -15,7 +15,8 @@ from small_system import CONFIG, WORLD, System
 from torch import nn
 
 from graft.core.config import ExpansionConfig, GrowthConfig, TrainingConfig
-from graft.core.records import Growth, SystemState, TrainRequest, TrainResult
+from graft.core.exchange import Growth, TrainRequest, TrainResult
+from graft.core.records import SystemState
 from graft.core.results import ResultRow, read_results
 from graft.data.splits import schedule_growth
 from graft.data.worlds import open_world

@@ -11,7 +11,8 @@ import pytest
 from fakes import RUN, SIGNER, world_devices, world_store
 from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD
 
-from graft.core.records import DomainProfile, Request
+from graft.core.exchange import Request
+from graft.core.records import DomainProfile
 from graft.privacy import profile_domain
 from graft.rounds import Device, expand_system, train_initial_domains
 from graft.wire.messages.codec import encode_request, encode_response

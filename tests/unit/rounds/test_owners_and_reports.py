@@ -10,16 +10,8 @@ from small_system import ARRIVING, INITIAL_DOMAINS, System
 from test_rejected_sources import QUIET, forged, shuffled
 
 from graft.core.config import SelectionConfig, TrustConfig
-from graft.core.records import (
-    ModelCard,
-    ProbeRequest,
-    RejectedSource,
-    Request,
-    Response,
-    Selection,
-    SystemState,
-    TrainResult,
-)
+from graft.core.exchange import ProbeRequest, Request, Response, Selection, TrainResult
+from graft.core.records import ModelCard, RejectedSource, SystemState
 from graft.rounds import Round
 
 Expand = Callable[..., tuple[Round, System]]

@@ -11,7 +11,7 @@ from small_system import CONFIG, WORLD, Grown
 from test_device import carry_out, train_request
 
 from graft.core.config import ExpansionConfig, PolicyConfig
-from graft.core.records import Failure, TrainResult
+from graft.core.exchange import Failure, TrainResult
 from graft.data.splits import split_rows
 from graft.privacy import SitePolicy, composed_epsilon, training_cost
 from graft.privacy.accounting import Mechanism, _sampled_divergence

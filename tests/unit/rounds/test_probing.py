@@ -9,7 +9,8 @@ from small_system import ARRIVING, INITIAL_DOMAINS, System
 from test_rejected_sources import shuffled
 
 from graft.core.config import SelectionConfig
-from graft.core.records import ProbeRequest, Request, Response, SystemState, TrainResult, failure_of
+from graft.core.exchange import ProbeRequest, Request, Response, TrainResult, failure_of
+from graft.core.records import SystemState
 from graft.errors import EdgeError
 from graft.rounds import Round
 

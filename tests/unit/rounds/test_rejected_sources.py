@@ -9,16 +9,8 @@ from fakes import SIGNER
 from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, Grown, System
 
 from graft.core.config import SelectionConfig, TrustConfig
-from graft.core.records import (
-    ModelCard,
-    ProbeRequest,
-    RejectedSource,
-    Request,
-    Response,
-    Selection,
-    SystemState,
-    TrainResult,
-)
+from graft.core.exchange import ProbeRequest, Request, Response, Selection, TrainResult
+from graft.core.records import ModelCard, RejectedSource, SystemState
 from graft.rounds import Round
 
 Expand = Callable[..., tuple[Round, System]]

@@ -11,7 +11,8 @@ from graft_server.run_folder import RunFolder
 from graft_simulation.in_process import connect_in_process
 from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD
 
-from graft.core.records import ModelCard, TrainRequest, TrainResult
+from graft.core.exchange import TrainRequest, TrainResult
+from graft.core.records import ModelCard
 from graft.methods import find_method
 from graft.rounds import Round, expand_system, handle_request
 from graft.training import TrainedModel, TrainingTask

@@ -8,20 +8,18 @@ import pytest
 from fakes import SIGNER
 from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, Grown, System
 
-from graft.core.ledger import is_upload, total_bytes
-from graft.core.records import (
-    DomainProfile,
+from graft.core.exchange import (
     Failure,
-    ModelCard,
     ProbeRequest,
     ProfileRequest,
     Request,
     Response,
     Selection,
-    SystemState,
     TrainRequest,
     TrainResult,
 )
+from graft.core.ledger import is_upload, total_bytes
+from graft.core.records import DomainProfile, ModelCard, SystemState
 from graft.errors import PayloadChangedError
 from graft.methods import INITIAL
 from graft.rounds import Round, expand_system, train_initial_domains

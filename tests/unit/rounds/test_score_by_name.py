@@ -21,8 +21,9 @@ from test_sensitivity import (
 )
 
 from graft.core import plugins
-from graft.core.config import SelectionConfig, with_settings
-from graft.core.records import Failure, Selection
+from graft.core.config import SelectionConfig
+from graft.core.config_files import with_settings
+from graft.core.exchange import Failure, Selection
 from graft.data import DomainData
 from graft.errors import ConfigError, DomainValueError
 from graft.privacy import gaussian_sigma

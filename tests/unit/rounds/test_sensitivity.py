@@ -16,8 +16,10 @@ from graft.core.config import (
     SelectionConfig,
     SplitConfig,
 )
+from graft.core.exchange import Failure, ProbeRequest, ProfileRequest, Request
 from graft.core.ports import WeightTransport
-from graft.core.records import Failure, ModelCard, ProbeRequest, ProfileRequest, Request, Task
+from graft.core.records import ModelCard
+from graft.core.tasks import Task
 from graft.data import DomainData
 from graft.data.splits import split_rows
 from graft.devices import assign_device

@@ -8,7 +8,8 @@ import pytest
 from small_system import ARRIVING, CONFIG, System
 
 from graft.core.config import SelectionConfig
-from graft.core.records import SystemState, TrainRequest, TrainResult
+from graft.core.exchange import TrainRequest, TrainResult
+from graft.core.records import SystemState
 from graft.rounds import Round
 
 TARGETS = ARRIVING[0] + ARRIVING[1]

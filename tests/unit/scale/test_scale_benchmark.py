@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graft.core.config import ExpansionConfig, SplitConfig, with_settings
+from graft.core.config import ExpansionConfig, SplitConfig
+from graft.core.config_files import with_settings
 from graft.data.folder import FolderWorld
 from graft.data.splits import schedule_rounds, split_rows
 from graft.errors import RunError

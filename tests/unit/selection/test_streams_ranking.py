@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from graft.core.config import PolicyConfig, SelectionConfig, SplitConfig
-from graft.core.records import DomainProfile, Failure, ModelCard, ProfileRequest
+from graft.core.exchange import Failure, ProfileRequest
+from graft.core.records import DomainProfile, ModelCard
 from graft.core.streams import select
 from graft.data.splits import split_rows
 from graft.data.synthetic.wearables import TASK, WearablesWorld

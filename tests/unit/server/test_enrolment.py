@@ -30,7 +30,8 @@ from graft_server.deployment.enrolment import (
 from graft_server.model_store import DirectoryStore
 from graft_server.run_folder import RunFolder
 
-from graft.core.config import ExpansionConfig, read_config
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import read_config
 from graft.core.deployment import DeviceSettings, ServerSettings, read_device, read_server
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain

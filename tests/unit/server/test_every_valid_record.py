@@ -25,23 +25,21 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
-from graft.core.config import ExpansionConfig, SelectionConfig, config_to_dict
-from graft.core.ledger import ledger_table, write_ledger
-from graft.core.records import (
-    DomainProfile,
+from graft.core.config import ExpansionConfig, SelectionConfig
+from graft.core.config_files import config_to_dict
+from graft.core.exchange import (
     Failure,
-    LedgerEntry,
-    ModelCard,
     ProbeRequest,
     ProfileRequest,
     Request,
     Selection,
-    SystemState,
-    Task,
     TrainRequest,
     TrainResult,
 )
+from graft.core.ledger import ledger_table, write_ledger
+from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState
 from graft.core.results import ResultRow, result_row, results_table, write_results
+from graft.core.tasks import Task
 from graft.report.page.report import report_page
 from graft.report.run import read_run
 from graft.report.summary import summarise

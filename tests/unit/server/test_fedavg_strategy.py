@@ -8,8 +8,9 @@ from graft_server.fedavg import FlowerAveraging, average_parameters
 from graft_server.model_store import DirectoryStore, open_store
 
 from graft.core.payload import decode_payload, encode_payload, model_id
-from graft.core.records import BoolArray, ModelCard, Parameters, Task
+from graft.core.records import BoolArray, ModelCard, Parameters
 from graft.core.seeding import derive_seed
+from graft.core.tasks import Task
 from graft.errors import ModelMissingError
 from graft.models import build_network, parameters_of
 

@@ -20,9 +20,10 @@ from graft_simulation.in_process import connect_in_process
 from typer.testing import CliRunner
 
 from graft.cli.main import app
+from graft.core.exchange import Request, Response, TrainRequest
 from graft.core.payload import decode_payload, encode_payload, model_id
 from graft.core.ports import Edge
-from graft.core.records import ModelCard, RejectedSource, Request, Response, TrainRequest
+from graft.core.records import ModelCard, RejectedSource
 from graft.errors import DeviceRefusedError, ModelMissingError, PayloadChangedError
 from graft.models import build_network, parameters_of
 from graft.wire.transfer.cache import MemoryCache

@@ -14,7 +14,8 @@ from graft_server.round_schedule import (
     write_node,
 )
 
-from graft.core.records import Growth, ModelCard, SystemState
+from graft.core.exchange import Growth
+from graft.core.records import ModelCard, SystemState
 from graft.errors import RunError
 
 EMPTY = SystemState()

@@ -31,7 +31,7 @@ from graft.core.config import (
     TrainingConfig,
     WorldConfig,
 )
-from graft.core.records import TrainRequest
+from graft.core.exchange import TrainRequest
 from graft.data import ImuWorld, write_dataset, write_domain
 from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 from graft.errors import ConfigError, RunError

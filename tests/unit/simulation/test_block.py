@@ -10,8 +10,10 @@ from graft_simulation.block.edge import BlockEdge, Domains
 from graft_simulation.block.engine import run_inline
 from graft_simulation.block.worker import WorkerContext
 
-from graft.core.config import ExpansionConfig, with_settings
-from graft.core.records import Failure, LedgerEntry, ProfileRequest, Request, Response, TrainRequest
+from graft.core.config import ExpansionConfig
+from graft.core.config_files import with_settings
+from graft.core.exchange import Failure, ProfileRequest, Request, Response, TrainRequest
+from graft.core.records import LedgerEntry
 from graft.data.synthetic.imu import ImuWorld
 from graft.wire.messages.codec import decode_request, encode_response
 

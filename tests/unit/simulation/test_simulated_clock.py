@@ -22,17 +22,9 @@ from graft.core.config import (
     TrainingConfig,
     WorldConfig,
 )
+from graft.core.exchange import ProbeRequest, ProfileRequest, Selection
 from graft.core.ledger import DEPOT, SERVER, canonical_key
-from graft.core.records import (
-    DomainProfile,
-    LedgerEntry,
-    ModelCard,
-    Outcome,
-    Phase,
-    ProbeRequest,
-    ProfileRequest,
-    Selection,
-)
+from graft.core.records import DomainProfile, LedgerEntry, ModelCard, Outcome, Phase
 from graft.core.results import ResultRow, result_row
 from graft.data.synthetic.imu import ImuWorld
 from graft.rounds import expand_system, train_initial_domains

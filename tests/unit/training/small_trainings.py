@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from graft.core.config import TrainingConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.models import Network, build_network
 from graft.training import SupervisedTraining
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graft.core.config import ExpansionConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.models import build_network
 from graft.training import (
     TrainingTask,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from small_trainings import STACKABLE, WINDOWS, make_training, tensors
 
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.models import build_network
 from graft.training import features_of_parts, train_supervised_many
 from graft.training.compiled import build

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from graft.core.config import TrainingConfig
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.errors import PolicyError
 from graft.models import Network, build_network
 from graft.training import PrivateTraining, SoftRows, minimise_privately

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_trainings import STACKABLE, WINDOWS, make_training, tensors
 
-from graft.core.records import Task
+from graft.core.tasks import Task
 from graft.training import SupervisedTraining, train_supervised, train_supervised_many
 from graft.training.stacked import stages_of
 

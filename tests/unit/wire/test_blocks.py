@@ -23,7 +23,8 @@ from graft.core.payload import (
     model_id,
     write_payload,
 )
-from graft.core.records import FloatArray, Task
+from graft.core.records import FloatArray
+from graft.core.tasks import Task
 from graft.errors import PayloadError, PayloadLimitError
 from graft.models import build_network, parameters_of
 from graft.wire.payload import blocks

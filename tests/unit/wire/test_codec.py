@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given, settings
 from record_strategies import cards, requests, responses
 
-from graft.core.records import (
-    DomainProfile,
+from graft.core.exchange import (
     Failure,
     FusionDiagnostics,
-    ModelCard,
     ProbeRequest,
     ProfileRequest,
     TrainRequest,
     TrainResult,
 )
+from graft.core.records import DomainProfile, ModelCard
 from graft.errors import MessageError
 from graft.wire.messages.codec import (
     MAX_MESSAGE_BYTES,

@@ -9,8 +9,9 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from graft.core.payload import check_payload, decode_payload, encode_payload, model_id, shape_of
+from graft.core.payload import check_payload, decode_payload, encode_payload, model_id
 from graft.core.records import BFLOAT16
+from graft.core.tensor_types import shape_of
 from graft.errors import PayloadError
 from graft.wire.payload.parts import decode_base, join_parts, split_payload
 

@@ -12,8 +12,8 @@ from fakes import RUN, SIGNER
 from graft_server.request_log import response_to
 from spoiled import BASE, CARD, PAYLOAD, RESIDUAL, decoders, spoiled
 
+from graft.core.exchange import Failure, TrainRequest, TrainResult
 from graft.core.payload import decode_payload, model_id
-from graft.core.records import Failure, TrainRequest, TrainResult
 from graft.errors import GraftError, MessageError, PayloadChangedError, PayloadError
 from graft.wire.messages.card_signature import verify_card
 from graft.wire.messages.codec import decode_card, decode_response, encode_card, encode_response

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graft.core.exchange import ProbeRequest
 from graft.core.ledger import DEPOT
-from graft.core.records import LedgerEntry, ProbeRequest
+from graft.core.records import LedgerEntry
 from graft.errors import MessageError
 from graft.wire.messages.replies import Reply, ReplyFolder, decode_transfers, encode_transfers
 from graft.wire.stubs import messages_pb2 as pb
