@@ -12,13 +12,16 @@ from typing import Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from graft.core import records
-from graft.core.records import BoolArray, FloatArray, IntArray
+from graft.core import exchange, records
+from graft.core.records import BoolArray, FloatArray, IntArray, RejectedSource
 from graft.errors import MessageError
 from graft.wire.stubs import messages_pb2 as pb
 
 _MODEL_ID_BYTES: Final = 32
 _SHAPE_SUFFIX: Final = re.compile(r"_[A-Z][A-Z0-9]*$")
+
+# Messages have the names of their records.
+_RECORDS = {**vars(records), **vars(exchange)}
 
 
 class _Field(NamedTuple):
@@ -47,8 +50,8 @@ def record_of(message: Any, by: str = "") -> Any:
 
     ``by``: the domain that answers, which the rejections in its answer do not repeat.
     """
-    record_type = getattr(records, type(message).__name__)
-    values: dict[str, Any] = {"by": by} if record_type is records.RejectedSource else {}
+    record_type = _RECORDS[type(message).__name__]
+    values: dict[str, Any] = {"by": by} if record_type is RejectedSource else {}
     for field in _layout(record_type):
         if field.optional and not message.HasField(field.key):
             values[field.name] = None
@@ -70,7 +73,7 @@ def _layout(record_type: type) -> tuple[_Field, ...]:
         if (wire_field := wire_fields.get(key)) is None:
             continue
         repeated = get_origin(hints[name]) is tuple
-        nested = hasattr(records, getattr(wire_field.message_type, "name", ""))
+        nested = getattr(wire_field.message_type, "name", "") in _RECORDS
         write: Callable[[Any], Any] = _messages_of if repeated else message_of
         read: Callable[..., Any] = _records_of if repeated else record_of
         if not nested:

@@ -15,9 +15,9 @@ there are any. Residual: magic word, 4 byte planes of the distances. Source of t
 A model is worked on in blocks; codes and planes, which the format wants whole, lie in working
 files, and each value's position in a plane follows from the sizes of the groups. In memory are a
 block and the scales.
-"""
 
-# V values of one block, R rows of all matrices
+Legend: V values of one block, R rows of all matrices.
+"""
 
 import json
 import os
