@@ -84,12 +84,10 @@ class TrainRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Growth:
-    """What a domain that is in the system comes back with: new ``classes`` of its output, or a new
-    ``output`` by name."""
+    """What a domain that is in the system comes back with: new ``classes`` of its output."""
 
     domain_id: str
     classes: tuple[str, ...] = ()
-    output: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -89,6 +89,12 @@ class RunSettings:
         for score in probe_scores(self.config.selection.score):
             if self.config.policy.epsilon is not None:
                 require_sensitivity(score, ConfigError)
+        trained = self.world.task.outputs[0]
+        if trained.kind != "classes":
+            raise ConfigError(
+                f"world.output: got {trained.name!r} of kind {trained.kind!r}, wanted an output of "
+                "kind 'classes': methods learn no other"
+            )
         offered_architectures(self.world.task, self.config.devices.architectures)
         if classes := self.config.growth.classes:
             class_mask("growth.classes", self.world.task, classes)

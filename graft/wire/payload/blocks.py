@@ -171,6 +171,11 @@ class PartFile:
     file: BinaryIO
     num_bytes: int
 
+    @classmethod
+    def of(cls, part: bytes) -> "PartFile":
+        """A part that is in memory."""
+        return cls(file=BytesIO(part), num_bytes=len(part))
+
 
 class PartReader:
     """Reads the sections of a part; no section may grow beyond what its header calls for.

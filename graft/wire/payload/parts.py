@@ -110,7 +110,7 @@ def join_parts(base: bytes, residual: bytes, expected_shapes: Shapes | None = No
     Raises PayloadTruncatedError, PayloadChangedError or PayloadLimitError, and nothing else.
     """
     sink = BytesIO()
-    join_files(_in_memory(base), _in_memory(residual), sink, None, expected_shapes)
+    join_files(PartFile.of(base), PartFile.of(residual), sink, None, expected_shapes)
     return sink.getvalue()
 
 
@@ -121,7 +121,7 @@ def decode_base(
 
     Raises PayloadTruncatedError, PayloadChangedError or PayloadLimitError, and nothing else.
     """
-    return read_base(_in_memory(base), None, expected_shapes)
+    return read_base(PartFile.of(base), None, expected_shapes)
 
 
 def split_file(
@@ -395,7 +395,3 @@ def _parse_header(text: bytes) -> tuple[str, dict[str, tuple[int, ...]]]:
 def _parse_shape(name: str, listed: list[Any]) -> tuple[int, ...]:
     is_typed = bool(listed) and isinstance(listed[0], str)
     return parse_shape(name, *((listed[0], listed[1:]) if is_typed else ("F32", listed)))
-
-
-def _in_memory(part: bytes) -> PartFile:
-    return PartFile(file=BytesIO(part), num_bytes=len(part))
