@@ -12,7 +12,7 @@ class Edge(Protocol):
 
     Examples
     --------
-    >>> from graft.core.records import ProfileRequest, failure_of
+    >>> from graft.core.exchange import ProfileRequest, failure_of
     >>> from graft.errors import DomainLostError
     >>> class LostEdge:
     ...     def ask(self, requests):
@@ -125,7 +125,7 @@ class MessageSizes(Protocol):
 
     Examples
     --------
-    >>> from graft.core.records import ProfileRequest
+    >>> from graft.core.exchange import ProfileRequest
     >>> from graft.wire.sizes import EncodedSizes
     >>> sizes: MessageSizes = EncodedSizes()
     >>> sizes.request_bytes(ProfileRequest(domain_id="ann", round_index=1))

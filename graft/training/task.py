@@ -87,7 +87,7 @@ class TrainingTask:
     --------
     >>> import torch
     >>> from graft.core.config import ExpansionConfig
-    >>> from graft.core.records import Task
+    >>> from graft.core.tasks import Task
     >>> from graft.methods.baselines import fit_label_only
     >>> task = TrainingTask(
     ...     domain_task=Task(
