@@ -20,7 +20,7 @@ $(READY): pyproject.toml .ci/constraints.txt
 	touch $@
 
 demo: $(READY)  ## 66 synthetic people, 3 rounds, ten methods side by side
-	rm -rf $(DEMO)
+	if [ -f $(DEMO)/run.toml ]; then rm -rf $(DEMO); fi  # an earlier run, and nothing else
 	$(BIN)/graft simulate --domains 66 --set selection.num_sources=3 \
 		--set training.max_steps=150 --out $(DEMO)
 

@@ -1,9 +1,8 @@
 """The benchmark matrix with listed target domains, and its figures."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ from scipy.stats import t as student_t
 
 from graft.bench import MatrixSettings, compute_matrix
 from graft.bench.figures_file import figure
-from graft.bench.plan import Expansion, MatrixPlan, _row_config
+from graft.bench.plan import MatrixPlan
 from graft.bench.rows import BenchmarkRow
 from graft.cli.shared import file_progress
 from graft.core.config import ExpansionConfig, WorldConfig
 from graft.core.plugins import load_references
 from graft.data.domain import World
-from graft.data.worlds import open_world
 
 # From a set's name, its world and a seed to its initial domains and its target domains.
 Schedule = Callable[[str, World, int], tuple[tuple[str, ...], tuple[str, ...]]]
@@ -41,19 +39,10 @@ class ListedPlan(MatrixPlan):
 
     schedule: Schedule = left_out
 
-    def _expansions(self) -> Iterator[Expansion]:
-        for seed, (name, world_config) in product(self.seeds, self.worlds.items()):
-            initial, arriving = self.schedule(name, open_world(world_config, seed), seed)
-            config = replace(self.config, seed=seed, world=world_config, rounds=1)
-            for gamma, method in product(self.gammas, self.methods):
-                for num_sources in self._sources_of(method):
-                    yield Expansion(
-                        initial_training=self._initial_training(name, config, method, initial),
-                        config=_row_config(config, gamma, num_sources, method),
-                        domain_ids=arriving[: self.targets],
-                        scratch=self.scratch,
-                        config_digest=self.config_digest(method),
-                    )
+    def _schedule(
+        self, name: str, world: World, config: ExpansionConfig
+    ) -> tuple[tuple[str, ...], ...]:
+        return self.schedule(name, world, config.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from graft.bench.rows import BenchmarkRow, RowKey, is_ablation
 from graft.core.config import ExpansionConfig, WorldConfig
 from graft.core.config_files import config_to_dict, with_settings
 from graft.core.records import DOMAIN_ID
+from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError
@@ -175,7 +176,7 @@ class MatrixPlan:
     def _expansions(self) -> Iterator[Expansion]:
         for seed, (name, world) in product(self.seeds, self.worlds.items()):
             config = replace(self.config, seed=seed, world=world, rounds=1)
-            initial, arriving = schedule_rounds(open_world(world, seed), config.split, 1, seed)
+            initial, arriving = self._schedule(name, open_world(world, seed), config)
             for gamma, method in product(self.gammas, self.methods):
                 for num_sources in self._sources_of(method):
                     yield Expansion(
@@ -185,6 +186,12 @@ class MatrixPlan:
                         scratch=self.scratch,
                         config_digest=self.config_digest(method),
                     )
+
+    def _schedule(
+        self, name: str, world: World, config: ExpansionConfig
+    ) -> tuple[tuple[str, ...], ...]:
+        """Initial domains, then target domains, of a set and a seed."""
+        return schedule_rounds(world, config.split, 1, config.seed)
 
     def _initial_training(
         self, name: str, config: ExpansionConfig, method: str, initial_domains: tuple[str, ...]

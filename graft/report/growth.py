@@ -17,7 +17,7 @@ HEADINGS: Final = (
     "Payload down", "Payload up",
 )  # fmt: skip
 NOTE: Final = (
-    "Domains that were in the system came back with new classes or a new output. Means over the "
+    "Domains that were in the system came back with new classes. Means over the "
     "domains that finished, on their own test rows, as the devices report them. Each domain first "
     "fetches its own model; the first way's models joined the catalogue."
 )
