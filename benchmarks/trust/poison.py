@@ -76,7 +76,7 @@ def cells(methods: Collection[str]) -> Iterator[Cell]:
     if "hat" in methods:
         for defence in ("off", "on"):
             yield Cell("hat", "clean", 0, defence)
-            for attack in ATTACKS:
+            for attack in (*ATTACKS, *ADAPTIVE):
                 yield Cell("hat", attack, 0.3, defence)
     if "best-source" in methods:
         # The backdoor must be there to be found harmless: a source as it stands has it.

@@ -25,7 +25,6 @@ from graft.privacy import (
     require_budget,
     training_cost,
 )
-from graft.privacy.accounting import _sampled_divergence
 from graft.privacy.profiling import sample_statistics, statistic_ranges
 from graft.rounds import configured_policy
 
@@ -143,14 +142,36 @@ def test_gaussians_compose_to_one_of_their_summed_precision() -> None:
     assert composed_epsilon([steps], 1e-5) == pytest.approx(four)
 
 
-def test_the_divergence_of_a_sampled_gaussian_is_that_of_its_density() -> None:
-    sigma, rate, order = 1.3, 0.2, 7
-    x = np.linspace(-40, 40, 400_001)
-    base, moved = norm.pdf(x, 0, sigma), norm.pdf(x, 1, sigma)
-    ratio = (1 - rate) + rate * np.exp((2 * x - 1) / (2 * sigma**2))
-    exact = np.log(np.trapezoid(base * ratio**order, x)) / (order - 1)
-    assert moved[0] <= base[0]
-    assert _sampled_divergence(sigma, rate, order)[order] == pytest.approx(exact)
+def test_one_sampled_step_leaks_what_its_densities_say() -> None:
+    sigma, rate, delta = 1.3, 0.2, 1e-4
+    x = np.linspace(-20, 20, 400_001)
+    rest, moved, other = (norm.pdf(x, mean, sigma) for mean in (0, 1, -1))
+    likely, unlikely = ((1 - rate) * rest + rate * each for each in (moved, other))
+    epsilon = composed_epsilon([Mechanism(noise_multiplier=sigma, sample_rate=rate)], delta)
+    exact = np.trapezoid((likely - math.exp(epsilon) * unlikely).clip(0), x)
+    assert exact == pytest.approx(delta, rel=1e-3)
+    assert exact <= delta
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.5])
+def test_opposite_gradients_leak_most(epsilon: float) -> None:
+    sigma, rate = 0.8, 0.3
+    axis = np.linspace(-6, 6, 121)
+    x, y = np.meshgrid(axis, axis)
+
+    def density(length: float, angle: float) -> np.ndarray:
+        of_x = norm.pdf(x, length * np.cos(angle), sigma)
+        of_row = of_x * norm.pdf(y, length * np.sin(angle), sigma)
+        return (1 - rate) * norm.pdf(x, 0, sigma) * norm.pdf(y, 0, sigma) + rate * of_row
+
+    def leaked(length: float, angle: float) -> float:
+        gap = density(1, 0) - math.exp(epsilon) * density(length, angle)
+        return float(gap.clip(0).sum()) * (axis[1] - axis[0]) ** 2
+
+    worst = leaked(1, np.pi)
+    for length in (0.0, 0.5, 1.0):
+        for angle in np.linspace(0, np.pi, 4):
+            assert leaked(length, angle) <= worst * (1 + 1e-6)
 
 
 def test_sampling_costs_less_than_all_rows_and_more_than_none() -> None:
