@@ -12,7 +12,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo demo-images check field test test-all test-ranges lint stubs dist docs reference licences audit clean
+.PHONY: demo demo-images check field test test-all test-ranges test-records lint stubs dist docs reference licences audit clean
 
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +44,9 @@ test: lint  ## under ten minutes on two cores
 test-all: lint  ## everything; the real data too where GRAFT_DATA_ORIGINALS names their folder
 	$(BIN)/pytest $(PARTS)
 	$(BIN)/pytest $(COMMANDS)
+
+test-records: $(READY)  ## every valid record: 10,000 a type; GRAFT_RECORDS=1000000: a million
+	$(BIN)/pytest -m slow --numprocesses 2 tests/unit/server/test_every_valid_record.py
 
 field:  ## a deployment in containers, where Docker or Podman is: five devices, two rounds, a kill
 	$(PYTHON) .ci/field.py

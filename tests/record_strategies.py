@@ -1,5 +1,7 @@
 """Hypothesis strategies of every record: numbers from the table of ranges, extremes included."""
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from graft.core.exchange import (
     TrainRequest,
     TrainResult,
 )
-from graft.core.ranges import METRICS, OTHER_METRICS, Range
+from graft.core.ranges import METRICS, OTHER_METRICS, Range, field_ranges
 from graft.core.records import DOMAIN_ID, Candidate, DomainProfile, ModelCard
 
 WANTED_METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
@@ -180,3 +182,45 @@ failures = st.builds(
     message=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),
 )
 responses = st.one_of(profiles, selections, results, traced_reports(), failures)
+
+
+def redrawn(record: Any, rng: np.random.Generator) -> Any:
+    """The record with each of its numbers drawn anew from the table of ranges, ends included.
+
+    Hypothesis needs milliseconds to draw a record; a million are drawn so, from some of its own.
+    """
+    ranges_of = {name: allowed for name, _, allowed in field_ranges(type(record))}
+    anew = {}
+    for name in (item.name for item in fields(record)):
+        value = getattr(record, name)
+        if name in ranges_of and value is not None:
+            anew[name] = drawn_like(value, ranges_of[name], rng)
+        elif isinstance(value, Mapping):
+            anew[name] = {
+                key: drawn_like(float(each), METRICS.get(key, OTHER_METRICS), rng)
+                for key, each in value.items()
+            }
+        elif is_dataclass(value):
+            anew[name] = redrawn(value, rng)
+        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
+            anew[name] = tuple(redrawn(each, rng) for each in value)
+    return replace(record, **anew)
+
+
+def drawn_like(value: Any, allowed: Range, rng: np.random.Generator) -> Any:
+    """A value of the same kind and shape: an end of the range, near zero, or anywhere in it."""
+    if isinstance(value, np.ndarray):
+        drawn = rng.uniform(allowed.low, allowed.high, value.shape)
+        drawn *= 10.0 ** -rng.integers(0, 12, value.shape)
+        ends = rng.choice([allowed.low, allowed.high], value.shape)
+        chosen = np.where(rng.random(value.shape) < 1 / 3, ends, drawn)
+        return chosen.clip(allowed.low, allowed.high).astype(value.dtype)
+    if isinstance(value, tuple):
+        return tuple(drawn_like(each, allowed, rng) for each in value)
+    u = rng.random()
+    if u < 1 / 3:
+        got = allowed.low if u < 1 / 6 else allowed.high
+    else:
+        got = (allowed.low + rng.random() * (allowed.high - allowed.low)) * 10 ** -(9 * (u - 1 / 3))
+    kind = int if isinstance(value, int) else float
+    return kind(min(max(got, allowed.low), allowed.high))

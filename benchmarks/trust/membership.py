@@ -7,15 +7,17 @@ its rows each, as the system trains them: an initial domain's, and a target doma
 from the initial models of other people. Every model is attacked with the others as shadows (LiRA,
 Carlini et al. 2022, online: a Gaussian of the logit-scaled confidence in and out, with one variance
 for all rows), and by the threshold of its loss. "later" is that threshold with the test block in
-place of the other half; it is of a later time, and what a model has of its time counts as well. A
-finished (set, domain, kind, arm) is not run again.
+place of the other half; it is of a later time, and what a model has of its time counts as well.
+``--pool`` makes one domain of so many people. Private training is of all layers, or of the head
+alone: over an encoder that another person trained and shipped, or over random features. A finished
+(set, people, domain, kind, arm) is not run again.
 """
 
 import copy
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,14 +40,26 @@ from graft.data.domain import DomainData, World
 from graft.data.folder import FolderWorld
 from graft.data.splits import split_rows
 from graft.methods import INITIAL, find_method
+from graft.models import build_network
 from graft.privacy import training_cost
-from graft.training import PrivateTraining, Source, TrainedModel, TrainingTask, predict_in_batches
+from graft.training import (
+    PrivateTraining,
+    SoftRows,
+    Source,
+    TrainedModel,
+    TrainingTask,
+    minimise_privately,
+    predict_in_batches,
+)
 
 HERE = Path(__file__).resolve().parent
 COMMAND = "python benchmarks/trust/membership.py --data hapt=FOLDER --data pendigits=FOLDER"
 ARCHITECTURE = "cnn-small"
 CONFIG = ExpansionConfig(comparisons=())
 METHODS = {"initial": INITIAL, "target": "graft"}
+PLAIN, PRIVATE, HEAD, RANDOM = "plain", "epsilon-8", "epsilon-8-head", "epsilon-8-random-features"
+# A target domain's encoder is always a source's.
+ARMS = {PLAIN: METHODS, PRIVATE: METHODS, HEAD: METHODS, RANDOM: ("initial",)}
 EPSILON, DELTA = 8.0, 1e-5
 NUM_SOURCES = 3
 Floats = npt.NDArray[np.float64]
@@ -65,7 +79,7 @@ class Rows:
 def main(
     data: Annotated[list[str], typer.Option(help="NAME=FOLDER of a prepared set; repeatable.")],
     models: Annotated[int, typer.Option(help="Models of a domain, method and arm.")] = 12,
-    domains: Annotated[int, typer.Option(help="Domains of a set.")] = 1,
+    pool: Annotated[list[int] | None, typer.Option(help="People of a domain; repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="Of people, halves and models.")] = 0,
 ) -> None:
     """Attack every set, domain, method and arm; write results/: rows of each set, and figures."""
@@ -73,38 +87,46 @@ def main(
     rows = []
     for name, folder in name_folders(data).items():
         path = HERE / "results" / f"membership-{name}.jsonl"
-        attack_set(name, FolderWorld(folder), models, domains, seed, path)
+        for people in pool or (1, 8):
+            attack_set(name, FolderWorld(folder), models, people, seed, path)
         rows += _rows(path)
     report(rows, seed)
 
 
-def attack_set(name: str, world: World, models: int, domains: int, seed: int, path: Path) -> None:
-    """Append a row for each domain, method and arm of one set to its file."""
-    people = stream("membership", seed).permutation(np.array(world.domain_ids))
-    source_ids, domain_ids = people[:NUM_SOURCES], people[NUM_SOURCES:][:domains]
-    for private in (False, True):
+def attack_set(name: str, world: World, models: int, pool: int, seed: int, path: Path) -> None:
+    """Append a row for each method and arm of one domain to its set's file."""
+    people = list(map(str, stream("membership", seed).permutation(np.array(world.domain_ids))))
+    source_ids, own_ids = people[:NUM_SOURCES], people[NUM_SOURCES:][:pool]
+    rows = joined([rows_of(world.load(person), seed) for person in own_ids])
+    for arm, kinds in ARMS.items():
         sources: tuple[Source, ...] = ()
-        for domain_id in map(str, domain_ids):
-            for kind in METHODS:
-                key = {
-                    "set": name, "domain": domain_id, "kind": kind, "private": private,
-                    "models": models, "seed": seed,
-                }  # fmt: skip
-                if any(key.items() <= row.items() for row in _rows(path)):
-                    continue
-                if kind == "target" and not sources:
-                    sources = tuple(
-                        train_source(world.task, str(i), rows_of(world.load(str(i)), seed), private)
-                        for i in source_ids
-                    )
-                started_s = time.process_time()
-                rows = rows_of(world.load(domain_id), seed)
-                used = sources if kind == "target" else ()
-                figures = attack_domain(world.task, rows, kind, used, private, models, seed)
-                row = {**key, **figures, "cpu_s": round(time.process_time() - started_s, 1)}
-                text = "".join(json.dumps(each) + "\n" for each in [*_rows(path), row])
-                replace_file(path, text.encode())
-                console.print(row, highlight=False)
+        for kind in kinds:
+            key = {
+                "set": name, "people": pool, "domain": own_ids[0], "kind": kind, "arm": arm,
+                "models": models, "seed": seed,
+            }  # fmt: skip
+            if any(key.items() <= row.items() for row in _rows(path)):
+                continue
+            used = kind == "target" or arm == HEAD
+            if not sources and used:
+                sources = tuple(
+                    train_source(world.task, each, rows_of(world.load(each), seed), arm)
+                    for each in source_ids
+                )
+            started_s = time.process_time()
+            figures = attack_domain(
+                world.task, rows, kind, sources if used else (), arm, models, seed
+            )
+            row = {**key, **figures, "cpu_s": round(time.process_time() - started_s, 1)}
+            text = "".join(json.dumps(each) + "\n" for each in [*_rows(path), row])
+            replace_file(path, text.encode())
+            console.print(row, highlight=False)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of several people as those of one domain."""
+    names = ("x", "y_N", "test_x", "test_y")
+    return Rows(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def rows_of(domain: DomainData, seed: int) -> Rows:
@@ -113,9 +135,10 @@ def rows_of(domain: DomainData, seed: int) -> Rows:
     return Rows(x[split.train_N], y_N[split.train_N], x[split.test_N], y_N[split.test_N])
 
 
-def train_source(task: Task, domain_id: str, rows: Rows, private: bool) -> Source:
-    """An initial domain's model of all its rows."""
-    model = train(task, rows, np.arange(len(rows.x)), "initial", (), private, domain_id)
+def train_source(task: Task, domain_id: str, rows: Rows, arm: str) -> Source:
+    """An initial domain's model of all its rows; private where those of all domains are."""
+    arm = PLAIN if arm == HEAD else arm
+    model = train(task, rows, np.arange(len(rows.x)), "initial", (), arm, domain_id)
     return Source(
         model_id=domain_id,
         domain_id=domain_id,
@@ -126,7 +149,7 @@ def train_source(task: Task, domain_id: str, rows: Rows, private: bool) -> Sourc
 
 
 def attack_domain(
-    task: Task, rows: Rows, kind: str, sources: tuple[Source, ...], private: bool,
+    task: Task, rows: Rows, kind: str, sources: tuple[Source, ...], arm: str,
     models: int, seed: int,
 ) -> dict[str, float]:  # fmt: skip
     """Train models on random halves, each half beside its complement, and attack every one."""
@@ -139,7 +162,7 @@ def attack_domain(
         half = num_rows // 2
         chosen_N = order_N[:half] if index % 2 == 0 else order_N[half:]
         member_MN[index, chosen_N] = True
-        model = train(task, rows, np.sort(chosen_N), kind, sources, private, f"{seed}-{index}")
+        model = train(task, rows, np.sort(chosen_N), kind, sources, arm, f"{seed}-{index}")
         loss_MN[index], confidence_MN[index] = scores(model, rows.x, rows.y_N)
         test_loss_N, _ = scores(model, rows.test_x, rows.test_y)
         predicted_N = predict_in_batches(model.network, rows.test_x).argmax(1)
@@ -161,10 +184,12 @@ def attack_domain(
 
 def train(
     task: Task, rows: Rows, chosen_N: npt.NDArray[np.int64], kind: str,
-    sources: tuple[Source, ...], private: bool, name: str,
+    sources: tuple[Source, ...], arm: str, name: str,
 ) -> TrainedModel:  # fmt: skip
     """A model of the chosen rows as the system trains it; of a target's, a fraction is labelled."""
     x, y_N, seed = rows.x[chosen_N], rows.y_N[chosen_N], derive_seed("membership", kind, name)
+    if kind == "initial" and arm in (HEAD, RANDOM):
+        return train_head(task, x, y_N, sources, seed)
     labelled_N = np.ones(len(x), np.bool_)
     if kind == "target":
         labelled_N[:] = False
@@ -181,17 +206,35 @@ def train(
             config=CONFIG,
             seed=seed,
             hidden_y_U=y_N[~labelled_N],
-            private=private_training(seed) if private else None,
+            private=None if arm == PLAIN else private_training(seed, arm),
         )
     )
 
 
-def private_training(seed: int) -> PrivateTraining:
+def train_head(
+    task: Task, x: torch.Tensor, y_N: torch.Tensor, sources: tuple[Source, ...], seed: int
+) -> TrainedModel:
+    """A new head, trained privately over the first source's encoder, or over a fresh one."""
+    network = build_network(ARCHITECTURE, task, seed)
+    if sources:
+        shipped = sources[0].network.state_dict()
+        own = {n: t for n, t in network.state_dict().items() if n.startswith("head.")}
+        network.load_state_dict({**shipped, **own})
+    target_NC = torch.nn.functional.one_hot(y_N, task.num_classes).float()
+    rows = SoftRows(x=x, target_NC=target_NC, weight_N=torch.ones(len(x)))
+    private = private_training(seed, HEAD)
+    minimise_privately(network, rows, CONFIG.training, private, num_rows=len(x), seed=seed)
+    mask_C = np.ones(task.num_classes, np.bool_)
+    return TrainedModel(network=network, architecture=ARCHITECTURE, mask_C=mask_C)
+
+
+def private_training(seed: int, arm: str) -> PrivateTraining:
     def pay(sample_rate: float, steps: int) -> tuple[float, np.random.Generator]:
         deviation, _ = training_cost(EPSILON, DELTA, sample_rate=sample_rate, steps=steps)
         return deviation * (2 if sample_rate >= 1 else 1), stream("membership-noise", seed)
 
-    return PrivateTraining(clip_norm=PolicyConfig().train_clip, pay=pay)
+    clip_norm, head_only = PolicyConfig().train_clip, arm in (HEAD, RANDOM)
+    return PrivateTraining(clip_norm=clip_norm, pay=pay, head_only=head_only)
 
 
 @torch.no_grad()
@@ -238,26 +281,15 @@ def true_positives(score_MN: Floats, member_MN: npt.NDArray[np.bool_], at: float
 
 
 def report(rows: list[dict[str, Any]], seed: int) -> None:
-    """The means over domains, as figures."""
+    """Each row's figures."""
     figures = {}
-    what: dict[str, Callable[[list[dict[str, Any]]], float]] = {
-        name: (lambda part, name=name: float(np.mean([row[name] for row in part])))
-        for name in ("loss_auc", "lira_auc", "later_auc", "loss_tpr", "lira_tpr", "accuracy")
-    }
-    for name in sorted({row["set"] for row in rows}):
-        for kind in METHODS:
-            for private in (False, True):
-                part = [
-                    r for r in rows if (r["set"], r["kind"], r["private"]) == (name, kind, private)
-                ]
-                if not part:
-                    continue
-                arm = f"epsilon-{EPSILON:g}" if private else "plain"
-                for measure, value in what.items():
-                    target = "<= 0.6" if private and measure.endswith("auc") else None
-                    unit = "%" if measure == "accuracy" else "share"
-                    key = f"membership/{name}/{kind}/{arm}/{measure.replace('_', '-')}"
-                    figures[key] = figure(value(part), unit, target, COMMAND, [seed])
+    for row in rows:
+        key = "/".join((row["set"], f"{row['rows']}-rows", row["kind"], row["arm"]))
+        for measure in ("loss_auc", "lira_auc", "later_auc", "loss_tpr", "lira_tpr", "accuracy"):
+            target = "<= 0.6" if row["arm"] != PLAIN and measure.endswith("auc") else None
+            unit = "%" if measure == "accuracy" else "share"
+            name = f"membership/{key}/{measure.replace('_', '-')}"
+            figures[name] = figure(row[measure], unit, target, COMMAND, [seed])
     write_summary(HERE / "results", figures)
 
 

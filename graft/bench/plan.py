@@ -42,8 +42,8 @@ _LATER_SETTINGS: Final = (
     "trust.verify", "trust.chance", "trust.min_reports", "trust.max_source_weight",
     "trust.disagreement", "trust.report_rounds", "policy.withhold_class_counts",
     "policy.withhold_centroids", "policy.delta", "policy.value_bound", "policy.feature_bound",
-    "policy.composition", "policy.probes_per_round", "policy.train_clip", "forget.descendants",
-    "selection.score", "devices.backbone",
+    "policy.composition", "policy.probes_per_round", "policy.train_clip", "policy.train_head_only",
+    "forget.descendants",    "selection.score", "devices.backbone",
     "growth.classes", "growth.round", "growth.fraction", "growth.method", "growth.comparisons",
 )  # fmt: skip
 # Initial domains hold all their labels and select nothing.

@@ -159,6 +159,9 @@ class PolicyConfig:
         None, "Train privately (DP-SGD): epsilon a training; not set: plain training", gt=0
     )
     train_clip: Positive = key(1.0, "For it, the length of a row's gradient is clipped to it")
+    train_head_only: bool = key(
+        False, "For it, the head alone learns; the encoder stays as it came"
+    )
     max_down_bytes: int | None = key(None, "Most bytes down to this device", **_BYTES)
     max_up_bytes: int | None = key(None, "Most bytes up from it", **_BYTES)
     max_device_s: float | None = key(None, "Most seconds that it computes", gt=0, le=1e9)

@@ -127,12 +127,14 @@ def _private_training(
             epsilon, settings.delta, sample_rate=sample_rate, steps=steps
         )
         data = {part: tensor.numpy() for part, tensor in tensors.items()}
-        setting = (settings.train_clip, config, torch.__version__)
+        setting = (settings.train_clip, settings.train_head_only, config, torch.__version__)
         secret = policy.spend(name, (*asked, setting), data, cost)
         # Where every row is in every batch, the cost is of noise over the sensitivity, 2 C.
         return deviation * (2 if sample_rate >= 1 else 1), secret
 
-    return PrivateTraining(clip_norm=settings.train_clip, pay=pay)
+    return PrivateTraining(
+        clip_norm=settings.train_clip, pay=pay, head_only=settings.train_head_only
+    )
 
 
 def evaluate_and_register(

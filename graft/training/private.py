@@ -11,7 +11,7 @@ Legend: N rows, B rows of a sample, C classes.
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,10 +39,13 @@ class PrivateTraining:
     pay : callable
         Takes the sample rate q and the number of steps, pays for them from the site's budget and
         gives the deviation of the noise over C, and the secret generator of samples and noise.
+    head_only : bool
+        Whether the encoder stays as it is: the noise is then on few parameters.
     """
 
     clip_norm: float
     pay: Callable[[float, int], tuple[float, np.random.Generator]]
+    head_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -68,8 +71,23 @@ def minimise_privately(
     """Minimise the rows' weighted cross-entropy; the network is left in eval mode.
 
     ``num_rows`` decides the number of steps, as in ``minimise``; ``seed`` is dropout's. What
-    ``augment`` makes of a row must depend on no other row. Raises PolicyError beyond the budget.
+    ``augment`` makes of a row must depend on no other row. A head alone learns at the learning rate
+    of heads. Raises PolicyError beyond the budget.
     """
+    if private.head_only:
+        encoder = [p for n, p in network.named_parameters() if not n.startswith("head.")]
+        needed = [parameter.requires_grad for parameter in encoder]
+        for parameter in encoder:
+            parameter.requires_grad_(False)
+        config = replace(config, learning_rate=config.source_learning_rate)
+        try:
+            return minimise_privately(
+                network, rows, config, replace(private, head_only=False),
+                num_rows=num_rows, seed=seed, rate=rate, augment=augment,
+            )  # fmt: skip
+        finally:
+            for parameter, was in zip(encoder, needed, strict=True):
+                parameter.requires_grad_(was)
     sample_rate = min(1.0, config.batch_size / len(rows.x))
     _, steps = count_steps(num_rows, config)
     multiplier, secret = private.pay(sample_rate, steps)

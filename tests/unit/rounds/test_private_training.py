@@ -57,6 +57,17 @@ def test_a_training_beyond_the_budget_is_a_named_failure_and_so_is_a_method_that
     assert mixed.error == "ConfigError"
 
 
+def test_a_site_may_train_the_head_alone(grown: Grown) -> None:
+    ids = set()
+    for head_only in (False, True):
+        config = private(train_head_only=head_only)
+        result = carry_out(train_request(grown, "graft"), grown, config=config)
+        assert isinstance(result, TrainResult)
+        assert result.card is not None
+        ids.add(result.card.model_id)
+    assert len(ids) == 2
+
+
 def test_no_label_decides_where_a_row_belongs(grown: Grown) -> None:
     request = train_request(grown, "graft")
     devices = world_devices(WORLD, private(), grown.system.store, lambda entry: None)

@@ -1,6 +1,7 @@
 """Private training: every row moves it by no more than it may, and the rest is what it was."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_statistics_of_batch_norm_know_nothing_of_the_rows() -> None:
     assert one
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(models[0].network.head.weight, models[1].network.head.weight)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn-small"])
+def test_of_a_head_alone_the_encoder_stays_as_it_came(architecture: str) -> None:
+    network = build_network(architecture, TASK, seed=2)
+    freeze_statistics(network, torch.Size(TASK.sample_shape))
+    start = tensors(network)
+    train_supervised(training(replace(paid(1.0, 1.0), head_only=True), network=network))
+    moved = {n for n, tensor in tensors(network).items() if not torch.equal(tensor, start[n])}
+    assert moved == {"head.weight", "head.bias"}
+    assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_equal_secrets_give_equal_models_and_many_train_as_one_does() -> None:
