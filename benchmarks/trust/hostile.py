@@ -1,26 +1,32 @@
-"""A hostile enrolled device, or strangers at the ports, beside four honest devices of a deployment.
+"""A hostile enrolled device and strangers at the ports, beside four honest devices of a deployment.
 
 python benchmarks/trust/hostile.py
 
-Each attack has a deployment of its own on loopback. It lasts from before the round of the four
-honest devices until its end. "other-user" needs root.
+Two initial domains are served once. Each attack begins with a copy of that deployment, and lasts
+from before the round of the four honest devices until its end; 400 silent connections of strangers
+to the public ports are part of each. The hostile device either is in the round and spoils its
+answers (``hostile_device/``), or attacks from outside of it. "other-user" needs root.
 """
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import grpc
 import psutil
 import typer
 from graft_client.depot_client import open_deployed_channel
+from graft_server.flower.superlink import open_superlink
+from graft_server.run_folder import RunFolder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
@@ -28,17 +34,27 @@ from trust.field import Field, wait_until, write_world
 
 from graft.core.deployment import DeviceSettings, read_device
 from graft.core.outputs import fresh_folder
+from graft.core.results import ResultRow
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
+from graft.errors import GraftError
 from graft.wire.stubs import depot_pb2, depot_pb2_grpc
 
 HERE = Path(__file__).resolve().parent
-HONEST = tuple(f"user-{number:06d}" for number in range(4))
-HOSTILE = "user-000004"
+EARLIER = ("user-000000", "user-000001")
+HONEST = tuple(f"user-{number:06d}" for number in range(2, 6))
+HOSTILE = "user-000006"
 NOBODY = 65534
-SETTINGS = {"training.max_steps": 20, "selection.num_sources": 2}
+SETTINGS = {"training.max_steps": 20, "selection.num_sources": 2, "comparisons": "[]"}
 _STREAMS, _FLOODS, _SILENT = 64, 8, 400
 _PAUSE_S = 0.05
+# What a silent device may hold of a round, as a part of the honest round's own time.
+_DEADLINE = 0.4
 Attack = Callable[[Field, DeviceSettings, threading.Event], None]
+# What the hostile device does in the round, and how its domain's row says so.
+ANSWERS = {
+    "inadmissible-profile": "got", "inadmissible-result": "got", "anothers-model": "model",
+    "false-reports": "", "markup": "[/]", "silent": "no answer", "replay": "signature",
+}  # fmt: skip
 
 
 def main(
@@ -48,45 +64,94 @@ def main(
 ) -> None:
     """The time of the honest devices' round alone, then under each attack."""
     fresh_folder(work)
-    names = [*HONEST, HOSTILE]
+    names = [*EARLIER, *HONEST, HOSTILE]
     write_world(ImuWorld(len(names), 60, seed=seed), names, work / "data", list(CHANNELS))
-    alone_s, alone_bytes, _ = _round(work, "alone", None)
-    figures = {}
-    command = "python benchmarks/trust/hostile.py"
-    for name in only or list(ATTACKS):
-        taken_s, peak_bytes, named = _round(work, name, ATTACKS[name])
-        ratio = taken_s / alone_s
+    with Field(work / "field", work / "data", names, settings=SETTINGS) as field:
+        _wait_for_ports(field)
+        if status := field.expand(EARLIER, initial_domains=True):
+            raise RuntimeError(f"the initial domains' round ended with {status}")
+    (work / "field").rename(work / "base")
+    figures, command = {}, "python benchmarks/trust/hostile.py"
+    alone_s, alone_bytes, _ = _round(work, "alone", 3600)
+    typer.echo(f"alone: {alone_s:.0f} s, {alone_bytes / 1e6:.0f} MB")
+    for name in only or [*ANSWERS, *ATTACKS]:
+        taken_s, peak_bytes, named = _round(work, name, _DEADLINE * alone_s)
+        ratio, more = taken_s / alone_s, (peak_bytes - alone_bytes) / 1e6
         figures |= {
             f"hostile/{name}/time": figure(ratio, "times alone", "<= 1.5", command, [seed]),
             f"hostile/{name}/memory": figure(
-                (peak_bytes - alone_bytes) / 1e6, "MB more than alone (PSS)", None, command, [seed]
+                more, "MB more than alone (PSS)", None, command, [seed]
             ),
             f"hostile/{name}/named": figure(named, "lines that name it", ">= 1", command, [seed]),
         }
         typer.echo(
-            f"{name}: {taken_s:.0f} s, {ratio:.2f} times alone; {peak_bytes / 1e6:.0f} MB, "
-            f"{alone_bytes / 1e6:.0f} alone; named {named} times"
+            f"{name}: {taken_s:.0f} s, {ratio:.2f} times alone; {more:+.0f} MB; named {named} times"
         )
         write_summary(HERE / "results", figures)
 
 
-def _round(work: Path, name: str, attack: Attack | None) -> tuple[float, int, int]:
+def _round(work: Path, name: str, deadline_s: float) -> tuple[float, int, int]:
     """Seconds of the honest round, the server's peak memory, and how often it named the culprit."""
-    with Field(work / name, work / "data", [*HONEST, HOSTILE], settings=SETTINGS) as field:
-        device = read_device(field.folder / "devices" / HOSTILE)
-        wait_until(lambda: _is_up(device), "the server's ports", 300)
+    if (work / "field").exists():
+        shutil.rmtree(work / "field")
+    shutil.copytree(work / "base", work / "field", symlinks=True)
+    answers = name in ANSWERS
+
+    def spawn(domain: str) -> Any:
+        if not answers or domain != HOSTILE:
+            return subprocess.Popen
+        folder = str(HERE / "hostile_device")
+
+        def hostile(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
+            path = os.pathsep.join([folder, env.get("PYTHONPATH", "")])
+            more = {"PYTHONPATH": path, "GRAFT_HOSTILE": name}
+            return subprocess.Popen(command, env={**env, **more}, **options)
+
+        return hostile
+
+    domains = [*HONEST, HOSTILE] if answers else list(HONEST)
+    words = [*domains, *(["--answer-s", str(deadline_s)] if name == "silent" else [])]
+    field = Field(work / "field", work / "data", [*HONEST, HOSTILE], spawn_device=spawn)
+    with field:
+        device = _wait_for_ports(field)
+        wait_until(lambda: _has_joined(field), "the devices", 600)
+        attack = None if name == "alone" else ATTACKS.get(name, _nothing)
         with _attacked(attack, field, device), _peak_memory(field) as peak:
             started_s = time.monotonic()
-            if status := field.expand(HONEST, initial_domains=True):
-                raise RuntimeError(f"{name}: the honest devices' round ended with {status}")
+            field.start_expand(words).wait()
             taken_s = time.monotonic() - started_s
-        return taken_s, max(peak), _mentions(field)
+        rows = RunFolder(field.run_folder()).read_rows(2)
+        of_round = {row.domain_id: row for row in rows if row.round_index == 1}
+        failed = [d for d in HONEST if d not in of_round or of_round[d].error]
+        if failed:
+            raise RuntimeError(f"{name}: {failed[0]} was not served: {of_round.get(failed[0])}")
+        return taken_s, max(peak), _mentions(field, of_round.get(HOSTILE), name)
+
+
+def _wait_for_ports(field: Field) -> DeviceSettings:
+    device = read_device(field.folder / "devices" / HOSTILE)
+    wait_until(lambda: _is_up(device), "the server's ports", 600)
+    return device
+
+
+def _has_joined(field: Field) -> bool:
+    """Whether all devices' nodes are online, so that a round has not to wait for them."""
+    with suppress(GraftError, OSError):
+        return all(
+            open_superlink(field.server).nodes().get(d) == "online" for d in (*HONEST, HOSTILE)
+        )
+    return False
+
+
+def _nothing(field: Field, device: DeviceSettings, over: threading.Event) -> None:
+    """Nothing beside the answers."""
 
 
 @contextmanager
 def _attacked(attack: Attack | None, field: Field, device: DeviceSettings) -> Iterator[None]:
     over = threading.Event()
-    threads = [threading.Thread(target=attack, args=[field, device, over])] if attack else []
+    work = [] if attack is None else [attack, silent_strangers]
+    threads = [threading.Thread(target=each, args=[field, device, over]) for each in work]
     for thread in threads:
         thread.start()
     try:
@@ -118,8 +183,17 @@ def _peak_memory(field: Field) -> Iterator[list[int]]:
         thread.join()
 
 
-def _mentions(field: Field) -> int:
-    """Refused calls of the hostile device, or lines about another user, in the server's logs."""
+def _mentions(field: Field, row: ResultRow | None, name: str) -> int:
+    """How often the hostile device's row, its reports, or lines of the server's logs name it."""
+    if name in ANSWERS and name != "false-reports":
+        if row is None or ANSWERS[name] not in row.error:
+            raise RuntimeError(f"{name}: got the row {row}, wanted an error with {ANSWERS[name]!r}")
+        return 1
+    if name == "false-reports":
+        reports = RunFolder(field.run_folder()).read_state().rejections
+        if any(report.confirmed for report in reports):
+            raise RuntimeError(f"{name}: an honest source was found to have a fault")
+        return sum(report.by == HOSTILE for report in reports)
     calls = field.server / "state" / "depot-calls.jsonl"
     lines = calls.read_text("utf-8").splitlines() if calls.exists() else []
     records = [json.loads(line) for line in lines]
@@ -221,7 +295,7 @@ def _in_threads(work: Callable[[], None], number: int) -> None:
 ATTACKS: dict[str, Attack] = {
     "idle-streams": idle_streams,
     "calls": calls,
-    "silent-strangers": silent_strangers,
+    "silent-strangers": _nothing,
     "other-user": other_user,
 }
 

@@ -1,6 +1,7 @@
 """What every way from the server to its domains does: in process, and over Flower's messages."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -515,7 +516,7 @@ def test_who_is_lost_stays_lost_for_the_round(entries: list[LedgerEntry]) -> Non
 
 
 def field_edge(grid: FakeGrid, entries: list[LedgerEntry], **terms: object) -> FlowerEdge:
-    settings = EdgeSettings(run=RUN, stall_timeout_s=STALL_S, **terms)  # type: ignore[arg-type]
+    settings = EdgeSettings(**{"run": RUN, "stall_timeout_s": STALL_S, **terms})  # type: ignore[arg-type]
     return FlowerEdge(grid, settings, entries.append, lambda *news: None)  # type: ignore[arg-type]
 
 
@@ -542,6 +543,21 @@ def test_a_device_that_comes_back_is_asked_again_and_its_last_try_is_what_counts
     undisturbed.clear()
     calm.ask(profile_requests(*DOMAINS[:2]))
     assert delivered(entries) == delivered(undisturbed)
+
+
+def test_silent_devices_hold_a_stage_for_their_own_deadline_whatever_others_do(
+    entries: list[LedgerEntry],
+) -> None:
+    grid, settings = fake_grid(lost=set(DOMAINS[:2])), {"stall_timeout_s": math.inf}
+    edge = field_edge(grid, entries, answer_s=STALL_S, **settings)
+    edge.connect(DOMAINS)
+    started_s = time.monotonic()
+    responses = edge.ask(profile_requests(*DOMAINS))
+    assert STALL_S < time.monotonic() - started_s < STALL_S + 2
+    silent = [r for r in responses if isinstance(r, Failure)]
+    assert [failure.domain_id for failure in silent] == list(DOMAINS[:2])
+    assert all("no answer within" in failure.message for failure in silent)
+    assert sum(e.outcome == "lost" for e in entries) == 2
 
 
 def test_patience_has_an_end(entries: list[LedgerEntry], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,10 @@ def expand(
     patience_s: Annotated[
         float, Option(help="Longest wait for a device lost during a round, in seconds.")
     ] = 600.0,
+    answer_s: Annotated[
+        float | None,
+        Option(help="Longest wait for one answer of a device, in seconds. Default: 3600."),
+    ] = None,
     deadline_s: Annotated[
         float, Option(help="Longest duration of the command, in seconds; results are kept.")
     ] = 24 * 3600.0,
@@ -116,7 +120,9 @@ def expand(
                 raise EdgeError(
                     f"round {finished}: unfinished after {deadline_s:.0f} s; repeat the command"
                 )
-            _run_once(server, folder, len(rounds), bar, until_s, (join_timeout_s, patience_s))
+            _run_once(
+                server, folder, len(rounds), bar, until_s, (join_timeout_s, patience_s, answer_s)
+            )
     rows = [row for row in folder.read_rows(len(rounds)) if row.round_index >= finished]
     _show(rows, output)
     failed = [f"{row.domain_id} ({row.method}): {row.error}" for row in rows if row.error]
@@ -152,7 +158,7 @@ def _run_once(
     num_rounds: int,
     bar: Progress,
     until_s: float,
-    waits_s: tuple[float, float],
+    waits_s: tuple[float, float, float | None],
 ) -> None:
     """Start the ServerApp, or find it running, and wait until it or the rounds have ended."""
     from graft_server.flower.superlink import open_superlink

@@ -49,7 +49,12 @@ _BUNDLE = {
                     "serverapp": "graft_server.flower.deployed_app:app",
                     "clientapp": "graft_client.deployed_app:app",
                 },
-                "config": {"expansion": "", "join-timeout-s": 120.0, "patience-s": 600.0},
+                "config": {
+                    "expansion": "",
+                    "join-timeout-s": 120.0,
+                    "patience-s": 600.0,
+                    "answer-s": 3600.0,
+                },
             }
         }
     },

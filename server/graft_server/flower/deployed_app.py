@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ from graft_server.run_folder import RunFolder
 log = logging.getLogger("graft")
 app = ServerApp()
 
-STALL_S = 3600.0  # a device that trains is silent for as long as that takes
+ANSWER_S = 3600.0  # a device that trains is silent for as long as that takes
 _LOCK_WAIT_S = 30.0
 _POLL_S = 0.5
 
@@ -101,13 +102,14 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
     settings = EdgeSettings(
         run=folder.run_id,
         join_timeout_s=float(str(context.run_config["join-timeout-s"])),
+        answer_s=float(str(context.run_config.get("answer-s", ANSWER_S))),
         lost_patience_s=float(str(context.run_config["patience-s"])),
         go_on_without=finished > 0,  # without its initial domains a system has nothing to grow from
-        stall_timeout_s=STALL_S,
         poll_s=_POLL_S,
         round_index=finished,
         sign=trust.sign if trust else lambda body: {},
         verify=trust.verify if trust else None,
+        stall_timeout_s=math.inf,  # each answer has its own limit
         replies=ReplyFolder(folder.steps),
         digest=lambda request, response: digest(request, response, world.task),
         nodes=lambda: read_nodes(server),

@@ -54,6 +54,7 @@ class EdgeSettings:
     join_timeout_s: float = 120.0  # how long to wait for all nodes
     go_on_without: bool = False  # nodes that stay away fail by themselves, not the whole run
     stall_timeout_s: float = 900.0  # without any response the rest then count as lost
+    answer_s: float = math.inf  # how long after it was sent a request may be unanswered
     lost_patience_s: float = 0.0  # how long after the first try a lost device is asked again
     poll_s: float = 0.05
     round_index: int = 0  # which joining is charged to
@@ -153,10 +154,13 @@ class FlowerEdge:
                     pending |= dict.fromkeys(self._send(exchange), exchange)
             for reply in self._grid.pull_messages(list(pending)) if pending else ():
                 exchange = pending.pop(reply.metadata.reply_to_message_id)
+                if exchange.response is not None:
+                    continue  # it came too late
                 self._receive(exchange, reply)
                 if exchange.response is not None:
                     last_s, done = time.monotonic(), done + 1
                     self._progress(response_phase(exchange.request), done, len(requests))
+            self._end_silent(exchanges)
             waited_s = time.monotonic() - last_s
             if waited_s > self._settings.stall_timeout_s or all(e.response for e in exchanges):
                 break
@@ -164,7 +168,7 @@ class FlowerEdge:
             time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
         for exchange in exchanges:
             if exchange.response is None:
-                self._give_up(exchange)
+                self._give_up(exchange, "while nothing came for", self._settings.stall_timeout_s)
         return [exchange.response for exchange in exchanges if exchange.response is not None]
 
     def _recall(self, exchange: "_Exchange") -> None:
@@ -255,11 +259,15 @@ class FlowerEdge:
         else:
             exchange.response = failure_of(exchange.request, error)
 
-    def _give_up(self, exchange: "_Exchange") -> None:
-        lost = EdgeError(
-            f"domain {exchange.request.domain_id}: no answer while nothing came for "
-            f"{self._settings.stall_timeout_s:.0f} s"
-        )
+    def _end_silent(self, exchanges: Sequence["_Exchange"]) -> None:
+        """Give up requests that are unanswered for too long, whatever the other devices do."""
+        for exchange in exchanges:
+            waiting = exchange.response is None and exchange.due_s == math.inf
+            if waiting and time.monotonic() - exchange.sent_s > self._settings.answer_s:
+                self._give_up(exchange, "within", self._settings.answer_s)
+
+    def _give_up(self, exchange: "_Exchange", when: str, limit_s: float) -> None:
+        lost = EdgeError(f"domain {exchange.request.domain_id}: no answer {when} {limit_s:.0f} s")
         exchange.response = failure_of(exchange.request, lost)
         self._meter(exchange, 0, outcome="lost", down=False)
 

@@ -151,10 +151,17 @@ class SuperLink:
                 gone.append(domain_id)
         return gone
 
-    def start_run(self, expansion: str, join_timeout_s: float, patience_s: float) -> str:
+    def start_run(
+        self,
+        expansion: str,
+        join_timeout_s: float,
+        patience_s: float,
+        answer_s: float | None = None,
+    ) -> str:
         """Start the ServerApp on the planned rounds; returns Flower's run id.
 
-        It waits ``join_timeout_s`` for devices to join, ``patience_s`` for devices that it lost.
+        It waits ``join_timeout_s`` for devices to join, ``patience_s`` for devices that it lost,
+        and ``answer_s`` for each answer.
         """
         path = self.folder / "state" / "run-config.toml"
         config = {
@@ -162,6 +169,8 @@ class SuperLink:
             "join-timeout-s": float(join_timeout_s),
             "patience-s": float(patience_s),
         }
+        if answer_s is not None:  # bundles of earlier deployments have no such key
+            config["answer-s"] = float(answer_s)
         replace_file(path, tomli_w.dumps(config).encode())
         app = str(self.folder / "app")
         return str(self.flwr("run", app, "graft", "--run-config", str(path))["run-id"])
