@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from record_strategies import cards, requests, responses
 
 from graft.core.exchange import (
@@ -17,10 +18,12 @@ from graft.core.exchange import (
     TrainRequest,
     TrainResult,
 )
+from graft.core.ranges import field_ranges
 from graft.core.records import DomainProfile, ModelCard
 from graft.errors import MessageError
 from graft.wire.messages.codec import (
     MAX_MESSAGE_BYTES,
+    _serialise,
     decode_card,
     decode_join,
     decode_request,
@@ -144,6 +147,47 @@ def test_floats_that_are_not_finite_are_refused(bad: float) -> None:
     )
     with pytest.raises(MessageError):
         decode_response(pb.Envelope(version=1, selection=selection).SerializeToString())
+
+
+def spoiled_answer(response: Any) -> bytes:
+    """The bytes of an answer that this side would not send."""
+    return _serialise(message_of(response))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("accuracy", 98765.0), ("num_test", 1e300), ("peak_memory_bytes", 2**64 - 1),
+        ("compute_s", 1e308),
+    ],
+)  # fmt: skip
+def test_numbers_that_broke_tables_and_reports_are_refused(name: str, value: float) -> None:
+    report = a_report()
+    change = {name: value}
+    if not hasattr(report, name):
+        change = {"metrics": {**report.metrics, name: value}}
+    body = spoiled_answer(replace(report, **change))
+    with pytest.raises(MessageError, match=f"{name}: got .*, wanted"):
+        decode_response(body)
+
+
+@settings(max_examples=60, deadline=None)
+@given(responses, st.integers(0, 100), st.booleans())
+def test_no_decoder_lets_a_number_of_the_table_pass_its_range(
+    response: Any, chosen: int, above: bool
+) -> None:
+    of_it = field_ranges(type(response))
+    fits = [(n, r) for n, _, r in of_it if isinstance(getattr(response, n), int | float)]
+    assume(fits)
+    name, allowed = fits[chosen % len(fits)]
+    kind = type(getattr(response, name))
+    value = kind(2 * allowed.high + 1) if above else kind(allowed.low - 1)
+    try:
+        body = spoiled_answer(replace(response, **{name: value}))
+    except ValueError:  # the message's own type has no such number
+        return
+    with pytest.raises(MessageError):
+        decode_response(body)
 
 
 @pytest.mark.parametrize(
