@@ -5,6 +5,7 @@ signed, and the configuration of the training.
 """
 
 import fcntl
+import logging
 import time
 import tomllib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from flwr.clientapp import ClientApp
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import config_from_dict
 from graft.core.deployment import DeviceSettings, read_device
+from graft.core.ending import known_error, prepare_app
 from graft.core.exchange import Failure, ProfileRequest, Request
 from graft.core.files import make_folder, remove_tree
 from graft.core.plugins import load_references
@@ -57,6 +59,7 @@ from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_chan
 from graft_client.device_factory import DeviceFactory
 from graft_client.policy import load_policy
 
+log = logging.getLogger("graft")
 # A quarter of an hour with waits that grow to eight seconds: a depot that was moved, or a link
 # that is down, may come back.
 _MAX_ATTEMPTS = 120
@@ -94,6 +97,7 @@ def domain_of(context: Context) -> str:
 
 def handle(context: Context, record: ConfigRecord) -> dict[str, bytes]:
     """Handle a request of the device's own server, once; a saved reply is given again."""
+    prepare_app()
     site = open_site(context)
     reply = _reply(context, site, record)
     parts = {MESSAGE_BODY: reply.response, MESSAGE_TRANSFERS: reply.transfers}
@@ -214,7 +218,12 @@ def deployed_device(
             max_attempts=_MAX_ATTEMPTS,
             features_folder=folder / "state" / "features",
         )
-        yield factory.device(request, cache, meter.record)
+        try:
+            yield factory.device(request, cache, meter.record)
+        except Exception as error:
+            if known_error(error) is None:  # the reply has its name alone
+                log.error("a defect", exc_info=error)
+            raise
 
 
 def device_cache(folder: Path, settings: DeviceSettings) -> FolderCache:

@@ -19,6 +19,7 @@ from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
+from graft.core.ending import prepare_flower, run_process
 from graft.errors import EdgeError
 from graft.wire.own_user import serve_own_user_alone
 
@@ -102,14 +103,16 @@ def present_certificate(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run the SuperNode; exit code 1 and one line where its bundles cannot be checked."""
-    try:
-        hold_to_bundle(sys.argv.pop(1))
-        if "--root-certificates" in sys.argv:
-            authority = Path(sys.argv[sys.argv.index("--root-certificates") + 1])
-            present_certificate(authority.parent)
-    except EdgeError as error:
-        sys.exit(f"EdgeError: {error} (see {error.page()})")
+    """Run the SuperNode; what ends it, as bundles that cannot be checked, is one line."""
+    sys.exit(run_process(_run))
+
+
+def _run() -> None:
+    hold_to_bundle(sys.argv.pop(1))
+    if "--root-certificates" in sys.argv:
+        authority = Path(sys.argv[sys.argv.index("--root-certificates") + 1])
+        present_certificate(authority.parent)
+    prepare_flower()
     serve_own_user_alone("SuperNode")
     flower_supernode()
 

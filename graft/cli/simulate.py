@@ -4,7 +4,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -247,7 +247,7 @@ def show_forecast(config: ExpansionConfig, engine: "EngineSettings", output: For
             {
                 "domains": facts["domains"],
                 **lines,
-                "would fail": [f"{name}: {why}" for name, why in facts["would_fail"].items()],
+                "would fail": _by_reason(facts["would_fail"]),
                 "trainings": facts["trainings"],
                 "time": f"at most about {facts['seconds']:.0f} s on this machine",
                 "memory": f"about {bytes_text(facts['memory_bytes'])} of "
@@ -258,6 +258,14 @@ def show_forecast(config: ExpansionConfig, engine: "EngineSettings", output: For
         )
     if facts["would_fail"]:
         raise Exit(1)
+
+
+def _by_reason(unfit: Mapping[str, str]) -> list[str]:
+    """A line a reason, with the domains that have it."""
+    domains: dict[str, list[str]] = {}
+    for domain_id, reason in unfit.items():
+        domains.setdefault(reason, []).append(domain_id)
+    return [f"{', '.join(some)}: {reason}" for reason, some in domains.items()]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -157,6 +158,9 @@ def system_error(error: BaseException) -> GraftError | None:
         if number in _PLACES:
             name = getattr(each, "filename2", None) or getattr(each, "filename", None)
             where = os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else "a file"
+            why = getattr(each, "strerror", None) or os.strerror(number)
+            if why.startswith("No usable temporary directory"):  # Python's own, of tempfile
+                return StorageError(f"temporary files: got {why}; set TMPDIR to a folder for them")
             return StorageError(f"{where}: got {os.strerror(number)}; {_PLACES[number]}")
         if number is not None and isinstance(each, OSError):
             return TransportError(f"network: got {each.strerror or os.strerror(number)}")
@@ -256,17 +260,42 @@ def catch_strays() -> None:
     threading.excepthook, sys.unraisablehook, sys.excepthook = thread, unraisable, uncaught
     logging.basicConfig(level=logging.WARNING)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(_OneLine("%(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        handler.addFilter(_one_line)
 
 
-class _OneLine(logging.Formatter):
-    """A log line; the traceback of what it reports goes to a file."""
+def prepare_flower() -> None:
+    """Before one of Flower's own processes begins: its log is lines, its children no zombies.
 
-    def format(self, record: logging.LogRecord) -> str:
-        error = record.exc_info[1] if record.exc_info else None
-        message = " ".join(record.getMessage().split())
-        line = f"{record.name}: {message}"
-        return printable(line if error is None else f"{line}: {internal_line(error)}")
+    Flower starts processes that it never waits for; children inherit that nobody need do so.
+    """
+    _shorten_logs()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def prepare_app() -> None:
+    """Before an app's own work in a process of Flower, whose children's exit codes count again."""
+    _shorten_logs()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _shorten_logs() -> None:
+    """From now on what is logged is one line; a traceback goes to a file."""
+    for name in ("flwr", "graft"):
+        logger = logging.getLogger(name)
+        if _one_line not in logger.filters:
+            logger.addFilter(_one_line)
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    line = " ".join(record.getMessage().split())
+    if error is not None:
+        known = known_error(error)
+        line += f": {type(known).__name__}: {known}" if known else f": {internal_line(error)}"
+    record.msg, record.args, record.exc_info, record.exc_text = printable(line), (), None, None
+    return True
 
 
 def end_process(code: int) -> None:

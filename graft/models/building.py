@@ -212,10 +212,10 @@ def _encoder(architecture: Architecture, task: Task) -> tuple[nn.Module, int]:
             raise TypeError(f"{type(module).__name__} is no torch.nn.Module")
     if width is None:
         width = getattr(module, "num_features", None)
-    if width is None:
-        width = _measured_width(architecture, module, task)
     if len(task.inputs) == 1 and not any(hasattr(m, "takes_bytes") for m in module.modules()):
-        return scaled(task.inputs[0], (module, width))
+        module = scaled(task.inputs[0], module)
+    if width is None:  # measured on what the module gets: pixels are scaled
+        width = _measured_width(architecture, module, task)
     return module, width
 
 

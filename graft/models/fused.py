@@ -84,19 +84,17 @@ FUSED: Final[Mapping[str, Mapping[InputKind, str]]] = MappingProxyType(
 
 def fused_encoder(name: str, inputs: tuple[InputSpec, ...]) -> tuple[nn.Module, int]:
     """The encoder of streams by a name of ``FUSED``, and F; of one stream, that stream's alone."""
-    built = {
-        spec.name: scaled(spec, ENCODERS[spec.kind][FUSED[name][spec.kind]](spec.shape))
-        for spec in inputs
-    }
-    if len(built) == 1:
-        return next(iter(built.values()))
-    encoders = {stream: module for stream, (module, _) in built.items()}
-    return FusedEncoder(encoders), sum(width for _, width in built.values())
+    encoders, features = dict[str, nn.Module](), 0
+    for spec in inputs:
+        module, width = ENCODERS[spec.kind][FUSED[name][spec.kind]](spec.shape)
+        encoders[spec.name] = scaled(spec, module)
+        features += width
+    module = encoders[inputs[0].name] if len(inputs) == 1 else FusedEncoder(encoders)
+    return module, features
 
 
-def scaled(spec: InputSpec, built: tuple[nn.Module, int]) -> tuple[nn.Module, int]:
+def scaled(spec: InputSpec, module: nn.Module) -> nn.Module:
     """An encoder that reads floats, on a stream whose pixels are uint8."""
-    module, width = built
     if spec.kind == "image" and spec.dtype == "uint8":
-        return nn.Sequential(PixelScale(), module), width
-    return module, width
+        return nn.Sequential(PixelScale(), module)
+    return module

@@ -6,6 +6,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from graft.core.config_files import read_run_settings
+from graft.core.ending import prepare_app
 from graft.core.files import replace_file
 from graft.data.worlds import open_world
 from graft.errors import GraftError
@@ -22,6 +23,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """What ``flwr run`` starts. Its nodes are on this machine, so the depot needs no TLS."""
+    prepare_app()
     source = read_run_settings(context.run_config, f"{context.run_id:x}")
     config, path = source.config, source.folder
     world = open_world(config.world, config.seed)

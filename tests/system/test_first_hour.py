@@ -14,7 +14,10 @@ from pathlib import Path
 import onnx
 import pytest
 from commands import GRAFT, run_facts
+from messy import RESNET, write_pictures, write_recordings
 from pages import ROOT, Block, read_blocks
+
+from graft.core.results import read_results
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 3600
@@ -51,7 +54,10 @@ def follow(clone: Path, text: str, more: Mapping[str, str] | None = None) -> str
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": str(clone.parent),
-        "PYTHONPATH": str(clone),  # an editable install would take the code from elsewhere
+        # An editable install would take the code from elsewhere.
+        "PYTHONPATH": ":".join(
+            str(clone / each) for each in ("", "server", "client", "simulation")
+        ),
         "OMP_NUM_THREADS": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -101,3 +107,45 @@ def test_the_tutorial_goes_from_csv_to_a_report_and_a_model(clone: Path) -> None
     assert (clone / "runs" / "quick" / "report.html").is_file()
     model = onnx.load(str(clone / "person-03.onnx"))
     assert [output.name for output in model.graph.output] == ["logits", "probabilities"]
+
+
+# What somebody types who brings recordings, pictures and a network of her own.
+OWN = r"""
+graft new project && (cd project && python -m pytest -q -p no:cacheprovider)
+graft data from-csv recordings --label Aktivität --sensors x,y,z --time Zeit --rate 50 --out people
+graft data check people
+graft simulate --data people --rounds 1 --set training.max_steps=20 --engine block --out first
+graft report first
+graft data from-images pictures --size 32 --out cameras
+graft data check cameras
+export PYTHONPATH="$PWD:$PYTHONPATH"
+graft architecture check my_resnet:ResNet --data cameras
+graft simulate --data cameras --dry-run
+graft simulate --data cameras --rounds 1 --set training.max_steps=20 --engine block --out default
+graft simulate --data cameras --rounds 1 --set training.max_steps=20 \
+    --set 'devices.architectures=["my_resnet:ResNet"]' --out resnet
+graft report resnet
+graft export onnx resnet --model Kamera-7 --out camera.onnx
+"""
+
+
+def test_messy_recordings_pictures_and_an_own_network_lead_to_reports(clone: Path) -> None:
+    write_recordings(clone / "recordings")
+    write_pictures(clone / "pictures")
+    (clone / "my_resnet.py").write_text(RESNET, "utf-8")
+    told = follow(clone, ACTIVATE + OWN)
+    assert "1 passed" in told
+    # What is untidy was understood, and said.
+    for fact in ("header is line 4", "decimal comma", "cp1252", "is in ms (inferred)", "8 domains"):
+        assert fact in told
+    assert "picture does not decode, first pictures/Kamera 0/cat/broken.jpg" in told
+    assert "FAILS" not in told
+    assert "microcontroller 0 domains, 8.39 MB; fits nothing" in told
+    for run in ("first", "default", "resnet"):
+        assert run_facts(clone / run)["status"] == "complete"
+        rows = read_results(clone / run / "results.parquet")
+        assert all(row.error is None for row in rows)
+    assert {row.architecture for row in rows} == {"my_resnet:ResNet"}
+    model = onnx.load(str(clone / "camera.onnx"))
+    (picture,) = model.graph.input
+    assert [each.dim_value for each in picture.type.tensor_type.shape.dim][1:] == [3, 32, 32]

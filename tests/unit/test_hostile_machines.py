@@ -2,20 +2,25 @@
 
 import errno
 import io
+import logging
 import sys
+from pathlib import Path
 
 import pytest
 from graft_server.flower.superlink import flower_environment
 from graft_simulation.engines import Engine, EngineSettings, check_engine
+from torch import nn
 
+from graft.cli.simulate import _by_reason
 from graft.core.addresses import checked_host, is_own_machine, join_address, split_host
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import with_settings
-from graft.core.ending import known_error, make_printable, system_error
-from graft.core.tasks import Task
+from graft.core.ending import known_error, make_printable, prepare_app, system_error
+from graft.core.tasks import InputSpec, Task
 from graft.core.text import did_you_mean
 from graft.devices import device_classes, equip_domain, fitting_architectures
 from graft.errors import ArchitectureError, ConfigError, StorageError
+from graft.models import Architecture, build_network
 
 
 @pytest.mark.parametrize(
@@ -84,3 +89,44 @@ def test_a_mistyped_name_has_a_suggestion() -> None:
     with pytest.raises(ConfigError, match=r"did you mean 'split.gamma'"):
         with_settings(ExpansionConfig(), {"split.gama": 0.1})
     assert did_you_mean("zzz", ["graft", "hat"]) == ""
+
+
+def test_a_traceback_in_flowers_log_is_a_line_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    logger = logging.getLogger("flwr")
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(logger, "handlers", [handler := logging.StreamHandler(io.StringIO())])
+    prepare_app()
+    prepare_app()
+    for error in (ZeroDivisionError("of\n2"), ConfigError("key: got 1, wanted 2")):
+        try:
+            raise error
+        except Exception as raised:
+            logger.error("%s raised an\nexception", "App", exc_info=raised)
+    defect, known = handler.stream.getvalue().splitlines()
+    assert defect.startswith(
+        "App raised an exception: ZeroDivisionError: of 2; the traceback is in"
+    )
+    assert known == "App raised an exception: ConfigError: key: got 1, wanted 2"
+    (file,) = tmp_path.iterdir()
+    assert "ZeroDivisionError: of\n2" in file.read_text("utf-8")
+
+
+def test_pixels_reach_an_own_network_of_unknown_width_as_floats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = InputSpec(name="camera", kind="image", shape=(3, 32, 32), dtype="uint8")
+    task = Task(name="t", modality="image", inputs=(spec,), classes=("a", "b"))
+    own = Architecture(
+        name="own", encoder=lambda shape: nn.Sequential(nn.Conv2d(3, 5, 32), nn.Flatten())
+    )
+    monkeypatch.setattr("graft.models.registry._added", {"own": own})
+    assert build_network("own", task, seed=0).num_features == 5
+
+
+def test_failing_domains_are_listed_by_their_reason() -> None:
+    assert _by_reason({"a": "too large", "b": "broken", "c": "too large"}) == [
+        "a, c: too large", "b: broken",
+    ]  # fmt: skip

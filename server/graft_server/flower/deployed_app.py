@@ -15,6 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from graft.core.config_files import read_config
 from graft.core.deployment import SERVER_FOLDER, read_server
+from graft.core.ending import prepare_app
 from graft.core.exchange import GrowRequest, Request, Response, TrainRequest
 from graft.core.files import LineFile, lock_file
 from graft.core.ports import Edge, Progress
@@ -64,6 +65,7 @@ def run_folder(server: Path) -> RunFolder:
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """What ``graft deploy expand`` starts through Flower."""
+    prepare_app()
     server = Path(os.environ.get(SERVER_FOLDER, ""))
     if not (server / "server.toml").exists():
         raise ConfigError(f"{SERVER_FOLDER}: got {str(server)!r}, wanted a server's folder")

@@ -21,6 +21,7 @@ import tomli_w
 
 from graft.core.addresses import direct_environment, split_host, without_proxies
 from graft.core.deployment import SERVER_FOLDER, ServerSettings, installed_command, read_server
+from graft.core.ending import prepare_flower, run_process
 from graft.core.files import replace_file
 from graft.errors import EdgeError
 from graft.wire.own_user import serve_own_user_alone
@@ -216,9 +217,10 @@ def main() -> None:
     """Run Flower's SuperLink for the connections of this process's own user."""
     from flwr.superlink.cli.flower_superlink import flower_superlink  # seconds
 
+    prepare_flower()
     serve_own_user_alone("SuperLink")
     flower_superlink()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_process(main))
