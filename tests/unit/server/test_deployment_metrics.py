@@ -2,11 +2,13 @@
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+from graft_server.deployment.authority import certificate_ends, create_authority
 from graft_server.observability.metrics import DeploymentMetrics, serve_metrics
 from prometheus_client import CollectorRegistry
 
@@ -37,6 +39,16 @@ def test_who_is_online_is_what_flower_says(server: Path) -> None:
         "graft_superlink_up": 1, "graft_devices_enrolled": 3, "graft_devices_online": 1,
         "graft_rounds_planned": 1, "graft_rounds_finished": 0, "graft_catalogue_models": 0,
     }  # fmt: skip
+
+
+def test_the_end_of_each_certificate_is_a_metric(server: Path) -> None:
+    create_authority(server).server_identity(["127.0.0.1"]).write(server)
+    wanted = {name: end.timestamp() for name, end in certificate_ends(server).items()}
+    assert set(wanted) == {"ca", "server"}
+    families = {family.name: family for family in DeploymentMetrics(server, dict).collect()}
+    found = families["graft_certificate_expires"].samples
+    assert {s.labels["certificate"]: s.value for s in found} == wanted
+    assert all(end > time.time() for end in wanted.values())
 
 
 def test_a_superlink_that_stops_answering_has_no_devices(server: Path) -> None:
