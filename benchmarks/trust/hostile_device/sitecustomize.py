@@ -87,6 +87,8 @@ def anothers_model(request, response):
         card=replace(
             card,
             model_id=other.model_id,
+            # As its own: a method that keeps a source as it is names it among the parents.
+            parents=tuple(each for each in card.parents if each != other.model_id),
             payload_bytes=other.payload_bytes,
             base_bytes=other.base_bytes,
             residual_bytes=other.residual_bytes,
