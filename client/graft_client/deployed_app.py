@@ -9,13 +9,13 @@ import logging
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from flwr.app import ConfigRecord, Context
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from graft.core.config import ExpansionConfig
@@ -28,7 +28,13 @@ from graft.core.plugins import load_references
 from graft.data.folder import FolderWorld
 from graft.errors import ConfigError, EdgeError, GraftError, TransportError
 from graft.rounds import Device
-from graft.wire.messages.codec import MESSAGE_BODY, decode_request, encode_response
+from graft.wire.messages.codec import (
+    MESSAGE_BODY,
+    MESSAGE_RECORD,
+    MESSAGE_SESSION,
+    decode_request,
+    encode_response,
+)
 from graft.wire.messages.replies import (
     MESSAGE_TRANSFERS,
     Reply,
@@ -63,6 +69,8 @@ log = logging.getLogger("graft")
 # A quarter of an hour with waits that grow to eight seconds: a depot that was moved, or a link
 # that is down, may come back.
 _MAX_ATTEMPTS = 120
+# A server that begins a round ends every session before; this is for one that never comes back.
+_DESERTED_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +80,7 @@ class Site:
     folder: Path
     data: Path
     settings: DeviceSettings
+    link: GrpcLink | None = None  # of a session, which has one connection for all its requests
 
     @property
     def nonces(self) -> UsedNonces:
@@ -95,10 +104,15 @@ def domain_of(context: Context) -> str:
     return open_site(context).settings.domain
 
 
-def handle(context: Context, record: ConfigRecord) -> dict[str, bytes]:
-    """Handle a request of the device's own server, once; a saved reply is given again."""
+def handle(
+    context: Context, record: ConfigRecord, link: GrpcLink | None = None
+) -> dict[str, bytes]:
+    """Handle a request of the device's own server, once; a saved reply is given again.
+
+    ``link``: an open one to the depot, or None for one of its own.
+    """
     prepare_app()
-    site = open_site(context)
+    site = replace(open_site(context), link=link)
     reply = _reply(context, site, record)
     parts = {MESSAGE_BODY: reply.response, MESSAGE_TRANSFERS: reply.transfers}
     if site.settings.insecure:
@@ -199,9 +213,9 @@ def deployed_device(
     with (
         _torch_threads(settings.threads),
         closing(JournalMeter(journal)) as meter,
-        open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
+        nullcontext(site.link) if site.link else _own_link(site) as link,
     ):
-        link, cache = GrpcLink(channel), device_cache(folder, settings)
+        cache = device_cache(folder, settings)
         if isinstance(request, ProfileRequest):  # a round's first
             with suppress(TransportError):
                 remove_missing(cache, link)
@@ -224,6 +238,44 @@ def deployed_device(
             if known_error(error) is None:  # the reply has its name alone
                 log.error("a defect", exc_info=error)
             raise
+
+
+@contextmanager
+def _own_link(site: Site) -> Iterator[GrpcLink]:
+    insecure = site.settings.insecure
+    with open_deployed_channel(site.settings.depot, site.folder, insecure=insecure) as channel:
+        yield GrpcLink(channel)
+
+
+def attend(message: Message, context: Context) -> Message:
+    """Stay for a round: requests come from the depot, over one connection, until it is over.
+
+    It ends by itself where nothing came of the depot for ``_DESERTED_S``.
+    """
+    site, session = (
+        open_site(context),
+        message.content.config_records[MESSAGE_RECORD][MESSAGE_SESSION],
+    )
+    name = session.decode("ascii") if isinstance(session, bytes) else ""
+    answered, parts, missed = "", dict[str, bytes](), 0
+    wait, heard_s = growing_wait(time.sleep), time.monotonic()
+    prepare_app()
+    with _one_at_a_time(site, "session.lock"), _own_link(site) as link:
+        while time.monotonic() - heard_s < _DESERTED_S:
+            try:
+                order = link.attend(name, site.settings.domain, answered, parts)
+            except TransportError as error:
+                log.warning("depot: %s", error)
+                missed += 1
+                wait(missed)
+                continue
+            answered, parts, missed = order.order_id, {}, 0
+            if order.is_over:
+                break
+            if answered:
+                parts = handle(context, ConfigRecord(dict(order.parts)), link)
+                heard_s = time.monotonic()
+    return Message(RecordDict(), reply_to=message)
 
 
 def device_cache(folder: Path, settings: DeviceSettings) -> FolderCache:
@@ -280,3 +332,4 @@ def _one_at_a_time(site: Site, name: str) -> Iterator[None]:
 
 app = ClientApp()
 attach(app, domain_of, handle)
+app.query("attend")(attend)

@@ -1,6 +1,6 @@
 """A device's connection to the model depot over gRPC."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -33,9 +33,11 @@ from graft.wire.transfer.link import (
     WireSource,
 )
 
-_MAX_MESSAGE_BYTES = 2 * CHUNK_BYTES
+# An order is one message, of a request and the catalogue's snapshot.
+_MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _LONGEST_WAIT_S: Final = 24 * 3600.0
 _STAT_S: Final = 20.0
+_ATTEND_S: Final = 180.0  # the depot's 25 s of waiting, on a link that takes long
 
 
 def open_channel(
@@ -147,6 +149,22 @@ class GrpcLink:
         except grpc.RpcError as error:
             _raise_typed(error, f"push of {upload.model_id}")
 
+    def attend(
+        self, session: str, domain_id: str, answered: str, parts: Mapping[str, bytes]
+    ) -> pb.Order:
+        """Deliver the parts of the answer to the order ``answered``, "" for none; the next order.
+
+        Raises TransportError where it broke off: the same call may be made again.
+        """
+        try:
+            order: pb.Order = self._stub.Attend(
+                _attend_messages(session, domain_id, answered, parts), timeout=_ATTEND_S
+            )
+        except grpc.RpcError as error:
+            _raise_typed(error, f"orders of {domain_id}")
+        self._calls.is_connected = True  # the server charges the connection to the first request
+        return order
+
 
 def remove_missing(cache: FolderCache, link: GrpcLink) -> list[str]:
     """Remove the models from a cache that the depot has no more, as after a forgetting.
@@ -157,6 +175,18 @@ def remove_missing(cache: FolderCache, link: GrpcLink) -> list[str]:
     for model_id in gone:
         cache.forget(model_id)
     return gone
+
+
+def _attend_messages(
+    session: str, domain_id: str, answered: str, parts: Mapping[str, bytes]
+) -> Iterator[pb.AttendChunk]:
+    answer = pb.Answer(parts=dict(parts)).SerializeToString() if answered else b""
+    header = pb.AttendHeader(
+        session=session, answered=answered, answer_bytes=len(answer), domain=domain_id
+    )
+    yield pb.AttendChunk(header=header)
+    for start in range(0, len(answer), CHUNK_BYTES):
+        yield pb.AttendChunk(data=answer[start : start + CHUNK_BYTES])
 
 
 def _push_header(upload: UploadPlan, offset: int) -> pb.PushHeader:

@@ -27,6 +27,9 @@ PUSH_UP_BYTES: Final = 300
 PUSH_DOWN_BYTES: Final = 145
 # Against it: a fetch's request.
 FETCH_UP_BYTES: Final = 269
+# Beside an order and its answer, which are the two messages of one call: headers and trailers.
+ATTEND_DOWN_BYTES: Final = 145
+ATTEND_UP_BYTES: Final = 300
 # A TCP connection and its TLS handshake, once for each request that a device carries out.
 CONNECTION_UP_BYTES: Final = 2_730
 CONNECTION_DOWN_BYTES: Final = 3_040
@@ -87,7 +90,7 @@ class DepotCalls:
     """
 
     def __init__(self) -> None:
-        self._connected = False
+        self.is_connected = False
 
     def fetch_bytes(self) -> int:
         """Wire bytes that come down with a fetch, whatever is fetched."""
@@ -98,7 +101,7 @@ class DepotCalls:
         return PUSH_UP_BYTES + self._connection(CONNECTION_UP_BYTES)
 
     def _connection(self, num_bytes: int) -> int:
-        fresh, self._connected = not self._connected, True
+        fresh, self.is_connected = not self.is_connected, True
         return num_bytes if fresh else 0
 
 

@@ -623,7 +623,7 @@ def test_a_device_that_enrols_while_it_is_waited_for_is_found(entries: list[Ledg
 
 def test_who_stays_away_fails_alone_where_that_is_wanted(entries: list[LedgerEntry]) -> None:
     edge = field_edge(
-        fake_grid(), entries, nodes=lambda: {DOMAINS[0]: 100, "away": 900}, go_on_without=True,
+        fake_grid(), entries, nodes=lambda: {DOMAINS[0]: 100, "away": 900}, go_on_with=0,
         join_timeout_s=0.2, poll_s=0.01,
     )  # fmt: skip
     edge.connect([DOMAINS[0], "away"])

@@ -81,6 +81,7 @@ def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int 
     from graft_server.deployment.enrolment import enrolled
     from graft_server.deployment.reverse_proxy import ReverseProxy
     from graft_server.flower.superlink import new_superlink
+    from graft_server.mailbox import open_mailbox
     from graft_server.observability.metrics import DeploymentMetrics, serve_metrics, turned_away
     from prometheus_client import CollectorRegistry
 
@@ -121,6 +122,7 @@ def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int 
             None if settings.insecure else folder,
             allows=lambda device: settings.insecure or device in enrolled(folder),
             turn_away=partial(turn_away, "gateway"),
+            called=open_mailbox(folder).called_ns,
         ) as reverse_proxy,
         _public_port(folder, "flower", settings.flower_port, reverse_proxy.port, turn_away),
     ):
@@ -148,6 +150,7 @@ def depot(
     from graft_server.deployment.enrolment import enrolled
     from graft_server.depot.server import DepotServer, folder_credentials
     from graft_server.flower.deployed_app import run_folder
+    from graft_server.mailbox import open_mailbox
     from graft_server.model_store import open_store
     from graft_server.observability.metrics import serve_metrics, turned_away
     from graft_server.round_schedule import open_order
@@ -181,6 +184,7 @@ def depot(
             insecure=settings.insecure,
             allows=None if settings.insecure else lambda device: device in enrolled(folder),
             open_order=None if settings.insecure else partial(open_order, folder),
+            mailbox=open_mailbox(folder),
             registry=registry,
             record=lambda call: calls.append(asdict(call)),
             turn_away=partial(turn_away, "depot"),

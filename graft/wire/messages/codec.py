@@ -20,6 +20,7 @@ VERSION: Final = 1
 # Where the bytes travel in a Flower message: one value of one record, which costs least.
 MESSAGE_RECORD: Final = "graft"
 MESSAGE_BODY: Final = "body"
+MESSAGE_SESSION: Final = "session"  # instead of a body: the session that a device is to attend
 # Parsing can cost some thirty times the bytes read, so the cap also bounds a decoder's memory.
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 _BODIES: Final = {

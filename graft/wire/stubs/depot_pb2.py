@@ -24,15 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgraft/wire/stubs/depot.proto\x12\x08graft.v1\"N\n\x0c\x46\x65tchRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x1c\n\x04part\x18\x02 \x01(\x0e\x32\x0e.graft.v1.Part\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"o\n\nPushHeader\x12\x13\n\x0b\x65xact_bytes\x18\x01 \x01(\x04\x12\x12\n\nbase_bytes\x18\x02 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x03 \x01(\x04\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"H\n\tPushState\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12#\n\x06stored\x18\x02 \x01(\x0b\x32\x13.graft.v1.ModelStat\"N\n\tPushChunk\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x14.graft.v1.PushHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"\x1f\n\x0bStatRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"`\n\tModelStat\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x15\n\rpayload_bytes\x18\x02 \x01(\x04\x12\x12\n\nbase_bytes\x18\x03 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x04 \x01(\x04*N\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\r\n\tPART_BASE\x10\x01\x12\x11\n\rPART_RESIDUAL\x10\x02\x12\x0e\n\nPART_EXACT\x10\x03\x32\xda\x01\n\x05\x44\x65pot\x12\x32\n\x05\x46\x65tch\x12\x16.graft.v1.FetchRequest\x1a\x0f.graft.v1.Chunk0\x01\x12\x32\n\x04Push\x12\x13.graft.v1.PushChunk\x1a\x13.graft.v1.ModelStat(\x01\x12\x35\n\x08Received\x12\x14.graft.v1.PushHeader\x1a\x13.graft.v1.PushState\x12\x32\n\x04Stat\x12\x15.graft.v1.StatRequest\x1a\x13.graft.v1.ModelStatb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgraft/wire/stubs/depot.proto\x12\x08graft.v1\"N\n\x0c\x46\x65tchRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x1c\n\x04part\x18\x02 \x01(\x0e\x32\x0e.graft.v1.Part\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"o\n\nPushHeader\x12\x13\n\x0b\x65xact_bytes\x18\x01 \x01(\x04\x12\x12\n\nbase_bytes\x18\x02 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x03 \x01(\x04\x12\x10\n\x08model_id\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x04\"H\n\tPushState\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12#\n\x06stored\x18\x02 \x01(\x0b\x32\x13.graft.v1.ModelStat\"N\n\tPushChunk\x12&\n\x06header\x18\x01 \x01(\x0b\x32\x14.graft.v1.PushHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"\x1f\n\x0bStatRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\"`\n\tModelStat\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x15\n\rpayload_bytes\x18\x02 \x01(\x04\x12\x12\n\nbase_bytes\x18\x03 \x01(\x04\x12\x16\n\x0eresidual_bytes\x18\x04 \x01(\x04\"W\n\x0c\x41ttendHeader\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x10\n\x08\x61nswered\x18\x02 \x01(\t\x12\x14\n\x0c\x61nswer_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\"R\n\x0b\x41ttendChunk\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.graft.v1.AttendHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"b\n\x06\x41nswer\x12*\n\x05parts\x18\x01 \x03(\x0b\x32\x1b.graft.v1.Answer.PartsEntry\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\x83\x01\n\x05Order\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07is_over\x18\x02 \x01(\x08\x12)\n\x05parts\x18\x03 \x03(\x0b\x32\x1a.graft.v1.Order.PartsEntry\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01*N\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\r\n\tPART_BASE\x10\x01\x12\x11\n\rPART_RESIDUAL\x10\x02\x12\x0e\n\nPART_EXACT\x10\x03\x32\x8e\x02\n\x05\x44\x65pot\x12\x32\n\x05\x46\x65tch\x12\x16.graft.v1.FetchRequest\x1a\x0f.graft.v1.Chunk0\x01\x12\x32\n\x04Push\x12\x13.graft.v1.PushChunk\x1a\x13.graft.v1.ModelStat(\x01\x12\x35\n\x08Received\x12\x14.graft.v1.PushHeader\x1a\x13.graft.v1.PushState\x12\x32\n\x04Stat\x12\x15.graft.v1.StatRequest\x1a\x13.graft.v1.ModelStat\x12\x32\n\x06\x41ttend\x12\x15.graft.v1.AttendChunk\x1a\x0f.graft.v1.Order(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'graft.wire.stubs.depot_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PART']._serialized_start=543
-  _globals['_PART']._serialized_end=621
+  _globals['_ANSWER_PARTSENTRY']._loaded_options = None
+  _globals['_ANSWER_PARTSENTRY']._serialized_options = b'8\001'
+  _globals['_ORDER_PARTSENTRY']._loaded_options = None
+  _globals['_ORDER_PARTSENTRY']._serialized_options = b'8\001'
+  _globals['_PART']._serialized_start=950
+  _globals['_PART']._serialized_end=1028
   _globals['_FETCHREQUEST']._serialized_start=42
   _globals['_FETCHREQUEST']._serialized_end=120
   _globals['_CHUNK']._serialized_start=122
@@ -47,6 +51,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATREQUEST']._serialized_end=443
   _globals['_MODELSTAT']._serialized_start=445
   _globals['_MODELSTAT']._serialized_end=541
-  _globals['_DEPOT']._serialized_start=624
-  _globals['_DEPOT']._serialized_end=842
+  _globals['_ATTENDHEADER']._serialized_start=543
+  _globals['_ATTENDHEADER']._serialized_end=630
+  _globals['_ATTENDCHUNK']._serialized_start=632
+  _globals['_ATTENDCHUNK']._serialized_end=714
+  _globals['_ANSWER']._serialized_start=716
+  _globals['_ANSWER']._serialized_end=814
+  _globals['_ANSWER_PARTSENTRY']._serialized_start=770
+  _globals['_ANSWER_PARTSENTRY']._serialized_end=814
+  _globals['_ORDER']._serialized_start=817
+  _globals['_ORDER']._serialized_end=948
+  _globals['_ORDER_PARTSENTRY']._serialized_start=770
+  _globals['_ORDER_PARTSENTRY']._serialized_end=814
+  _globals['_DEPOT']._serialized_start=1031
+  _globals['_DEPOT']._serialized_end=1301
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -80,3 +81,53 @@ class ModelStat(_message.Message):
     base_bytes: int
     residual_bytes: int
     def __init__(self, model_id: _Optional[str] = ..., payload_bytes: _Optional[int] = ..., base_bytes: _Optional[int] = ..., residual_bytes: _Optional[int] = ...) -> None: ...
+
+class AttendHeader(_message.Message):
+    __slots__ = ("session", "answered", "answer_bytes", "domain")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    answered: str
+    answer_bytes: int
+    domain: str
+    def __init__(self, session: _Optional[str] = ..., answered: _Optional[str] = ..., answer_bytes: _Optional[int] = ..., domain: _Optional[str] = ...) -> None: ...
+
+class AttendChunk(_message.Message):
+    __slots__ = ("header", "data")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    header: AttendHeader
+    data: bytes
+    def __init__(self, header: _Optional[_Union[AttendHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("parts",)
+    class PartsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.ScalarMap[str, bytes]
+    def __init__(self, parts: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+
+class Order(_message.Message):
+    __slots__ = ("order_id", "is_over", "parts")
+    class PartsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    IS_OVER_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    order_id: str
+    is_over: bool
+    parts: _containers.ScalarMap[str, bytes]
+    def __init__(self, order_id: _Optional[str] = ..., is_over: _Optional[bool] = ..., parts: _Optional[_Mapping[str, bytes]] = ...) -> None: ...

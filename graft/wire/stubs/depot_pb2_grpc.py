@@ -54,6 +54,11 @@ class DepotStub:
                 request_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.StatRequest.SerializeToString,
                 response_deserializer=graft_dot_wire_dot_stubs_dot_depot__pb2.ModelStat.FromString,
                 _registered_method=True)
+        self.Attend = channel.stream_unary(
+                '/graft.v1.Depot/Attend',
+                request_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.AttendChunk.SerializeToString,
+                response_deserializer=graft_dot_wire_dot_stubs_dot_depot__pb2.Order.FromString,
+                _registered_method=True)
 
 
 class DepotServicer:
@@ -93,6 +98,14 @@ class DepotServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attend(self, request_iterator, context):
+        """A device in a round gives its answer to the order before, if any, in pieces behind the header,
+        and gets its next order, for which the depot waits; without an id: none came, ask again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DepotServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +128,11 @@ def add_DepotServicer_to_server(servicer, server):
                     servicer.Stat,
                     request_deserializer=graft_dot_wire_dot_stubs_dot_depot__pb2.StatRequest.FromString,
                     response_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.ModelStat.SerializeToString,
+            ),
+            'Attend': grpc.stream_unary_rpc_method_handler(
+                    servicer.Attend,
+                    request_deserializer=graft_dot_wire_dot_stubs_dot_depot__pb2.AttendChunk.FromString,
+                    response_serializer=graft_dot_wire_dot_stubs_dot_depot__pb2.Order.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +243,33 @@ class Depot:
             '/graft.v1.Depot/Stat',
             graft_dot_wire_dot_stubs_dot_depot__pb2.StatRequest.SerializeToString,
             graft_dot_wire_dot_stubs_dot_depot__pb2.ModelStat.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attend(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/graft.v1.Depot/Attend',
+            graft_dot_wire_dot_stubs_dot_depot__pb2.AttendChunk.SerializeToString,
+            graft_dot_wire_dot_stubs_dot_depot__pb2.Order.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,6 +30,12 @@ _MAX_BODY_BYTES = 32 * 1024 * 1024
 _UPSTREAM_LIMIT_S = 60.0
 _START_LIMIT_S = 10.0
 _STOP_LIMIT_S = 2
+_POLL = "/v1/fleet/pull-messages"  # a node's question for messages
+_LOOK_S = 0.1
+# Flower refuses a node whose key the server is about to register, and one that comes back before it
+# has noticed that it was away. The SuperNode would end over that; of a 503 it asks again.
+_ACTIVATE = "/v1/fleet/activate-node"
+_TOO_EARLY = range(400, 500)
 # Headers of one hop, which are not forwarded.
 _HOP = {"connection", "transfer-encoding", "keep-alive", "host"}
 
@@ -41,6 +47,10 @@ class ReverseProxy:
     name that ``allows``; None: neither side has TLS. A client has ``header_s`` for a request's
     headers, then ``body_s`` and a second more for every ``min_bytes_per_s`` bytes of its body, and
     ``max_per_device`` connections at once. ``turn_away`` gets the reason of each refusal.
+
+    Flower's nodes ask for messages every 3 s. Where there is none the answer waits, up to
+    ``hold_s``, until what ``called`` says of the device changes: a number that is another one as
+    soon as a message was sent to it. Without ``called`` no answer waits.
     ``close``, or leaving its ``with`` block, stops it.
     """
 
@@ -55,11 +65,16 @@ class ReverseProxy:
         min_bytes_per_s: float = 8192.0,
         max_per_device: int = 32,
         turn_away: Callable[[str], None] = lambda reason: None,
+        called: Callable[[str], int] | None = None,
+        hold_s: float = 20.0,
     ) -> None:
         self.allows, self.turn_away = allows, turn_away
         self.header_s, self.body_s, self.min_bytes_per_s = header_s, body_s, min_bytes_per_s
         self.max_per_device = max_per_device
         self.connections: Counter[str] = Counter()
+        self.names: dict[tuple[str, int], str] = {}  # devices by the client's end of a connection
+        self._called, self._hold_s = called, hold_s
+        self._newest_poll: dict[str, object] = {}
         self._folder, self._served_ns = folder, _written_ns(folder)
         self._client = httpx.AsyncClient(
             base_url=f"{'https' if folder else 'http'}://127.0.0.1:{upstream_port}",
@@ -115,17 +130,17 @@ class ReverseProxy:
             self._served_ns = written_ns
 
     async def _forward(self, request: Request) -> Response:
-        """Both bodies pass in pieces: what is in memory is a few of them."""
+        """Pass a request on, and what comes back."""
         if _ALLOWED.fullmatch(request.url.path) is None:
             self.turn_away("path")
             return Response("only devices call here", status_code=404)
         headers = [(k, v) for k, v in request.headers.items() if k not in _HOP]
-        content = _limited(request.stream(), request.headers.get("content-length", "0"))
-        forwarded = self._client.build_request(
-            request.method, request.url.path, content=content, headers=headers
-        )
+        body = _limited(request.stream(), request.headers.get("content-length", "0"))
+        device = self.names.get(request.client or ("", 0), "")
         try:
-            response = await self._client.send(forwarded, stream=True)
+            if request.url.path == _POLL and self._called is not None and device:
+                return await self._hold(request, headers, body, device, self._called)
+            return await self._pass(request, headers, body)
         except _TooLargeError:
             self.turn_away("size")
             return Response("too large", status_code=413)
@@ -133,12 +148,52 @@ class ReverseProxy:
             return Response(status_code=400)  # which nobody reads
         except httpx.HTTPError as error:  # the SuperLink is starting again
             return Response(f"no SuperLink: {type(error).__name__}", status_code=503)
+
+    async def _pass(
+        self, request: Request, headers: list[tuple[str, str]], body: AsyncIterator[bytes]
+    ) -> Response:
+        """Both bodies pass in pieces: what is in memory is a few of them."""
+        forwarded = self._client.build_request(
+            request.method, request.url.path, content=body, headers=headers
+        )
+        response = await self._client.send(forwarded, stream=True)
+        if request.url.path == _ACTIVATE and response.status_code in _TOO_EARLY:
+            await response.aclose()
+            return Response("not yet", status_code=503)
         return StreamingResponse(
             response.aiter_raw(),
             status_code=response.status_code,
             headers={k: v for k, v in response.headers.items() if k not in _HOP},
             background=BackgroundTask(response.aclose),
         )
+
+    async def _hold(
+        self,
+        request: Request,
+        headers: list[tuple[str, str]],
+        body: AsyncIterator[bytes],
+        device: str,
+        called: Callable[[str], int],
+    ) -> Response:
+        """Answer a node's question for messages once there is one, or its time is over."""
+        content = b"".join([piece async for piece in body])
+        poll = self._newest_poll[device] = object()
+        until_s = time.monotonic() + self._hold_s
+        while True:
+            before = called(device)
+            answer = await self._client.post(_POLL, content=content, headers=headers)
+            while called(device) == before and time.monotonic() < until_s:
+                # A message that is handed to a client that has gone, or has asked again, is lost.
+                if answer.content or answer.is_error or self._newest_poll.get(device) is not poll:
+                    break
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                await asyncio.sleep(_LOOK_S)
+            else:
+                if not answer.content and answer.is_success and time.monotonic() < until_s:
+                    continue
+            kept = {k: v for k, v in answer.headers.items() if k not in _HOP}
+            return Response(answer.content, status_code=answer.status_code, headers=kept)
 
 
 def _written_ns(folder: Path | None) -> int:
@@ -175,6 +230,8 @@ class _Protocol(H11Protocol):
         super().connection_made(transport)
         self._device = _peer_name(transport)
         self._proxy.connections[self._device] += 1
+        if self.client:
+            self._proxy.names[self.client] = self._device
         if not self._proxy.allows(self._device):
             self._refuse("certificate")
         elif self._proxy.connections[self._device] > self._proxy.max_per_device:
@@ -184,6 +241,7 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._proxy.connections[self._device] -= 1
+        self._proxy.names.pop(self.client or ("", 0), None)
         self._wait("", 0.0)
         super().connection_lost(exc)
 

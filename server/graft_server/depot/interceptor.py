@@ -1,6 +1,7 @@
 """gRPC interceptor of the depot: authorisation, rate limits, metrics and an access log."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
@@ -13,6 +14,7 @@ from graft.errors import (
     ArchitectureError,
     DeviceRefusedError,
     GraftError,
+    MessageError,
     ModelMissingError,
     PayloadError,
     PayloadLimitError,
@@ -37,6 +39,7 @@ _STATUS: Final[tuple[tuple[type[GraftError], grpc.StatusCode], ...]] = (
     (PayloadLimitError, grpc.StatusCode.INVALID_ARGUMENT),
     (ArchitectureError, grpc.StatusCode.INVALID_ARGUMENT),
     (PayloadError, grpc.StatusCode.DATA_LOSS),
+    (MessageError, grpc.StatusCode.INVALID_ARGUMENT),
 )
 _SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 
@@ -106,7 +109,8 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
     """Refuses unknown devices, charges quotas message by message, and records every call.
 
     ``allows(device)``: whether the depot serves a device of this name; None: every device.
-    ``record`` gets one record a call when it ends, on the thread that served it.
+    ``record`` gets one record a call when it ends, on the thread that served it. ``max_attending``
+    devices wait for orders at once, beside the depot's other threads.
     """
 
     def __init__(
@@ -119,7 +123,9 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         clock: Clock,
         deadlines: StreamDeadlines,
         turn_away: Callable[[str], None] = lambda reason: None,
+        max_attending: int = 256,
     ) -> None:
+        self.attending = ThreadPoolExecutor(max_attending, "attending")
         self.allows = allows
         self.quotas = quotas
         self.metrics = metrics
@@ -154,6 +160,8 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(fetch, *codecs)
         if handler.request_streaming:
+            if rpc == "Attend":  # it waits, and must not keep a transfer waiting
+                push.experimental_thread_pool = self.attending  # type: ignore[attr-defined]
             return grpc.stream_unary_rpc_method_handler(push, *codecs)
         return grpc.unary_unary_rpc_method_handler(ask, *codecs)
 
@@ -166,7 +174,7 @@ class DepotInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
         try:
             if self.allows is not None and not self.allows(call.device):
                 raise DeviceRefusedError(f"{call.device}: this depot does not serve it")
-            if rpc in ("Fetch", "Push"):
+            if rpc in ("Fetch", "Push", "Attend"):
                 with (
                     self.quotas.stream(call.device),
                     self.deadlines.watch(context.cancel) as call.deadline,
@@ -213,7 +221,11 @@ class _Call:
     def received(self, messages: Iterator[Any]) -> Iterator[Any]:
         """The device's messages, counted as the handler takes them."""
         for message in messages:
-            if isinstance(message, pb.PushChunk):
+            if isinstance(message, pb.AttendChunk):
+                if message.data:
+                    self._interceptor.quotas.charge(self.device, len(message.data))
+                self._moved("up", message, 0)
+            elif isinstance(message, pb.PushChunk):
                 if message.WhichOneof("content") == "header":
                     self._announced(message.header)
                 self._moved("up", message, len(message.data))
@@ -225,7 +237,7 @@ class _Call:
                     self._part = PARTS.get(message.part, "")
                 self._moved("up", message, 0)
             yield message
-        if self.deadline is not None and self._rpc == "Push":
+        if self.deadline is not None and self._rpc in ("Push", "Attend"):
             self.deadline.is_whole()
 
     def sent(self, message: Any) -> Any:

@@ -27,6 +27,7 @@ from graft_server.depot.rate_limit import (
 )
 from graft_server.depot.service import DepotService
 from graft_server.depot.uploads import Uploads
+from graft_server.mailbox import Mailbox
 from graft_server.model_store import DirectoryStore
 
 __all__ = ["SERVICE", "DepotServer", "DepotSettings", "folder_credentials", "tls_credentials"]
@@ -57,7 +58,8 @@ class DepotServer:
     ``address``: "host:port" to listen on; port 0 takes a free one (``port``). ``allows`` and
     ``record``: as of ``DepotInterceptor``; a device is named by its certificate's common name,
     without one by its address. ``open_order(device)``: for which order it may push, None for no
-    order; without it any device may push. ``clock`` and ``now``: monotonic and wall-clock
+    order; without it any device may push. ``mailbox`` has the orders that devices attend to.
+    ``clock`` and ``now``: monotonic and wall-clock
     seconds. Raises ValueError where both or neither of ``credentials`` and ``insecure`` are given.
     """
 
@@ -71,6 +73,7 @@ class DepotServer:
         settings: DepotSettings | None = None,
         allows: Callable[[str], bool] | None = None,
         open_order: Callable[[str], str | None] | None = None,
+        mailbox: Mailbox | None = None,
         registry: CollectorRegistry | None = None,
         record: Callable[[CallRecord], None] = lambda call: None,
         clock: Clock = time.monotonic,
@@ -121,6 +124,7 @@ class DepotServer:
             threading.BoundedSemaphore(settings.max_finishing),
             open_order,
             self._stored,
+            mailbox,
         )
         pb_grpc.add_DepotServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         self._health = health.HealthServicer()

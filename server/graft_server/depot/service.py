@@ -29,6 +29,7 @@ from graft.wire.transfer.link import CHUNK_BYTES, PART_CODES
 from graft_server.depot.interceptor import PARTS, device_of, end_call
 from graft_server.depot.rate_limit import StoredBytes
 from graft_server.depot.uploads import WORK_PREFIX, PendingPush, Uploads
+from graft_server.mailbox import MAX_ANSWER_BYTES, Mailbox
 from graft_server.model_store import DirectoryStore
 
 
@@ -44,7 +45,8 @@ def _typed(context: grpc.ServicerContext) -> Iterator[None]:
 class DepotService(pb_grpc.DepotServicer):
     """The depot's service; ``finishing`` bounds how many pushes are joined and split at once.
 
-    ``open_order``: as of ``DepotServer``.
+    ``open_order`` and ``mailbox``: as of ``DepotServer``; a call of ``Attend`` waits for an order
+    for ``hold_s``.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class DepotService(pb_grpc.DepotServicer):
         finishing: threading.BoundedSemaphore,
         open_order: Callable[[str], str | None] | None = None,
         stored: StoredBytes | None = None,
+        mailbox: Mailbox | None = None,
+        hold_s: float = 25.0,
     ) -> None:
         self._store = store
         self._uploads = uploads
@@ -62,6 +66,9 @@ class DepotService(pb_grpc.DepotServicer):
         self._finishing = finishing
         self._open_order = open_order
         self._stored = stored
+        self._mailbox = mailbox
+        self._hold_s = hold_s
+        self._attending: dict[str, object] = {}  # each device's newest call
 
     def Fetch(  # noqa: N802
         self, request: pb.FetchRequest, context: grpc.ServicerContext
@@ -119,6 +126,33 @@ class DepotService(pb_grpc.DepotServicer):
     ) -> pb.ModelStat:
         with _typed(context):
             return self._stat(request.model_id)
+
+    def Attend(  # noqa: N802
+        self, request_iterator: Iterator[pb.AttendChunk], context: grpc.ServicerContext
+    ) -> pb.Order:
+        with _typed(context):
+            first = next(request_iterator, None)
+            if self._mailbox is None or first is None or first.WhichOneof("content") != "header":
+                raise PayloadLimitError("attend: wanted a deployment's depot, and a header first")
+            header, answer = first.header, bytearray()
+            # Without TLS nobody has a name, and a device is who it says it is.
+            device = device_of(context) if self._open_order else header.domain
+            call = self._attending[device] = object()
+            for message in request_iterator:
+                answer += message.data
+                if len(answer) > min(header.answer_bytes, MAX_ANSWER_BYTES):
+                    raise PayloadLimitError(f"attend: {len(answer)} bytes are over the limit")
+            if len(answer) < header.answer_bytes:
+                raise PayloadTruncatedError(
+                    f"attend: got {len(answer)} of {header.answer_bytes} bytes"
+                )
+            if header.answered:
+                self._mailbox.deliver(device, header.session, header.answered, bytes(answer))
+
+            def goes_on() -> bool:
+                return context.is_active() and self._attending.get(device) is call
+
+            return self._mailbox.wait(device, header.session, self._hold_s, goes_on)
 
     def _announced(self, header: pb.PushHeader, context: grpc.ServicerContext) -> PendingPush:
         """The push that a header announces, checked against the limits."""

@@ -30,6 +30,7 @@ from graft_server.deployment.enrolment import enrolled
 from graft_server.deployment.forgetting import complete_forgetting, enrolments
 from graft_server.deployment.order_trust import OrderTrust
 from graft_server.flower.edge import EdgeSettings, connect_flower
+from graft_server.mailbox import open_mailbox
 from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.round_loop import Connect, RunSettings, run_rounds
 from graft_server.round_schedule import read_growth, read_nodes, read_rounds, write_orders
@@ -40,7 +41,7 @@ app = ServerApp()
 
 ANSWER_S = 3600.0  # a device that trains is silent for as long as that takes
 _LOCK_WAIT_S = 30.0
-_POLL_S = 0.5
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +107,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         join_timeout_s=float(str(context.run_config["join-timeout-s"])),
         answer_s=float(str(context.run_config.get("answer-s", ANSWER_S))),
         lost_patience_s=float(str(context.run_config["patience-s"])),
-        go_on_without=finished > 0,  # without its initial domains a system has nothing to grow from
+        go_on_with=0 if finished else 1,  # a system grows from one initial domain, not from none
         poll_s=_POLL_S,
         round_index=finished,
         sign=trust.sign if trust else lambda body: {},
@@ -115,8 +116,12 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
         replies=ReplyFolder(folder.steps),
         digest=lambda request, response: digest(request, response, world.task),
         nodes=lambda: read_nodes(server),
+        mailbox=(mailbox := open_mailbox(server)),
     )
-    with contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages:
+    with (
+        contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages,
+        contextlib.closing(mailbox),
+    ):
         return run_rounds(
             _with_orders(connect_flower(grid, settings, sorted(expected)), server),
             RunSettings(

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
@@ -14,9 +13,11 @@ from graft.core.ports import Progress
 from graft.core.records import NO_LIMITS, LedgerEntry, Outcome
 from graft.errors import EdgeError, GraftError, MessageError, NodesMissingError
 from graft.rounds.admissible import digest_failure
-from graft.wire.messages.codec import MESSAGE_BODY, MESSAGE_RECORD, decode_join, encode_request
+from graft.wire.messages.codec import MESSAGE_BODY, decode_join, encode_request
 from graft.wire.messages.replies import MESSAGE_TRANSFERS, Reply, ReplyFolder, decode_transfers
 from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, order_digest
+from graft_server.flower.mail import Arrival, GridMail, Mail, SessionMail
+from graft_server.mailbox import Mailbox
 from graft_server.request_log import (
     exchange_entry,
     join_entries,
@@ -52,7 +53,8 @@ class EdgeSettings:
 
     run: str
     join_timeout_s: float = 120.0  # how long to wait for all nodes
-    go_on_without: bool = False  # nodes that stay away fail by themselves, not the whole run
+    # Nodes that stay away fail by themselves, not the whole run; where so many are there.
+    go_on_with: int | None = None
     stall_timeout_s: float = 900.0  # without any response the rest then count as lost
     answer_s: float = math.inf  # how long after it was sent a request may be unanswered
     lost_patience_s: float = 0.0  # how long after the first try a lost device is asked again
@@ -65,6 +67,7 @@ class EdgeSettings:
     # Digests a response, before it is saved.
     digest: Callable[[Request, Response], Response] = lambda request, response: response
     nodes: Callable[[], Mapping[str, int]] | None = None  # node ids by domain, known by enrolment
+    mailbox: Mailbox | None = None  # requests go through it, not as messages of Flower
 
 
 def connect_flower(grid: Grid, settings: EdgeSettings, domain_ids: Sequence[str]) -> Connect:
@@ -89,7 +92,8 @@ class FlowerEdge:
         record: Callable[[LedgerEntry], None],
         progress: Progress,
     ) -> None:
-        self._grid = grid
+        mailbox = settings.mailbox
+        self._mail: Mail = SessionMail(grid, mailbox) if mailbox else GridMail(grid)
         self._settings = settings
         self._record = record
         self._progress = progress
@@ -112,7 +116,8 @@ class FlowerEdge:
                 if not pending or time.monotonic() > complete_s + _LATECOMER_S:
                     return
             elif time.monotonic() > deadline_s:
-                if self._settings.go_on_without:
+                enough = self._settings.go_on_with
+                if enough is not None and len(wanted) - len(missing) >= enough:
                     return
                 raise NodesMissingError(
                     f"nodes: got {len(wanted) - len(missing)} of {len(wanted)} within "
@@ -120,7 +125,7 @@ class FlowerEdge:
                 )
             # At the start the list of nodes is short or empty, and one that never answers
             # must not delay the others: only nodes that answered count.
-            online = set(self._grid.get_node_ids())
+            online = self._mail.online()
             enrolled = self._settings.nodes
             for domain_id, node_id in (enrolled() if enrolled else {}).items():
                 if domain_id in wanted and node_id in online:
@@ -128,11 +133,11 @@ class FlowerEdge:
             fresh = sorted(online - asked) if enrolled is None else []
             asked.update(fresh)
             for node_id in fresh:
-                message = _message({MESSAGE_BODY: b""}, node_id, "query.join")
-                pending.update(self._grid.push_messages([message]))
-            for reply in self._grid.pull_messages(list(pending)) if pending else ():
-                pending.remove(reply.metadata.reply_to_message_id)
-                self._add_node(reply)
+                if sent := self._mail.send("", node_id, "query.join", {MESSAGE_BODY: b""}):
+                    pending.add(sent.message_id)
+            for arrival in self._mail.receive(pending) if pending else ():
+                pending.remove(arrival.message_id)
+                self._add_node(arrival)
             self._progress("join", len(wanted & set(self._nodes)), len(wanted))
             time.sleep(self._settings.poll_s + _POLL_S_PER_MESSAGE * len(pending))
 
@@ -150,13 +155,14 @@ class FlowerEdge:
         done = sum(exchange.response is not None for exchange in exchanges)
         while True:
             for exchange in exchanges:
-                if exchange.response is None and exchange.due_s <= time.monotonic():
-                    pending |= dict.fromkeys(self._send(exchange), exchange)
-            for reply in self._grid.pull_messages(list(pending)) if pending else ():
-                exchange = pending.pop(reply.metadata.reply_to_message_id)
+                is_due = exchange.response is None and exchange.due_s <= time.monotonic()
+                if is_due and (message_id := self._send(exchange)):
+                    pending[message_id] = exchange
+            for arrival in self._mail.receive(pending) if pending else ():
+                exchange = pending.pop(arrival.message_id)
                 if exchange.response is not None:
                     continue  # it came too late
-                self._receive(exchange, reply)
+                self._receive(exchange, arrival)
                 if exchange.response is not None:
                     last_s, done = time.monotonic(), done + 1
                     self._progress(response_phase(exchange.request), done, len(requests))
@@ -179,31 +185,33 @@ class FlowerEdge:
             self._meter(exchange, len(exchange.body), down=True)
             self._take(exchange, reply, measured_s=None)
 
-    def _send(self, exchange: "_Exchange") -> Sequence[str]:
-        """Send a request; gives the message's id, or none where it does not go out."""
+    def _send(self, exchange: "_Exchange") -> str:
+        """Send a request; gives the message's id, "" where it does not go out."""
         request, body = exchange.request, exchange.body
         if request.domain_id not in self._nodes:
             error = NodesMissingError(f"domain {request.domain_id}: no node speaks for it")
             exchange.response = failure_of(request, error)
-            return ()
+            return ""
         parts = {MESSAGE_BODY: body, **self._settings.sign(body)}
-        message = _message(parts, self._nodes[request.domain_id], message_name(request))
-        sent = [id for id in self._grid.push_messages([message]) if id]
-        order = order_digest(body, parts.get(MESSAGE_SIGNATURE, b""))
-        exchange.orders |= dict.fromkeys(sent, order)
+        node_id, name = self._nodes[request.domain_id], message_name(request)
+        sent = self._mail.send(request.domain_id, node_id, name, parts)
         now_s = time.monotonic()
         exchange.sent_s, exchange.due_s = now_s, math.inf
         exchange.first_s = exchange.first_s or now_s
-        self._meter(exchange, len(body), outcome="ok" if sent else "refused", down=True)
-        if not sent:
+        if sent is None:
+            self._meter(exchange, len(body), outcome="refused", down=True)
             self._lose(
                 exchange, EdgeError(f"domain {request.domain_id}: Flower refused the message")
             )
-        return sent
+            return ""
+        order = order_digest(body, parts.get(MESSAGE_SIGNATURE, b""))
+        exchange.orders[sent.message_id] = order
+        self._meter(exchange, len(body), down=True, wire_bytes=sent.wire_bytes)
+        return sent.message_id
 
-    def _receive(self, exchange: "_Exchange", message: Message) -> None:
-        if not message.has_content():
-            code, reason = message.error.code, message.error.reason
+    def _receive(self, exchange: "_Exchange", arrival: Arrival) -> None:
+        if arrival.error is not None:
+            code, reason = arrival.error
             node = f"node of {exchange.request.domain_id}"
             error = EdgeError(f"{node}: error {code}: {reason}")
             outcome: Outcome = "lost" if code in _LOST else "failed"
@@ -214,10 +222,11 @@ class FlowerEdge:
                 exchange.response = failure_of(exchange.request, error)
             return
         reply = Reply(
-            response=_part(message, MESSAGE_BODY), transfers=_part(message, MESSAGE_TRANSFERS)
+            response=arrival.parts.get(MESSAGE_BODY, b""),
+            transfers=arrival.parts.get(MESSAGE_TRANSFERS, b""),
         )
-        order = exchange.orders[message.metadata.reply_to_message_id]
-        answer = Answer(reply=reply, signature=_part(message, MESSAGE_SIGNATURE))
+        order = exchange.orders[arrival.message_id]
+        answer = Answer(reply=reply, signature=arrival.parts.get(MESSAGE_SIGNATURE, b""))
         try:
             if self._settings.verify is not None:  # before anything in the bytes is read
                 self._settings.verify(exchange.request.domain_id, order, answer)
@@ -225,11 +234,19 @@ class FlowerEdge:
             self._meter(exchange, len(reply.response), outcome="failed", down=False)
             exchange.response = failure_of(exchange.request, error)
             return
-        self._take(exchange, reply, measured_s=time.monotonic() - exchange.sent_s)
+        took_s = time.monotonic() - exchange.sent_s
+        self._take(exchange, reply, measured_s=took_s, wire_bytes=arrival.wire_bytes)
         if self._settings.replies and not isinstance(exchange.response, Failure):
             self._settings.replies.save(exchange.body, reply)
 
-    def _take(self, exchange: "_Exchange", reply: Reply, *, measured_s: float | None) -> None:
+    def _take(
+        self,
+        exchange: "_Exchange",
+        reply: Reply,
+        *,
+        measured_s: float | None,
+        wire_bytes: int | None = None,
+    ) -> None:
         """Take a reply as far as it is valid, and record its ledger entries."""
         request = exchange.request
         try:
@@ -246,6 +263,7 @@ class FlowerEdge:
             outcome="failed" if isinstance(exchange.response, Failure) else "ok",
             down=False,
             measured_s=measured_s,
+            wire_bytes=wire_bytes,
         )
 
     def _lose(self, exchange: "_Exchange", error: EdgeError) -> None:
@@ -271,16 +289,16 @@ class FlowerEdge:
         exchange.response = failure_of(exchange.request, lost)
         self._meter(exchange, 0, outcome="lost", down=False)
 
-    def _add_node(self, reply: Message) -> None:
+    def _add_node(self, arrival: Arrival) -> None:
         """Note a node's domain; a node with an invalid answer stays unknown."""
-        body = _part(reply, MESSAGE_BODY)
+        body = arrival.parts.get(MESSAGE_BODY, b"")
         try:
             domain_id = decode_join(body)
         except MessageError:
             return
         if domain_id in self._nodes:
             raise EdgeError(f"domain {domain_id}: got two nodes, wanted one")
-        self._nodes[domain_id] = reply.metadata.src_node_id
+        self._nodes[domain_id] = arrival.node_id
         for entry in join_entries(domain_id, self._settings.run, len(body)):
             self._record(replace(entry, round_index=self._settings.round_index))
 
@@ -292,6 +310,7 @@ class FlowerEdge:
         outcome: Outcome = "ok",
         down: bool,
         measured_s: float | None = None,
+        wire_bytes: int | None = None,
     ) -> None:
         self._record(
             exchange_entry(
@@ -300,7 +319,7 @@ class FlowerEdge:
                 down=down,
                 attempt=exchange.attempt,
                 payload_bytes=payload_bytes,
-                wire_bytes=0 if outcome in ("lost", "refused") else None,
+                wire_bytes=0 if outcome in ("lost", "refused") else wire_bytes,
                 outcome=outcome,
                 measured_s=measured_s,
             )
@@ -319,16 +338,3 @@ class _Exchange:
     first_s: float = 0.0
     sent_s: float = 0.0
     due_s: float = -math.inf
-
-
-def _message(parts: Mapping[str, bytes], node_id: int, message_type: str) -> Message:
-    content = RecordDict({MESSAGE_RECORD: ConfigRecord(dict(parts))})
-    return Message(content, dst_node_id=node_id, message_type=message_type)
-
-
-def _part(reply: Message, key: str) -> bytes:
-    """A part of a reply; nothing of an error, or of another type."""
-    if not reply.has_content():
-        return b""
-    value = reply.content.config_records.get(MESSAGE_RECORD, ConfigRecord()).get(key, b"")
-    return value if isinstance(value, bytes) else b""

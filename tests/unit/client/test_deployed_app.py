@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 from graft_client.app import attach, handle_with
-from graft_client.deployed_app import domain_of, handle
+from graft_client.deployed_app import app, domain_of, handle
 from graft_server.deployment.authority import node_keys
 from graft_server.signing import Signer, open_key, open_signer, public_pem
 from spoiled import CARD
@@ -29,10 +30,11 @@ from graft.core.records import DomainProfile, ModelCard
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
-from graft.errors import ConfigError, RunError
+from graft.errors import ConfigError, RunError, TransportError
 from graft.wire.messages.codec import (
     MESSAGE_BODY,
     MESSAGE_RECORD,
+    MESSAGE_SESSION,
     decode_response,
     encode_request,
     encode_response,
@@ -40,6 +42,7 @@ from graft.wire.messages.codec import (
 from graft.wire.messages.replies import MESSAGE_TRANSFERS
 from graft.wire.messages.request_signature import MESSAGE_SIGNATURE, order_digest, verify_answer
 from graft.wire.messages.snapshot import MESSAGE_KEY, MESSAGE_SNAPSHOT, encode_snapshot, sign_key
+from graft.wire.stubs import depot_pb2 as pb
 
 WORLD = ImuWorld(2, 40, seed=0)
 ME, OTHER = WORLD.domain_ids
@@ -352,3 +355,47 @@ def test_a_folder_in_use_is_not_opened_by_a_second_process(site: Site) -> None:
         pytest.raises(RunError, match=f"got process {os.getpid()} in it"),
     ):
         device(site.folder, site.data, 9094)
+
+
+class FakeDepot:
+    """A link that breaks off once and then has two orders."""
+
+    wire_source = "measured"
+
+    def __init__(self, orders: list[pb.Order]) -> None:
+        self.orders, self.calls = orders, list[tuple[str, str, dict[str, bytes]]]()
+
+    def attend(
+        self, session: str, domain_id: str, answered: str, parts: dict[str, bytes]
+    ) -> pb.Order:
+        self.calls.append((session, answered, dict(parts)))
+        if len(self.calls) == 2:
+            raise TransportError("broke off")
+        return self.orders.pop(0) if self.orders else pb.Order(is_over=True)
+
+
+def test_a_device_attends_over_one_connection_until_its_session_is_over(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    orders = [
+        pb.Order(order_id=str(number), parts=dict(site.record().items()))  # type: ignore[arg-type]
+        for number in (1, 2)
+    ]
+    depot = FakeDepot([orders[0], pb.Order(), orders[1]])
+    monkeypatch.setattr("graft_client.deployed_app._own_link", lambda site: nullcontext(depot))
+    message = Message(
+        RecordDict({MESSAGE_RECORD: ConfigRecord({MESSAGE_SESSION: b"s"})}),
+        dst_node_id=2, message_type="query.attend",
+    )  # fmt: skip
+    app(message, site.context())
+    assert [(session, answered) for session, answered, _ in depot.calls] == [
+        ("s", ""), ("s", "1"), ("s", "1"), ("s", ""), ("s", "2"),
+    ]  # fmt: skip
+    assert depot.calls[1][2] == depot.calls[2][2]  # what broke off is delivered again
+    for _, answered, parts in depot.calls:
+        assert bool(parts) == bool(answered)
+        if answered:
+            assert isinstance(decode_response(parts[MESSAGE_BODY]), DomainProfile)
+            assert parts[MESSAGE_SIGNATURE]

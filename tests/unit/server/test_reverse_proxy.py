@@ -196,3 +196,107 @@ def test_one_device_has_a_bounded_number_of_connections(upstream_port: int) -> N
         with contextlib.suppress(ConnectionResetError):
             assert last.recv(1) == b""
         assert refused == ["device"]
+
+
+class Link(Upstream):
+    """A SuperLink: it has one message for whoever asks next, once ``message`` is set."""
+
+    message = b""
+    polls = 0
+    refuses = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        cls, body = type(self), b""
+        if self.path.endswith("pull-messages"):
+            cls.polls += 1
+            body, cls.message = cls.message, b""
+        status = 412 if cls.refuses else 200
+        cls.refuses = max(0, cls.refuses - 1)
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def link_port() -> Iterator[int]:
+    Link.message, Link.polls, Link.refuses = b"", 0, 0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Link)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+class Named(ReverseProxy):
+    """A gateway without TLS that takes every client for the device "ann"."""
+
+    def __init__(self, port: int, **options: object) -> None:
+        super().__init__(port, None, **options)  # type: ignore[arg-type]
+        self.names = AnyKey()
+
+
+class AnyKey(dict[tuple[str, int], str]):
+    def get(self, key: object, default: object = None) -> str:  # type: ignore[override]
+        return "ann"
+
+
+def test_a_question_for_messages_waits_until_there_is_one(link_port: int) -> None:
+    calls = [0]
+    with Named(link_port, called=lambda device: calls[0], hold_s=20.0) as gateway:
+        url = f"http://127.0.0.1:{gateway.port}/v1/fleet/pull-messages"
+        said: list[tuple[bytes, float]] = []
+
+        def ask() -> None:
+            began_s = time.monotonic()
+            said.append((httpx.post(url, content=b"", timeout=30).content, began_s))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.5)
+        assert (said, Link.polls) == ([], 1)  # nothing is asked while nothing was sent
+        Link.message, calls[0] = b"a message", 1
+        asking.join(5)
+        assert [body for body, _ in said] == [b"a message"]
+        assert Link.polls == 2
+
+
+def test_a_question_that_nothing_answers_is_answered_when_its_time_is_over(link_port: int) -> None:
+    with Named(link_port, called=lambda device: 0, hold_s=0.5) as gateway:
+        began_s = time.monotonic()
+        done = httpx.post(f"http://127.0.0.1:{gateway.port}/v1/fleet/pull-messages", content=b"")
+        assert (done.status_code, done.content) == (200, b"")
+        assert 0.4 < time.monotonic() - began_s < 5
+
+
+def test_no_message_is_handed_to_a_client_that_has_gone_or_asked_again(link_port: int) -> None:
+    calls = [0]
+    with Named(link_port, called=lambda device: calls[0], hold_s=20.0) as gateway:
+        url = f"http://127.0.0.1:{gateway.port}/v1/fleet/pull-messages"
+        with contextlib.suppress(httpx.ReadTimeout):
+            httpx.post(url, content=b"", timeout=0.3)
+        time.sleep(0.4)
+        said: list[bytes] = []
+        asking = [
+            threading.Thread(target=lambda: said.append(httpx.post(url, content=b"").content))
+            for _ in range(2)
+        ]
+        asking[0].start()
+        time.sleep(0.3)
+        asking[1].start()
+        asking[0].join(5)
+        assert said == [b""]
+        Link.message, calls[0] = b"a message", 1
+        asking[1].join(5)
+        assert said == [b"", b"a message"]
+
+
+def test_a_node_that_comes_too_early_is_asked_to_come_again(link_port: int) -> None:
+    Link.refuses = 1
+    with ReverseProxy(link_port, None) as gateway:
+        base = f"http://127.0.0.1:{gateway.port}/v1/fleet"
+        again, taken = (httpx.post(f"{base}/activate-node", content=b"") for _ in range(2))
+        assert (again.status_code, taken.status_code) == (503, 200)
+        Link.refuses = 1
+        assert httpx.post(f"{base}/push-messages", content=b"").status_code == 412
