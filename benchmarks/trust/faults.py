@@ -44,6 +44,8 @@ LOSSES = (0.0, 0.05, 0.2, 0.5)
 RATES = (None, 1e6, 64e3)
 DROPOUTS = (0.0, 0.5, 0.9)
 DEVICES = 4
+# A device that has dropped out: nothing passes.
+_CUT = LinkShape(loss=1 - 1e-6)
 # How long after the deadline a cell's processes may take to say how they ended.
 GRACE_S = 2.0
 # Devices give up that long before it, so that they are heard.
@@ -184,14 +186,16 @@ def expand_depot(seed: int) -> Expand:
 
 
 def expand_field(seed: int) -> Expand:
-    """A deployment: sources, then targets. Who drops out goes off its link when a round begins,
-    initial domains in the first, target domains in the second."""
+    """A deployment: sources, then targets. Who drops out is cut off when a round begins,
+    initial domains in the first, target domains in the second. All others must be served, they
+    must be named, and be served once they are back; what is not so is the cell's error."""
 
     def expand(lab: Lab, cell: Cell, deadline_s: float) -> Ending:
         lost = dropped(cell, len(lab.devices), seed)
         domains = ImuWorld(len(lab.devices), 60, seed=seed).domain_ids
         places = dict(zip(domains, lab.devices, strict=True))
         half = len(domains) // 2
+        away = {domains[number] for number in lost}
         # What still ends on a machine may write while its folder is removed.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             data = Path(name) / "data"
@@ -201,27 +205,62 @@ def expand_field(seed: int) -> Expand:
                 spawn_server=lab.server.spawn, spawn_device=lambda d: places[d].spawn,
                 settings={"training.max_steps": 20, "selection.num_sources": 2},
             ) as field:  # fmt: skip
-                for arriving, initial_domains in ((domains[:half], True), (domains[half:], False)):
-                    left_s = _left_s(deadline_s) - _EXPAND_SAYING_S
-                    words = [*arriving, *(["--initial"] if initial_domains else [])]
-                    words += ["--deadline-s", f"{left_s:.0f}", "--join-timeout-s", "60"]
-                    expanding = field.start_expand(
-                        [*words, "--patience-s", "60"], stderr=subprocess.PIPE, text=True
-                    )
-                    # Its own deadline comes first: what it then says is the cell's ending.
-                    wait_until(
-                        lambda: field.is_at("profile"), "the round to begin", _left_s(deadline_s)
-                    )
-                    for number in lost:
-                        if domains[number] in arriving:
-                            lab.devices[number].configure("ip", "link", "set", "up0", "down")
-                    _, said = expanding.communicate(timeout=_left_s(deadline_s))
-                    if expanding.returncode:
-                        names = re.findall(r"\b[A-Z][A-Za-z]+(?:Error|Exception)\b", said)
-                        return Ending(outcome="failed", errors=tuple(sorted(set(names))))
+                back: list[str] = []
+                for index, arriving in enumerate((domains[:half], domains[half:])):
+                    here = sorted(away & set(arriving))
+                    words = [*arriving, *([] if index else ["--initial"])]
+                    wanted = set(arriving) - set(here)
+                    ending = _round(lab, field, domains, words, wanted, here, deadline_s)
+                    for domain_id in here:
+                        lab.shape(domains.index(domain_id), cell.shape)
+                    if ending is None and field.finished_rounds() == index:  # nobody was there
+                        ending = _round(lab, field, domains, [], set(arriving), [], deadline_s)
+                    else:
+                        back += here
+                    if ending is not None:
+                        return ending
+                if back:
+                    ending = _round(lab, field, domains, back, set(back), [], deadline_s)
+                    if ending is not None:
+                        return ending
         return Ending(outcome="finished")
 
     return expand
+
+
+def _round(
+    lab: Lab,
+    field: Field,
+    domains: Sequence[str],
+    words: Sequence[str],
+    wanted: set[str],
+    away: Sequence[str],
+    deadline_s: float,
+) -> Ending | None:
+    """One expansion of which some go off their link; None where exactly ``wanted`` were served and
+    the others named."""
+    left_s = _left_s(deadline_s) - _EXPAND_SAYING_S
+    words = [*words, "--deadline-s", f"{left_s:.0f}", "--join-timeout-s", "150"]
+    words += ["--patience-s", "30", "--format", "json"]
+    pipe = subprocess.PIPE
+    expanding = field.start_expand(words, stdout=pipe, stderr=pipe, text=True)
+    # Its own deadline comes first: what it then says is the cell's ending.
+    wait_until(lambda: field.is_at("profile"), "the round to begin", _left_s(deadline_s))
+    for domain_id in away:
+        lab.shape(domains.index(domain_id), _CUT)
+    told, said = expanding.communicate(timeout=_left_s(deadline_s))
+    served = set[str]()
+    if told.strip().startswith("["):
+        served = {row["domain"] for row in json.loads(told) if not row["error"]}
+    as_wanted = (
+        served == wanted
+        and bool(expanding.returncode) == bool(away)
+        and all(domain_id in said for domain_id in away)
+    )
+    if as_wanted:
+        return None
+    names = re.findall(r"\b[A-Z][A-Za-z]+(?:Error|Exception)\b", said)
+    return Ending(outcome="failed", errors=tuple(sorted(set(names))) or ("NotServedError",))
 
 
 def _part(lost: bool) -> tuple[str, str]:

@@ -135,6 +135,12 @@ class Field:
         path = self.server / "rounds.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else []
 
+    def finished_rounds(self) -> int:
+        """How many rounds are over."""
+        from graft_server.flower.deployed_app import run_folder
+
+        return run_folder(self.server).count_rounds()
+
     def processes(self) -> dict[str, list[psutil.Process]]:
         """All that runs now, by role."""
         found: dict[str, list[psutil.Process]] = {}

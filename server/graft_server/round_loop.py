@@ -13,7 +13,7 @@ from graft.core.results import ResultRow, result_row
 from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.data.splits import schedule_growth, schedule_rounds
-from graft.errors import ConfigError, ExpansionFailedError
+from graft.errors import ConfigError, ExpansionFailedError, NodesMissingError
 from graft.methods import find_method
 from graft.models import offered_architectures
 from graft.models.registry import find_architecture
@@ -82,6 +82,8 @@ class RunSettings:
     planned: tuple[tuple[str, ...], ...] | None = None
     growing: Mapping[int, Sequence[Growth]] | None = None
     store: ModelStore | None = None
+    # Where no initial domain was served, the first round stays unfinished and may be run again.
+    needs_source: bool = False
 
     def __post_init__(self) -> None:
         for name in self.config.methods:
@@ -180,6 +182,9 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
         done = _run_round(
             offered, arriving, growths, edge, admit, averaging, config, fault, settings.world.task
         )
+        if settings.needs_source and not state.round_index and not done.state.catalogue:
+            failed = (f"{f.domain_id}: {f.error}: {f.message}" for f in done.failures)
+            raise NodesMissingError(f"round 0: no initial domain was served; {'; '.join(failed)}")
         done = replace(done, state=forgotten.after(state, done.state))
         rows = [result_row(result) for result in done.reports]
         for entry in folder.journal_entries():

@@ -130,6 +130,7 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
                 folder=folder,
                 planned=rounds,
                 growing=growing,
+                needs_source=True,
                 on_round=lambda index, *_: write_orders(server, index, ()),
                 on_progress=_StageTimes(server / "state" / "progress.json", stages),
             ),
