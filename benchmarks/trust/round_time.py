@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -151,6 +152,9 @@ def measured_of(tree: Path, work: Path) -> dict[str, Any]:
 def main(
     base: Annotated[Path | None, typer.Option(help="A working copy to compare with.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Deployments of each.")] = 1,
+    together: Annotated[
+        bool, typer.Option(help="Both at once: on a machine whose other work changes.")
+    ] = False,
     work: Annotated[Path, typer.Option(help="Where they go.")] = Path("runs/round-time"),
     measure_here: Annotated[bool, typer.Option("--measure", hidden=True)] = False,
 ) -> None:
@@ -165,26 +169,40 @@ def main(
     trees = {"now": ROOT, **({"base": base.absolute()} if base else {})}
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for number in range(repeats):
-        for name, tree in trees.items():
-            runs[name].append(measured_of(tree, work.absolute() / f"{name}-{number}"))
+        with ThreadPoolExecutor(len(trees) if together else 1) as pool:
+            begun = {
+                name: pool.submit(measured_of, tree, work.absolute() / f"{name}-{number}")
+                for name, tree in trees.items()
+            }
+        for name, measured in begun.items():
+            runs[name].append(measured.result())
             print(f"{name}: {json.dumps(runs[name][-1])}", flush=True)
     replace_file(HERE / "results" / "round_time.json", (json.dumps(runs, indent=1) + "\n").encode())
 
     def median(name: str, what: str) -> float:
+        if what == "cpu":
+            return float(
+                np.median([sum(p["cpu_s"] for p in r["targets"]["processes"]) for r in runs[name]])
+            )
         if what == "idle":
             return float(np.median([run["idle_bytes_per_s"] for run in runs[name]]))
         return float(np.median([run[what]["seconds"] for run in runs[name]]))
 
-    text = "python benchmarks/trust/round_time.py --base FOLDER"
+    text = f"python benchmarks/trust/round_time.py --base FOLDER{' --together' * together}"
     figures = {
         f"round-time/{name}/{what}": figure(median(name, what), unit, None, text, [0])
         for name in runs
-        for what, unit in (("targets", "s"), ("initial", "s"), ("idle", "bytes a second"))
+        for what, unit in (
+            ("targets", "s"),
+            ("initial", "s"),
+            ("idle", "bytes a second"),
+            ("cpu", "s"),
+        )
     }
     if base:
-        for what in ("targets", "initial", "idle"):
+        for what in ("targets", "initial", "idle", "cpu"):
             share = median("now", what) / median("base", what)
-            target = None if what == "initial" else "at most 0.33"
+            target = "at most 0.33" if what in ("targets", "idle") else None
             figures[f"round-time/ratio/{what}"] = figure(share, "of the base's", target, text, [0])
     write_summary(HERE / "results", figures)
 
