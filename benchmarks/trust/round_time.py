@@ -26,7 +26,6 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-DOMAINS = 5  # one initial domain, four targets
 WINDOWS = 350  # of a person of HAPT: 10,929 windows of 30 people
 IDLE_S = 60.0
 _SAMPLE_S = 0.2
@@ -87,7 +86,7 @@ class Timeline:
         ]
 
 
-def measure(work: Path) -> dict[str, Any]:
+def measure(work: Path, targets: int) -> dict[str, Any]:
     """One deployment of the packages that this process imports."""
     from field import Field, wait_until, write_world
 
@@ -96,9 +95,9 @@ def measure(work: Path) -> dict[str, Any]:
     from graft.wire.traffic_log import read_traffic_log
 
     fresh_folder(work)
-    world = ImuWorld(DOMAINS, WINDOWS, seed=0)
+    world = ImuWorld(targets + 1, WINDOWS, seed=0)
     write_world(world, world.domain_ids, work / "data", list(CHANNELS))
-    initial_domain, *targets = world.domain_ids
+    initial_domain, *arriving_later = world.domain_ids
     found: dict[str, Any] = {}
     settings = {"selection.num_sources": 1}
     with Field(work / "field", work / "data", world.domain_ids, settings=settings) as field:
@@ -116,8 +115,8 @@ def measure(work: Path) -> dict[str, Any]:
         time.sleep(IDLE_S)
         lines = [r for r in read_traffic_log(meter) if r.since_s >= since_s]
         carried = sum(r.carried.up_bytes + r.carried.down_bytes for r in lines)
-        found["idle_bytes_per_s"] = carried / IDLE_S / DOMAINS
-        for name, arriving in (("initial", [initial_domain]), ("targets", targets)):
+        found["idle_bytes_per_s"] = carried / IDLE_S / (targets + 1)
+        for name, arriving in (("initial", [initial_domain]), ("targets", arriving_later)):
             with Timeline(field) as timeline:
                 began_s = time.monotonic()
                 status = field.expand(arriving, initial_domains=name == "initial")
@@ -139,10 +138,11 @@ def measure(work: Path) -> dict[str, Any]:
     return found
 
 
-def measured_of(tree: Path, work: Path) -> dict[str, Any]:
+def measured_of(tree: Path, work: Path, targets: int) -> dict[str, Any]:
     """What the packages of a working copy do, measured by this script in a process of theirs."""
     path = os.pathsep.join(str(tree / name) for name in ("", "server", "client", "simulation"))
     command = [sys.executable, str(Path(__file__).resolve()), "--measure", "--work", str(work)]
+    command += ["--targets", str(targets)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, check=True, stdout=subprocess.PIPE
     )
@@ -151,6 +151,7 @@ def measured_of(tree: Path, work: Path) -> dict[str, Any]:
 
 def main(
     base: Annotated[Path | None, typer.Option(help="A working copy to compare with.")] = None,
+    targets: Annotated[int, typer.Option(min=1, help="Devices of the measured round.")] = 4,
     repeats: Annotated[int, typer.Option(min=1, help="Deployments of each.")] = 1,
     together: Annotated[
         bool, typer.Option(help="Both at once: on a machine whose other work changes.")
@@ -160,7 +161,7 @@ def main(
 ) -> None:
     """Measure, and write results/summary.json and results/round_time.json."""
     if measure_here:
-        print(json.dumps(measure(work.absolute())))
+        print(json.dumps(measure(work.absolute(), targets)))
         return
     from summary import figure, write_summary
 
@@ -171,7 +172,7 @@ def main(
     for number in range(repeats):
         with ThreadPoolExecutor(len(trees) if together else 1) as pool:
             begun = {
-                name: pool.submit(measured_of, tree, work.absolute() / f"{name}-{number}")
+                name: pool.submit(measured_of, tree, work.absolute() / f"{name}-{number}", targets)
                 for name, tree in trees.items()
             }
         for name, measured in begun.items():
@@ -188,7 +189,8 @@ def main(
             return float(np.median([run["idle_bytes_per_s"] for run in runs[name]]))
         return float(np.median([run[what]["seconds"] for run in runs[name]]))
 
-    text = f"python benchmarks/trust/round_time.py --base FOLDER{' --together' * together}"
+    text = f"python benchmarks/trust/round_time.py --base FOLDER --targets {targets}"
+    text += " --together" * together
     figures = {
         f"round-time/{name}/{what}": figure(median(name, what), unit, None, text, [0])
         for name in runs
