@@ -161,6 +161,7 @@ def _run_once(
     waits_s: tuple[float, float, float | None],
 ) -> None:
     """Start the ServerApp, or find it running, and wait until it or the rounds have ended."""
+    from graft_server.flower.deployed_app import is_expanding
     from graft_server.flower.superlink import open_superlink
 
     from graft.core.files import replace_file
@@ -187,6 +188,8 @@ def _run_once(
             time.sleep(_CHECK_EVERY_S)
             if time.monotonic() > ask_s:
                 ask_s = time.monotonic() + _ASK_FLOWER_EVERY_S
+                if is_expanding(server):
+                    continue
                 try:
                     status = open_superlink(server).run_status(run_id)
                 except GraftError:
@@ -196,6 +199,8 @@ def _run_once(
                         raise EdgeError(f"round unfinished: {failure}")
                     announce(f"the ServerApp ended ({status}); starting it again")
                     return
+        if folder.count_rounds() >= num_rounds:
+            run_file.unlink(missing_ok=True)  # the next round need not ask Flower how it ended
     finally:
         bar.remove_task(task)
 

@@ -23,7 +23,7 @@ from graft.core.records import LedgerEntry
 from graft.core.tasks import Task
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
-from graft.errors import ConfigError, DataError, GraftError
+from graft.errors import ConfigError, DataError, GraftError, RunError
 from graft.rounds import digest
 from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
@@ -180,6 +180,15 @@ class _StageTimes:
         if now.done == now.wanted:
             times = {"round_index": index, "stage": stage, "began_s": began_s, "ended_s": now_s}
             self._stages.append(times)
+
+
+def is_expanding(server: Path) -> bool:
+    """Whether a ServerApp runs the folder's rounds."""
+    try:
+        with lock_file(server / "state" / "expansion.lock", str(server)):
+            return False
+    except RunError:
+        return True
 
 
 def expansion_lock(server: Path) -> AbstractContextManager[None]:

@@ -1,20 +1,24 @@
 """``graft deploy expand`` where there is nothing to go on with."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from graft_server.flower.deployed_app import run_folder
+from graft_server.flower.deployed_app import expansion_lock, is_expanding, run_folder
+from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.round_schedule import plan_round
+from graft_server.run_folder import RunFolder
 from typer.testing import CliRunner
 
 from graft.cli.main import app
 from graft.core.config import ExpansionConfig
+from graft.core.exchange import Request, Response, failure_of
 from graft.core.records import SystemState
 from graft.core.results import ResultRow, read_results
 from graft.data import ImuWorld, write_dataset
 from graft.data.synthetic.imu import CHANNELS
-from graft.errors import ConfigError, ExpansionFailedError, RunError
+from graft.errors import ConfigError, EdgeError, ExpansionFailedError, NodesMissingError, RunError
 
 runner = CliRunner()
 WORLD = ImuWorld(2, 40, seed=0)
@@ -91,3 +95,29 @@ def test_before_the_first_round_somebody_must_arrive(server: Path) -> None:
     done = runner.invoke(app, ["deploy", "expand", "--server", str(server)])
     assert isinstance(done.exception, RunError)
     assert "name the domains" in str(done.exception)
+
+
+def test_a_serverapp_that_runs_is_seen_by_its_lock(server: Path) -> None:
+    assert not is_expanding(server)
+    with expansion_lock(server):
+        assert is_expanding(server)
+    assert not is_expanding(server)
+
+
+class Nobody:
+    """A way to domains of which none answers."""
+
+    def ask(self, requests: Sequence[Request]) -> list[Response]:
+        return [failure_of(each, EdgeError("no answer")) for each in requests]
+
+
+def test_a_first_round_without_any_initial_domain_may_be_run_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run-1")
+    folder.begin(ExpansionConfig(), WORLD)
+    settings = RunSettings(
+        config=ExpansionConfig(), world=WORLD, folder=folder, planned=(WORLD.domain_ids,),
+        needs_source=True,
+    )  # fmt: skip
+    with pytest.raises(NodesMissingError, match=f"{WORLD.domain_ids[0]}: EdgeError: no answer"):
+        run_rounds(lambda record, progress: Nobody(), settings)
+    assert folder.count_rounds() == 0
