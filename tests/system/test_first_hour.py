@@ -123,7 +123,7 @@ graft architecture check my_resnet:ResNet --data cameras
 graft simulate --data cameras --dry-run
 graft simulate --data cameras --rounds 1 --set training.max_steps=20 --engine block --out default
 graft simulate --data cameras --rounds 1 --set training.max_steps=20 \
-    --set 'devices.architectures=["my_resnet:ResNet"]' --out resnet
+    --set 'devices.architectures=["my_resnet:ResNet"]' --join-timeout-s 900 --out resnet
 graft report resnet
 graft export onnx resnet --model Kamera-7 --out camera.onnx
 """
