@@ -100,7 +100,7 @@ def data_from_csv(
     user: Annotated[str | None, Option(help="Column of the person. Default: one per file.")] = None,
     time: Annotated[str | None, Option(help="Column of the time: cuts pauses, resamples.")] = None,
     time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"] | None,
+        Literal["s", "ms", "us", "ns", "min", "h", "d"] | None,
         Option(help="Unit of the time column. Default: the one that fits --rate."),
     ] = None,
     session: Annotated[str | None, Option(help="Column whose change ends a recording.")] = None,
@@ -127,6 +127,9 @@ def data_from_csv(
     encoding: Annotated[
         str | None, Option(help="Encoding of the text. Default: UTF-8, UTF-16 or Windows-1252.")
     ] = None,
+    decimal: Annotated[
+        Literal[".", ","] | None, Option(help="Decimal sign. Default: as the first lines show.")
+    ] = None,
     name: NameOption = None,
     modality: ModalityOption = "imu",
     licence: LicenceOption = NOT_STATED,
@@ -151,6 +154,7 @@ def data_from_csv(
         session=session,
         delimiter=delimiter.replace("\\t", "\t") if delimiter else None,
         encoding=encoding,
+        decimal=decimal,
         path=path,
         map_label=_label_map(map_label),
     )

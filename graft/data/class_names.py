@@ -39,6 +39,25 @@ def remarks_on_classes(classes: Sequence[str], of_domain: Mapping[str, Iterable[
     return found
 
 
+def remarks_on_persons(names: Sequence[str]) -> list[str]:
+    """A sentence where names may be one person's, who would be a source and a target domain."""
+    alike: dict[object, list[str]] = {}
+    for name in sorted(names):
+        number = _number(name)
+        alike.setdefault(name.casefold() if number is None else number, []).append(name)
+    found = [" and ".join(map(repr, same)) for same in alike.values() if len(same) > 1]
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return [
+        f"The persons {'; '.join(found[:5])}{more} differ only in case or in how a number is "
+        "written: each is a domain of its own."
+    ] if found else []  # fmt: skip
+
+
+def _number(text: str) -> float | None:
+    """The number that a plain name is; None for any other."""
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+
 def _quoted(text: str) -> str:
     return f"'{text}'" if " " in text else text
 
@@ -49,6 +68,8 @@ def _difference(one: str, two: str) -> str:
         return ""
     if one.casefold() == two.casefold():
         return "case"
+    if _number(one) is not None and _number(one) == _number(two):
+        return "how a number is written"
     plain = [_plain(name) for name in (one, two)]
     if plain[0] == plain[1] and plain[0]:
         return "signs, blanks or accents"

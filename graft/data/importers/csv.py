@@ -18,7 +18,7 @@ from graft.core.outputs import check_output, new_folder
 from graft.core.records import DOMAIN_ID
 from graft.core.streams import Lazy
 from graft.core.tasks import Modality, Task
-from graft.data.class_names import remarks_on_classes
+from graft.data.class_names import remarks_on_classes, remarks_on_persons
 from graft.data.dataset_table import write_dataset
 from graft.data.domain import DomainData
 from graft.data.folder import write_domain
@@ -134,6 +134,7 @@ def convert_csv(
         remarks = [
             *yield_remarks(plans, windowing),
             *remarks_on_classes(classes, {user: own[user] for user in chosen}),
+            *remarks_on_persons(chosen),
         ]
         _settle(tally, plans, chosen)
         if not chosen:
@@ -178,17 +179,20 @@ def convert_csv(
 
 
 def domain_ids(users: Iterable[str]) -> dict[str, str]:
-    """A domain id of each user: the user's name where it is one, else the nearest in ASCII."""
+    """A domain id of each user: the user's name where it is one, else the nearest in ASCII; ids
+    that differ in case alone would be one file on some file systems, and get a number."""
     users = list(users)
-    ids = {user: user for user in users if DOMAIN_ID.fullmatch(user)}
-    for user in users:
+    ids: dict[str, str] = {}
+    for user in [*filter(DOMAIN_ID.fullmatch, users), *users]:
         if user in ids:
             continue
         text = user.replace("ß", "ss").replace("æ", "ae").replace("ø", "o").replace("ł", "l")
         text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
         text = re.sub(r"[^A-Za-z0-9._@]+", "-", text).strip("-.")[:100] or "person"
+        text = user if DOMAIN_ID.fullmatch(user) else text
         own, count = text if DOMAIN_ID.fullmatch(text) else f"person-{text}", 1
-        while own in ids.values():
+        taken = {each.casefold() for each in ids.values()}
+        while own.casefold() in taken:
             count += 1
             own = f"{text}-{count}"
         ids[user] = own

@@ -3,91 +3,30 @@
 Legend: L lines of a recording in the order of the file, or of time once sorted.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from graft.core.records import BoolArray, IntArray
+from graft.data.importers.csv_stamps import TimeKind
 from graft.errors import DatasetFormatError
 
-TimeKind = Literal["number", "stamp", "clock"]
 TimeArray = npt.NDArray[np.float64]
 # Times that lie further apart than so many usual intervals are a pause in the recording.
 PAUSE = 3.0
 # Recordings with fewer lines say too little of their rate.
 FEW_LINES = 16
 _RATE_APART = 2.0
-_CLOCK = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})(?:[.,:](\d+))?\s*([AaPp])?\.?[Mm]?\.?")
-_STAMP = re.compile(
-    r"(\d{1,4})[-/.](\d{1,2})[-/.](\d{1,4})[T _]+(\d{1,2})[:\-h.](\d{2})(?:[:\-m.](\d{2}))?"
-    r"(?:[.,:_](\d+))?\s*([AaPp][Mm])?\s*(Z|UTC|GMT|[-+]\d{2}:?\d{2})?(?:\[.*\])?"
-)
 _HALF_DAY_S = 43_200.0
-
-
-def time_kind(sample: str) -> TimeKind:
-    """What a column's first time is: a number, a date and time, or a time of day."""
-    if _CLOCK.fullmatch(sample):
-        return "clock"
-    is_number = re.fullmatch(r"[-+]?[\d.,]+([eE][-+]?\d+)?", sample) is not None
-    return "number" if is_number or not sample else "stamp"
-
-
-def parse_times(texts: pa.Array, kind: TimeKind) -> TimeArray:
-    """Seconds of dates with times (since 1970; UTC where no zone is named) or of times of day;
-    NaN for a text that is none."""
-    if kind == "stamp":
-        for zone in (None, "UTC"):
-            try:
-                stamps = pc.utf8_trim_whitespace(texts).cast(pa.timestamp("ns", zone))
-            except pa.ArrowInvalid:
-                continue
-            return np.asarray(stamps.cast(pa.int64()).to_numpy(zero_copy_only=False), float) / 1e9
-    parse = _clock_s if kind == "clock" else _stamp_s
-    return np.array([parse(text.strip()) if text else np.nan for text in texts.to_pylist()], float)
-
-
-def _clock_s(text: str) -> float:
-    found = _CLOCK.fullmatch(text)
-    if found is None:
-        return np.nan
-    hours, minutes, seconds, part, half = found.groups()
-    hour = int(hours or 0)
-    if half:
-        hour = hour % 12 + (12 if half in "pP" else 0)
-    return hour * 3600 + int(minutes) * 60 + float(f"{seconds}.{part or 0}")
-
-
-def _stamp_s(text: str) -> float:
-    found = _STAMP.fullmatch(text)
-    if found is None:
-        return np.nan
-    first, second, third, hour, minute, seconds, part, half, zone = found.groups()
-    if len(first) == 4:
-        year, month, day = int(first), int(second), int(third)
-    else:
-        # Month first where it must be, or with AM and PM; only differences matter here.
-        is_month_first = int(second) > 12 or (half is not None and int(first) <= 12)
-        month, day = (int(first), int(second)) if is_month_first else (int(second), int(first))
-        year = int(third) + (2000 if len(third) <= 2 else 0)
-    hours = int(hour)
-    if half:
-        hours = hours % 12 + (12 if half in ("PM", "pm", "Pm") else 0)
-    try:
-        moment = datetime(year, month, day, hours, int(minute), int(seconds or 0), tzinfo=UTC)
-    except ValueError:
-        return np.nan
-    shift_s = 0.0
-    if zone and zone[0] in "+-":
-        shift_s = (1 if zone[0] == "+" else -1) * (int(zone[1:3]) * 3600 + int(zone[-2:]) * 60)
-    return moment.timestamp() + float(f"0.{part or 0}") - shift_s
+# After how long a clock begins again: half a day without AM and PM, an hour without its number or
+# where summer time ends, a counter of 16, 24 or 32 bits, also of microseconds in larger units.
+_TURNS: Mapping[TimeKind, tuple[float, ...]] = {
+    "clock": (2 * _HALF_DAY_S, _HALF_DAY_S, 3600.0),
+    "stamp": (3600.0,),
+    "number": tuple(2.0**bits / part for bits in (16, 24, 32) for part in (1, 1e3, 1e6)),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -96,7 +35,8 @@ class Clock:
 
     ``order_L`` puts its lines in their order, None where they are; ``usual`` is the usual interval,
     0 where there is none; ``shared`` the usual number of lines of one time; ``distinct`` the usual
-    interval between different times; ``late`` the number of lines that were sorted.
+    interval between different times; ``late`` the number of lines that were sorted; ``turns`` how
+    often the clock ran over and was taken on.
     """
 
     time_L: TimeArray
@@ -106,6 +46,7 @@ class Clock:
     shared: float
     distinct: float
     late: int
+    turns: int = 0
 
 
 def read_clock(time_L: TimeArray, kind: TimeKind, *, bursts: bool = False) -> Clock:
@@ -118,13 +59,15 @@ def read_clock(time_L: TimeArray, kind: TimeKind, *, bursts: bool = False) -> Cl
     time_L = time_L - time_L.min() if kind == "number" else time_L.copy()
     if kind == "clock":
         time_L += 2 * _HALF_DAY_S * np.cumsum(np.diff(time_L, prepend=time_L[0]) < -_HALF_DAY_S)
+    time_L, turns = _taken_on(time_L, kind)
     step_L = np.diff(time_L)
     back_L = step_L < 0
     order_L: IntArray | None = None
     starts, late = np.empty(0, np.int64), 0
     if back_L.any():
         if _is_disorder(time_L, step_L, back_L):
-            late = int((time_L < np.maximum.accumulate(time_L)).sum())
+            early = int((time_L > np.minimum.accumulate(time_L[::-1])[::-1]).sum())
+            late = min(early, int((time_L < np.maximum.accumulate(time_L)).sum()))
             order_L = np.argsort(time_L, kind="stable")
             time_L = time_L[order_L]
         else:
@@ -144,7 +87,27 @@ def read_clock(time_L: TimeArray, kind: TimeKind, *, bursts: bool = False) -> Cl
         ahead_L = step_L[step_L > 0]
         usual = float(np.median(ahead_L)) if len(ahead_L) else 0.0
     return Clock(time_L=time_L, order_L=order_L, starts=starts, usual=usual, shared=shared,
-                 distinct=distinct, late=late)  # fmt: skip
+                 distinct=distinct, late=late, turns=turns)  # fmt: skip
+
+
+def _taken_on(time_L: TimeArray, kind: TimeKind) -> tuple[TimeArray, int]:
+    """Times of a clock that begins again after each turn, without the jumps back, and the number
+    of turns; as they are where a jump back is anything else."""
+    step_L = np.diff(time_L)
+    back = np.flatnonzero(step_L < 0)
+    ahead_L = step_L[step_L > 0]
+    if not len(back) or not len(ahead_L):
+        return time_L, 0
+    usual = float(np.median(ahead_L))
+    for turn in _TURNS[kind]:
+        if (
+            turn > 50 * usual
+            and ((step_L[back] + turn > 0) & (step_L[back] + turn <= PAUSE * usual)).all()
+        ):
+            turns_L = np.zeros(len(time_L))
+            turns_L[back + 1] = turn
+            return time_L + np.cumsum(turns_L), len(back)
+    return time_L, 0
 
 
 def _is_disorder(time_L: TimeArray, step_L: TimeArray, back_L: BoolArray) -> bool:
@@ -231,7 +194,11 @@ def find_unit(
         return None, False
     typical = sorted(telling, key=lambda pace: pace.usual)[(len(telling) - 1) // 2]
     usual = typical.usual
-    fitting = [name for name, unit_s in units_s.items() if _fits(usual * unit_s, rate_hz)]
+    every = [name for name, unit_s in units_s.items() if _fits(usual * unit_s, rate_hz)]
+    # Minutes and hours are never guessed, days only where a spreadsheet or MATLAB counts them.
+    units_s = {name: unit_s for name, unit_s in units_s.items() if unit_s <= 1 or name == unit
+               or (name == "d" and _is_serial_day(typical.highest))}  # fmt: skip
+    fitting = [name for name in every if name in units_s]
     burst = float(np.median([pace.burst or pace.usual for pace in telling]))
     bursting = [name for name, unit_s in units_s.items() if _fits(burst * unit_s, rate_hz)]
     is_burst = not fitting and bool(bursting) and unit in (None, *bursting)
@@ -240,7 +207,7 @@ def find_unit(
         telling = [replace(pace, usual=pace.burst or pace.usual) for pace in telling]
     chosen = unit or (fitting[0] if fitting else _epoch_unit(typical.highest))
     if chosen is None or (fitting and chosen not in fitting):
-        guess = f"is --time-unit {fitting[0]}?" if fitting else (
+        guess = f"is --time-unit {every[0]}?" if every else (
             f"--rate {_rate(usual, 's')} if they are seconds, {_rate(usual, 'ms')} if "
             "milliseconds; or name --time-unit to average a faster recording"
         )  # fmt: skip
@@ -300,6 +267,10 @@ def _fits(usual_s: float, rate_hz: float) -> bool:
 
 def _rate(usual: float, unit: str) -> str:
     return f"{1 / usual / {'s': 1.0, 'ms': 1e-3}[unit]:.4g}"
+
+
+def _is_serial_day(highest: float) -> bool:
+    return 30_000 < highest < 75_000 or 690_000 < highest < 770_000
 
 
 def _epoch_unit(highest: float) -> str | None:

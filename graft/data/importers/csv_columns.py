@@ -1,35 +1,32 @@
 """Which columns mean what, and where a text file's header is."""
 
 import csv
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from graft.data.importers.csv_files import path_fields
+from graft.data.importers.csv_numbers import Decimal, decimal_signs, number_of
+from graft.data.importers.csv_stamps import time_kind
 from graft.errors import ConfigError, DatasetFormatError
 
-UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_DELIMITERS = (",", ";", "\t", "|")
+UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+# A blank stands for any number of them.
+_DELIMITERS = (",", ";", "\t", "|", " ")
+COMMENT_SIGNS = ("#", "%", "//")
 _HEADER_WITHIN = 200  # lines
+_HEADER_LINES = 4  # of a header with quoted line ends
 _SAMPLE = 60  # lines below the header that tell decimals and trailing separators
-_COMMA_NUMBER = re.compile(r"\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*")
-# Words that programs write where there is no value, in lower case.
-MISSING = frozenset(
-    ("", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "(null)", "#null!", "none", "nil",
-     "-", "--", "?", "missing", "undefined", "(blank)", "#value!", "#ref!", "#div/0!", "#name?",
-     "#num!", "1.#qnan", "-1.#ind")
-)  # fmt: skip
-
-
-def is_missing(text: str) -> bool:
-    """Whether a cell holds a word for a missing value."""
-    return text.strip().casefold() in MISSING
 
 
 def tidy(text: str) -> str:
     """A name without what is around it, its white space single, in one form of Unicode."""
     return " ".join(unicodedata.normalize("NFC", text).strip(" \t\ufeff\"'").split())
+
+
+def column_name(text: str) -> str:
+    """A column's name without the sign of a comment before a header."""
+    return tidy(text).lstrip("#%/ ") or tidy(text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,13 +44,16 @@ class CsvColumns:
     time
         None: lines follow each other at an even rate. Numbers or dates and times otherwise.
     time_unit
-        "s", "ms", "us" or "ns"; None: that with which the lines are at the wanted rate.
+        "s", "ms", "us", "ns", "min", "h" or "d" (days, as spreadsheets count them); None: that with
+        which the lines are at the wanted rate.
     session
         A change of it ends a recording.
     delimiter
         None: that which separates the wanted names.
     encoding
         None: UTF-8, UTF-16 or Windows-1252, as the bytes are.
+    decimal
+        "." or ","; None: as the first lines show.
     path
         Pattern of the paths below the source, such as "{user}/{label}".
     map_label
@@ -69,6 +69,7 @@ class CsvColumns:
     session: str | None = None
     delimiter: str | None = ","
     encoding: str | None = None
+    decimal: Decimal | None = None
     path: str | None = None
     map_label: dict[str, str] = field(default_factory=dict)
 
@@ -79,8 +80,8 @@ class CsvColumns:
             raise ConfigError(f"time-unit: got {self.time_unit!r}, wanted one of {list(UNITS_S)}")
         for name in ("label", "user", "time", "session"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tidy(value))
-        object.__setattr__(self, "sensors", tuple(map(tidy, self.sensors)))
+            object.__setattr__(self, name, None if value is None else column_name(value))
+        object.__setattr__(self, "sensors", tuple(map(column_name, self.sensors)))
         given = self.wanted
         if not self.sensors or not all(given) or len(set(given)) < len(given):
             raise ConfigError(
@@ -104,22 +105,26 @@ class CsvColumns:
 class Header:
     """What the first lines of a text file say of the others.
 
-    ``line`` is the header's number from 1; ``num_cells`` those of a line below it; ``index_of``
-    where each wanted column is; ``time_sample`` a first cell of the time column.
+    ``line`` is the number of the header's last line from 1; ``names`` all columns; ``num_cells``
+    those of a line below it, and ``width`` with the empty ones that most have behind them;
+    ``index_of`` where each wanted column is; ``decimals`` the decimal
+    sign of each column of numbers; ``time_sample`` a first cell of the time column.
     """
 
     line: int
     text: str
+    names: tuple[str, ...]
     delimiter: str
     num_cells: int
+    width: int
     index_of: dict[str, int]
-    decimal: str
+    decimals: dict[str, Decimal | None]
     time_sample: str = ""
 
 
 def match_columns(where: object, names: Sequence[str], columns: CsvColumns) -> dict[str, int]:
     """Where each wanted column is; raises DatasetFormatError for one that is not there once."""
-    own = [tidy(name) for name in names]
+    own = [column_name(name) for name in names]
     folded = [name.casefold() for name in own]
     index_of = {}
     for name in columns.wanted:
@@ -131,7 +136,7 @@ def match_columns(where: object, names: Sequence[str], columns: CsvColumns) -> d
                 if len(own) == 1 and columns.delimiter:
                     hint = f"; is the delimiter {columns.delimiter!r}?"
                 raise DatasetFormatError(
-                    f"{where}: got the columns {own}, wanted {name!r} among them{hint}"
+                    f"{where}: got the columns {_listed(own)}, wanted {name!r} among them{hint}"
                 )
             raise DatasetFormatError(
                 f"{where}: got the column {name!r} {known.count(key)} times, wanted once"
@@ -145,65 +150,81 @@ def find_header(where: object, lines: Sequence[str], columns: CsvColumns) -> Hea
     delimiters = (columns.delimiter,) if columns.delimiter else _DELIMITERS
     best: tuple[int, int, list[str]] = (-1, 0, [])
     wanted = {name.casefold() for name in columns.wanted}
-    for number, line in enumerate(lines[:_HEADER_WITHIN], start=1):
+    numbered = list(enumerate(lines[:_HEADER_WITHIN], start=1))
+    plain = [each for each in numbered if not each[1].lstrip().startswith(COMMENT_SIGNS)]
+    for number, first in [*plain, *numbered]:  # a comment may be the header where nothing else is
         for delimiter in delimiters:
-            cells = split_line(line, delimiter) or []
-            own = [tidy(cell) for cell in cells]
+            line, last = first, number
+            while (cells := split_line(line, delimiter)) is None and last < number + _HEADER_LINES:
+                line, last = f"{line} {' '.join(lines[last : last + 1])}", last + 1
+            own = [column_name(cell) for cell in cells or []]
             score = len(wanted & {name.casefold() for name in own})
             if score == len(wanted):
                 index_of = match_columns(where, own, columns)
-                return _describe(line, number, delimiter, cells, index_of, lines, columns)
-            is_longer = number == best[1] and len(own) > len(best[2])
+                return _describe(where, line, last, delimiter, own, index_of, lines, columns)
+            is_longer = number == best[1] and len(own) > len(best[2]) and delimiter != " "
             if line.strip() and (score > best[0] or (score == best[0] and is_longer)):
                 best = score, number, own
+    if best[2] and all(number_of(name) is not None for name in best[2]):
+        raise DatasetFormatError(
+            f"{where}: got numbers in the first line, wanted a header: write a line with the "
+            f"{len(best[2])} columns' names above them"
+        )
     match_columns(where, best[2], columns)
     raise DatasetFormatError(f"{where}: got no header, wanted a line of the columns' names")
 
 
+def _listed(names: Sequence[str]) -> list[str]:
+    """Names for a message; a file that is no table may have any."""
+    return [f"{name:.40}" for name in names[:20]] + (["..."] if len(names) > 20 else [])
+
+
 def split_line(line: str, delimiter: str) -> list[str] | None:
     """A line's cells; None where a quote does not end on it."""
+    if delimiter == " ":
+        return line.split()
     try:
         return next(csv.reader([line], delimiter=delimiter, strict=True), [])
     except csv.Error:
         return None
 
 
-def number_of(text: str, decimal: str = ".") -> float | None:
-    """The number in a cell; None where there is none."""
-    try:
-        return (
-            float(text.replace(",", ".") if decimal == "," else text) if "_" not in text else None
-        )
-    except ValueError:
+def row_of(cells: list[str], num_cells: int) -> list[str] | None:
+    """The cells of a row, which may end with empty ones more; None for any other line."""
+    if len(cells) < num_cells or any(map(str.strip, cells[num_cells:])):
         return None
+    return cells[:num_cells]
 
 
 def _describe(
-    line: str, number: int, delimiter: str, cells: list[str], index_of: dict[str, int],
-    lines: Sequence[str], columns: CsvColumns,
+    where: object, line: str, number: int, delimiter: str, names: list[str],
+    index_of: dict[str, int], lines: Sequence[str], columns: CsvColumns,
 ) -> Header:  # fmt: skip
     below = [split_line(each, delimiter) or [] for each in lines[number : number + _SAMPLE]]
     below = [each for each in below if each]
-    num_cells = len(cells)
+    num_cells = len(names)
     lengths = [len(each) for each in below]
     usual = max(set(lengths), key=lengths.count) if lengths else num_cells
-    if usual == num_cells + 1 and all(not each[-1].strip() for each in below if len(each) == usual):
-        num_cells = usual  # lines end with a separator, the header does not
-    elif max(index_of.values()) < usual < num_cells and not any(map(str.strip, cells[usual:])):
+    if max(index_of.values()) < usual < num_cells and not any(names[usual:]):
         num_cells = usual
-    rows = [each for each in below if len(each) == num_cells]
-    numeric = [index_of[name] for name in (*columns.sensors, *filter(None, [columns.time]))]
-    texts = [each[at] for each in rows for at in numeric]
-    has_comma = any(_COMMA_NUMBER.fullmatch(text) for text in texts)
-    has_point = any("." in text and number_of(text) is not None for text in texts)
+    rows = [cells for each in below if (cells := row_of(each, num_cells)) is not None]
+    is_wider = usual > num_cells and any(
+        len(each) == usual and row_of(each, num_cells) for each in below
+    )
     time = [each[index_of[columns.time]].strip() for each in rows] if columns.time else []
     stamps = [text for text in time if any(map(str.isdigit, text))]
+    numeric = [*columns.sensors]
+    if columns.time and time_kind(stamps[0] if stamps else "") == "number":
+        numeric.append(columns.time)
+    cells = {name: [each[index_of[name]] for each in rows] for name in numeric}
     return Header(
         line=number,
         text=line,
+        names=tuple(names),
         delimiter=delimiter,
         num_cells=num_cells,
+        width=usual if is_wider else num_cells,
         index_of=index_of,
-        decimal="," if has_comma and not has_point else ".",
+        decimals=decimal_signs(where, cells, columns.decimal),
         time_sample=stamps[0] if stamps else "",
     )

@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 
 from graft.core.records import BoolArray, FloatArray, IntArray
 from graft.data.importers.csv_account import LineTally
-from graft.data.importers.csv_clock import TimeKind, parse_times
-from graft.data.importers.csv_columns import CsvColumns, is_missing, number_of, tidy
+from graft.data.importers.csv_columns import CsvColumns, column_name, tidy
 from graft.data.importers.csv_files import RecordingFile
+from graft.data.importers.csv_numbers import is_missing, number_of
+from graft.data.importers.csv_stamps import StampReader, TimeKind
 from graft.data.importers.csv_tables import open_recording
 from graft.data.importers.csv_text import OpenFile, Rows
+from graft.errors import DatasetFormatError
 
 Progress = Callable[[str, int, int], None]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -149,6 +151,8 @@ class _FileReader:
         self._all_skips = 0  # lines of nobody, or that are no row: they end everybody's stretch
         self._own_skips: dict[int, int] = {}
         self._is_first = True
+        self._stamps = StampReader(file.name, opened.time_kind)
+        self._headers = {name.casefold() for name in opened.names if name}
         self._first_blank = 0
 
     def read(self) -> None:
@@ -161,7 +165,7 @@ class _FileReader:
                 usable, partly = self._add(rows)
                 lines, blank = lines + usable, blank + partly
             else:
-                self._all_skips += len(rows.broken)
+                self._all_skips += len(rows.breaks)
         if blank > _OWN_RATE * lines and self._columns.time:
             self._out.sparse.add(self._name)
         elif blank:
@@ -185,7 +189,7 @@ class _FileReader:
         time_L = np.zeros(len(rows.line_L))
         for k, name in enumerate((*columns.sensors, *filter(None, [columns.time]))):
             is_time = k == len(columns.sensors)
-            value_L, absent_L = self._numbers(rows.columns[name], is_time)
+            value_L, absent_L = self._numbers(name, rows.columns[name], is_time)
             with np.errstate(invalid="ignore"):
                 bad_L = ~(np.abs(value_L) < _LARGEST)
             if is_time:
@@ -204,6 +208,8 @@ class _FileReader:
             empty_L = absent_LK.all(axis=1) & (reason_L == 0)
             reasons.append(f"{columns.sensors[0]} is not a number")
             reason_L[empty_L] = len(reasons) - 1
+        reasons.append("the header again")
+        reason_L[self._header_lines(rows, reason_L)] = len(reasons) - 1
         self._skip(rows, reason_L, reasons)
         skips_L = self._skips_before(rows, reason_L, user_L)
         good_L = reason_L == 0
@@ -258,21 +264,25 @@ class _FileReader:
         table = self._out.users if what == "user" else self._out.labels
         return table.setdefault(own, len(table))
 
-    def _numbers(self, array: pa.Array, is_time: bool) -> tuple[npt.NDArray[np.float64], BoolArray]:
+    def _numbers(
+        self, name: str, array: pa.Array, is_time: bool
+    ) -> tuple[npt.NDArray[np.float64], BoolArray]:
         """Values, NaN for what is none, and where the cell holds no value at all."""
         if pa.types.is_floating(array.type):
             values = array.to_numpy(zero_copy_only=False)
             return values, np.isnan(values)
         if is_time and self._kind != "number":
-            values = parse_times(array, self._kind)
+            values = self._stamps.seconds(array)
             return values, np.zeros(len(values), bool)
+        decimal = self._opened.decimals.get(name, ".")
         texts = pc.fill_null(pc.utf8_trim_whitespace(array), "")
-        plain = pc.replace_substring(texts, ",", ".") if self._opened.decimal == "," else texts
+        if decimal == ",":
+            swapped = pc.replace_substring(pc.replace_substring(texts, ".", "!"), ",", ".")
         try:
-            values = plain.cast(pa.float64()).to_numpy(zero_copy_only=False)
-            return values, np.isnan(values)
+            values = (swapped if decimal == "," else texts).cast(pa.float64())
+            return values.to_numpy(zero_copy_only=False), np.isnan(values)
         except pa.ArrowInvalid:
-            found = [number_of(text, self._opened.decimal) for text in texts.to_pylist()]
+            found = [number_of(text, decimal) for text in texts.to_pylist()]
             absent = np.array([is_missing(text) for text in texts.to_pylist()], bool)
             return np.array([np.nan if each is None else each for each in found], float), absent
 
@@ -290,9 +300,36 @@ class _FileReader:
                 name = (self._columns.user if code == 1 else self._columns.label) or ""
             text = str(rows.columns[name][index].as_py() or "").strip() if name else ""
             what = f" with {text!r:.30}" if text or code > 2 else ""
+            if "," in text and name in self._opened.decimals and not self._opened.decimals[name]:
+                what += " (--decimal . or --decimal ,)"
             self._tally.skip(
                 self._name, reasons[code], f"line {rows.line_L[index]}{what}", int(count)
             )
+
+    def _header_lines(self, rows: Rows, reason_L: IntArray) -> list[int]:
+        """The lines below the header that repeat it, as files hold that were joined; raises
+        DatasetFormatError for another header."""
+        names = (*self._columns.sensors, *filter(None, [self._columns.time]))
+        if pa.types.is_floating(rows.columns[names[0]].type):
+            return []
+        found = []
+        for index in np.flatnonzero(reason_L).tolist():
+            own = [rows.columns[name][index].as_py() for name in names]
+            if not all(_is_word(cell) and not is_missing(cell) for cell in own):
+                continue
+            cells = {
+                name: column_name(str(rows.columns[name][index].as_py() or "")).casefold()
+                for name in self._columns.wanted
+            }
+            if all(cell == name.casefold() for name, cell in cells.items()):
+                found.append(index)
+            elif not (self._is_first and index < _UNIT_ROWS) and self._headers & {*cells.values()}:
+                raise DatasetFormatError(
+                    f"{self._name}: line {rows.line_L[index]}: got another header, with "
+                    f"{list(cells.values())} in place of {list(self._columns.wanted)}, wanted one "
+                    "in a file: divide the file there"
+                )
+        return found
 
     def _skip_unit_rows(self, rows: Rows, reason_L: IntArray) -> IntArray:
         """Rows right below the header without a single number are a second header."""
@@ -300,9 +337,7 @@ class _FileReader:
         height = 0
         while height < min(_UNIT_ROWS, len(reason_L)) and reason_L[height]:
             cells = [rows.columns[name][height].as_py() for name in names]
-            if any(not isinstance(cell, str) or (any(map(str.isdigit, cell)) and
-                   number_of(cell, self._opened.decimal) is not None) for cell in cells) or all(
-                   is_missing(str(cell)) for cell in cells):  # fmt: skip
+            if not all(map(_is_word, cells)) or all(is_missing(str(cell)) for cell in cells):
                 break
             height += 1
         bad = np.flatnonzero(reason_L)
@@ -315,7 +350,7 @@ class _FileReader:
     def _skips_before(self, rows: Rows, reason_L: IntArray, user_L: IntArray) -> IntArray:
         """Of each line, how many lines were skipped before it that end its person's stretch."""
         nobody_L = (reason_L > 0) & (user_L < 0)
-        broken = np.array([number for number, _, _ in rows.broken], np.int64)
+        broken = np.array(rows.breaks, np.int64)
         skips_L = self._all_skips + np.searchsorted(broken, rows.line_L) + np.cumsum(nobody_L)
         self._all_skips += len(broken) + int(nobody_L.sum())
         own_L = (reason_L > 0) & ~nobody_L
@@ -339,3 +374,10 @@ class _FileReader:
                 )
         known = np.array([self._takes[session] for session in numbers.tolist()] or [0])
         return known[np.searchsorted(numbers, session_L)]
+
+
+def _is_word(cell: object) -> bool:
+    """Whether a cell of a column of numbers or times holds neither."""
+    return isinstance(cell, str) and not (
+        any(map(str.isdigit, cell)) and number_of(cell.replace(",", ".")) is not None
+    )

@@ -8,8 +8,8 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,22 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from graft.core.records import IntArray
-from graft.data.importers.csv_clock import TimeKind, time_kind
-from graft.data.importers.csv_columns import MISSING, CsvColumns, Header, find_header, split_line
+from graft.data.importers.csv_columns import (
+    COMMENT_SIGNS,
+    CsvColumns,
+    Header,
+    column_name,
+    find_header,
+    row_of,
+    split_line,
+)
+from graft.data.importers.csv_numbers import MISSING, Decimal, number_of
+from graft.data.importers.csv_stamps import TimeKind, time_kind
 from graft.errors import DatasetFormatError
 
+# Lines that say nothing of readings and part none of them.
+COMMENT = "a comment"
+_COMMENT = re.compile(rb"(?m)^[ \t\"]*(?:#|%|//)")
 _BLOCK_BYTES = 1 << 22
 _LONGEST_LINE = 1 << 24
 _FORMS = (str.lower, str.upper, str.title, str.capitalize)
@@ -39,14 +51,20 @@ class Rows:
     columns: dict[str, pa.Array]
     broken: list[tuple[int, str, str]]
 
+    @property
+    def breaks(self) -> list[int]:
+        """The numbers of the broken lines that end a stretch: a comment does not."""
+        return [number for number, reason, _ in self.broken if reason != COMMENT]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenFile:
-    """A file's rows, and what its first lines say: decimal sign, kind of times, a time, and in
-    words what is not as usual."""
+    """A file's rows, and what its first lines say: decimal signs, kind of times, a time, all
+    columns' names, and in words what is not as usual."""
 
     rows: Iterator[Rows]
-    decimal: str = "."
+    decimals: Mapping[str, Decimal | None] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
     time_kind: TimeKind = "number"
     time_sample: str = ""
     notes: tuple[str, ...] = ()
@@ -69,8 +87,9 @@ def open_blocks(path: Path, blocks: Iterator[bytes], columns: CsvColumns) -> Ope
     first = next(blocks, b"")
     header = find_header(path, first.decode("utf-8", "replace").split("\n")[:400], columns)
     kind = time_kind(header.time_sample)
-    numeric = columns.sensors + ((columns.time,) if columns.time and kind == "number" else ())
-    reader = _RowReader(header, numeric)
+    if "\0" in header.text:
+        raise DatasetFormatError(f"{path}: got bytes that are no text, wanted a table of text")
+    reader = _RowReader(header)
 
     def rows() -> Iterator[Rows]:
         number = header.line + 1
@@ -83,11 +102,11 @@ def open_blocks(path: Path, blocks: Iterator[bytes], columns: CsvColumns) -> Ope
     notes = []
     if header.line > 1:
         notes.append(f"the header is line {header.line}")
-    if header.decimal == ",":
+    if "," in header.decimals.values():
         notes.append("numbers with a decimal comma")
     return OpenFile(
-        rows=rows(), decimal=header.decimal, time_kind=kind, time_sample=header.time_sample,
-        notes=tuple(notes),
+        rows=rows(), decimals=header.decimals, names=header.names, time_kind=kind,
+        time_sample=header.time_sample, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -99,8 +118,7 @@ class _Blocks(Iterator[bytes]):
         self._raw = self._read_raw()
         first = next(self._raw, b"")
         self.encoding = encoding or _encoding(path, first)
-        self._is_utf8 = self.encoding == "utf-8"
-        self._was_ascii = True
+        self._is_utf8 = self.encoding == "utf-8" and encoding is None
         try:
             decoder = codecs.getincrementaldecoder(self.encoding)("replace")
         except LookupError as error:
@@ -131,14 +149,16 @@ class _Blocks(Iterator[bytes]):
     def _whole_lines(self, first: bytes) -> Iterator[bytes]:
         rest, chunk = b"", first
         while chunk:
-            text = rest + self._utf8(chunk)
+            text = rest + (
+                chunk if self._is_utf8 else self._decode(chunk).encode("utf-8", "replace")
+            )
             held = b"\r" if text.endswith(b"\r") else b""  # the line feed may be in the next chunk
             if b"\r" in text:
                 text = text[: len(text) - len(held)]
                 text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             end = text.rfind(b"\n") + 1
             if end:
-                yield text[:end]
+                yield self._as_utf8(text[:end])
             rest = text[end:] + held
             if len(rest) > _LONGEST_LINE:
                 raise DatasetFormatError(
@@ -146,24 +166,32 @@ class _Blocks(Iterator[bytes]):
                 )
             chunk = next(self._raw, b"")
         if rest.strip(b"\r"):
-            yield rest.rstrip(b"\r") + b"\n"
+            yield self._as_utf8(rest.rstrip(b"\r") + b"\n")
 
-    def _utf8(self, chunk: bytes) -> bytes:
-        if not self._is_utf8:
-            return self._decode(chunk).encode("utf-8", "replace")
-        if self._was_ascii and not chunk.isascii():
-            try:
-                codecs.getincrementaldecoder("utf-8")().decode(chunk)
-            except UnicodeDecodeError:
-                _check_western(self._path, chunk)
-                self.encoding, self._is_utf8 = "cp1252", False
-                self._decode = codecs.getincrementaldecoder("cp1252")("replace").decode
-                return self._decode(chunk).encode()
-            self._was_ascii = False
-        return chunk
+    def _as_utf8(self, lines: bytes) -> bytes:
+        """Whole lines; those that are no UTF-8 are Windows-1252, of which Latin-1 is a part."""
+        if not self._is_utf8 or lines.isascii():
+            return lines
+        try:
+            lines.decode()
+        except UnicodeDecodeError:
+            _check_western(self._path, lines)
+            self.encoding = "cp1252"
+            return b"".join(map(_utf8_line, lines.splitlines(keepends=True)))
+        return lines
+
+
+def _utf8_line(line: bytes) -> bytes:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace").encode()
+    return line
 
 
 def _encoding(path: Path, first: bytes) -> str:
+    if first.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
     if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     sample = first[:65_536]
@@ -174,7 +202,6 @@ def _encoding(path: Path, first: bytes) -> str:
 
 
 def _check_western(path: Path, chunk: bytes) -> None:
-    """Bytes that are no UTF-8 are Windows-1252, of which Latin-1 is a part, if they are text."""
     if re.search(rb"\xff\xfe|[\x00-\x08\x0e-\x1a\x81\x8d\x8f\x90\x9d]", chunk):
         raise DatasetFormatError(
             f"{path}: got bytes that are no text, wanted a CSV file in UTF-8, UTF-16 or Latin-1"
@@ -191,17 +218,21 @@ def _without_lines(block: bytes, number: int) -> bytes:
 class _RowReader:
     """Parses blocks below one header, at once where every line is a row, else line by line."""
 
-    def __init__(self, header: Header, numeric: tuple[str, ...]) -> None:
-        self._header, self._numeric = header, numeric
-        self._names = [f"c{index}" for index in range(header.num_cells)]
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        self._names = [f"c{index}" for index in range(header.width)]
         at = {name: self._names[index] for name, index in header.index_of.items()}
         self._own = at
-        texts = {column: pa.string() for column in at.values()}
-        self._types = {**texts, **{at[name]: pa.float64() for name in numeric}}
-        self._texts = texts
+        self._texts = {column: pa.string() for column in at.values()}
+        signs = header.decimals
+        self._decimal = "," if set(signs.values()) == {","} else "."
+        numbers = [name for name, sign in signs.items() if (sign or ".") == self._decimal]
+        self._types = {**self._texts, **{at[name]: pa.float64() for name in numbers}}
 
     def read(self, block: bytes, number: int) -> Rows:
         """``number`` is that of the block's first line."""
+        if self._header.delimiter == " ":
+            block = re.sub(rb"[ \t]+", b" ", re.sub(rb"(?m)^[ \t]+|[ \t]+$", b"", block))
         for types in (self._types, self._texts):
             try:
                 rows = self._read_at_once(block, number, types)
@@ -213,7 +244,8 @@ class _RowReader:
     def _read_at_once(
         self, block: bytes, number: int, types: dict[str, pa.DataType]
     ) -> Rows | None:
-        """None where a quote does not end on its line, or a line is the header again."""
+        """None where a quote does not end on its line, a line is the header again or a comment, or
+        one ends with more separators than the others."""
         header = self._header
         quotes = b'"' in block
         if (quotes and _has_open_quote(block)) or (
@@ -221,6 +253,8 @@ class _RowReader:
         ):
             return None
         broken: list[tuple[int, str, int]] = []
+        if _COMMENT.search(block):
+            return None
 
         def skip(row: pa_csv.InvalidRow) -> str:
             broken.append((row.number, row.text, row.actual_columns))
@@ -237,11 +271,16 @@ class _RowReader:
             ),
             convert_options=pa_csv.ConvertOptions(
                 include_columns=list(types), column_types=types, null_values=_NULLS,
-                strings_can_be_null=False, decimal_point=header.decimal,
+                strings_can_be_null=False, decimal_point=self._decimal,
             ),
         )  # fmt: skip
         filled_N = _filled_lines(block)
         if table.num_rows + len(broken) != len(filled_N):
+            return None
+        if any(
+            row_of(split_line(text, header.delimiter) or [], header.num_cells) is not None
+            for _, text, count in broken if count >= header.num_cells
+        ):  # fmt: skip
             return None
         bad = [row - 1 for row, _, _ in broken]
         lines = [
@@ -258,20 +297,33 @@ class _RowReader:
             if not line.strip(" "):
                 continue
             cells = split_line(line, header.delimiter)
+            row = None if cells is None else row_of(cells, header.num_cells)
             if cells is None:
                 broken.append((index, "a quote that does not end on its line", ""))
-            elif line.strip() == header.text.strip():
+            elif (
+                tuple(map(column_name, cells))[: header.num_cells]
+                == header.names[: header.num_cells]
+            ):
                 broken.append((index, "the header again", ""))
-            elif len(cells) != header.num_cells:
+            elif line.lstrip(' "').startswith(COMMENT_SIGNS) and not _has_number(header, row):
+                broken.append((index, COMMENT, ""))
+            elif row is None:
                 broken.append((index, *_wrong_count(header, len(cells))))
             else:
                 numbers.append(index)
-                rows.append(cells)
+                rows.append(row)
         columns = {
             name: pa.array([cells[at] for cells in rows], pa.string())
             for name, at in header.index_of.items()
         }
         return Rows(line_L=np.array(numbers, np.int64), columns=columns, broken=broken)
+
+
+def _has_number(header: Header, row: list[str] | None) -> bool:
+    return row is not None and any(
+        number_of(row[header.index_of[name]], sign) is not None
+        for name, sign in header.decimals.items()
+    )
 
 
 def _wrong_count(header: Header, count: int) -> tuple[str, str]:

@@ -136,6 +136,7 @@ class Plan:
     pauses: list[float] = field(default_factory=list)
     filled: int = 0
     late: int = 0
+    turns: int = 0
     shared: float = 1.0
     limit_s: float = 0.0
     usual_s: float = 0.0
@@ -229,6 +230,7 @@ def plan_timed(
     plan.limit_s, plan.usual_s = limit_s, usual_s
     del step_L, lack_L  # recordings may be long
     plan.late += clock.late
+    plan.turns += clock.turns
     plan.shared = max(plan.shared, clock.shared)
     _plan_parts(
         index_L, lines_L["label"], time_L, usual_s, windowing, plan, pause_L=pause_L,

@@ -15,6 +15,10 @@ def clock_notes(plans: Mapping[str, Plan], windowing: Windowing, read_as: list[s
     late = sum(plan.late for plan in plans.values())
     if late:
         read_as.append(f"{late} lines were out of order and are sorted by time")
+    turns = sum(plan.turns for plan in plans.values())
+    if turns:
+        how_often = "once" if turns == 1 else f"{turns} times"
+        read_as.append(f"a clock ran over and began again {how_often}: its times are taken on")
     shared = {user: plan.shared for user, plan in plans.items() if plan.shared > 1}
     if shared:
         user, count = max(shared.items(), key=lambda each: each[1])

@@ -7,7 +7,7 @@ the definition in docs/data.md, with loops and exact milliseconds.
 import gzip
 import random
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -52,6 +52,12 @@ class Spec:
     blank_lines: bool = False
     restart: bool = False
     max_gap: float | None = None
+    more_cells: str = ""
+    comments: int = 0
+    header_sign: str = ""
+    double: bool = False
+    minus: str = "-"
+    thousands: str = ""
     lines: list[Line] = field(default_factory=list)
 
     @property
@@ -101,6 +107,7 @@ def make(seed: int) -> Spec:
     elif timed:
         spec.order = chance.choice(["kept", "kept", "swapped", "shuffled"])
         spec.restart = spec.order == "kept" and spec.clock[:5] != "epoch" and chance.random() < 0.2
+    _vary(spec, random.Random(f"more {seed}"))
     people = PEOPLE[: chance.choice([1, 2, 3])]
     own = {person: _person(spec, person, chance, damage, drops) for person in people}
     if chance.random() < 0.3 and len(people) > 1:  # lines alternate
@@ -111,6 +118,31 @@ def make(seed: int) -> Spec:
     else:
         spec.lines = [line for track in own.values() for line in track]
     return spec
+
+
+def _vary(spec: Spec, chance: random.Random) -> None:
+    """What was added to the grammar later: other clocks, signs, comments and columns."""
+    is_plain = spec.clock in ("iso", "iso-z", "iso-zone", "german", "epoch-s")
+    if is_plain and chance.random() < 0.6:
+        spec.clock = chance.choice(
+            ["iso-mixed", "us", "named", "compact", "digits", "day", "epoch-d"]
+        )
+    if spec.clock == "day":
+        spec.order, spec.restart = "kept", False
+    if spec.clock == "epoch-d" and spec.interval_ms < 20:
+        spec.clock = "named"
+    if spec.clock != "german" and chance.random() < 0.05:
+        spec.encoding = "utf-32"
+    spec.more_cells = chance.choice(["", "", "", "all", "lines", "some"])
+    spec.comments = chance.choice([0, 0, 0, 2, 5])
+    spec.header_sign = chance.choice(["", "", "", "# ", "#"])
+    spec.double = chance.random() < 0.2
+    if spec.encoding.startswith("utf"):
+        spec.minus = chance.choice(["-", "-", "\u2212"])
+    if chance.random() < 0.15 and spec.minus == "-":
+        spec.thousands = {".": ",", ",": "."}[spec.decimal]
+        if spec.thousands == spec.separator:
+            spec.thousands = "'"
 
 
 def _person(
@@ -130,6 +162,8 @@ def _person(
                 if chance.random() < damage:
                     kind = chance.choice(["bad", "bad", "broken"])
                 values = (chance.randrange(-200, 200) / 4, chance.randrange(-200, 200) / 4)
+                if spec.thousands:
+                    values = (values[0] + 1000, values[1] - 1000)
                 lines.append(Line(kind, person, label, t_ms, values, t_ms))
         assert take < 2
     if spec.coarse > 1:
@@ -150,14 +184,22 @@ def write(spec: Spec, folder: Path) -> Path:
     chance = random.Random(spec.seed)
     timed = spec.clock != "none"
     names = ["who", " What", "Zeit (t) ", "acc x", "acc-y", "note"]
-    cells = [names] if timed else [[name for name in names if name != "Zeit (t) "]]
-    rows = [spec.separator.join(cells[0])]
+    if spec.double:
+        names[-1:] = ["more", "more", "note"]
+    if not timed:
+        names.remove("Zeit (t) ")
+    units = [{"Zeit (t) ": "ms", "acc x": "m/s²", "acc-y": "m/s²"}.get(name, "") for name in names]
+    if spec.more_cells == "all":
+        names.append("")
+    rows = [spec.header_sign + spec.separator.join(names)]
     if spec.units:
-        units = ["", "", "ms", "m/s²", "m/s²", ""] if timed else ["", "", "m/s²", "m/s²", ""]
         rows.append(spec.separator.join(units))
-    for line in spec.lines:
+    comments = [*range(0, len(spec.lines), max(1, len(spec.lines) // (spec.comments or 1)))]
+    for number, line in enumerate(spec.lines):
         if spec.blank_lines and chance.random() < 0.02:
             rows.append("")
+        if number in comments[: spec.comments]:
+            rows.append("# a comment")
         rows.append(_row(spec, line, timed, chance))
     top = [f"Exported by app {number}" for number in range(spec.preamble)]
     text = spec.ends.join([*top, *rows, ""])
@@ -167,13 +209,21 @@ def write(spec: Spec, folder: Path) -> Path:
     return path
 
 
+def num_lines(spec: Spec) -> int:
+    """How many lines the account has."""
+    return len(spec.lines) + spec.units + min(spec.comments, len(spec.lines))
+
+
 def _row(spec: Spec, line: Line, timed: bool, chance: random.Random) -> str:
-    x, y = (f"{value:.2f}".replace(".", spec.decimal) for value in line.values)
+    swap = str.maketrans({",": spec.thousands, ".": spec.decimal, "-": spec.minus})
+    x, y = (f"{value:,.2f}".translate(swap) for value in line.values)
     person, label, note = line.person, line.label, chance.choice(["", "ok"])
+    if note and spec.double:
+        note = f'"a{spec.separator} ""b"""'
     how = chance.randrange(3)
     if line.kind == "bad":
         if how == 0:
-            x = chance.choice(["", "NaN", "ten"])
+            x = chance.choice(["", "NaN", "ten", "-", "N/A", "+inf", "1.2.3"])
             y = x  # a sensor alone without a value may have a rate of its own
         elif how == 1:
             label = chance.choice(["", "nan", "NULL"])
@@ -183,23 +233,42 @@ def _row(spec: Spec, line: Line, timed: bool, chance: random.Random) -> str:
         person = chance.choice(["", "N/A"])
     elif line.kind == "broken" and how == 2:
         note = '"strap loose'
-    texts = [person, label, *([_time(spec, line)] if timed else []), x, y, note]
+    more = ["1", "2"] if spec.double else []
+    texts = [person, label, *([_time(spec, line)] if timed else []), x, y, *more, note]
     if spec.quoted and note[:1] != '"':
         texts = [f'"{text}"' for text in texts]
     if line.kind == "broken" and how == 0:
         texts = texts[:-2]
+    elif spec.more_cells and (spec.more_cells != "some" or chance.random() < 0.3):
+        texts.append("")
     return spec.separator.join(texts)
 
 
 def _time(spec: Spec, line: Line) -> str:
     t_ms, clock = line.written_ms, spec.clock
-    if clock in ("iso", "iso-z", "iso-zone", "german"):
-        moment = datetime(2023, 11, 14, 22, tzinfo=UTC) + timedelta(milliseconds=t_ms)
-        if clock == "german":
-            sign = "." if spec.separator == "," else ","
-            return moment.strftime("%d.%m.%Y %H:%M:%S") + f"{sign}{t_ms % 1000:03d}"
-        text = moment.replace(tzinfo=None).isoformat(timespec="milliseconds")
+    moment = datetime(2023, 11, 12, 22) + timedelta(milliseconds=t_ms)
+    if clock in ("german", "us", "named", "day", "compact", "digits"):
+        if clock == "day":  # over midnight
+            moment += timedelta(hours=1, minutes=59, seconds=55)
+        sign = "," if clock == "german" and spec.separator != "," else "."
+        form = {
+            "german": "%d.%m.%Y %H:%M:%S",
+            "us": "%m/%d/%Y %I:%M:%S",
+            "day": "%H:%M:%S",
+            "named": "%d-%b-%Y %H:%M:%S",
+            "compact": "%Y%m%dT%H%M%S",
+            "digits": "%Y%m%d%H%M%S",
+        }
+        text = f"{moment.strftime(form[clock])}{sign if clock != 'digits' else ''}{t_ms % 1000:03d}"
+        return text + (moment.strftime(" %p") if clock == "us" else "")
+    if clock == "iso-mixed":
+        text = moment.isoformat(timespec="microseconds")
+        return text.rstrip("0").rstrip(".")
+    if clock.startswith("iso"):
+        text = moment.isoformat(timespec="milliseconds")
         return text + {"iso": "", "iso-z": "Z", "iso-zone": "+01:00"}[clock]
+    if clock == "epoch-d":
+        return f"{46354 + t_ms / 86_400_000:.12f}".replace(".", spec.decimal)
     if clock.startswith("epoch"):
         t_ms += EPOCH_MS
     unit = clock.removeprefix("epoch-")

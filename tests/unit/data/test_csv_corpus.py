@@ -35,7 +35,7 @@ def is_read_as_meant(seed: int, folder: Path) -> bool:
         assert "\n" not in refused
         assert not usable, f"seed {seed}: refused: {refused}"
         return False
-    assert done.lines == len(spec.lines) + spec.units, seed
+    assert done.lines == corpus.num_lines(spec), seed
     assert sum(done.account.values()) == done.lines, f"seed {seed}: {done.account}"
     world = FolderWorld(folder / "out")
     persons = {world.person(domain_id): domain_id for domain_id in world.domain_ids}
