@@ -93,9 +93,17 @@ def data_from_csv(
     source: Annotated[
         Path, Argument(help="CSV, Parquet or .xlsx file with a header, or a folder of them.")
     ],
-    sensors: Annotated[str, Option(help="Columns of the sensors, comma-separated.")],
-    rate: Annotated[float, Option(help="Samples per second; with --time, of the result.")],
     out: OutOption,
+    sensors: Annotated[
+        str | None, Option(help="Columns of the sensors, comma-separated. Or --stream.")
+    ] = None,
+    rate: Annotated[
+        float | None, Option(help="Samples per second; with --time, of the result.")
+    ] = None,
+    stream: Annotated[
+        list[str] | None,
+        Option(help="NAME=COLUMN,COLUMN@RATE: files of one sensor; repeatable, labels first."),
+    ] = None,
     label: Annotated[str | None, Option(help="Column of the class. Or {label} in --path.")] = None,
     user: Annotated[str | None, Option(help="Column of the person. Default: one per file.")] = None,
     time: Annotated[str | None, Option(help="Column of the time: cuts pauses, resamples.")] = None,
@@ -143,10 +151,16 @@ def data_from_csv(
     """
     from graft.data.importers.csv import convert_csv
     from graft.data.importers.csv_columns import CsvColumns
+    from graft.data.importers.csv_streams import convert_streams, parse_stream
     from graft.data.importers.csv_windows import Windowing
 
+    streams = [parse_stream(text) for text in stream or ()]
+    if streams and (sensors or rate):
+        raise typer.BadParameter("--stream: wanted no --sensors and no --rate beside it")
+    if not streams and not (sensors and rate):
+        raise typer.BadParameter("wanted --sensors and --rate, or --stream for each sensor's files")
     columns = CsvColumns(
-        sensors=split_names(sensors),
+        sensors=streams[0].sensors if streams else split_names(sensors),
         label=label,
         user=user,
         time=time,
@@ -159,24 +173,24 @@ def data_from_csv(
         map_label=_label_map(map_label),
     )
     windowing = Windowing(
-        rate_hz=rate,
+        rate_hz=streams[0].rate_hz if streams else rate or 0.0,
         window=window,
         step=step or max(1, window // 2),
         block_s=block,
         max_gap_s=max_gap,
     )
     with file_progress() as progress:
-        done = convert_csv(
-            source,
-            out,
-            columns,
-            windowing,
-            name=name or out.resolve().name,
-            licence=licence,
-            modality=modality,
-            overwrite=overwrite,
-            progress=progress,
-        )
+        named: dict[str, Any] = {
+            "name": name or out.resolve().name,
+            "licence": licence,
+            "modality": modality,
+            "overwrite": overwrite,
+            "progress": progress,
+        }
+        if streams:
+            done = convert_streams(source, out, streams, columns, windowing, **named)
+        else:
+            done = convert_csv(source, out, columns, windowing, **named)
     facts = asdict(done)
     if output is Format.TABLE:
         facts["account"] = [

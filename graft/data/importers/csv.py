@@ -119,7 +119,7 @@ def convert_csv(
         lines = read_recordings(found.files, columns, Path(place), tally, notes, progress)
         tally.check_share(source)
         read_as = [file_note(note, names, len(found.files)) for note, names in notes.items()]
-        plans = _plan(lines, columns, windowing, read_as)
+        plans = plan_people(lines, columns, windowing, read_as)
         labels = {code: label for label, code in lines.labels.items()}
         own = {
             user: sorted({labels[part.label] for part in plan.parts}, key=natural_key)
@@ -199,7 +199,7 @@ def domain_ids(users: Iterable[str]) -> dict[str, str]:
     return ids
 
 
-def _plan(
+def plan_people(
     lines: Recordings, columns: CsvColumns, windowing: Windowing, read_as: list[str]
 ) -> dict[str, Plan]:
     """The plan of each person, by name in order."""

@@ -12,6 +12,7 @@ PAUSES: Final = "cut by pauses: too short for a window"
 SKIPS: Final = "between skipped lines: too short for a window"
 CHANGES: Final = "between changes of label or recording: too short for a window"
 RESTS: Final = "after the last whole window of a block"
+UNCOVERED: Final = "outside the windows that all streams cover"
 LEFT_OUT: Final = "of people who are left out"
 
 

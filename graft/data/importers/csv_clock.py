@@ -36,7 +36,7 @@ class Clock:
     ``order_L`` puts its lines in their order, None where they are; ``usual`` is the usual interval,
     0 where there is none; ``shared`` the usual number of lines of one time; ``distinct`` the usual
     interval between different times; ``late`` the number of lines that were sorted; ``turns`` how
-    often the clock ran over and was taken on.
+    often the clock ran over and was taken on; ``origin`` what the times are counted from.
     """
 
     time_L: TimeArray
@@ -47,6 +47,7 @@ class Clock:
     distinct: float
     late: int
     turns: int = 0
+    origin: float = 0.0
 
 
 def read_clock(time_L: TimeArray, kind: TimeKind, *, bursts: bool = False) -> Clock:
@@ -56,7 +57,8 @@ def read_clock(time_L: TimeArray, kind: TimeKind, *, bursts: bool = False) -> Cl
     that the recording has, it began anew: ``starts`` are the first lines after that. ``bursts``:
     lines far closer than their mean interval arrived together and are spread, too.
     """
-    time_L = time_L - time_L.min() if kind == "number" else time_L.copy()
+    origin = float(time_L.min()) if kind == "number" else 0.0
+    time_L = time_L - origin
     if kind == "clock":
         time_L += 2 * _HALF_DAY_S * np.cumsum(np.diff(time_L, prepend=time_L[0]) < -_HALF_DAY_S)
     time_L, turns = _taken_on(time_L, kind)
@@ -87,7 +89,7 @@ def read_clock(time_L: TimeArray, kind: TimeKind, *, bursts: bool = False) -> Cl
         ahead_L = step_L[step_L > 0]
         usual = float(np.median(ahead_L)) if len(ahead_L) else 0.0
     return Clock(time_L=time_L, order_L=order_L, starts=starts, usual=usual, shared=shared,
-                 distinct=distinct, late=late, turns=turns)  # fmt: skip
+                 distinct=distinct, late=late, turns=turns, origin=origin)  # fmt: skip
 
 
 def _taken_on(time_L: TimeArray, kind: TimeKind) -> tuple[TimeArray, int]:

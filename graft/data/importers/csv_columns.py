@@ -207,7 +207,7 @@ def _describe(
     usual = max(set(lengths), key=lengths.count) if lengths else num_cells
     if max(index_of.values()) < usual < num_cells and not any(names[usual:]):
         num_cells = usual
-    rows = [cells for each in below if (cells := row_of(each, num_cells)) is not None]
+    rows = [row for each in below if (row := row_of(each, num_cells)) is not None]
     is_wider = usual > num_cells and any(
         len(each) == usual and row_of(each, num_cells) for each in below
     )

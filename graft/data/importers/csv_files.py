@@ -14,7 +14,7 @@ _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".xlsx", ".xlsm")
 _TEXTS = (".txt", ".dat", ".log", ".txt.gz", ".dat.gz")
 # What operating systems and office programs leave beside people's files.
 _COMPANIONS = re.compile(r"\..*|~\$.*|__macosx|thumbs\.db|desktop\.ini", re.IGNORECASE)
-_FIELDS = ("user", "label", "session")
+_FIELDS = ("user", "label", "session", "stream")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,8 @@ def path_fields(pattern: str | None) -> tuple[str, ...]:
     fields = re.findall(r"\{(.*?)\}", pattern)
     if not fields or set(fields) - set(_FIELDS) or len(set(fields)) < len(fields):
         raise ConfigError(
-            f"path: got {pattern!r}, wanted some of {{user}}, {{label}} and {{session}}, each once"
+            f"path: got {pattern!r}, wanted some of {{user}}, {{label}}, {{session}} and "
+            "{stream}, each once"
         )
     return tuple(fields)
 

@@ -77,8 +77,9 @@ class Windowing:
 class Part:
     """Lines ``lines_L`` (a slice or indices) of one label without a break.
 
-    ``time_L`` are their times in seconds, None where they are at the rate; ``usual_s`` the
-    recording's usual interval; ``sparse`` whether each sensor has lines of its own.
+    ``time_L`` are their times in seconds after ``start_s``, None where they are at the rate;
+    ``usual_s`` the recording's usual interval; ``take`` its number; ``sparse`` whether each sensor
+    has lines of its own.
     """
 
     label: int
@@ -87,15 +88,22 @@ class Part:
     usual_s: float
     num_samples: int
     sparse: bool = False
+    take: int = 0
+    start_s: float = 0.0
 
     def samples(self, values_LK: Readings, rate_hz: float) -> RowArray:
         """The readings at the rate. A faster recording is averaged over a sample's length first,
         because linear interpolation alone would fold high frequencies down."""
-        rows_LK = np.asarray(values_LK[self.lines_L], np.float64)
         if self.time_L is None:
-            return rows_LK
+            return np.asarray(values_LK[self.lines_L], np.float64)
         grid_L = self.time_L[0] + np.arange(self.num_samples) / rate_hz
-        out = np.empty((self.num_samples, rows_LK.shape[1]))
+        return self.at(values_LK, grid_L, rate_hz)
+
+    def at(self, values_LK: Readings, grid_L: RowArray, rate_hz: float) -> RowArray:
+        """The readings at these seconds after ``start_s``, averaged for a rate as samples are."""
+        assert self.time_L is not None
+        rows_LK = np.asarray(values_LK[self.lines_L], np.float64)
+        out = np.empty((len(grid_L), rows_LK.shape[1]))
         for k, row_L in enumerate(rows_LK.T):
             own_L = ~np.isnan(row_L) if self.sparse else slice(None)
             time_L, value_L, usual_s = self.time_L[own_L], row_L[own_L], self.usual_s
@@ -235,13 +243,14 @@ def plan_timed(
     _plan_parts(
         index_L, lines_L["label"], time_L, usual_s, windowing, plan, pause_L=pause_L,
         skip_L=skip_L, change_L=label_L | began_L, sparse=values_LK is not None,
+        take=int(lines_L["take"][0]), start_s=clock.origin * unit_s,
     )  # fmt: skip
 
 
 def _plan_parts(
     index_L: IntArray | None, label_L: IntArray, time_L: RowArray | None, usual_s: float,
     windowing: Windowing, plan: Plan, *, pause_L: BoolArray, skip_L: BoolArray,
-    change_L: BoolArray, sparse: bool = False,
+    change_L: BoolArray, sparse: bool = False, take: int = 0, start_s: float = 0.0,
 ) -> None:  # fmt: skip
     if not len(label_L):
         return
@@ -266,6 +275,7 @@ def _plan_parts(
             lines_L=slice(start, stop) if index_L is None else index_L[start:stop],
             time_L=None if time_L is None else time_L[start:stop],
             usual_s=usual_s, num_samples=int(samples_P[at]), sparse=sparse,
+            take=take, start_s=start_s,
         )  # fmt: skip
         windows = sum(count for _, count in windowing.blocks(part.num_samples))
         used = part.lines_used(windowing) if windows else 0
