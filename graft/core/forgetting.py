@@ -6,7 +6,7 @@ no data; as long as it is there, none of its models is stored or admitted again.
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -143,25 +143,21 @@ class Forgotten:
         """The state without forgotten models."""
         return dataclasses.replace(
             state,
-            catalogue=self._kept(state.catalogue),
-            architecture_averages=self._kept(state.architecture_averages),
+            catalogue=state.catalogue.without(model_ids=self.model_ids),
+            architecture_averages=_without(state.architecture_averages, self.model_ids),
         )
 
     def offered(self, state: SystemState) -> SystemState:
         """The state that sources are chosen from: without quarantined models."""
-
-        def sound(cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
-            return tuple(card for card in cards if card.model_id not in self.quarantined)
-
         return dataclasses.replace(
             state,
-            catalogue=sound(state.catalogue),
-            architecture_averages=sound(state.architecture_averages),
+            catalogue=state.catalogue.without(model_ids=self.quarantined),
+            architecture_averages=_without(state.architecture_averages, self.quarantined),
         )
 
     def pending(self, state: SystemState) -> tuple[ModelCard, ...]:
         """The models that are still to be trained again."""
-        return tuple(card for card in state.catalogue if card.model_id in self.retrained)
+        return tuple(state.catalogue.of_models(self.retrained))
 
     def pending_averages(self, state: SystemState) -> tuple[ModelCard, ...]:
         """The architecture averages that are still to be trained again."""
@@ -176,7 +172,8 @@ class Forgotten:
         """The domains without which these are not trained again."""
         again = {card.domain_id for card in self.pending(state)}
         if self.pending_averages(state):
-            again |= {card.domain_id for card in state.catalogue if card.round_index == 0}
+            initial = state.catalogue.round_indices == 0
+            again |= {card.domain_id for card in state.catalogue.where(initial)}
         return frozenset(again)
 
     def arriving(self, planned: Sequence[str], state: SystemState) -> tuple[str, ...]:
@@ -193,7 +190,7 @@ class Forgotten:
         new = grown.catalogue[len(self.offered(before).catalogue) :]
         renewed = {card.domain_id for card in new}
         replaced = {card.model_id for card in self.pending(before) if card.domain_id in renewed}
-        stayed = tuple(card for card in before.catalogue if card.model_id not in replaced)
+        stayed = before.catalogue.without(model_ids=replaced)
         averages = {card.architecture: card for card in before.architecture_averages}
         averages |= {card.architecture: card for card in grown.architecture_averages}
         return dataclasses.replace(
@@ -213,7 +210,8 @@ class Forgotten:
             size = len(tainted)
             tainted |= {name for name, ids in parents.items() if not tainted.isdisjoint(ids)}
         found = tainted - set(roots)
-        return tuple(card for card in state.catalogue if card.model_id in found)
+        return tuple(state.catalogue.of_models(found))
 
-    def _kept(self, cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
-        return tuple(card for card in cards if card.model_id not in self.model_ids)
+
+def _without(cards: tuple[ModelCard, ...], model_ids: Collection[str]) -> tuple[ModelCard, ...]:
+    return tuple(card for card in cards if card.model_id not in model_ids)

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.catalogue import Catalogue, as_catalogue
 from graft.core.ranges import (
     ClassCounts,
     Distance,
@@ -242,24 +243,22 @@ class SystemState:
     """
 
     round_index: Index = 0
-    catalogue: tuple[ModelCard, ...] = field(default=())
+    catalogue: Catalogue = field(default_factory=Catalogue)
     architecture_averages: tuple[ModelCard, ...] = ()
     rejections: tuple[RejectedSource, ...] = ()
 
-    @property
-    def owned(self) -> tuple[ModelCard, ...]:
-        """Each model once, with its first card: a method may keep a source as it is, and then its
-        domain has a card of that model too."""
-        first: dict[str, ModelCard] = {}
-        for card in self.catalogue:
-            first.setdefault(card.model_id, card)
-        return tuple(first.values())
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "catalogue", as_catalogue(self.catalogue))
 
     @property
-    def latest(self) -> tuple[ModelCard, ...]:
-        """``owned`` without the models that their own domain has grown into later ones."""
-        former = {(card.domain_id, parent) for card in self.catalogue for parent in card.parents}
-        return tuple(c for c in self.owned if (c.domain_id, c.model_id) not in former)
+    def owned(self) -> Catalogue:
+        """``Catalogue.owned``."""
+        return self.catalogue.owned
+
+    @property
+    def latest(self) -> Catalogue:
+        """``Catalogue.latest``: the models that domains may learn from."""
+        return self.catalogue.latest
 
     def reported_sources(self, min_reports: int, report_rounds: int = 10) -> frozenset[str]:
         """Domains whose confirmed reports by others weigh ``min_reports`` or more.

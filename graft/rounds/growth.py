@@ -27,8 +27,8 @@ def grow_domains(
     state is ``state`` one round later; a domain that failed is among its failures.
     """
     index, methods = state.round_index, [GROW + way for way in config.growth.methods]
-    own = {card.domain_id: card for card in state.latest}
     wanted = {growth.domain_id: growth for growth in growths}
+    own = {card.domain_id: card for card in state.latest.of_domains(wanted)}
     profiles, failures = ask_profiles([d for d in wanted if d in own], index, methods, edge)
     failures += [
         Failure(
@@ -73,7 +73,7 @@ def grow_domains(
 def beside(grown: Round, expanded: Round) -> Round:
     """The round in which both happened, from one state."""
     index = expanded.state.round_index
-    cards = tuple(card for card in grown.state.catalogue if card.round_index == index - 1)
+    cards = grown.state.catalogue.where(grown.state.catalogue.round_indices == index - 1)
     return replace(
         expanded,
         state=replace(expanded.state, catalogue=expanded.state.catalogue + cards),

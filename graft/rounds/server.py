@@ -28,7 +28,6 @@ from graft.rounds.source_selection import (
     choose_sources,
     nearest_first,
     rank_candidates,
-    visible_cards,
 )
 from graft.selection import RECOMPUTED
 
@@ -111,10 +110,16 @@ def expand_system(
     choice = choose_sources(near, profiles, methods, state, config, edge, budgets)
     failures += choice.failures
     failed = {(failure.domain_id, failure.method) for failure in failures}
-    everyone = tuple(card.for_fusion() for card in state.latest)
-    read = {
-        card.model_id: card.inputs or (card.profile.inputs if card.profile else ())
-        for card in state.latest
+    found = state.latest.find({model_id for ids in choice.chosen.values() for model_id in ids})
+    chosen = {model_id: card.for_fusion() for model_id, card in found.items()}
+    needs_all = any(method.sources_needed == "all" for method in methods)
+    everyone = tuple(state.latest) if needs_all else ()
+    read = {c.model_id: c.inputs or (c.profile.inputs if c.profile else ()) for c in everyone}
+    visible = {
+        initial_only: tuple(
+            c.for_fusion() for c in everyone if not initial_only or not c.round_index
+        )
+        for initial_only in (True, False)
     }
     averages = tuple(card.for_fusion() for card in state.architecture_averages)
 
@@ -123,17 +128,15 @@ def expand_system(
             return ()
         if method.sources_needed == "centroids":
             return tuple(card.for_probe() for card, _ in near[method.name][domain_id])
-        visible = visible_cards(method, everyone)
-        streams = profiles[domain_id].inputs
-        if streams:  # a model is no source of a domain that lacks a stream it reads
-            visible = tuple(c for c in visible if {*read[c.model_id]} <= {*streams})
         if method.sources_needed == "selected":
-            by_id = {card.model_id: card for card in visible}
-            return tuple(by_id[model_id] for model_id in choice.chosen[domain_id, method.name])
+            return tuple(chosen[model_id] for model_id in choice.chosen[domain_id, method.name])
         if budgets.limits(domain_id, method.name):  # the nearest first: not all may fit
             profile = profiles[domain_id]
             return tuple(c.for_fusion() for c in nearest_first(profile, method, state, config))
-        return visible
+        cards, streams = visible[method.initial_only], profiles[domain_id].inputs
+        if streams:  # a model is no source of a domain that lacks a stream it reads
+            cards = tuple(c for c in cards if {*read[c.model_id]} <= {*streams})
+        return cards
 
     wanted = [
         TrainRequest(
@@ -177,8 +180,9 @@ def _confirmed(
     rejections: Sequence[RejectedSource], state: SystemState, find_fault: FindFault
 ) -> list[RejectedSource]:
     """The round's rejections, confirmed where the server finds a fault of the source itself."""
-    cards = {(card.model_id, card.domain_id): card for card in state.catalogue}
     reported = {(r.model_id, r.domain_id) for r in rejections if r.reason in RECOMPUTED}
+    named = state.catalogue.of_models({model_id for model_id, _ in reported})
+    cards = {(card.model_id, card.domain_id): card for card in named}
     faulty = {key for key in reported if find_fault(cards[key]) is not None}
     return [
         replace(
@@ -227,7 +231,9 @@ def _admit_reports(
     """Admit what the main method registered; a model that is refused is a failure."""
     cards: list[ModelCard] = []
     final: list[TrainResult | Failure] = []
-    owners = {card.model_id: card.domain_id for card in state.owned}
+    registered = [r.card for r in reports if isinstance(r, TrainResult) and r.card is not None]
+    known = state.owned.find({card.model_id for card in registered})
+    owners = {model_id: card.domain_id for model_id, card in known.items()}
     for report in reports:
         unregistered = getattr(report, "left_out", ())[-1:] == (UNREGISTERED,)
         if isinstance(report, TrainResult) and report.method == main and not unregistered:

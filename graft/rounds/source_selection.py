@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from graft.core.catalogue import Catalogue
 from graft.core.config import ExpansionConfig
 from graft.core.exchange import Failure, ProbeRequest, Request, Response, Selection, failure_of
 from graft.core.ports import Edge
@@ -145,11 +146,9 @@ def choose_sources(
     return choice
 
 
-def visible_cards(method: Method, cards: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
+def visible_cards(method: Method, cards: Catalogue) -> Catalogue:
     """The cards that a method may be offered."""
-    if method.initial_only:
-        return tuple(card for card in cards if card.round_index == 0)
-    return cards
+    return cards.where(cards.round_indices == 0) if method.initial_only else cards
 
 
 def nearest_first(
@@ -171,18 +170,15 @@ def as_failure(response: Response, request: Request) -> Failure:
 
 
 def _rank_sound(
-    profiles: Sequence[DomainProfile],
-    cards: Sequence[ModelCard],
-    state: SystemState,
-    config: ExpansionConfig,
+    profiles: Sequence[DomainProfile], cards: Catalogue, state: SystemState, config: ExpansionConfig
 ) -> list[RankedCards]:
     """The coarse ranking, with sources that several target domains rejected behind all others."""
     wanted = config.selection.candidates_wanted
     reported = state.reported_sources(config.trust.min_reports, config.trust.report_rounds)
-    sound = [card for card in cards if card.domain_id not in reported]
+    sound = cards.without(domain_ids=reported)
     nearest = rank_catalogue(profiles, sound, config.selection)
     if len(sound) < min(len(cards), wanted + 1):
-        last = [card for card in cards if card.domain_id in reported]
+        last = cards.of_domains(reported)
         behind = rank_catalogue(profiles, last, config.selection)
         nearest = [(a + b)[:wanted] for a, b in zip(nearest, behind, strict=True)]
     return nearest

@@ -3,22 +3,25 @@
 Legend: N target domains, S sources, D statistics.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.catalogue import Catalogue, as_catalogue
 from graft.core.config import SelectionConfig
 from graft.core.records import DomainProfile, ModelCard
-from graft.errors import EdgeError
 
 RankedCards = list[tuple[ModelCard, float]]
 _Array = npt.NDArray[np.float64]
-_Indices = npt.NDArray[np.intp]
-_ALL = slice(None)
+_Block = npt.NDArray[np.floating[Any]]
+Blocks = Callable[[], Iterable[_Block]]
 # Target domains ranked at once: beside 100,000 sources their distances take 50 MB.
 _ROWS = 64
+# Sources measured at once, and statistics of which all sources' values are in memory at once.
+_SOURCES, _COLUMNS = 65_536, 8
 # In third quartiles of the sources' distances from their median. Honest profiles of seven data sets
 # reach 114 with eight sources or more, and 1,657 with four.
 _OUTLIER, _OUTLIER_OF_FEW = 200.0, 10_000.0
@@ -31,55 +34,102 @@ class ProfileRanking:
     A statistic that is further from the sources' median than ``_OUTLIER`` times the third quartile
     of all sources' distances from it is cut to that limit and does not enter sigma: one false
     profile cannot scale the others' distances away.
+
+    Parameters
+    ----------
+    statistics : array (S, D), or callable that gives float32 blocks (S', D) of it in order
+        With blocks, no more than one of them and eight statistics of all sources are in memory.
     """
 
-    def __init__(self, statistics_SD: npt.ArrayLike) -> None:
-        self._sources_SD = np.asarray(statistics_SD)
-        z_SD = np.asarray(statistics_SD, np.float64)
-        median_D = np.median(z_SD, 0)
-        apart_SD = np.abs(z_SD - median_D)
-        quartile_D = np.quantile(apart_SD, 0.75, axis=0, method="inverted_cdf")
-        limit_D = (_OUTLIER if len(z_SD) >= 8 else _OUTLIER_OF_FEW) * quartile_D
-        limit_D[quartile_D == 0] = np.inf  # the others are equal there, and stay so
-        self._low_D, self._high_D = median_D - limit_D, median_D + limit_D
-        sound_SD = (z_SD >= self._low_D) & (z_SD <= self._high_D)
-        where: Any = True if sound_SD.all() else sound_SD  # a mask would change the sums' order
-        if not sound_SD.all():
-            self._sources_SD = z_SD = np.clip(z_SD, self._low_D, self._high_D)
-        self._mean_D, sigma_D = z_SD.mean(0, where=where), z_SD.std(0, where=where)
+    def __init__(self, statistics: npt.ArrayLike | Blocks) -> None:
+        if callable(statistics):
+            self._blocks = statistics
+        else:
+            whole_SD = np.asarray(statistics)
+            self._blocks = lambda: (whole_SD,)
+        self._low_D, self._high_D = self._limits()
+        blocks = self._blocks
+        # A mask would change the sums' order, so there is one only where it masks anything.
+        is_cut = any(not self._sound(block).all() for block in blocks())
+        sound = self._sound if is_cut else lambda block: True
+        sources = sum(len(block) for block in blocks())
+        number_D: Any = sum(self._sound(block).sum(0) for block in blocks()) if is_cut else sources
+        self._mean_D = self._sum(lambda z: z, sound) / number_D
+        squares_D = self._sum(lambda z: (z - self._mean_D) ** 2, sound)
+        sigma_D: _Array = np.sqrt(squares_D / number_D)
+        size_D = self._sum(np.abs, lambda block: True) / sources
         # A statistic that is the same at every source does not inform; divided by its rounding
         # noise it would decide.
-        self._informative_D = sigma_D > 1e-6 * (1 + np.abs(z_SD).mean(0))
+        self._informative_D = sigma_D > 1e-6 * (1 + size_D)
         self._sigma_I = sigma_D[self._informative_D]
-        self._scaled_SI = self._scaled(z_SD)
-        self._square_S = (self._scaled_SI**2).sum(1)
+        # An array is laid out once for all rankings; blocks are in turn, to hold one at a time.
+        self._laid_out = None if callable(statistics) else [self._lay_out(whole_SD)]
 
-    def distances(self, statistics_D: npt.ArrayLike, sources: slice | _Indices = _ALL) -> _Array:
+    def distances(self, statistics_D: npt.ArrayLike) -> _Array:
         """The distance of each of the sources from one target domain."""
-        z_t = np.clip(np.asarray(statistics_D, np.float64), self._low_D, self._high_D)
-        z_s = self._sources_SD[sources].astype(np.float64)
-        apart_SI = (z_s - z_t)[:, self._informative_D] / self._sigma_I
+        z_t = self._cut(np.asarray(statistics_D))
+        return np.concatenate([self._apart(self._cut(block), z_t) for block in self._blocks()])
+
+    def nearest(self, statistics_ND: npt.ArrayLike, count: int) -> list[list[tuple[int, float]]]:
+        """For each target domain the ``count`` nearest sources and all as near as the last of
+        them, and maybe others: (index of the source, distance), by index and not by distance."""
+        z_ND = self._cut(np.asarray(statistics_ND))
+        found: list[list[tuple[int, float]]] = [[] for _ in z_ND]
+        begin = 0
+        for sources_SD, scaled_SI, square_S in self._laid_out or map(self._lay_out, self._blocks()):
+            last = min(count, len(square_S)) - 1
+            for start in range(0, len(z_ND), _ROWS):
+                scaled_BI = self._scaled(z_ND[start : start + _ROWS])
+                square_B = (scaled_BI**2).sum(1)
+                apart_BS = square_B[:, None] + square_S - 2 * scaled_BI @ scaled_SI.T
+                # The product rounds, so sources near the limit are measured exactly.
+                slack_B = 1e-9 * (1 + square_B + square_S.max())
+                limit_B = np.partition(apart_BS, last, axis=1)[:, last] + slack_B
+                for row, (apart_S, limit) in enumerate(zip(apart_BS, limit_B, strict=True), start):
+                    near = np.flatnonzero(apart_S <= limit)
+                    exact = self._apart(sources_SD[near], z_ND[row])
+                    found[row] += zip((begin + near).tolist(), exact.tolist(), strict=True)
+            begin += len(square_S)
+        return found
+
+    def _limits(self) -> tuple[_Array, _Array]:
+        """The least and the greatest value of each statistic that enters sigma."""
+        width = next(iter(self._blocks())).shape[1]
+        low, high = [], []
+        for start in range(0, width, _COLUMNS):
+            blocks = [block[:, start : start + _COLUMNS] for block in self._blocks()]
+            z_SK = np.concatenate(blocks).astype(np.float64)
+            median_K = np.median(z_SK, 0)
+            apart_SK = np.abs(z_SK - median_K)
+            quartile_K = np.quantile(apart_SK, 0.75, axis=0, method="inverted_cdf")
+            limit_K = (_OUTLIER if len(z_SK) >= 8 else _OUTLIER_OF_FEW) * quartile_K
+            limit_K[quartile_K == 0] = np.inf  # the others are equal there, and stay so
+            low.append(median_K - limit_K)
+            high.append(median_K + limit_K)
+        return np.concatenate(low), np.concatenate(high)
+
+    def _sound(self, block: _Block) -> npt.NDArray[np.bool_]:
+        sound: npt.NDArray[np.bool_] = (block >= self._low_D) & (block <= self._high_D)
+        return sound
+
+    def _sum(self, term: Callable[[_Array], _Array], where: Callable[[_Block], Any]) -> _Array:
+        """The sum (D,) of a term over all sources' statistics, where they are wanted."""
+        parts = (term(self._cut(b)).sum(0, where=where(b)) for b in self._blocks())
+        return reduce(np.add, parts)
+
+    def _cut(self, block: _Block) -> _Array:
+        cut: _Array = np.clip(block.astype(np.float64), self._low_D, self._high_D)
+        return cut
+
+    def _lay_out(self, block: _Block) -> tuple[_Array, _Array, _Array]:
+        sources_SD = self._cut(block)
+        scaled_SI = self._scaled(sources_SD)
+        return sources_SD, scaled_SI, (scaled_SI**2).sum(1)
+
+    def _apart(self, sources_SD: _Array, z_t: _Array) -> _Array:
+        apart_SI = (sources_SD - z_t)[:, self._informative_D] / self._sigma_I
         distance_S: _Array = np.sqrt((apart_SI**2).sum(1) / z_t.size)
         return distance_S
-
-    def nearest(
-        self, statistics_ND: npt.ArrayLike, count: int
-    ) -> Iterator[list[tuple[int, float]]]:
-        """For each target domain the ``count`` nearest sources and all as near as the last of
-        them: (index of the source, distance), by index and not by distance."""
-        z_ND = np.clip(np.asarray(statistics_ND, np.float64), self._low_D, self._high_D)
-        last = min(count, len(self._square_S)) - 1
-        for start in range(0, len(z_ND), _ROWS):
-            scaled_BI = self._scaled(z_ND[start : start + _ROWS])
-            square_B = (scaled_BI**2).sum(1)
-            apart_BS = square_B[:, None] + self._square_S - 2 * scaled_BI @ self._scaled_SI.T
-            # The product rounds, so sources near the limit are measured exactly.
-            slack_B = 1e-9 * (1 + square_B + self._square_S.max())
-            limit_B = np.partition(apart_BS, last, axis=1)[:, last] + slack_B
-            for row, (apart_S, limit) in enumerate(zip(apart_BS, limit_B, strict=True)):
-                near = np.flatnonzero(apart_S <= limit)
-                exact = self.distances(z_ND[start + row], near)
-                yield list(zip(near.tolist(), exact.tolist(), strict=True))
 
     def _scaled(self, z: _Array) -> _Array:
         scaled: _Array = (z - self._mean_D)[:, self._informative_D] / self._sigma_I
@@ -100,22 +150,32 @@ def rank_catalogue(
     """
     if any(profile.inputs for profile in profiles):
         return _rank_by_streams(profiles, catalogue, config.candidates_wanted)
-    ranked: list[RankedCards] = [[] for _ in profiles]
-    for size in {profile.statistics_D.size for profile in profiles}:
-        cards = [card for card in catalogue if _statistics(card).size == size]
+    cards = as_catalogue(catalogue)
+    wanted = config.candidates_wanted
+    nearest: list[list[tuple[int, float]]] = [[] for _ in profiles]
+    for size, sources in cards.statistics_sizes().items():
         rows = [row for row, p in enumerate(profiles) if p.statistics_D.size == size]
-        if not cards:
+        if not rows:
             continue
-        ranking = ProfileRanking(np.stack([_statistics(card) for card in cards]))
+        ranking = ProfileRanking(partial(_blocks, cards, sources))
         statistics_ND = np.stack([profiles[row].statistics_D for row in rows])
         # One more than wanted, for the target domain itself may be among the sources.
-        nearest = ranking.nearest(statistics_ND, config.candidates_wanted + 1)
-        for row, found in zip(rows, nearest, strict=True):
-            own = profiles[row].domain_id
-            near = [(cards[s], distance) for s, distance in found if cards[s].domain_id != own]
-            near.sort(key=lambda pair: (pair[1], pair[0].domain_id))
-            ranked[row] = near[: config.candidates_wanted]
-    return ranked
+        for row, found in zip(rows, ranking.nearest(statistics_ND, wanted + 1), strict=True):
+            own = profiles[row].domain_id.encode()
+            near = [
+                (distance, cards.domain_ids[sources[s]], int(sources[s]))
+                for s, distance in found
+                if cards.domain_ids[sources[s]] != own
+            ]
+            nearest[row] = [(place, distance) for distance, _, place in sorted(near)[:wanted]]
+    places = sorted({place for found in nearest for place, _ in found})
+    card_of = dict(zip(places, cards.cards(np.array(places, np.intp)), strict=True))
+    return [[(card_of[place], distance) for place, distance in found] for found in nearest]
+
+
+def _blocks(cards: Catalogue, rows: npt.NDArray[np.intp]) -> Iterator[_Block]:
+    for start in range(0, len(rows), _SOURCES):
+        yield cards.statistics(rows[start : start + _SOURCES])
 
 
 def stream_distances(
@@ -179,9 +239,3 @@ def _rank_by_streams(
 def profile_distances(statistics_D: npt.ArrayLike, statistics_SD: npt.ArrayLike) -> _Array:
     """Distance (S,) of one target domain from every source (see ``ProfileRanking``)."""
     return ProfileRanking(statistics_SD).distances(statistics_D)
-
-
-def _statistics(card: ModelCard) -> npt.NDArray[np.float32]:
-    if card.profile is None:
-        raise EdgeError(f"card of {card.domain_id}: got no profile, wanted one to rank by")
-    return card.profile.statistics_D

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from graft.core.catalogue import as_catalogue
 from graft.core.config import ExpansionConfig
 from graft.core.files import AnyPath, read_table, remove_tree, replace_file
 from graft.core.forgetting import (
@@ -231,7 +232,9 @@ def retrain_averages(
         if card.round_index == 0 and card.architecture in due
     )
     profiles = tuple(card.profile for card in members if card.profile is not None)
-    trained = Round(state=SystemState(catalogue=members), reports=(), profiles=profiles)
+    trained = Round(
+        state=SystemState(catalogue=as_catalogue(members)), reports=(), profiles=profiles
+    )
     new = average_by_architecture(trained, edge, admit, averaging, config)
     averages = {card.architecture: card for card in state.architecture_averages}
     for architecture in due - {card.architecture for card in members}:

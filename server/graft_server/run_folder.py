@@ -2,8 +2,8 @@
 
 run.toml             configuration, seed, versions, world, engine, outcome
 rounds/<i>/round.json  the SHA-256 of a round's files: with it the round is finished
-rounds/<i>/          results, ledger, profiles, peers, catalogue, architecture_averages,
-                     rejections (.parquet) of a round
+rounds/<i>/          results, ledger, profiles, peers, catalogue (its new cards),
+                     architecture_averages, rejections (.parquet) of a round
 results.parquet      all rounds; ledger.parquet likewise
 models/              finished models by their SHA-256
 keys/                server.key signs every admitted card and stays here; server.pub verifies
@@ -21,6 +21,9 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import numpy as np
+
+from graft.core.catalogue import Catalogue, as_catalogue
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import config_from_dict
 from graft.core.files import AnyPath, lock_file, make_folder, remove_tree, replace_file
@@ -48,7 +51,9 @@ from graft.data.domain import World
 from graft.errors import RunError
 from graft.wire.transfer.transfer_log import read_journal
 from graft_server.catalogue import (
+    is_part,
     read_cards,
+    read_catalogue,
     read_rejections,
     write_cards,
     write_profiles,
@@ -150,18 +155,40 @@ class RunFolder:
         write_ledger(entries, folder / "ledger.parquet")
         write_profiles(profiles, folder / "profiles.parquet")
         write_peers(peers, folder / "peers.parquet")
-        write_cards(state.catalogue, folder / "catalogue.parquet")
+        self._write_catalogue(state, folder)
         write_cards(state.architecture_averages, folder / "architecture_averages.parquet")
         write_rejections(state.rejections, folder / "rejections.parquet")
         sync([folder])  # results without averages then are a round of before markers
         write_results(rows, folder / _RESULTS)
-        cards = (*state.catalogue, *state.architecture_averages)
-        new = [card.model_id for card in cards if card.round_index == state.round_index - 1]
+        new = [
+            card.model_id
+            for cards in (state.catalogue, as_catalogue(state.architecture_averages))
+            for card in cards.where(cards.round_indices == state.round_index - 1)
+        ]
         models = [path for name in new for path in self._model_files(name)]
         sync([*models, self.models])
         write_marker(folder)
         sync([folder.parent, self.path])
         remove_tree(self.steps)
+
+    def _write_catalogue(self, state: SystemState, folder: AnyPath) -> None:
+        """Write the round's own cards; or all, where not all of those before are still there."""
+        before = self._read_catalogue(state.round_index - 1)
+        stayed, added = state.catalogue[: len(before)], state.catalogue[len(before) :]
+        is_longer = np.array_equal(stayed.model_ids, before.model_ids) and np.array_equal(
+            stayed.domain_ids, before.domain_ids
+        )
+        cards = added if is_longer else state.catalogue
+        write_cards(cards, folder / "catalogue.parquet", is_part=is_longer)
+
+    def _read_catalogue(self, num_rounds: int) -> Catalogue:
+        """The catalogue after the first rounds, forgotten models that are not removed included."""
+        paths = []
+        for index in reversed(range(num_rounds)):
+            paths.append(self._round(index) / "catalogue.parquet")
+            if not is_part(paths[-1]):
+                break
+        return read_catalogue(paths[::-1])
 
     def locked(self) -> AbstractContextManager[None]:
         """Lock the folder against other processes; one on a remote file system is not locked."""
@@ -231,15 +258,12 @@ class RunFolder:
         finished = self.count_rounds()
         if not finished:
             return SystemState()
-        catalogue, averages = (
-            read_cards(self._round_file(finished - 1, name))
-            for name in ("catalogue", "architecture_averages")
-        )
+        averages = read_cards(self._round_file(finished - 1, "architecture_averages"))
         appeals, rejections = self._appeals(), self._round_file(finished - 1, "rejections")
         state = SystemState(
             round_index=finished,
-            catalogue=catalogue,
-            architecture_averages=averages,
+            catalogue=self._read_catalogue(finished),
+            architecture_averages=tuple(averages),
             rejections=tuple(
                 each
                 for each in read_rejections(rejections)

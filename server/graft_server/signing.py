@@ -56,7 +56,7 @@ class Signer:
         """The state with its cards signed anew: tables have one form, and folders are renamed."""
         return replace(
             state,
-            catalogue=tuple(map(self.sign, state.catalogue)),
+            catalogue=state.catalogue.changed(self.sign),
             architecture_averages=tuple(map(self.sign, state.architecture_averages)),
         )
 

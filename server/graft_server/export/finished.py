@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graft.core.catalogue import Catalogue
 from graft.core.files import AnyPath
 from graft.core.payload import decode_payload
 from graft.core.records import ModelCard, Parameters
@@ -78,8 +79,8 @@ def find_model(path: AnyPath, name: str) -> FinishedModel:
     )
 
 
-def _choose(catalogue: tuple[ModelCard, ...], name: str) -> ModelCard:
-    matches = [card for card in catalogue if card.domain_id == name]
+def _choose(catalogue: Catalogue, name: str) -> ModelCard:
+    matches = list(catalogue.of_domains([name]))
     if not matches and len(name) >= 8:
         matches = [card for card in catalogue if card.model_id.startswith(name)]
     if len(matches) != 1:
@@ -91,12 +92,12 @@ def _choose(catalogue: tuple[ModelCard, ...], name: str) -> ModelCard:
     return matches[0]
 
 
-def _lineage(card: ModelCard, catalogue: tuple[ModelCard, ...]) -> tuple[ModelCard, ...]:
-    by_id = {each.model_id: each for each in catalogue}
+def _lineage(card: ModelCard, catalogue: Catalogue) -> tuple[ModelCard, ...]:
     lineage = [card]
     for each in lineage:  # which grows: breadth first
         found = {card.model_id for card in lineage}
-        lineage += [by_id[p] for p in dict.fromkeys(each.parents) if p in by_id and p not in found]
+        parents = catalogue.find(each.parents)
+        lineage += [parents[p] for p in dict.fromkeys(each.parents) if p in parents.keys() - found]
     return tuple(lineage)
 
 
