@@ -140,9 +140,8 @@ def _contents(grown: Path, folder: Path) -> list[bytes]:
 
 
 def _cards(folder: Path) -> list[dict[str, object]]:
-    last = max(folder.glob("rounds/*"), key=lambda path: int(path.name))
-    rows: list[dict[str, object]] = pq.read_table(last / "catalogue.parquet").to_pylist()
-    return rows
+    paths = sorted(folder.glob("rounds/*/catalogue.parquet"))
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
 
 
 def _holding(folder: Path, contents: list[bytes]) -> list[Path]:

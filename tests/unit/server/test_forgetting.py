@@ -64,8 +64,13 @@ def holding(folder: Path, contents: list[bytes]) -> list[Path]:
 
 
 def cards(folder: Path) -> dict[str, dict[str, object]]:
-    last = max(folder.glob("rounds/*"), key=lambda path: int(path.name))
-    return {row["domain_id"]: row for row in pq.read_table(last / "catalogue.parquet").to_pylist()}
+    rows: dict[str, dict[str, object]] = {}
+    for path in sorted(folder.glob("rounds/*"), key=lambda path: int(path.name)):
+        table = pq.read_table(path / "catalogue.parquet")
+        is_part = (table.schema.metadata or {}).get(b"graft") == b"part"
+        new = {row["domain_id"]: row for row in table.to_pylist()}
+        rows = {**rows, **new} if is_part else new
+    return rows
 
 
 def tree_digest(folder: Path) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from graft_client.depot_client import GrpcLink, open_channel
 from graft_server.appeals import appeal
+from graft_server.catalogue import write_cards
 from graft_server.depot.server import DepotServer
+from graft_server.durability import write_marker
 from graft_server.flower.deployed_app import _with_orders
 from graft_server.forgetting import forget
 from graft_server.model_store import DirectoryStore, check_stored, open_store, order_of
@@ -212,7 +214,9 @@ def test_an_appeal_finds_the_fault_again(
     lying = state.catalogue[0]
     assert lying.centroids_CF is not None
     rolled = replace(lying, centroids_CF=np.roll(lying.centroids_CF, 3, axis=0))
-    folder.save_round(replace(state, catalogue=(rolled, *state.catalogue[1:])), [], [])
+    last = folder.path / "rounds" / str(state.round_index - 1)
+    write_cards([rolled, *state.catalogue[1:]], last / "catalogue.parquet")
+    write_marker(last)
     monkeypatch.setattr("graft_server.flower.deployed_app.run_folder", lambda server: folder)
     done = CliRunner().invoke(app, ["deploy", "appeal", accused, "--format", "json"])
     assert done.exit_code == 1
