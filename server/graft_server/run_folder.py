@@ -174,7 +174,8 @@ class RunFolder:
     def _write_catalogue(self, state: SystemState, folder: AnyPath) -> None:
         """Write the round's own cards; or all, where not all of those before are still there."""
         rounds = state.round_index - 1
-        before = self._read_catalogue(rounds) if self.count_rounds() >= rounds else Catalogue()
+        is_known = (self._round(rounds - 1) / "catalogue.parquet").exists()
+        before = self._read_catalogue(rounds) if is_known else Catalogue()
         stayed, added = state.catalogue[: len(before)], state.catalogue[len(before) :]
         is_longer = np.array_equal(stayed.model_ids, before.model_ids) and np.array_equal(
             stayed.domain_ids, before.domain_ids
