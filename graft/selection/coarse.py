@@ -97,8 +97,8 @@ class ProfileRanking:
         width = next(iter(self._blocks())).shape[1]
         low, high = [], []
         for start in range(0, width, _COLUMNS):
-            blocks = [block[:, start : start + _COLUMNS] for block in self._blocks()]
-            z_SK = np.concatenate(blocks).astype(np.float64)
+            columns = slice(start, start + _COLUMNS)
+            z_SK = np.concatenate([b[:, columns].astype(np.float64) for b in self._blocks()])
             median_K = np.median(z_SK, 0)
             apart_SK = np.abs(z_SK - median_K)
             quartile_K = np.quantile(apart_SK, 0.75, axis=0, method="inverted_cdf")

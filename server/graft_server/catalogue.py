@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from graft.core.catalogue import CardsInMemory, Catalogue, Part, Rows, Statistics
 from graft.core.files import AnyPath, make_folder, place_file, read_table, working_file, write_table
 from graft.core.records import DomainProfile, ModelCard, RejectedSource
-from graft.errors import MessageError, RunError
+from graft.errors import EdgeError, MessageError, RunError
 from graft.wire.messages.codec import decode_card, encode_card
 
 _TYPES = {"round_index": pa.int64(), "confirmed": pa.bool_()}
@@ -100,12 +100,12 @@ class StoredCards:
 
     def __init__(self, path: Path, change: Callable[[ModelCard], ModelCard] | None = None) -> None:
         self._path, self._change = path, change
-        self._file = pq.ParquetFile(path, memory_map=True)
-        table = self._file.read(["model_id", "domain_id", "round_index", "statistics"])
+        self._file = pq.ParquetFile(path)
+        table = self._file.read(["model_id", "domain_id", "round_index"])
         self.model_ids = np.array(table["model_id"].to_pylist(), np.bytes_)
         self.domain_ids = np.array(table["domain_id"].to_pylist(), np.bytes_)
         self.round_indices = table["round_index"].to_numpy()
-        self._statistics = _by_size(table["statistics"])
+        self._statistics = _by_size(self._file)
         groups = range(self._file.num_row_groups)
         sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
         self._starts = np.cumsum([0, *sizes])
@@ -129,6 +129,8 @@ class StoredCards:
 
     def statistics(self) -> Mapping[int, tuple[Rows, Statistics]]:
         """As ``Part`` says."""
+        if 0 in self._statistics:
+            raise EdgeError(f"catalogue {self._path}: got a card without a profile to rank by")
         return self._statistics
 
     def changed(self, change: Callable[[ModelCard], ModelCard]) -> "StoredCards":
@@ -148,22 +150,26 @@ def _open_part(path: AnyPath) -> StoredCards | None:
     return StoredCards(path) if metadata.num_rows >= MANY and "statistics" in names else None
 
 
-def _by_size(column: pa.ChunkedArray) -> Mapping[int, tuple[Rows, Statistics]]:
-    lists = column.combine_chunks()
-    values = lists.flatten().to_numpy()
-    if not len(lists):
-        return {}
-    ends = lists.offsets.to_numpy() - lists.offsets[0].as_py()
-    sizes = np.diff(ends)
-    return {
-        int(size): (
-            rows := np.flatnonzero(sizes == size),
-            values.reshape(len(lists), size)
-            if len(rows) == len(lists)
-            else np.stack([values[ends[row] : ends[row + 1]] for row in rows]),
-        )
-        for size in np.unique(sizes)
+def _by_size(file: pq.ParquetFile) -> Mapping[int, tuple[Rows, Statistics]]:
+    """The statistics as ``Part`` has them; read twice, so that they are in memory once."""
+
+    def batches() -> Iterator[pa.ListArray]:
+        return (batch["statistics"] for batch in file.iter_batches(columns=["statistics"]))
+
+    sizes = np.concatenate([np.diff(lists.offsets.to_numpy()) for lists in batches()])
+    rows_of = {int(size): np.flatnonzero(sizes == size) for size in np.unique(sizes)}
+    found = {
+        size: (rows, np.empty((len(rows), size), np.float32)) for size, rows in rows_of.items()
     }
+    done = dict.fromkeys(found, 0)
+    for lists in batches():
+        ends, values = lists.offsets.to_numpy(), lists.values.to_numpy()
+        for size in np.unique(np.diff(ends)).tolist():
+            begins = ends[:-1][np.diff(ends) == size]
+            filled = slice(done[size], done[size] + len(begins))
+            found[size][1][filled] = values[begins[:, None] + np.arange(size)]
+            done[size] = filled.stop
+    return found
 
 
 def _batches(cards: Iterable[ModelCard]) -> Iterator[list[ModelCard]]:
