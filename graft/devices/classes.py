@@ -147,16 +147,21 @@ def fitting_architectures(
 
     Raises ArchitectureError where none does.
     """
-    budget = device.memory_bytes * TRAINING_SHARE
     offered = offered_architectures(task, wanted)
-    needs = {name: network_cost(name, task).training_memory_bytes for name in offered}
-    fitting = tuple(name for name in offered if needs[name] <= budget)
+    fitting = tuple(name for name in offered if can_train(name, task, device))
     if not fitting:
+        needs = {name: network_cost(name, task).training_memory_bytes for name in offered}
         raise ArchitectureError(
             f"no architecture fits {device.name}: training needs {needs} bytes, "
-            f"wanted at most {budget:.0f}"
+            f"wanted at most {device.memory_bytes * TRAINING_SHARE:.0f}"
         )
     return fitting
+
+
+def can_train(architecture: str, task: Task, device: DeviceClass) -> bool:
+    """Whether an architecture's training fits half of the device's memory."""
+    needed = network_cost(architecture, task).training_memory_bytes
+    return needed <= device.memory_bytes * TRAINING_SHARE
 
 
 def assign_architecture(

@@ -183,8 +183,8 @@ def graft_cost(shape: WorkloadShape) -> ComputeCost:
     rotated *= sum(math.prod(s.shape) for s in shape.task.inputs if s.modality == "imu")
     return (
         read_all(shape.sources, shape.num_rows, passes=3)
-        + _both(shape, 58, steps)
-        + read_all((shape.architecture,), shape.num_rows)
+        + _both(shape, 58, steps, shape.trained_model)
+        + read_all((shape.trained_model,), shape.num_rows)
         + ComputeCost(
             flops=float(heads + shape.num_rows * head + graph + steps * rotated),
             operations=45.0 * settings.head_steps + 100.0 * teachers,
@@ -211,11 +211,13 @@ def _trained(
     return ComputeCost(trained=(Training(architecture=architecture, steps=steps, rows=rows),))
 
 
-def _both(shape: WorkloadShape, operations: float, steps: int | None = None) -> ComputeCost:
-    """Steps of the target on a labelled and an unlabelled batch, with so many operations a step
-    beside its own."""
+def _both(
+    shape: WorkloadShape, operations: float, steps: int | None = None, trained: str = ""
+) -> ComputeCost:
+    """Steps of the target's architecture, or of another, on a labelled and an unlabelled batch,
+    with so many operations a step beside its own."""
     steps = shape.steps if steps is None else steps
     rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
-    return _trained(shape, shape.architecture, rows, steps) + ComputeCost(
+    return _trained(shape, trained or shape.architecture, rows, steps) + ComputeCost(
         operations=operations * steps
     )

@@ -7,9 +7,11 @@
    exp(agreement_weight x its agreement with the propagated prediction), and mean and propagation
    are computed again, for ``agreement_iterations`` passes.
 3. The target starts as the teacher of its own architecture that agrees most, where one was
-   sent, and learns  CE(L) + distillation_weight CE(sharpened propagated prediction, U)  on
-   augmented batches, for ``steps_fraction`` of the steps that other methods take, at a rate that
-   falls to zero by a half cosine.
+   sent; where one of another architecture that the device can train agrees by more than
+   ``architecture_margin`` more, the target takes that architecture. It learns
+   CE(L) + distillation_weight CE(sharpened propagated prediction, U)  on augmented batches, for
+   ``steps_fraction`` of the steps that other methods take, at a rate that falls to zero by a half
+   cosine.
 
 It needs no more than the int8 bases that the device probed: nothing else is shipped.
 
@@ -88,8 +90,11 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
     soft_targets_UC = fusion.sharpened(prediction_NC[len(task.x_L) :], temperature)
     if private:
         agreement_T = torch.zeros_like(agreement_T)
-    start = None if "start" in without else grafted_start(task, teachers, agreement_T)
-    target = start or targets.fresh_target(task)
+    start = None if "start" in without else start_teacher(task, teachers, agreement_T)
+    if start is None:
+        target, architecture = targets.fresh_target(task), task.architecture
+    else:
+        target, architecture = grafted(teachers, start), teachers.sources[start].architecture
     _train(target, soft_targets_UC, task, augmented="augmentation" not in without)
     if not private:
         adaptation.renormalise(target, x_N, compiled=task.compiled)
@@ -100,6 +105,7 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
     return targets.trained_target(
         task,
         target,
+        architecture=architecture,
         metrics={"started_from_source": float(start is not None)},
         diagnostics=FusionDiagnostics(mixture_SQ=fusion.mixture_spread(weight_S[:, None])),
     )
@@ -209,21 +215,35 @@ def geometric_mean(log_TNC: Tensor, weight_T: Tensor) -> Tensor:
     return torch.softmax((weight_T[:, None, None] * log_TNC.clamp_min(-14.0)).sum(0), dim=-1)
 
 
-def grafted_start(task: TrainingTask, teachers: _Teachers, agreement_T: Tensor) -> Network | None:
-    """Step 3's start: the teacher of the target's own architecture that agrees most, with its
-    new head; None where there is none."""
-    same = [t for t, s in enumerate(teachers.sources) if s.architecture == task.architecture]
-    if not same:
+def start_teacher(task: TrainingTask, teachers: _Teachers, agreement_T: Tensor) -> int | None:
+    """Step 3's start: the place of the teacher that the target starts as; None where none has the
+    target's own architecture.
+
+    Such a teacher may agree poorly, and its architecture be what limits the target.
+    """
+    agreement = agreement_T.tolist()
+    architectures = [source.architecture for source in teachers.sources]
+    own = [t for t, name in enumerate(architectures) if name == task.architecture]
+    if not own:
         return None
-    best = max(same, key=lambda index: float(agreement_T[index]))
-    network = copy.deepcopy(teachers.sources[best].network)
-    network.load_state_dict(dict(teachers.statistics[best]), strict=False)
+    best = max(own, key=agreement.__getitem__)
+    least = agreement[best] + task.config.graft.architecture_margin
+    better = [
+        t for t, name in enumerate(architectures) if name in task.trainable and agreement[t] > least
+    ]
+    return max(better, key=agreement.__getitem__, default=best)
+
+
+def grafted(teachers: _Teachers, place: int) -> Network:
+    """A copy of a teacher's network, with its statistics and its new head."""
+    network = copy.deepcopy(teachers.sources[place].network)
+    network.load_state_dict(dict(teachers.statistics[place]), strict=False)
     if isinstance(network.head, nn.Linear):  # another head starts as its source's
         with torch.no_grad():
-            weight_FC = teachers.weight_TFC[best, : network.num_features]
+            weight_FC = teachers.weight_TFC[place, : network.num_features]
             network.head.weight.copy_(weight_FC.T)
             if network.head.bias is not None:
-                network.head.bias.copy_(teachers.bias_TC[best])
+                network.head.bias.copy_(teachers.bias_TC[place])
     return network
 
 

@@ -16,6 +16,7 @@ from graft.core.records import IntArray, ModelCard, Parameters, Precision, Rejec
 from graft.core.results import REQUIRED_METRICS
 from graft.core.seeding import derive_seed
 from graft.core.streams import Rows, as_rows, concat
+from graft.devices import can_train
 from graft.errors import BudgetError, ConfigError, DomainEmptyError
 from graft.methods import Method, require_private_training
 from graft.methods.federated import FEDAVG_LOCAL
@@ -74,6 +75,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         every = _common_features(device, (*sources, *averages))
         if every is not None:
             x_L, x_U = every[rows.labelled_N], every[rows.unlabelled_N]
+    offered = sorted({source.architecture for source in sources})
     return TrainingTask(
         domain_task=device.task.reading(data.inputs),
         architecture=device.architecture,
@@ -84,6 +86,7 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
         config=config,
         seed=derive_seed("learn", config.seed, request.domain_id, request.round_index),
         hidden_y_U=torch.from_numpy(data.y_N[rows.unlabelled_N]),
+        trainable=tuple(a for a in offered if can_train(a, device.task, device.device_class)),
         average=averages[0] if averages else None,
         pooled=_pooled(method, device),
         prototypes=_prototypes(request.sources) if method.sources_needed == "centroids" else (),

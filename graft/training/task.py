@@ -69,6 +69,8 @@ class TrainingTask:
     hidden_y_U : Tensor
         Labels of U, which a real target domain does not have. Only the all-labels reference
         reads them.
+    trainable : tuple of str
+        Those architectures of the sources that the device has the memory to train.
     average : Source, optional
         The average model of the initial domains that have this device's architecture, for a
         method with ``needs_average``.
@@ -110,6 +112,7 @@ class TrainingTask:
     config: ExpansionConfig
     seed: int
     hidden_y_U: Tensor = field(repr=False)
+    trainable: tuple[str, ...] = ()
     average: Source | None = None
     pooled: Source | None = None
     prototypes: tuple[Prototypes, ...] = ()

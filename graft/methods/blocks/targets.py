@@ -58,15 +58,15 @@ def train_target(
 def trained_target(
     task: TrainingTask, network: Network, mask_C: BoolArray | None = None, **fields: Any
 ) -> TrainedModel:
-    """The model of a trained network of the target's architecture.
+    """The model of a trained network.
 
-    By default it knows ``known_classes`` and used all sources; ``fields`` are TrainedModel's.
+    By default it has the target's architecture, knows ``known_classes`` and used all sources;
+    ``fields`` are TrainedModel's.
     """
     return TrainedModel(
-        architecture=task.architecture,
         network=network.eval(),
         mask_C=known_classes(task) if mask_C is None else mask_C,
-        **{"used": task.sources, **fields},
+        **{"architecture": task.architecture, "used": task.sources, **fields},
     )
 
 

@@ -16,7 +16,8 @@ from graft.methods.graft import (
     agreed_prediction,
     fit_graft,
     geometric_mean,
-    grafted_start,
+    grafted,
+    start_teacher,
     train_heads,
 )
 from graft.models import network_from, parameters_of
@@ -93,13 +94,37 @@ def test_the_start_is_the_kin_that_agrees_most_with_its_new_head(
     x = all_rows(task)
     teachers = adapt_teachers(task, x)  # small, kin, small renormalised, kin renormalised
     for place, agreement in ((1, [0.9, 0.8, 0.9, 0.7]), (3, [0.9, 0.6, 0.9, 0.7])):
-        start = grafted_start(task, teachers, torch.tensor(agreement))
-        assert start is not None
+        assert start_teacher(task, teachers, torch.tensor(agreement)) == place
+        start = grafted(teachers, place)
         weight_FC = teachers.weight_TFC[place, : start.num_features]
         wanted_NC = start.features(x) @ weight_FC + teachers.bias_TC[place]
         torch.testing.assert_close(predict_in_batches(start, x), wanted_NC)
         taught_NF = teachers.features_TNF[place, :, : start.num_features]
         torch.testing.assert_close(start.features(x), taught_NF, atol=1e-4, rtol=1e-4)
+
+
+def test_a_poor_kin_leaves_the_start_to_a_better_source_that_the_device_can_train(
+    make_task: MakeTask, make_source: MakeSource
+) -> None:
+    small, kin = make_source("small", architecture="cnn-small"), make_source("right")
+    able = replace(make_task([small, kin]), trainable=("cnn-small", "mlp"))
+    teachers = adapt_teachers(able, all_rows(able))
+    wide, narrow = torch.tensor([0.7, 0.8, 0.9, 0.7]), torch.tensor([0.7, 0.83, 0.9, 0.7])
+    assert start_teacher(able, teachers, wide) == 2
+    assert start_teacher(able, teachers, narrow) == 1
+    assert start_teacher(replace(able, trainable=("mlp",)), teachers, wide) == 1
+    assert start_teacher(replace(able, architecture="gru"), teachers, wide) is None
+
+
+def test_the_model_has_the_architecture_of_its_start(
+    make_task: MakeTask, make_source: MakeSource
+) -> None:
+    misled, small = make_source("misled", shift=1), make_source("small", architecture="cnn-small")
+    sources = [misled, small, make_source("other", architecture="cnn-small")]
+    task = replace(make_task(sources), trainable=("cnn-small",))
+    without_heads = fit_graft(task, without=("heads",))
+    assert without_heads.architecture == "cnn-small"
+    assert fit_graft(replace(task, trainable=()), without=("heads",)).architecture == "mlp"
 
 
 def test_a_geometric_mean_by_hand() -> None:
