@@ -68,6 +68,8 @@ class DeviceFactory:
         Whether ``devices.backbone`` says what the devices have of a backbone, and not this machine.
     features_folder : Path, optional
         Where features of a frozen backbone outlive the process.
+    compiled : bool
+        Of a simulation: training takes a method's ``fit_many``, where it has one.
     pooled : callable, optional
         Of a simulation: gives references a model of all initial domains' rows, by architecture.
     wait_before_retry, wait_out, max_attempts
@@ -82,6 +84,7 @@ class DeviceFactory:
     clock: Clock
     policy: SitePolicy | None = None
     simulated: bool = False
+    compiled: bool = False
     features_folder: Path | None = None
     pooled: Callable[[str], Source] | None = None
     wait_before_retry: Callable[[int], None] = lambda attempts: None
@@ -127,6 +130,7 @@ class DeviceFactory:
             transport=transport,
             clock=self.clock,
             policy=policy,
+            compiled=self.compiled,
             pooled=self.pooled,
             features_folder=self.features_folder,
             sizes=EncodedSizes(),

@@ -59,7 +59,7 @@ def train(job: InitialTraining) -> None:
         config=job.config, world=world, folder=folder, planned=(job.initial_domains,)
     )
     try:
-        run_rounds(connect_in_process(settings), settings)
+        run_rounds(connect_in_process(settings, compiled=job.compiled), settings)
     except ExpansionFailedError as error:
         shutil.rmtree(job.folder)
         raise ExpansionFailedError(f"initial domains of {job.title}: {error}") from error
@@ -92,7 +92,8 @@ def expand(job: Expansion) -> list[BenchmarkRow]:
             planned=(job.initial_training.initial_domains, job.domain_ids),
         )
         with contextlib.suppress(ExpansionFailedError):
-            run_rounds(connect_in_process(settings), settings)
+            compiled = job.initial_training.compiled
+            run_rounds(connect_in_process(settings, compiled=compiled), settings)
     return rows
 
 
@@ -123,7 +124,7 @@ def _row(
         person=world.person(result.domain_id),
         bytes_up=total_bytes(charged, is_upload),
         bytes_down=total_bytes(charged, lambda entry: not is_upload(entry)),
-        device_s=result.compute_s,
+        device_s=None if job.initial_training.compiled else result.compute_s,
         sources=result.source_domains,
         config_digest=job.config_digest,
         data_digest=job.initial_training.data_digest,

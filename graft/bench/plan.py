@@ -43,7 +43,7 @@ _LATER_SETTINGS: Final = (
     "trust.disagreement", "trust.report_rounds", "policy.withhold_class_counts",
     "policy.withhold_centroids", "policy.delta", "policy.value_bound", "policy.feature_bound",
     "policy.composition", "policy.probes_per_round", "policy.train_clip", "policy.train_head_only",
-    "forget.descendants",    "selection.score", "devices.backbone",
+    "forget.descendants", "selection.score", "devices.backbone", "graft.architecture_margin",
     "growth.classes", "growth.round", "growth.fraction", "growth.method", "growth.comparisons",
 )  # fmt: skip
 # Initial domains hold all their labels and select nothing.
@@ -66,6 +66,7 @@ class InitialTraining:
     """The initial domains of one data set and seed: trained once, for every gamma and N_p.
 
     For methods that start from an average model they also make that; ``config.method`` says so.
+    ``compiled``: they and the target domains train in the compiled trainer, where it has a form.
     """
 
     data: str
@@ -73,6 +74,7 @@ class InitialTraining:
     initial_domains: tuple[str, ...]
     folder: Path
     data_digest: str
+    compiled: bool = False
 
     @property
     def title(self) -> str:
@@ -115,7 +117,9 @@ class MatrixPlan:
     """A matrix: ``config`` has all that the axes do not set.
 
     ``targets``: how many of the schedule's target domains each seed serves; ``sources``: the values
-    of N_p for methods that select. Raises ConfigError for an empty axis or an unknown method.
+    of N_p for methods that select; ``compiled``: train in the compiled trainer, whose rows are
+    equal up to rounding and have no device time. Raises ConfigError for an empty axis or an
+    unknown method.
     """
 
     worlds: Mapping[str, WorldConfig]
@@ -126,6 +130,7 @@ class MatrixPlan:
     targets: int
     work: Path
     sources: tuple[int, ...] | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         for axis in ("worlds", "methods", "gammas", "seeds"):
@@ -200,12 +205,14 @@ class MatrixPlan:
         asked = FEDAVG_LOCAL if find_method(method).needs_average else INITIAL
         settings = _without(_settings(config), (*_KEY_SETTINGS, *_TARGET_SETTINGS))
         digest = _digest([asked, settings, self.data_digests[name]])
+        kind = "-compiled" if self.compiled else ""
         return InitialTraining(
             data=name,
             config=replace(config, method=asked, comparisons=()),
             initial_domains=initial_domains,
-            folder=self.initial_domains / f"{name}-seed{config.seed}-{digest}",
+            folder=self.initial_domains / f"{name}-seed{config.seed}-{digest}{kind}",
             data_digest=self.data_digests[name],
+            compiled=self.compiled,
         )
 
     def _sources_of(self, method: str) -> tuple[int, ...]:
@@ -253,7 +260,9 @@ def _settings(config: ExpansionConfig) -> dict[str, Any]:
     """The configuration as tables, without later settings that are at their default."""
     table, usual = config_to_dict(config), config_to_dict(ExpansionConfig())
     later = (key.split(".") for key in _LATER_SETTINGS)
-    return _without(table, (f"{s}.{leaf}" for s, leaf in later if table[s][leaf] == usual[s][leaf]))
+    return _without(
+        table, (f"{s}.{leaf}" for s, leaf in later if table[s].get(leaf) == usual[s].get(leaf))
+    )
 
 
 def _without(table: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:

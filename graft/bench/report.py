@@ -24,6 +24,7 @@ from graft.bench.summary import (
     Overview,
     accuracy_of,
     finished_rows,
+    negative_transfer,
     overviews,
     summarise_matrix,
 )
@@ -33,7 +34,7 @@ from graft.core.text import markdown_text
 from graft.data.worlds import EMBEDDED
 from graft.report.figures.accuracy import domain_gains_figure
 from graft.report.figures.pareto import accuracy_against_bytes
-from graft.report.formatting import LABEL_ONLY, count_text, display_name
+from graft.report.formatting import LABEL_ONLY, LABEL_ONLY_RECIPE, count_text, display_name
 from graft.report.summary import DomainGain
 
 # The labelled share that figures are drawn at; the nearest one that the rows have.
@@ -150,6 +151,7 @@ def overview_page(matrix: Matrix, drawn: Sequence[str]) -> str:
         names = ", ".join(f"[{d}]({d}-gamma{gamma:g}.md)" for d in matrix.summaries[gamma])
         links = f"Every method's intervals, bytes, time and memory: {names}."
         lines += [f"## Gamma {gamma:g}", "", grid.markdown(), links, ""]
+        lines += _negative_transfer_lines(matrix, gamma)
         ranking = matrix.rankings[gamma]
         if ranking is not None:
             lines += [_ranking_text(ranking), "", _image(f"ranks-gamma{gamma:g}"), ""]
@@ -224,6 +226,11 @@ def summary_figures(matrix: Matrix) -> dict[str, dict[str, Any]]:
             label = f"all/gamma={gamma:g}/{over.method}"
             add(f"{label}/accuracy", over.accuracy_mean, "share, mean of sets", every_seed)
             add(f"{label}/gap_closed", over.gap_closed, "share", every_seed)
+        counted = _negative_transfer(matrix, gamma)
+        if counted is not None:
+            name = f"all/gamma={gamma:g}/{main}/negative_transfer"
+            share = counted[0] / counted[1]
+            add(name, share, f"share of targets below {LABEL_ONLY_RECIPE}", every_seed, "<= 0.01")
         ranking = matrix.rankings[gamma]
         if ranking is not None:
             for method, rank in zip(ranking.methods, ranking.mean_ranks, strict=True):
@@ -269,6 +276,26 @@ def _extent_lines(matrix: Matrix) -> list[str]:
             f"({count_text(persons, 'person')})"
         )
     return lines
+
+
+def _negative_transfer(matrix: Matrix, gamma: float) -> tuple[int, int] | None:
+    return negative_transfer(
+        matrix.rows, gamma=gamma, main=matrix.main, num_sources=matrix.num_sources,
+        reference=LABEL_ONLY_RECIPE,
+    )  # fmt: skip
+
+
+def _negative_transfer_lines(matrix: Matrix, gamma: float) -> list[str]:
+    counted = _negative_transfer(matrix, gamma)
+    if counted is None:
+        return []
+    below, total = counted
+    return [
+        f"{below} of {count_text(total, 'target domain')} end below "
+        f"{display_name(LABEL_ONLY_RECIPE)} beyond chance, at most (McNemar's exact test, 5 %, "
+        "from accuracies).",
+        "",
+    ]
 
 
 def _ranking_text(ranking: Ranking) -> str:

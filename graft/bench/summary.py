@@ -27,10 +27,10 @@ class MatrixSummary:
     """One method on one data set at one gamma and N_p, over its pairs of seed and domain.
 
     ``wanted`` counts the pairs that any method has; means, intervals and ``worst_*`` are over the
-    ``finished`` ones. ``gain_*`` is the main method minus this one, over the pairs that both
-    finished. ``bytes_*`` and ``device_s`` are means a target domain, ``peak_memory_bytes`` is the
-    largest. ``gap_closed`` is the share of the way from label-only to all-labels, None where there
-    is no way to go.
+    ``finished`` ones, of so many ``persons``. ``gain_*`` is the main method minus this one, over
+    the pairs that both finished. ``bytes_*`` and ``device_s`` are means a target domain,
+    ``peak_memory_bytes`` is the largest. ``gap_closed`` is the share of the way from label-only to
+    all-labels, None where there is no way to go.
     """
 
     data: str
@@ -39,6 +39,7 @@ class MatrixSummary:
     method: str
     wanted: int
     finished: int
+    persons: int
     accuracy_mean: float | None
     accuracy_interval: Interval | None
     worst_accuracy: float | None
@@ -125,6 +126,28 @@ def accuracy_of(row: BenchmarkRow) -> float:
     return row.accuracy
 
 
+def negative_transfer(
+    rows: Iterable[BenchmarkRow], *, gamma: float, main: str, num_sources: int, reference: str
+) -> tuple[int, int] | None:
+    """How many pairs the main method leaves below the reference beyond chance, and of how many.
+
+    The test is McNemar's exact one at 5 %. Rows have no single predictions: as if one of both
+    methods were right wherever the other is, p is 2^(1 - d) for d rows of difference, its least
+    for these accuracies, so that the count is an upper bound. None without a common pair.
+    """
+    here = [r for r in rows if r.gamma == gamma and r.num_sources == num_sources]
+    below = total = 0
+    for data in sorted({row.data for row in here}):
+        tables = finished_rows(here, data=data, gamma=gamma, num_sources=num_sources)
+        mine, theirs = tables[main], tables[reference]
+        for pair in mine.keys() & theirs.keys():
+            lost = accuracy_of(theirs[pair]) - accuracy_of(mine[pair])
+            difference = round(lost * (mine[pair].num_test or 0))
+            below += difference > 0 and 2.0 ** (1 - difference) <= 0.05
+            total += 1
+    return (below, total) if total else None
+
+
 def methods_in_order(rows: Iterable[BenchmarkRow], main: str) -> tuple[str, ...]:
     """The main method, then all others by name."""
     names = {row.method for row in rows}
@@ -182,6 +205,7 @@ def _summarise(
         method=method,
         wanted=wanted,
         finished=len(rows),
+        persons=len({row.person for row in rows.values()}),
         accuracy_mean=mean_or_none([value for _, value in values]),
         accuracy_interval=share_interval(clustered_interval(values)),
         worst_accuracy=accuracy_of(rows[worst]) if worst is not None else None,

@@ -21,15 +21,18 @@ from graft.report.formatting import (
     points_text,
     seconds_text,
 )
+from graft.report.summary import Interval
 from graft.report.tables import markdown_grid
+
+FEWEST_PERSONS = 5
 
 NOTES = (
     "Means over pairs of seed and target domain; 95 % intervals are clustered by person, because "
     "one person may be a target domain of several seeds. The gain is the main method minus the "
     "row's, paired. Bytes are payload bytes a target domain: requests, probes with rejected "
     "candidates, shipped parts, the report, and the finished model going up. Device time is CPU "
-    "time of the fit; peak memory is the memory model's largest figure. * marks a method that "
-    "some target domains failed."
+    "time of the fit, where it was measured; peak memory is the memory model's largest figure. "
+    "* marks a method that some target domains failed."
 )
 
 
@@ -118,6 +121,13 @@ def ablations(summaries: Mapping[str, Sequence[MatrixSummary]], main: str) -> tu
     return tuple(sorted(name for name in names if is_ablation(name, main)))
 
 
+def _interval(item: MatrixSummary, interval: Interval | None, *, signed: bool = False) -> str:
+    """An interval; of fewer than five persons it says nothing."""
+    if interval is not None and item.persons < FEWEST_PERSONS:
+        return "n too small"
+    return interval_text(interval, signed=signed)
+
+
 def _set_row(item: MatrixSummary) -> tuple[str, ...]:
     worst = NONE
     if item.worst_pair is not None:
@@ -127,10 +137,10 @@ def _set_row(item: MatrixSummary) -> tuple[str, ...]:
     return (
         display_name(item.method) + ("" if item.complete else f" * {item.count_label}"),
         percent_text(item.accuracy_mean),
-        interval_text(item.accuracy_interval),
+        _interval(item, item.accuracy_interval),
         worst,
         points_text(item.gain_mean),
-        interval_text(item.gain_interval, signed=True),
+        _interval(item, item.gain_interval, signed=True),
         percent_text(item.macro_f1_mean),
         bytes_text(item.bytes_up),
         bytes_text(item.bytes_down),

@@ -71,6 +71,9 @@ def accuracy(
     ] = False,
     redo: Annotated[str, typer.Option(help="Methods whose rows are computed again, or all.")] = "",
     workers: Annotated[int, typer.Option(help="Processes; never changes the result.")] = 2,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Train in C where it can; rows lack device time.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for rows, tables and figures.")] = Path(
         "benchmarks/accuracy/results"
     ),
@@ -113,6 +116,7 @@ def accuracy(
         targets=targets or (4 if quick else 12),
         sources=tuple(int(value) for value in split_names(sources)) if sources else None,
         work=work,
+        compiled=compiled,
     )
     announce(
         f"{'a quick part of the matrix: ' if quick else ''}{', '.join(plan.worlds)}; "

@@ -36,19 +36,22 @@ from torch import Tensor
 from graft.core.seeding import derive_seed
 from graft.core.streams import Rows, Streams, concat
 from graft.errors import ConfigError
-from graft.methods.base import Method
+from graft.methods.base import Method, each_compiled
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import consistency_cost, distilled_cost, shot_cost
 from graft.methods.graft import fit_graft
 from graft.methods.source_free import fit_shot
 from graft.models import Network
 from graft.training import (
+    Augmentation,
+    SoftTraining,
     TrainedModel,
     TrainingTask,
     count_steps,
     features_in_batches,
     minimise,
     parameter_group,
+    train_soft,
 )
 
 CONFIDENCE = 0.95
@@ -110,22 +113,44 @@ class Recipe:
             step += 1
             return loss_of(labelled_B, unlabelled_B, step - 1)
 
-        def rate(step: int) -> float:
-            """As ``graft``: up over the first tenth, then down to zero along a cosine."""
-            return (
-                min(1.0, 10 * (step + 1) / self.steps)
-                * 0.5
-                * (1 + math.cos(math.pi * step / self.steps))
-            )
-
         self.network.train()
         groups = [parameter_group(self.network, settings.learning_rate)]
         rows = len(task.x_L), len(task.x_U)
-        minimise(step_loss, groups, *rows, task.config.training, task.seed, rate=rate)
+        minimise(step_loss, groups, *rows, task.config.training, task.seed, rate=self.rate)
+
+    def train_on_labels(self) -> None:
+        """Minimise the cross-entropy on L alone, compiled where the task may be."""
+        task, settings = self.task, self.task.config.graft
+
+        def draw(size: int, steps: int) -> Augmentation:
+            batch = task.x_L[:1].expand(size, *task.domain_task.sample_shape)
+            return targets.augmentation_draws(
+                batch, steps, task.domain_task.modality, settings, self._generator
+            )
+
+        if task.compiled and isinstance(task.x_L, Tensor):
+            config = replace(
+                task.config.training,
+                epochs=self.steps, max_steps=self.steps, learning_rate=settings.learning_rate,
+            )  # fmt: skip
+            soft = SoftTraining(
+                network=self.network, x_L=task.x_L, y_L=task.y_L, x_U=task.x_U[:0],
+                soft_targets_UC=torch.zeros(0, task.domain_task.num_classes), config=config,
+                seed=task.seed, rate=self.rate, augment=draw,
+            )  # fmt: skip
+            if train_soft(soft):
+                return
+        self.train(lambda labelled_B, _, __: self.supervised(labelled_B))
+
+    def rate(self, step: int) -> float:
+        """As ``graft``: up over the first tenth of the steps, then down to zero along a cosine."""
+        risen = min(1.0, 10 * (step + 1) / self.steps)
+        return risen * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
     def finished(self, network: Network) -> Network:
         """The network with batch-norm statistics of all rows."""
-        adaptation.renormalise(network, concat([self.task.x_L, self.task.x_U]))
+        x_N = concat([self.task.x_L, self.task.x_U])
+        adaptation.renormalise(network, x_N, compiled=self.task.compiled)
         return network
 
     def supervised(self, labelled_B: Tensor) -> Tensor:
@@ -144,7 +169,7 @@ def _own(task: TrainingTask, network: Network) -> TrainedModel:
 def fit_recipe(task: TrainingTask) -> TrainedModel:
     """Train on L alone, with the recipe."""
     recipe = Recipe(task, targets.fresh_target(task))
-    recipe.train(lambda labelled_B, _, __: recipe.supervised(labelled_B))
+    recipe.train_on_labels()
     return _own(task, recipe.finished(recipe.network))
 
 
@@ -271,7 +296,7 @@ _alone = partial(Method, sources_needed="none", reads=("graft",))
 METHODS = (
     _alone(
         name="label-only-recipe", title="Label only, graft's recipe", fit=fit_recipe,
-        cost=consistency_cost,
+        fit_many=each_compiled(fit_recipe), cost=consistency_cost,
     ),
     _alone(
         name="pseudo-label", title="Pseudo-labels", fit=fit_pseudo_label, cost=consistency_cost

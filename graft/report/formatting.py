@@ -7,6 +7,7 @@ from graft.methods import methods_by_name
 
 PHASES: tuple[str, ...] = typing.get_args(Phase)
 LABEL_ONLY = "label-only"
+LABEL_ONLY_RECIPE = "label-only-recipe"
 SHIP_ALL = "average-kd-all"
 ALL_LABELS = "all-labels"  # trains on labels that no target domain has: a reference
 REFERENCES = (ALL_LABELS, "pooled-reference")  # what uses more than a deployed device has

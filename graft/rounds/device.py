@@ -27,7 +27,8 @@ class Device:
     """One domain's machine, made for one request. ``data`` never leave it, ``architecture`` is of
     the domain's own model, and ``clock`` times its training. ``pooled`` gives references their
     model by its architecture; no real device has it. ``own_limits`` are its own beside a
-    run's budget, ``limits`` what the request may cost; ``sizes`` measures its answers."""
+    run's budget, ``limits`` what the request may cost; ``sizes`` measures its answers. A simulated
+    one may be ``compiled``: its training is then the method's ``fit_many``, where it has one."""
 
     task: Task
     data: DomainData
@@ -45,6 +46,7 @@ class Device:
             raise ConfigError(f"device of {self.data.domain_id}: got no sizes, wanted some")
         return self.sizes.response_bytes(response)
 
+    compiled: bool = False
     features_folder: Path | None = None
     sizes: MessageSizes | None = None
     own_limits: Allowance | None = None

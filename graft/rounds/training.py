@@ -44,7 +44,10 @@ def train(request: TrainRequest, device: Device) -> TrainResult:
     method = effective_method(
         request.method, request.sources, request.allowance, lacking=device.lacks_streams
     )
-    model = method.fit(task)
+    if device.compiled and method.fit_many is not None:
+        (model,) = method.fit_many([task], "cpu")
+    else:
+        model = method.fit(task)
     return evaluate_and_register(request, device, task, model, device.clock() - start_s)
 
 

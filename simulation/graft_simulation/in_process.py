@@ -16,13 +16,17 @@ from graft.wire.messages.codec import decode_request, encode_request, encode_res
 from graft_simulation.simulated_devices import OpenDevice, devices_in_memory, simulated_factory
 
 
-def connect_in_process(settings: RunSettings) -> Connect:
-    """The way to simulated devices of this process, for ``run_rounds`` with the same settings."""
+def connect_in_process(settings: RunSettings, *, compiled: bool = False) -> Connect:
+    """The way to simulated devices of this process, for ``run_rounds`` with the same settings.
+
+    With ``compiled`` they train in the compiled trainer where it has the method's form."""
 
     def connect(record: Callable[[LedgerEntry], None], progress: Progress) -> Edge:
         folder, world, store = settings.folder, settings.world, settings.open_store()
         public_key = (folder.keys / "server.pub").read_bytes()
-        factory = simulated_factory(settings.config, world, folder.run_id, public_key, store)
+        factory = simulated_factory(
+            settings.config, world, folder.run_id, public_key, store, compiled
+        )
         devices = devices_in_memory(factory, store, record)
         return LocalEdge(folder.run_id, world.domain_ids, devices, record)
 

@@ -23,7 +23,12 @@ OpenDevice = Callable[[Request], AbstractContextManager[Device]]
 
 
 def simulated_factory(
-    config: ExpansionConfig, world: World, run: str, public_key: bytes, store: ModelStore
+    config: ExpansionConfig,
+    world: World,
+    run: str,
+    public_key: bytes,
+    store: ModelStore,
+    compiled: bool = False,
 ) -> DeviceFactory:
     """The factory of a run's simulated devices.
 
@@ -37,6 +42,7 @@ def simulated_factory(
         link=DirectoryLink(store),
         clock=time.thread_time,
         simulated=True,
+        compiled=compiled,
         pooled=partial(pooled_model, world, config),
     )
 

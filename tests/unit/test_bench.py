@@ -51,6 +51,24 @@ def test_a_matrix_is_computed_reported_and_told_as_json(tmp_path: Path) -> None:
     assert "Label only" in again.stdout
 
 
+def test_compiled_rows_are_equal_up_to_rounding_and_have_no_device_time(tmp_path: Path) -> None:
+    arguments = [
+        "bench", "accuracy", "--data", "imu", "--gamma", "0.1", "--seeds", "1",
+        "--set", "world.domains=3", "--methods", "graft,label-only-recipe", *SETTINGS,
+    ]  # fmt: skip
+    tables = []
+    for options in ([], ["--compiled"]):
+        out = tmp_path / f"out{len(options)}"
+        done = runner.invoke(app, [*arguments, "--out", str(out), *options])
+        assert done.exit_code == 0, done.output
+        tables.append(read_benchmark_rows(out / "rows.parquet"))
+    for plain, compiled in zip(*tables, strict=True):
+        assert plain.key == compiled.key
+        assert plain.accuracy == pytest.approx(compiled.accuracy, abs=0.1)
+        assert plain.device_s is not None
+        assert compiled.device_s is None
+
+
 def test_a_failed_cell_is_named_and_makes_the_exit_code(tmp_path: Path) -> None:
     world = ImuWorld(3, 40, seed=1)
     folder = tmp_path / "people"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from graft.core.config import GraftConfig
+from graft.core.config_files import with_settings
 from graft.core.payload import encode_payload
 from graft.errors import TransportError
 from graft.methods.graft import (
@@ -107,12 +108,15 @@ def test_a_poor_kin_leaves_the_start_to_a_better_source_that_the_device_can_trai
     make_task: MakeTask, make_source: MakeSource
 ) -> None:
     small, kin = make_source("small", architecture="cnn-small"), make_source("right")
-    able = replace(make_task([small, kin]), trainable=("cnn-small", "mlp"))
+    task = make_task([small, kin])
+    config = with_settings(task.config, {"graft.architecture_margin": 0.08})
+    able = replace(task, trainable=("cnn-small", "mlp"), config=config)
     teachers = adapt_teachers(able, all_rows(able))
     wide, narrow = torch.tensor([0.7, 0.8, 0.9, 0.7]), torch.tensor([0.7, 0.83, 0.9, 0.7])
     assert start_teacher(able, teachers, wide) == 2
     assert start_teacher(able, teachers, narrow) == 1
     assert start_teacher(replace(able, trainable=("mlp",)), teachers, wide) == 1
+    assert start_teacher(replace(able, config=task.config), teachers, wide) == 1
     assert start_teacher(replace(able, architecture="gru"), teachers, wide) is None
 
 
@@ -121,7 +125,9 @@ def test_the_model_has_the_architecture_of_its_start(
 ) -> None:
     misled, small = make_source("misled", shift=1), make_source("small", architecture="cnn-small")
     sources = [misled, small, make_source("other", architecture="cnn-small")]
-    task = replace(make_task(sources), trainable=("cnn-small",))
+    task = make_task(sources)
+    config = with_settings(task.config, {"graft.architecture_margin": 0.08})
+    task = replace(task, trainable=("cnn-small",), config=config)
     without_heads = fit_graft(task, without=("heads",))
     assert without_heads.architecture == "cnn-small"
     assert fit_graft(replace(task, trainable=()), without=("heads",)).architecture == "mlp"

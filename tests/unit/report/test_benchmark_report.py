@@ -58,6 +58,20 @@ def test_a_sets_table_has_every_figure() -> None:
     assert found[4] == "+15.0"
     assert found[6:9] == ["40.0 %", "10 B", "100 B"]
     assert found[9:] == ["not run", "2 s", "1 kB"]
+    assert (found[2], found[5]) == ("n too small", "n too small")  # three persons
+
+
+def test_an_interval_of_five_persons_is_shown() -> None:
+    rows = [row(method=m, domain_id=d) for m in ("main", "label-only") for d in "pqrst"]
+    found = cells(set_grid(weigh(rows).summaries[0.1]["a"], "main").markdown(), "Label only")
+    assert found[2] == "50.0 to 50.0"
+
+
+def test_negative_transfer_is_a_figure_and_a_sentence() -> None:
+    rows = [row(num_test=40, accuracy=0.5), row(method="label-only-recipe", num_test=40)]
+    figures = summary_figures(weigh(rows))
+    assert figures["all/gamma=0.1/main/negative_transfer"]["value"] == 0
+    assert "0 of 1 target domain end below" in overview_page(weigh(rows), [])
 
 
 def test_the_overview_has_sets_side_by_side_the_gap_and_the_rank() -> None:

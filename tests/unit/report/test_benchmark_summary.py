@@ -13,7 +13,13 @@ import math
 import pytest
 from evidence_rows import row, set_rows
 
-from graft.bench.summary import clustered_interval, methods_in_order, overviews, summarise_matrix
+from graft.bench.summary import (
+    clustered_interval,
+    methods_in_order,
+    negative_transfer,
+    overviews,
+    summarise_matrix,
+)
 from graft.report.summary import mean_interval
 
 # Student's t at 0.975 with one and with two degrees of freedom.
@@ -117,3 +123,17 @@ def test_overviews_average_sets_and_rank_what_lacks_one_last() -> None:
     assert found[0].accuracy_mean == pytest.approx((0.75 + 0.95) / 2)
     assert found[2].accuracy_mean is None
     assert found[0].gap_closed is None  # "b" has no all-labels to reach for
+
+
+def test_negative_transfer_counts_what_chance_does_not_explain() -> None:
+    # Of 40 rows, six fewer are right at p: 2^-5 = 0.03; five fewer at q: 2^-4 = 0.06.
+    def pair(method: str, domain_id: str, right: int):
+        return row(method=method, domain_id=domain_id, accuracy=right / 40, num_test=40)
+
+    rows = [
+        pair("main", "p", 20), pair("own", "p", 26), pair("main", "q", 20), pair("own", "q", 25),
+        pair("main", "r", 40), pair("own", "r", 20), pair("main", "s", 40),
+    ]  # fmt: skip
+    cell = {"gamma": 0.1, "main": "main", "num_sources": 5}
+    assert negative_transfer(rows, reference="own", **cell) == (1, 3)
+    assert negative_transfer(rows, reference="other", **cell) is None
