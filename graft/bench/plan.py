@@ -260,9 +260,7 @@ def _settings(config: ExpansionConfig) -> dict[str, Any]:
     """The configuration as tables, without later settings that are at their default."""
     table, usual = config_to_dict(config), config_to_dict(ExpansionConfig())
     later = (key.split(".") for key in _LATER_SETTINGS)
-    return _without(
-        table, (f"{s}.{leaf}" for s, leaf in later if table[s].get(leaf) == usual[s].get(leaf))
-    )
+    return _without(table, (f"{s}.{leaf}" for s, leaf in later if table[s][leaf] == usual[s][leaf]))
 
 
 def _without(table: dict[str, Any], dotted: Iterable[str]) -> dict[str, Any]:

@@ -131,11 +131,10 @@ class GraftConfig:
     propagation_alpha: float = key(0.8, "Weight of the neighbours' predictions", ge=0, le=0.99)
     agreement_iterations: int = key(2, "Times that sources are reweighted by agreement", ge=0)
     agreement_weight: NonNegative = key(10.0, "Factor of the agreement in a source's log weight")
-    architecture_margin: float | None = key(
-        None,
-        "The target takes the architecture of a source that agrees by so much more than those of "
-        "its own; not set: never",
-        ge=0,
+    architecture_margin: Fraction = key(
+        1.0,
+        "The target takes the architecture of a source that agrees by more than this more than "
+        "those of its own; 1: never",
     )
     steps_fraction: Fraction = key(1 / 3, "Fraction of the usual steps that the target trains")
     learning_rate: Positive = key(5e-3, "Peak learning rate of the target")

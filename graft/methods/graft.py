@@ -7,8 +7,8 @@
    exp(agreement_weight x its agreement with the propagated prediction), and mean and propagation
    are computed again, for ``agreement_iterations`` passes.
 3. The target starts as the teacher of its own architecture that agrees most, where one was
-   sent; with ``architecture_margin``, where one of another architecture that the device can train
-   agrees by more than that more, the target takes that architecture. It learns
+   sent; where one of another architecture that the device can train agrees by more than
+   ``architecture_margin`` more, the target takes that architecture. It learns
    CE(L) + distillation_weight CE(sharpened propagated prediction, U)  on augmented batches, for
    ``steps_fraction`` of the steps that other methods take, at a rate that falls to zero by a half
    cosine.
@@ -227,10 +227,7 @@ def start_teacher(task: TrainingTask, teachers: _Teachers, agreement_T: Tensor) 
     if not own:
         return None
     best = max(own, key=agreement.__getitem__)
-    margin = task.config.graft.architecture_margin
-    if margin is None:
-        return best
-    least = agreement[best] + margin
+    least = agreement[best] + task.config.graft.architecture_margin
     better = [
         t for t, name in enumerate(architectures) if name in task.trainable and agreement[t] > least
     ]
