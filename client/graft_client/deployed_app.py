@@ -64,13 +64,12 @@ from graft_client.app import attach, refusal, request_bytes, respond_with
 from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel, remove_missing
 from graft_client.device_factory import DeviceFactory
 from graft_client.policy import load_policy
+from graft_client.sessions import answer_orders
 
 log = logging.getLogger("graft")
 # A quarter of an hour with waits that grow to eight seconds: a depot that was moved, or a link
 # that is down, may come back.
 _MAX_ATTEMPTS = 120
-# A server that begins a round ends every session before; this is for one that never comes back.
-_DESERTED_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,33 +247,18 @@ def _own_link(site: Site) -> Iterator[GrpcLink]:
 
 
 def attend(message: Message, context: Context) -> Message:
-    """Stay for a round: requests come from the depot, over one connection, until it is over.
-
-    It ends by itself where nothing came of the depot for ``_DESERTED_S``.
-    """
-    site, session = (
-        open_site(context),
-        message.content.config_records[MESSAGE_RECORD][MESSAGE_SESSION],
-    )
+    """Stay for a round: requests come from the depot, over one connection, until it is over."""
+    site, record = open_site(context), message.content.config_records[MESSAGE_RECORD]
+    session = record.get(MESSAGE_SESSION)
     name = session.decode("ascii") if isinstance(session, bytes) else ""
-    answered, parts, missed = "", dict[str, bytes](), 0
-    wait, heard_s = growing_wait(time.sleep), time.monotonic()
     prepare_app()
     with _one_at_a_time(site, "session.lock"), _own_link(site) as link:
-        while time.monotonic() - heard_s < _DESERTED_S:
-            try:
-                order = link.attend(name, site.settings.domain, answered, parts)
-            except TransportError as error:
-                log.warning("depot: %s", error)
-                missed += 1
-                wait(missed)
-                continue
-            answered, parts, missed = order.order_id, {}, 0
-            if order.is_over:
-                break
-            if answered:
-                parts = handle(context, ConfigRecord(dict(order.parts)), link)
-                heard_s = time.monotonic()
+        answer_orders(
+            link,
+            name,
+            site.settings.domain,
+            lambda parts: handle(context, ConfigRecord(dict(parts)), link),
+        )
     return Message(RecordDict(), reply_to=message)
 
 

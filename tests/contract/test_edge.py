@@ -2,8 +2,9 @@
 
 import itertools
 import math
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -15,7 +16,12 @@ from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 from graft_client.app import attach, handle_with
+from graft_client.depot_client import GrpcLink, open_channel
+from graft_client.sessions import answer_orders
+from graft_server.depot.server import DepotServer
 from graft_server.flower.edge import EdgeSettings, FlowerEdge
+from graft_server.mailbox import Mailbox
+from graft_server.model_store import DirectoryStore
 from graft_simulation.block.checkpoints import Block, BlockCheckpoints, BlockResult
 from graft_simulation.block.edge import BlockEdge, Domains
 from graft_simulation.dropout import DropoutEdge, lost_from
@@ -40,6 +46,7 @@ from graft.rounds import Device
 from graft.wire.messages.codec import (
     MESSAGE_BODY,
     MESSAGE_RECORD,
+    MESSAGE_SESSION,
     decode_request,
     decode_response,
     encode_join,
@@ -185,6 +192,61 @@ def flower_edge(
     return FlowerEdge(grid, settings, entries.append, lambda *news: None)  # type: ignore[arg-type]
 
 
+class AttendingGrid(FakeGrid):
+    """A Grid whose nodes attend sessions at a depot, each ClientApp as a thread."""
+
+    address = ""
+    apps: list[threading.Thread]
+
+    def _push(self, message: Message) -> str:
+        if message.metadata.message_type != "query.attend":
+            return super()._push(message)
+        node_id = message.metadata.dst_node_id
+        session = message.content.config_records[MESSAGE_RECORD][MESSAGE_SESSION]
+        assert isinstance(session, bytes)
+        app = threading.Thread(target=self._attend, args=[node_id, session.decode()], daemon=True)
+        self.apps.append(app)
+        app.start()
+        return f"message-{next(self.numbers)}"
+
+    def _attend(self, node_id: int, session: str) -> None:
+        def answer(parts: Mapping[str, bytes]) -> dict[str, bytes]:
+            request = decode_request(parts[MESSAGE_BODY])
+            name = "train.learn" if isinstance(request, TrainRequest) else "query.profile"
+            content = RecordDict({MESSAGE_RECORD: ConfigRecord(dict(parts))})
+            message = Message(content, dst_node_id=node_id, message_type=name)
+            return {MESSAGE_BODY: body_of(self._reply(message, self.nodes[node_id], False))}
+
+        with open_channel(self.address, insecure=True) as channel:
+            answer_orders(GrpcLink(channel), session, self.nodes[node_id], answer)
+
+
+@contextmanager
+def session_edges(
+    entries: list[LedgerEntry], path: Path
+) -> Iterator[Callable[[OpenDevice], FlowerEdge]]:
+    """Edges whose requests go through a mailbox to a depot."""
+    mailbox, apps = Mailbox(path / "mailbox"), list[threading.Thread]()
+
+    def connect(open_device: OpenDevice) -> FlowerEdge:
+        plain = fake_grid(open_device)
+        grid = AttendingGrid(app=plain.app, nodes=plain.nodes)
+        grid.address, grid.apps = f"127.0.0.1:{depot.port}", apps
+        nodes = {domain_id: node_id for node_id, domain_id in grid.nodes.items()}
+        settings = EdgeSettings(run=RUN, mailbox=mailbox, stall_timeout_s=60.0, nodes=lambda: nodes)
+        edge = FlowerEdge(grid, settings, entries.append, lambda *news: None)  # type: ignore[arg-type]
+        edge.connect(DOMAINS)
+        entries.clear()
+        return edge
+
+    store = DirectoryStore(path / "store", shapes_of=lambda architecture: {})
+    with DepotServer(store, "127.0.0.1:0", insecure=True, mailbox=mailbox) as depot:
+        yield connect
+        mailbox.close()
+        for app in apps:
+            app.join(10)
+
+
 def block_edge(open_device: OpenDevice, entries: list[LedgerEntry], path: Path) -> BlockEdge:
     """Blocks carried out here, by devices that ``open_device`` makes."""
 
@@ -226,20 +288,29 @@ def entries() -> list[LedgerEntry]:
     return []
 
 
-@pytest.fixture(params=["local", "flower", "block", "local with dropouts"])
+@pytest.fixture(params=["local", "flower", "sessions", "block", "local with dropouts"])
 def open_edge(
     request: pytest.FixtureRequest, entries: list[LedgerEntry], tmp_path: Path
-) -> OpenEdge:
+) -> Iterator[OpenEdge]:
+    """The way of each kind."""
+    if request.param == "sessions":
+        with session_edges(entries, tmp_path) as connect:
+            yield connect
+    else:
+        yield edge_of_kind(request.param, entries, tmp_path)
+
+
+def edge_of_kind(kind: str, entries: list[LedgerEntry], tmp_path: Path) -> OpenEdge:
     """An edge whose ledger is empty: what joining cost is taken out."""
 
     def local(open_device: OpenDevice) -> Edge:
         return LocalEdge(RUN, DOMAINS, open_device, entries.append)
 
-    if request.param == "local":
+    if kind == "local":
         return local
-    if request.param == "local with dropouts":
+    if kind == "local with dropouts":
         return lambda open_device: dropping(local(open_device), 0.0, entries)
-    if request.param == "block":
+    if kind == "block":
         return lambda open_device: block_edge(open_device, entries, tmp_path)
 
     def connect(open_device: OpenDevice) -> Edge:

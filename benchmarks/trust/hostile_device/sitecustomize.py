@@ -48,9 +48,9 @@ def become_hostile(module, kind):
         body = codec._serialise(codec.message_of(response))
         return Reply(response=body, transfers=reply.transfers)
 
-    def first_again(context, record):
+    def first_again(context, record, *more):
         path = module.open_site(context).folder / "state" / "first-answer"
-        parts = handle(context, record)
+        parts = handle(context, record, *more)
         if not path.exists():
             path.write_text(repr(parts), "utf-8")
         return __import__("ast").literal_eval(path.read_text("utf-8"))
