@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from graft.cli.shared import Format, FormatOption, RunArgument, ServerOption, print_facts
+from graft.cli.shared import Format, FormatOption, RunArgument, ServerOption, announce, print_facts
 from graft.core.config_files import read_config
 from graft.core.forgetting import Descendants, Forgetting
 
@@ -50,10 +50,11 @@ def deploy_forget(
     """
     from graft_server.deployment.forgetting import forget_device
     from graft_server.flower.deployed_app import expansion_lock, run_folder
+    from graft_server.serving.hold import serving_paused
 
     server = server.absolute()
     policy = descendants or read_config(server / "expansion.toml").forget.descendants
-    with expansion_lock(server):
+    with serving_paused(server, announce), expansion_lock(server):
         record = forget_device(server, run_folder(server), domain, policy)
     _show(record, output)
 

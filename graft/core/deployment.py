@@ -22,6 +22,7 @@ from graft.errors import ConfigError
 
 # The variable in which the SuperLink's process passes its server folder to the ServerApp.
 SERVER_FOLDER: Final = "GRAFT_SERVER_FOLDER"
+SERVES_ENV: Final = "GRAFT_SERVES"  # set where it serves domains as they come
 
 
 @settings()

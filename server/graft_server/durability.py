@@ -42,6 +42,22 @@ def is_replacing(folder: AnyPath) -> bool:
     return marker.exists() and '"following"' in marker.read_text("utf-8")
 
 
+def count_rounds(run_folder: AnyPath) -> int:
+    """How many rounds of a run are finished; reads none of them."""
+    finished = 0
+    while is_finished(run_folder / "rounds" / str(finished)):
+        finished += 1
+    return finished
+
+
+def is_finished(folder: AnyPath) -> bool:
+    """Whether the marker is there, or a round of before markers, which has other file names."""
+    return (folder / MARKER).exists() or (
+        (folder / "results.parquet").exists()
+        and not (folder / "architecture_averages.parquet").exists()
+    )
+
+
 def find_damage(folder: AnyPath) -> list[str]:
     """The files of a closed round that are missing or not as its marker says."""
     try:

@@ -39,7 +39,7 @@ class Mailbox:
 
     def open(self, domain_id: str, session: str) -> None:
         """Begin a session with a domain; any earlier one is over, with its orders."""
-        shutil.rmtree(self._of(domain_id), ignore_errors=True)
+        self.end(domain_id)
         self._write(domain_id, "session", session.encode())
 
     def call(self, domain_id: str) -> None:
@@ -63,6 +63,10 @@ class Mailbox:
     def withdraw(self, domain_id: str, order_id: str) -> None:
         """Take an order back; an answer to it is dropped from now on."""
         (self._of(domain_id) / f"{order_id}.order").unlink(missing_ok=True)
+
+    def end(self, domain_id: str) -> None:
+        """End a domain's session."""
+        shutil.rmtree(self._of(domain_id), ignore_errors=True)
 
     def close(self) -> None:
         """End every session."""

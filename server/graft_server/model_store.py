@@ -38,6 +38,7 @@ from graft.wire.messages.checks import is_model_id
 from graft.wire.payload.blocks import work_folder
 from graft.wire.payload.parts import decode_base, split_file
 from graft_server.forgetting import Tombstones
+from graft_server.round_schedule import order_of
 
 _COST_PREFIX = "work-"
 _SUFFIXES = {"base": ".base", "residual": ".residual", "exact": ".safetensors"}
@@ -204,11 +205,6 @@ def open_store(folder: AnyPath, task: Task, *, durable: bool = False) -> Directo
         durable=durable,
         forgotten=Tombstones(folder.parent),
     )
-
-
-def order_of(domain_id: str, round_index: int) -> str:
-    """How an order to register a model is named."""
-    return f"{domain_id} {round_index}"
 
 
 def check_stored(card: ModelCard, store: ModelStore, task: Task) -> ModelCard:

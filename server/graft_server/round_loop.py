@@ -165,7 +165,7 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
     entries[:] = [entry for entry in entries if entry.round_index == state.round_index]
 
     config = settings.config
-    backbones = _keep_backbones(store, settings)
+    backbones = keep_backbones(store, settings)
     own_store = store if settings.store is None and isinstance(store, DirectoryStore) else None
     averaging = FlowerAveraging(store, admit, settings.world.task, config.seed)
     fault = partial(find_fault, store=store, task=settings.world.task, config=config)
@@ -206,7 +206,7 @@ def _run_rounds(connect: Connect, settings: RunSettings) -> str:
     return digest
 
 
-def _keep_backbones(store: ModelStore, settings: RunSettings) -> set[str | None]:
+def keep_backbones(store: ModelStore, settings: RunSettings) -> set[str | None]:
     """Have the store offer the backbones of the run's architectures; their ids."""
     if not isinstance(store, DirectoryStore):
         return set()

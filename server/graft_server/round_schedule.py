@@ -9,7 +9,6 @@ from graft.core.exchange import Growth
 from graft.core.files import replace_file
 from graft.core.records import SystemState
 from graft.errors import RunError
-from graft_server.model_store import order_of
 
 Rounds = tuple[tuple[str, ...], ...]
 
@@ -38,6 +37,12 @@ def plan_round(
     return rounds
 
 
+def write_served(server: Path, index: int, domain_id: str) -> None:
+    """Name the domain of a round that ends now, having been served by itself."""
+    rounds = (*read_rounds(server)[:index], (domain_id,))
+    replace_file(server / "rounds.json", json.dumps(rounds).encode())
+
+
 def read_growth(server: Path) -> Mapping[int, tuple[Growth, ...]]:
     """By round, what domains of the system come back with."""
     path = server / "growth.json"
@@ -61,10 +66,25 @@ def plan_growth(server: Path, growths: Sequence[Growth], state: SystemState) -> 
     return plan_round(server, (), state)
 
 
+def order_of(domain_id: str, round_index: int) -> str:
+    """How an order to register a model is named."""
+    return f"{domain_id} {round_index}"
+
+
 def write_orders(server: Path, round_index: int, domain_ids: Sequence[str]) -> None:
     """Replace the orders to register a model by one for each of these domains."""
     orders = {domain_id: order_of(domain_id, round_index) for domain_id in domain_ids}
     replace_file(server / "state" / "orders.json", json.dumps(orders).encode())
+
+
+def set_order(server: Path, domain_id: str, round_index: int | None) -> None:
+    """Open a domain's order to register a model, or close it (None); others' stay."""
+    path = server / "state" / "orders.json"
+    orders: dict[str, str] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    orders.pop(domain_id, None)
+    if round_index is not None:
+        orders[domain_id] = order_of(domain_id, round_index)
+    replace_file(path, json.dumps(orders).encode())
 
 
 def open_order(server: Path, domain_id: str) -> str | None:

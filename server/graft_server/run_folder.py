@@ -59,7 +59,7 @@ from graft_server.catalogue import (
     write_profiles,
     write_rejections,
 )
-from graft_server.durability import MARKER, boot_id, find_damage, sync, write_marker
+from graft_server.durability import MARKER, boot_id, count_rounds, find_damage, sync, write_marker
 from graft_server.forgetting import read_forgotten, settle
 from graft_server.run_table import FLOWER, new_run, now, read_run, write_run
 
@@ -145,11 +145,15 @@ class RunFolder:
         entries: Sequence[LedgerEntry],
         profiles: Sequence[DomainProfile] = (),
         peers: Sequence[PeerFindings] = (),
+        *,
+        base: int | None = None,
+        steps: AnyPath | None = None,
     ) -> None:
         """Write a finished round: ``state`` after it, ``profiles`` of the domains that joined.
 
         It is finished once its marker is there, which has the digests of its files. What the round
-        could be made of again is removed only then.
+        could be made of again, ``steps``, is removed only then (default: those of every round).
+        ``base``: the number of rounds that were over when it began (default: all before it).
         """
         folder = self._round(state.round_index - 1)
         write_ledger(entries, folder / "ledger.parquet")
@@ -160,16 +164,17 @@ class RunFolder:
         write_rejections(state.rejections, folder / "rejections.parquet")
         sync([folder])  # results without averages then are a round of before markers
         write_results(rows, folder / _RESULTS)
+        began = state.round_index - 1 if base is None else base
         new = [
             card.model_id
             for cards in (state.catalogue, as_catalogue(state.architecture_averages))
-            for card in cards.where(cards.round_indices == state.round_index - 1)
+            for card in cards.where(cards.round_indices == began)
         ]
         models = [path for name in new for path in self._model_files(name)]
         sync([*models, self.models])
         write_marker(folder)
         sync([folder.parent, self.path])
-        remove_tree(self.steps)
+        remove_tree(self.steps if steps is None else steps)
 
     def _write_catalogue(self, state: SystemState, folder: AnyPath) -> None:
         """Write the round's own cards; or all, where not all of those before are still there."""
@@ -244,20 +249,11 @@ class RunFolder:
 
     def count_rounds(self) -> int:
         """How many rounds are finished; reads none of them."""
-        finished = 0
-        while self._is_finished(self._round(finished)):
-            finished += 1
-        return finished
+        return count_rounds(self.path)
 
-    def _is_finished(self, folder: AnyPath) -> bool:
-        """Whether the marker is there, or a round of before markers, which has other file names."""
-        return (folder / MARKER).exists() or (
-            (folder / _RESULTS).exists() and not (folder / "architecture_averages.parquet").exists()
-        )
-
-    def read_state(self) -> SystemState:
-        """The state after the last finished round: empty where no round is finished."""
-        finished = self.count_rounds()
+    def read_state(self, num_rounds: int | None = None) -> SystemState:
+        """The state after so many rounds, by default all that are finished; empty after none."""
+        finished = self.count_rounds() if num_rounds is None else num_rounds
         if not finished:
             return SystemState()
         averages = read_cards(self._round_file(finished - 1, "architecture_averages"))
@@ -320,10 +316,11 @@ class RunFolder:
 
     def read_rows(self, num_rounds: int) -> list[ResultRow]:
         """The results of the first rounds, in order; raises RunError where one is unfinished."""
-        rows: list[ResultRow] = []
-        for index in range(num_rounds):
-            rows += read_results(self._round(index) / _RESULTS)
-        return rows
+        return [row for index in range(num_rounds) for row in self.read_round(index)]
+
+    def read_round(self, index: int) -> list[ResultRow]:
+        """The results of a round; raises RunError where it is unfinished."""
+        return read_results(self._round(index) / _RESULTS)
 
     def with_peers(self, rows: Sequence[ResultRow], num_rounds: int) -> list[ResultRow]:
         """The rows with what peers found of their models in the first rounds."""

@@ -22,7 +22,7 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     deploy_forget: "graft deploy forget bob --server field/server",
     renew: "graft deploy renew field; graft deploy renew field ann",
     rotate_key: "graft deploy rotate-key field --ca field/ca",
-    server: "graft deploy server field/server",
+    server: "graft deploy server field/server --serve",
     depot: "graft deploy depot field/server",
     device: "graft deploy device field/devices/ann --data my-folder",
     expand: "graft deploy expand carol --server field/server",

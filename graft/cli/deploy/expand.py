@@ -2,9 +2,11 @@
 
 import json
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.progress import Progress
 from rich.table import Table
@@ -21,6 +23,9 @@ from graft.cli.shared import (
     progress_bars,
 )
 from graft.core.text import did_you_mean
+
+if TYPE_CHECKING:
+    pass
 
 _CHECK_EVERY_S = 1.0
 _ASK_FLOWER_EVERY_S = 15.0  # its command takes seconds of processor time
@@ -67,19 +72,53 @@ def expand(
     is one of task growth (`growth.method` of the configuration). Exit code 0 only if every domain
     of the round was served.
     """
+    from graft_server.flower.deployed_app import run_folder
+    from graft_server.round_schedule import read_rounds
+    from graft_server.serving.hold import serving_paused, write_waits
+
+    from graft.errors import EdgeError, ExpansionFailedError
+
+    server = server.absolute()
+    folder, waits_s = run_folder(server), (join_timeout_s, patience_s, answer_s)
+    unfinished = folder.count_rounds() < len(read_rounds(server))
+    # A server that serves by itself ends what it has begun with first.
+    paused = serving_paused(server, announce) if domains or not unfinished else nullcontext()
+    with paused:
+        write_waits(server, *waits_s)
+        finished = _plan(server, folder, domains or (), grow or (), initial_domains)
+        if folder.read_failure():  # one of an earlier round, or of an earlier try
+            folder.note(reason="")
+    rounds = read_rounds(server)
+    until_s = time.monotonic() + deadline_s
+    with progress_bars("round {task.fields[round]} {task.description:8}") as bar:
+        while folder.count_rounds() < len(rounds):
+            if time.monotonic() > until_s:
+                raise EdgeError(
+                    f"round {finished}: unfinished after {deadline_s:.0f} s; repeat the command"
+                )
+            _run_once(server, folder, len(rounds), bar, until_s, waits_s)
+    rows = [row for row in folder.read_rows(len(rounds)) if row.round_index >= finished]
+    _show(rows, output)
+    failed = [f"{row.domain_id} ({row.method}): {row.error}" for row in rows if row.error]
+    if failed:
+        raise ExpansionFailedError(f"{len(failed)} failed: " + "; ".join(failed))
+
+
+def _plan(
+    server: Path, folder: Any, domains: Sequence[str], grow: Sequence[str], initial_domains: bool
+) -> int:
+    """Plan the round that the command asks for, if any; the first round whose results it shows."""
     from graft_server.deployment.enrolment import enrolled
     from graft_server.deployment.forgetting import refused_domains
-    from graft_server.flower.deployed_app import expansion_lock, run_folder
+    from graft_server.flower.deployed_app import expansion_lock
     from graft_server.forgetting import read_forgotten
     from graft_server.round_schedule import plan_growth, plan_round, read_rounds
 
     from graft.core.exchange import Growth
     from graft.data.dataset_table import read_dataset
-    from graft.errors import ConfigError, EdgeError, ExpansionFailedError, RunError
+    from graft.errors import ConfigError, RunError
     from graft.rounds.growth_training import class_mask
 
-    server = server.absolute()
-    folder = run_folder(server)
     state, forgotten = folder.read_state(), read_forgotten(folder.path)
     finished, again = state.round_index, forgotten.asked_again(state)
     if domains:
@@ -113,21 +152,7 @@ def expand(
             folder.finish_closed()
         finished -= 1
         announce(f"no round is unfinished; these are the results of round {finished}")
-    until_s = time.monotonic() + deadline_s
-    with progress_bars("round {task.fields[round]} {task.description:8}") as bar:
-        while folder.count_rounds() < len(rounds):
-            if time.monotonic() > until_s:
-                raise EdgeError(
-                    f"round {finished}: unfinished after {deadline_s:.0f} s; repeat the command"
-                )
-            _run_once(
-                server, folder, len(rounds), bar, until_s, (join_timeout_s, patience_s, answer_s)
-            )
-    rows = [row for row in folder.read_rows(len(rounds)) if row.round_index >= finished]
-    _show(rows, output)
-    failed = [f"{row.domain_id} ({row.method}): {row.error}" for row in rows if row.error]
-    if failed:
-        raise ExpansionFailedError(f"{len(failed)} failed: " + "; ".join(failed))
+    return int(finished)
 
 
 def appeal(
@@ -141,8 +166,11 @@ def appeal(
     """
     from graft_server import appeals
     from graft_server.flower.deployed_app import run_folder
+    from graft_server.serving.hold import serving_paused
 
-    outcome = appeals.appeal(run_folder(server.absolute()), domain)
+    server = server.absolute()
+    with serving_paused(server, announce):
+        outcome = appeals.appeal(run_folder(server), domain)
     if output is Format.JSON:
         print_json(asdict(outcome))
     else:
@@ -163,16 +191,17 @@ def _run_once(
     """Start the ServerApp, or find it running, and wait until it or the rounds have ended."""
     from graft_server.flower.deployed_app import is_expanding
     from graft_server.flower.superlink import open_superlink
+    from graft_server.serving.hold import is_serving
 
     from graft.core.files import replace_file
     from graft.errors import EdgeError, GraftError
 
-    run_file = server / "state" / "flower-run"
+    run_file, serving = server / "state" / "flower-run", is_serving(server)
     try:
         run_id = run_file.read_text("utf-8") if run_file.exists() else ""
-        if not run_id or open_superlink(server).run_status(run_id).startswith("finished"):
-            if folder.read_failure():  # one of an earlier round
-                folder.note(reason="")
+        if serving:
+            pass  # it runs what is planned
+        elif not run_id or open_superlink(server).run_status(run_id).startswith("finished"):
             expansion = (server / "expansion.toml").read_text("utf-8")
             run_id = open_superlink(server).start_run(expansion, *waits_s)
             replace_file(run_file, run_id.encode())
@@ -188,6 +217,13 @@ def _run_once(
             time.sleep(_CHECK_EVERY_S)
             if time.monotonic() > ask_s:
                 ask_s = time.monotonic() + _ASK_FLOWER_EVERY_S
+                if serving:
+                    if failure := folder.read_failure():
+                        raise EdgeError(f"round unfinished: {failure}")
+                    if is_serving(server):
+                        continue
+                    announce("the server serves no more; starting a ServerApp")
+                    return
                 if is_expanding(server):
                     continue
                 try:

@@ -62,32 +62,46 @@ def server(
     with_depot: Annotated[
         bool, Option("--depot/--no-depot", help="Run the model depot, too.")
     ] = True,
+    serve: Annotated[
+        bool,
+        Option("--serve", help="Serve target domains as they come, within the serving policy."),
+    ] = False,
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = None,
 ) -> None:
     """Run the server: Flower's SuperLink, its proxies and the model depot.
 
     Runs until Ctrl-C or SIGTERM. A process that ends is started again. A server that was killed
-    continues where it was when it is started again.
+    continues where it was when it is started again. With --serve, an enrolled device that shows up
+    is served at once, as serve.toml in the server's folder allows; graft deploy expand works too.
     """
     folder = folder.absolute()
     read_server(folder)
+    if serve:
+        from graft_server.serving.policy import read_policy
+
+        read_policy(folder)
     # Before anything is written: commands find the server by what its start writes.
     with lock_file(folder / "state" / "server.lock", str(folder)):
-        _serve(folder, with_depot, metrics_host, metrics_port)
+        _serve(folder, with_depot, serve, metrics_host, metrics_port)
 
 
-def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int | None) -> None:
+def _serve(
+    folder: Path, with_depot: bool, serve: bool, metrics_host: str, metrics_port: int | None
+) -> None:
     from graft_server.deployment.enrolment import enrolled
+    from graft_server.deployment.heard import HeardDevices
     from graft_server.deployment.reverse_proxy import ReverseProxy
     from graft_server.flower.superlink import new_superlink
     from graft_server.mailbox import open_mailbox
     from graft_server.observability.metrics import DeploymentMetrics, serve_metrics, turned_away
+    from graft_server.serving.keeper import ServingKeeper
     from prometheus_client import CollectorRegistry
 
     from graft.errors import GraftError
 
-    settings, superlink = read_server(folder), new_superlink(folder)
+    settings, superlink = read_server(folder), new_superlink(folder, serves=serve)
+    keeper = ServingKeeper(superlink, announce) if serve else None
     processes = [
         SupervisedProcess(
             name="superlink",
@@ -112,15 +126,21 @@ def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int 
         metrics_port = settings.metrics_port
     metrics, registry = DeploymentMetrics(folder, superlink.nodes), CollectorRegistry()
     registry.register(metrics)
-    turn_away = turned_away(registry)
+    turn_away, heard = turned_away(registry), HeardDevices(folder)
+
+    def allows(device: str) -> bool:
+        heard.hear(device)
+        return settings.insecure or device in enrolled(folder)
+
     with (
         supervised(*processes) as is_running,
-        metrics.watch() if metrics_port else contextlib.nullcontext(),
+        # Without TLS no connection has a name, and Flower knows alone who is there.
+        metrics.watch() if metrics_port or settings.insecure else contextlib.nullcontext(),
         serve_metrics(metrics_host, metrics_port, registry, announce),
         ReverseProxy(
             superlink.port,
             None if settings.insecure else folder,
-            allows=lambda device: settings.insecure or device in enrolled(folder),
+            allows=allows,
             turn_away=partial(turn_away, "gateway"),
             called=open_mailbox(folder).called_ns,
         ) as reverse_proxy,
@@ -134,11 +154,14 @@ def _serve(folder: Path, with_depot: bool, metrics_host: str, metrics_port: int 
             if time.monotonic() >= due_s:
                 due_s = time.monotonic() + _REGISTER_EVERY_S
                 reverse_proxy.renew()
+                heard.write(metrics.online() if settings.insecure else reverse_proxy.connected())
                 with contextlib.suppress(GraftError):  # the SuperLink is starting
                     for domain_id in superlink.register_nodes():
                         announce(f"device {domain_id}: admitted")
                     for domain_id in superlink.unregister_nodes():
                         announce(f"device {domain_id}: no longer admitted")
+                    if keeper is not None:
+                        keeper.look()
 
 
 def depot(

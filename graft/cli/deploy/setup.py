@@ -15,6 +15,7 @@ from graft.cli.shared import (
     FormatOption,
     ServerOption,
     SettingOption,
+    announce,
     console,
     print_facts,
     print_json,
@@ -141,8 +142,10 @@ def rotate_key(
     needed for this command only. Run no round meanwhile.
     """
     from graft_server.deployment import order_trust
+    from graft_server.serving.hold import serving_paused
 
-    version = order_trust.rotate_key(out / "server", authority or out / "ca")
+    with serving_paused(out / "server", announce):
+        version = order_trust.rotate_key(out / "server", authority or out / "ca")
     print_facts({"signing key": version}, output)
 
 

@@ -1,5 +1,7 @@
 """The state of a deployment, seen from the server's machine: services, devices, traffic."""
 
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,6 @@ from graft.cli.shared import (
     FormatOption,
     ServerOption,
     add_texts,
-    announce,
     console,
     print_facts,
     print_json,
@@ -25,53 +26,10 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
 
     Exit code 1 where the SuperLink or the depot does not respond.
     """
-    from graft_server.deployment.authority import certificate_ends
-    from graft_server.deployment.enrolment import enrolled
-    from graft_server.flower.deployed_app import run_folder
-    from graft_server.flower.superlink import open_superlink
-    from graft_server.forgetting import read_forgotten
-    from graft_server.round_schedule import read_rounds
+    # What this imports and reads has neither torch nor Flower in it: it is asked often.
+    from graft_server.observability.overview import read_overview
 
-    from graft.core.deployment import read_server
-    from graft.errors import GraftError
-
-    server = server.absolute()
-    folder = run_folder(server)
-    state, forgotten = folder.read_state(), read_forgotten(folder.path)
-    rounds = read_rounds(server)
-    owners = {card.domain_id for card in state.catalogue}
-    arrived = {domain: index for index, domains in enumerate(rounds) for domain in domains}
-    online: dict[str, str] | None = None
-    try:
-        online = open_superlink(server).nodes()
-    except GraftError as error:
-        announce(str(error))
-    ends = {name: f"{end:%Y-%m-%d}" for name, end in certificate_ends(server).items()}
-    facts: dict[str, Any] = {
-        "run": read_server(server).run,
-        "superlink": online is not None,
-        "depot": _depot_serves(server),
-        "rounds": len(rounds),
-        "finished": state.round_index,
-        "models": len(state.catalogue),
-        "forgotten": [each.domain_id for each in forgotten.records if each.reason == "forgotten"],
-        "quarantined": [
-            card.domain_id for card in state.catalogue if card.model_id in forgotten.quarantined
-        ],
-        "certificate_ends": ends.get("server", "none"),
-        "authority_ends": ends.get("ca", "none"),
-        "signing_key_ends": ends.get("signing key", "none"),
-        "devices": [
-            {
-                "domain": domain,
-                "node": (online or {}).get(domain, "unknown"),
-                "round": arrived.get(domain),
-                "model": domain in owners,
-                "certificate_ends": ends.get(domain, "unknown"),
-            }
-            for domain in enrolled(server)
-        ],
-    }
+    facts = asdict(read_overview(server.absolute()))
     if output is Format.JSON:
         print_json(facts)
     else:
@@ -88,7 +46,9 @@ def health(
 
     Exit code 1 unless the depot states that it is serving.
     """
-    serves = _depot_serves(folder.absolute())
+    from graft_server.observability.overview import depot_serves
+
+    serves = depot_serves(folder.absolute())
     print_facts({"depot": serves if output is Format.JSON else _answer(serves)}, output)
     if not serves:
         raise typer.Exit(1)
@@ -129,26 +89,6 @@ def traffic(
         print_table(traffic_rich(rows))
 
 
-def _depot_serves(server: Path) -> bool:
-    """Whether the depot's health service answers that it is serving."""
-    import grpc
-    from graft_client.depot_client import open_deployed_channel
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    from graft.core.addresses import join_address
-    from graft.core.deployment import read_server
-
-    settings = read_server(server)
-    address = join_address(settings.depot_host or "127.0.0.1", settings.depot_port)
-    with open_deployed_channel(address, server, insecure=settings.insecure) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        try:
-            response = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
-        except grpc.RpcError:
-            return False
-        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
-
-
 def _answer(serves: bool) -> str:
     return "answers" if serves else "does not answer"
 
@@ -157,9 +97,21 @@ def _show(facts: dict[str, Any]) -> None:
     devices = facts.pop("devices")
     answers = {key: _answer(facts[key]) for key in ("superlink", "depot")}
     print_facts(facts | answers, Format.TABLE)
-    table = Table("Device", "Node", "Round", "Model", "Certificate until")
+    table = Table("Device", "Node", "Heard", "Round", "Model", "Failed", "Certificate until")
     for each in devices:
         round_index = "" if each["round"] is None else str(each["round"])
-        model = "yes" if each["model"] else ""
-        add_texts(table, each["domain"], each["node"], round_index, model, each["certificate_ends"])
+        add_texts(
+            table,
+            each["domain"],
+            each["node"],
+            _ago(each["heard_s"]),
+            round_index,
+            "yes" if each["model"] else "",
+            each["error"],
+            each["certificate_ends"],
+        )
     console.print(table)
+
+
+def _ago(at_s: float | None) -> str:
+    return "" if at_s is None else f"{max(0.0, time.time() - at_s):,.0f} s ago"

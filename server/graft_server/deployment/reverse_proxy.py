@@ -129,6 +129,10 @@ class ReverseProxy:
             self._config.ssl.load_cert_chain(self._folder / "tls.pem", self._folder / "tls.key")
             self._served_ns = written_ns
 
+    def connected(self) -> list[str]:
+        """The devices that have a connection now."""
+        return [device for device, count in self.connections.copy().items() if count > 0]
+
     async def _forward(self, request: Request) -> Response:
         """Pass a request on, and what comes back."""
         if _ALLOWED.fullmatch(request.url.path) is None:

@@ -10,7 +10,7 @@ from graft.core.catalogue import Catalogue
 from graft.core.files import AnyPath
 from graft.core.payload import decode_payload
 from graft.core.records import ModelCard, Parameters
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
 from graft.core.tasks import Task
 from graft.core.text import short_repr
 from graft.data.dataset_table import read_dataset
@@ -65,7 +65,8 @@ def find_model(path: AnyPath, name: str) -> FinishedModel:
     task = RunFolder(path).read_task()
     payload = open_store(path / "models", task).part(card.model_id, "exact")
     shapes = parameter_shapes(card.architecture, task)
-    rows = read_results(path / "rounds" / str(card.round_index) / "results.parquet")
+    folder = RunFolder(path)
+    rows = folder.read_rows(folder.count_rounds())
     return FinishedModel(
         run=tables["run"]["id"],
         seed=tables["run"]["seed"],

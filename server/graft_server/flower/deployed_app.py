@@ -4,17 +4,19 @@ import contextlib
 import logging
 import math
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from graft.core.config_files import read_config
-from graft.core.deployment import SERVER_FOLDER, read_server
+from graft.core.deployment import SERVER_FOLDER, SERVES_ENV, read_server
 from graft.core.ending import prepare_app
 from graft.core.exchange import GrowRequest, Request, Response, TrainRequest
 from graft.core.files import LineFile, lock_file
@@ -23,18 +25,20 @@ from graft.core.records import LedgerEntry
 from graft.core.tasks import Task
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
-from graft.errors import ConfigError, DataError, GraftError, RunError
+from graft.errors import ConfigError, DataError, EdgeError, GraftError, RunError
 from graft.rounds import digest
 from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
 from graft_server.deployment.forgetting import complete_forgetting, enrolments
 from graft_server.deployment.order_trust import OrderTrust
-from graft_server.flower.edge import EdgeSettings, connect_flower
+from graft_server.flower.edge import EdgeSettings, FlowerEdge, connect_flower
 from graft_server.mailbox import open_mailbox
 from graft_server.observability.progress import ProgressFile, RoundProgress
 from graft_server.round_loop import Connect, RunSettings, run_rounds
 from graft_server.round_schedule import read_growth, read_nodes, read_rounds, write_orders
 from graft_server.run_folder import RunFolder
+from graft_server.serving.hold import SERVING, read_waits
+from graft_server.serving.loop import ServingLoop, Surroundings
 
 log = logging.getLogger("graft")
 app = ServerApp()
@@ -65,12 +69,14 @@ def run_folder(server: Path) -> RunFolder:
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """What ``graft deploy expand`` starts through Flower."""
+    """What ``graft deploy expand``, or a server that serves, starts through Flower."""
     prepare_app()
     server = Path(os.environ.get(SERVER_FOLDER, ""))
     if not (server / "server.toml").exists():
         raise ConfigError(f"{SERVER_FOLDER}: got {str(server)!r}, wanted a server's folder")
     folder = run_folder(server)
+    if os.environ.get(SERVES_ENV):
+        _serve(grid, context, server, folder)
     with expansion_lock(server):
         try:
             digest = _expand(grid, context, server, folder)
@@ -81,9 +87,97 @@ def main(grid: Grid, context: Context) -> None:
     log.info("run %s: hash %s", folder.run_id, digest)
 
 
+def _serve(grid: Grid, context: Context, server: Path, folder: RunFolder) -> NoReturn:
+    """Serve domains as they come, until the SuperLink is gone."""
+    parent, signing = os.getppid(), threading.Lock()
+    run_settings = RunSettings(
+        config=read_config(server / "expansion.toml"), world=_world(server), folder=folder
+    )
+    settings = _edge_settings(context, server, folder, round_index=0, signing=signing)
+
+    def online() -> list[str]:
+        if os.getppid() != parent:
+            raise EdgeError("the SuperLink's process is gone")
+        heard = set(grid.get_node_ids())
+        return [domain_id for domain_id, node in read_nodes(server).items() if node in heard]
+
+    @contextlib.contextmanager
+    def connect(
+        domain_id: str, record: Callable[[LedgerEntry], None], progress: Progress
+    ) -> Iterator[Edge]:
+        replies = ReplyFolder(folder.steps / domain_id)
+        edge = FlowerEdge(grid, replace(settings, replies=replies), record, progress)
+        edge.connect([domain_id])
+        try:
+            yield edge
+        finally:
+            open_mailbox(server).end(domain_id)
+
+    around = Surroundings(
+        server=server,
+        folder=folder,
+        settings=run_settings,
+        online=online,
+        connect=connect,
+        run_planned=lambda: _expand(grid, context, server, folder),
+        lock=lambda: expansion_lock(server),
+    )
+    with lock_file(server / SERVING, str(server), wait_s=_LOCK_WAIT_S):
+        ServingLoop(around).run()
+
+
+def _world(server: Path) -> EnrolledWorld:
+    return EnrolledWorld(task=read_dataset(server).task, domain_ids=enrolled(server))
+
+
+def _edge_settings(
+    context: Context,
+    server: Path,
+    folder: RunFolder,
+    *,
+    round_index: int,
+    signing: AbstractContextManager[object] | None = None,
+) -> EdgeSettings:
+    """How the devices are asked; ``signing`` is held while an order is signed."""
+    task, trust = read_dataset(server).task, None
+    if not read_server(server).insecure:
+        expansion = (server / "expansion.toml").read_text("utf-8")
+        trust = OrderTrust(server, folder, expansion)
+    one_at_a_time = signing or contextlib.nullcontext()
+
+    def sign(body: bytes) -> Mapping[str, bytes]:
+        with one_at_a_time:
+            return trust.sign(body) if trust else {}
+
+    # A server that serves runs what a command has planned, with the command's own waits.
+    waits: Mapping[str, object] = context.run_config
+    if signing is None:
+        waits = read_waits(server) or waits
+    return EdgeSettings(
+        run=folder.run_id,
+        join_timeout_s=float(str(waits["join-timeout-s"])),
+        answer_s=float(str(waits.get("answer-s", ANSWER_S))),
+        lost_patience_s=float(str(waits["patience-s"])),
+        # A system grows from one initial domain, not from none.
+        go_on_with=1 if round_index == 0 and signing is None else 0,
+        stall_timeout_s=math.inf,  # each answer has its own limit
+        poll_s=_POLL_S,
+        round_index=round_index,
+        sign=sign,
+        verify=trust.verify if trust else None,
+        replies=ReplyFolder(folder.steps),
+        digest=lambda request, response: digest(request, response, task),
+        nodes=lambda: read_nodes(server),
+        mailbox=open_mailbox(server),
+    )
+
+
 def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> str:
-    config, rounds = read_config(server / "expansion.toml"), read_rounds(server)
-    world = EnrolledWorld(task=read_dataset(server).task, domain_ids=enrolled(server))
+    config, rounds, world = (
+        read_config(server / "expansion.toml"),
+        read_rounds(server),
+        _world(server),
+    )
     if (folder.path / "run.toml").exists():
         folder.resume(durable_steps=True)
     else:
@@ -98,29 +192,10 @@ def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> st
     expected = {d for arriving in rounds[finished:] for d in arriving}
     expected |= {g.domain_id for i, some in growing.items() if i >= finished for g in some}
     expected |= forgotten.asked_again(state)
-    trust = None
-    if not read_server(server).insecure:
-        expansion = (server / "expansion.toml").read_text("utf-8")
-        trust = OrderTrust(server, folder, expansion)
-    settings = EdgeSettings(
-        run=folder.run_id,
-        join_timeout_s=float(str(context.run_config["join-timeout-s"])),
-        answer_s=float(str(context.run_config.get("answer-s", ANSWER_S))),
-        lost_patience_s=float(str(context.run_config["patience-s"])),
-        go_on_with=0 if finished else 1,  # a system grows from one initial domain, not from none
-        poll_s=_POLL_S,
-        round_index=finished,
-        sign=trust.sign if trust else lambda body: {},
-        verify=trust.verify if trust else None,
-        stall_timeout_s=math.inf,  # each answer has its own limit
-        replies=ReplyFolder(folder.steps),
-        digest=lambda request, response: digest(request, response, world.task),
-        nodes=lambda: read_nodes(server),
-        mailbox=(mailbox := open_mailbox(server)),
-    )
+    settings = _edge_settings(context, server, folder, round_index=finished)
     with (
         contextlib.closing(LineFile(server / "state" / "stages.jsonl")) as stages,
-        contextlib.closing(mailbox),
+        contextlib.closing(open_mailbox(server)),
     ):
         return run_rounds(
             _with_orders(connect_flower(grid, settings, sorted(expected)), server),

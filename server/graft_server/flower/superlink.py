@@ -20,7 +20,13 @@ from typing import Any
 import tomli_w
 
 from graft.core.addresses import direct_environment, split_host, without_proxies
-from graft.core.deployment import SERVER_FOLDER, ServerSettings, installed_command, read_server
+from graft.core.deployment import (
+    SERVER_FOLDER,
+    SERVES_ENV,
+    ServerSettings,
+    installed_command,
+    read_server,
+)
 from graft.core.ending import prepare_flower, run_process
 from graft.core.files import replace_file
 from graft.errors import EdgeError
@@ -37,12 +43,15 @@ _QUIET = {
 }
 
 
-def new_superlink(folder: Path) -> "SuperLink":
-    """The SuperLink of a server's folder at a free port; configures Flower's commands for it."""
+def new_superlink(folder: Path, *, serves: bool = False) -> "SuperLink":
+    """The SuperLink of a server's folder at a free port; configures Flower's commands for it.
+
+    ``serves``: its ServerApp serves domains as they come.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         superlink = SuperLink(
-            folder=folder, settings=read_server(folder), port=free.getsockname()[1]
+            folder=folder, settings=read_server(folder), port=free.getsockname()[1], serves=serves
         )
     superlink.configure()
     replace_file(folder / _PORT_FILE, str(superlink.port).encode())
@@ -81,6 +90,7 @@ class SuperLink:
     folder: Path
     settings: ServerSettings
     port: int
+    serves: bool = False
 
     @property
     def home(self) -> Path:
@@ -89,7 +99,8 @@ class SuperLink:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of its processes; the ServerApp's is among them."""
-        return {**flower_environment(self.home), SERVER_FOLDER: str(self.folder)}
+        own = {SERVER_FOLDER: str(self.folder), **({SERVES_ENV: "1"} if self.serves else {})}
+        return {**flower_environment(self.home), **own}
 
     @property
     def command(self) -> list[str]:

@@ -67,7 +67,7 @@ class DeploymentMetrics(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """What Prometheus gets."""
         nodes, server = self._nodes, self._server
-        online = sum(status == "online" for status in (nodes or {}).values())
+        online = len(self.online())
         enrolled = len([*(server / "nodes").glob("*.pub")])
         state = RunFolder(server / "runs" / read_server(server).run).read_state()
         answers = int(nodes is not None)
@@ -84,6 +84,10 @@ class DeploymentMetrics(Collector):
         if progress.exists():
             now = json.loads(progress.read_text("utf-8"))
             yield from _stage_gauges(now["phase"], now["wanted"], now["done"], now["payload_bytes"])
+
+    def online(self) -> list[str]:
+        """The devices that Flower heard from when it was asked last."""
+        return [name for name, status in (self._nodes or {}).items() if status == "online"]
 
     @contextmanager
     def watch(self) -> Iterator[None]:

@@ -14,9 +14,9 @@ from graft_server.depot.server import DepotServer
 from graft_server.durability import write_marker
 from graft_server.flower.deployed_app import _with_orders
 from graft_server.forgetting import forget
-from graft_server.model_store import DirectoryStore, check_stored, open_store, order_of
+from graft_server.model_store import DirectoryStore, check_stored, open_store
 from graft_server.round_loop import RunSettings, run_rounds
-from graft_server.round_schedule import open_order, write_orders
+from graft_server.round_schedule import open_order, order_of, write_orders
 from graft_server.run_folder import RunFolder
 from graft_simulation.in_process import connect_in_process
 from typer.testing import CliRunner
