@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from graft_server.flower.deployed_app import run_folder
 from graft_server.round_schedule import plan_round
@@ -28,7 +29,11 @@ def make_server(path: Path, *devices: str) -> Path:
     return path / "field" / "server"
 
 
-def one_round(server: Path, errors: Mapping[str, str | None]) -> None:
+def one_round(
+    server: Path,
+    errors: Mapping[str, str | None],
+    messages: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Plan and finish the next round of these domains, each with its error."""
     folder = run_folder(server)
     state = folder.read_state()
@@ -43,6 +48,7 @@ def one_round(server: Path, errors: Mapping[str, str | None]) -> None:
             round_index=state.round_index,
             accuracy=None if error else 0.5,
             error=error,
+            error_message=messages.get(domain_id),
         )
         for domain_id, error in errors.items()
     ]

@@ -3,7 +3,6 @@
 import typing
 
 from graft.core.records import Phase
-from graft.methods import methods_by_name
 
 PHASES: tuple[str, ...] = typing.get_args(Phase)
 LABEL_ONLY = "label-only"
@@ -27,6 +26,8 @@ def display_name(method: str) -> str:
     """The name a reader sees: the method's title; of one that is not installed, its identifier."""
     if not method:
         return "System's own"
+    from graft.methods import methods_by_name  # torch
+
     known = methods_by_name().get(method)
     return known.title if known else GROWTH_TITLES.get(method, method)
 

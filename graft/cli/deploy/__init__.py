@@ -7,6 +7,7 @@ import typer
 
 from graft.cli.deploy.calibrate import calibrate
 from graft.cli.deploy.expand import appeal, expand
+from graft.cli.deploy.page import operator, page
 from graft.cli.deploy.services import depot, device, server
 from graft.cli.deploy.setup import enrol, init, renew, revoke, rotate_key, sample, units
 from graft.cli.deploy.status import health, status, traffic
@@ -27,6 +28,8 @@ _EXAMPLES: dict[Callable[..., Any], str] = {
     device: "graft deploy device field/devices/ann --data my-folder",
     expand: "graft deploy expand carol --server field/server",
     appeal: "graft deploy appeal carol --server field/server",
+    page: "graft deploy page field/server",
+    operator: "graft deploy operator field/server olga",
     status: "graft deploy status --server field/server",
     traffic: "graft deploy traffic --server field/server --simulated runs/same",
     health: "graft deploy health field/server",

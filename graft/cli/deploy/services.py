@@ -66,6 +66,9 @@ def server(
         bool,
         Option("--serve", help="Serve target domains as they come, within the serving policy."),
     ] = False,
+    page: Annotated[
+        bool, Option("--page", help="Serve the operator's page on loopback, as graft deploy page.")
+    ] = False,
     metrics_host: MetricsHostOption = "127.0.0.1",
     metrics_port: MetricsPortOption = None,
 ) -> None:
@@ -83,11 +86,16 @@ def server(
         read_policy(folder)
     # Before anything is written: commands find the server by what its start writes.
     with lock_file(folder / "state" / "server.lock", str(folder)):
-        _serve(folder, with_depot, serve, metrics_host, metrics_port)
+        _serve(folder, with_depot, serve, page, metrics_host, metrics_port)
 
 
 def _serve(
-    folder: Path, with_depot: bool, serve: bool, metrics_host: str, metrics_port: int | None
+    folder: Path,
+    with_depot: bool,
+    serve: bool,
+    page: bool,
+    metrics_host: str,
+    metrics_port: int | None,
 ) -> None:
     from graft_server.deployment.enrolment import enrolled
     from graft_server.deployment.heard import HeardDevices
@@ -120,6 +128,15 @@ def _serve(
                 command=command,
                 environment=superlink.environment,
                 log_file=folder / "state" / "depot.log",
+            )
+        )
+    if page:
+        processes.append(
+            SupervisedProcess(
+                name="page",
+                command=[*_GRAFT, "deploy", "page", str(folder)],
+                environment=superlink.environment,
+                log_file=folder / "state" / "page.log",
             )
         )
     if metrics_port is None:

@@ -51,10 +51,13 @@ class Overview:
     devices: tuple[DeviceState, ...]
 
 
-def read_overview(server: Path, rounds: FinishedRounds | None = None) -> Overview:
+def read_overview(
+    server: Path, rounds: FinishedRounds | None = None, answers: tuple[bool, bool] | None = None
+) -> Overview:
     """The deployment now; asks the SuperLink and the depot whether they answer.
 
-    ``rounds``: those that were read before, which are not read again.
+    ``rounds``: those that were read before, which are not read again. ``answers``: what the two
+    answered a moment ago, in place of asking them.
     """
     settings, heard, now_s = read_server(server), read_heard(server), time.time()
     run_folder = server / "runs" / settings.run
@@ -65,10 +68,14 @@ def read_overview(server: Path, rounds: FinishedRounds | None = None) -> Overvie
     latest = (rounds or FinishedRounds(run_folder, ledgers=False)).latest()
     arrived = {domain: index for index, some in enumerate(planned) for domain in some}
     ends = {name: f"{end:%Y-%m-%d}" for name, end in certificate_ends(server).items()}
+    superlink, depot = answers or (
+        heard.is_current(now_s) and superlink_answers(server),
+        depot_serves(server),
+    )
     return Overview(
         run=settings.run,
-        superlink=heard.is_current(now_s) and superlink_answers(server),
-        depot=depot_serves(server),
+        superlink=superlink,
+        depot=depot,
         rounds=len(planned),
         finished=finished,
         models=len(models),
