@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from graft.cli.deploy.status import depot_serves
 from graft.cli.shared import Format, FormatOption, announce, print_facts
 from graft.core.addresses import join_address
 from graft.core.deployment import read_server
@@ -61,7 +62,13 @@ def page(
     if login is None:
         serve_own_user_alone("page")
     hosts = ["127.0.0.1", "localhost", "::1", settings.host, host, *(name or ())]
-    app = page_app(folder, hosts=hosts, login=login, runs=[each.absolute() for each in runs or ()])
+    app = page_app(
+        folder,
+        hosts=hosts,
+        login=login,
+        depot=lambda: depot_serves(folder),
+        runs=[each.absolute() for each in runs or ()],
+    )
     announce(f"page: {'https' if files else 'http'}://{join_address(host, port)}/")
     uvicorn.run(
         app,

@@ -27,9 +27,13 @@ def status(server: ServerOption = Path("server"), output: FormatOption = Format.
     Exit code 1 where the SuperLink or the depot does not respond.
     """
     # What this imports and reads has neither torch nor Flower in it: it is asked often.
-    from graft_server.observability.overview import read_overview
+    from graft_server.observability.overview import read_overview, superlink_answers
 
-    facts = asdict(read_overview(server.absolute()))
+    server = server.absolute()
+    overview = read_overview(
+        server, superlink=superlink_answers(server), depot=depot_serves(server)
+    )
+    facts = asdict(overview)
     if output is Format.JSON:
         print_json(facts)
     else:
@@ -46,8 +50,6 @@ def health(
 
     Exit code 1 unless the depot states that it is serving.
     """
-    from graft_server.observability.overview import depot_serves
-
     serves = depot_serves(folder.absolute())
     print_facts({"depot": serves if output is Format.JSON else _answer(serves)}, output)
     if not serves:
@@ -87,6 +89,26 @@ def traffic(
         print_json(traffic_dicts(rows))
     else:
         print_table(traffic_rich(rows))
+
+
+def depot_serves(server: Path) -> bool:
+    """Whether the depot's health service answers that it is serving."""
+    import grpc
+    from graft_client.depot_client import open_deployed_channel
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from graft.core.addresses import join_address
+    from graft.core.deployment import read_server
+
+    settings = read_server(server)
+    address = join_address(settings.depot_host or "127.0.0.1", settings.depot_port)
+    with open_deployed_channel(address, server, insecure=settings.insecure) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            response = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        except grpc.RpcError:
+            return False
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def _answer(serves: bool) -> str:

@@ -52,13 +52,10 @@ class Overview:
 
 
 def read_overview(
-    server: Path, rounds: FinishedRounds | None = None, answers: tuple[bool, bool] | None = None
+    server: Path, *, superlink: bool, depot: bool, rounds: FinishedRounds | None = None
 ) -> Overview:
-    """The deployment now; asks the SuperLink and the depot whether they answer.
-
-    ``rounds``: those that were read before, which are not read again. ``answers``: what the two
-    answered a moment ago, in place of asking them.
-    """
+    """The deployment now. ``superlink``, ``depot``: whether each answers; ``rounds``: those that
+    were read before, which are not read again."""
     settings, heard, now_s = read_server(server), read_heard(server), time.time()
     run_folder = server / "runs" / settings.run
     finished, planned = count_rounds(run_folder), read_rounds(server)
@@ -68,13 +65,9 @@ def read_overview(
     latest = (rounds or FinishedRounds(run_folder, ledgers=False)).latest()
     arrived = {domain: index for index, some in enumerate(planned) for domain in some}
     ends = {name: f"{end:%Y-%m-%d}" for name, end in certificate_ends(server).items()}
-    superlink, depot = answers or (
-        heard.is_current(now_s) and superlink_answers(server),
-        depot_serves(server),
-    )
     return Overview(
         run=settings.run,
-        superlink=superlink,
+        superlink=superlink and heard.is_current(now_s),
         depot=depot,
         rounds=len(planned),
         finished=finished,
@@ -116,25 +109,6 @@ def superlink_answers(server: Path) -> bool:
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return True
-
-
-def depot_serves(server: Path) -> bool:
-    """Whether the depot's health service answers that it is serving."""
-    import grpc
-    from graft_client.depot_client import open_deployed_channel
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    from graft.core.addresses import join_address
-
-    settings = read_server(server)
-    address = join_address(settings.depot_host or "127.0.0.1", settings.depot_port)
-    with open_deployed_channel(address, server, insecure=settings.insecure) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        try:
-            response = stub.Check(health_pb2.HealthCheckRequest(), timeout=_ANSWER_LIMIT_S)
-        except grpc.RpcError:
-            return False
-        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def _catalogue(run_folder: AnyPath, finished: int, forgotten: Forgotten) -> dict[str, str]:

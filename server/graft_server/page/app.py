@@ -6,7 +6,7 @@ import hashlib
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -48,7 +48,12 @@ _REPORT_LIMIT_S: Final = 600.0
 
 
 def page_app(
-    server: Path, *, hosts: Sequence[str], login: Login | None, runs: Sequence[Path] = ()
+    server: Path,
+    *,
+    hosts: Sequence[str],
+    login: Login | None,
+    depot: Callable[[], bool],
+    runs: Sequence[Path] = (),
 ) -> Starlette:
     """The application.
 
@@ -61,10 +66,12 @@ def page_app(
         ``Host`` is refused, so that no foreign name can be pointed at it.
     login : Login or None
         Who may read it; None: everybody who can connect.
+    depot : callable
+        Asks the depot whether it serves.
     runs : sequence of Path
         More folders that hold run folders.
     """
-    page = _Page(server, FactsReader(server, tuple(runs)))
+    page = _Page(server, FactsReader(server, tuple(runs), depot))
     middleware = [
         Middleware(_SafeHeaders),
         Middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False),

@@ -1,6 +1,7 @@
 """What the operator's page shows, read from the server's folder."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,12 @@ from graft.core.results import ResultRow
 from graft.errors import ConfigError
 from graft.report.formatting import PHASES, percent_text
 from graft_server.observability.finished_rounds import Bytes, FinishedRound, FinishedRounds
-from graft_server.observability.overview import DeviceState, Overview, read_overview
+from graft_server.observability.overview import (
+    DeviceState,
+    Overview,
+    read_overview,
+    superlink_answers,
+)
 from graft_server.page.remedies import remedy
 from graft_server.serving.hold import is_serving
 from graft_server.serving.policy import read_policy
@@ -72,25 +78,33 @@ class PageFacts:
 
 
 class FactsReader:
-    """Reads the facts of a server's folder; ``runs`` are folders that hold run folders."""
+    """Reads the facts of a server's folder; ``runs`` are folders that hold run folders, and
+    ``depot`` asks the depot whether it serves."""
 
     def __init__(
-        self, server: Path, runs: tuple[Path, ...], clock_s: Callable[[], float] = time.time
+        self,
+        server: Path,
+        runs: tuple[Path, ...],
+        depot: Callable[[], bool],
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
         self._server = server
+        self._depot = depot
         self._runs = (server / "runs", *runs)
         self._clock_s = clock_s
         self._rounds = FinishedRounds(server / "runs" / read_server(server).run)
-        self._answers: tuple[float, tuple[bool, bool]] | None = None
+        self._asked_s = -math.inf
+        self._answers = False, False
 
     def read(self) -> PageFacts:
         """The deployment now."""
         now_s, rounds = self._clock_s(), self._rounds.look()
-        if self._answers is not None and 0 <= now_s - self._answers[0] < _ASK_EVERY_S:
-            overview = read_overview(self._server, self._rounds, answers=self._answers[1])
-        else:
-            overview = read_overview(self._server, self._rounds)
-            self._answers = now_s, (overview.superlink, overview.depot)
+        if not 0 <= now_s - self._asked_s < _ASK_EVERY_S:
+            self._answers, self._asked_s = (superlink_answers(self._server), self._depot()), now_s
+        superlink, depot = self._answers
+        overview = read_overview(
+            self._server, superlink=superlink, depot=depot, rounds=self._rounds
+        )
         latest, progress = self._rounds.latest(), self._progress()
         phases = {str(each["domain"]): str(each["phase"]) for each in progress.get("serving") or ()}
         found = self._rounds.bytes_by_phase()
