@@ -5,7 +5,8 @@ The loop, the run folder and the devices are real; devices answer in the loop's 
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,9 +68,9 @@ class Deployment:
 
     def connect(
         self, domain_id: str, record: Callable[[LedgerEntry], None], progress: Progress
-    ) -> Edge:
+    ) -> AbstractContextManager[Edge]:
         edge = connect_in_process(self.settings)(record, progress)
-        return _Gated(edge, self, domain_id)
+        return nullcontext(_Gated(edge, self, domain_id))
 
     def run_planned(self) -> None:
         if not (self.folder.path / "run.toml").exists():
@@ -239,9 +240,10 @@ def test_who_failed_is_named_and_served_later(deployment: Deployment) -> None:
     deployment.online = lambda: (*INITIAL, A)
     connect = deployment.connect
 
-    def lost_at_first(domain_id: str, record: object, progress: object) -> Edge:
-        edge = connect(domain_id, record, progress)
-        return _Losing(edge) if answers and answers.pop() else edge
+    @contextmanager
+    def lost_at_first(domain_id: str, record: object, progress: object) -> Iterator[Edge]:
+        with connect(domain_id, record, progress) as edge:
+            yield _Losing(edge) if answers and answers.pop() else edge
 
     deployment.connect = lost_at_first  # type: ignore[method-assign]
     loop = deployment.loop()
