@@ -16,12 +16,13 @@ from graft.core.config import ExpansionConfig
 from graft.core.config_files import RunSource, read_run_settings
 from graft.core.exchange import ProfileRequest, Request
 from graft.core.ports import Clock
-from graft.core.records import NO_LIMITS, LedgerEntry
+from graft.core.records import NO_LIMITS, LedgerEntry, ModelCard, Precision
+from graft.core.tasks import Task
 from graft.data.domain import World, inputs_of
 from graft.data.worlds import open_world
 from graft.devices import equip_domain
 from graft.errors import ConfigError
-from graft.models import parameter_shapes
+from graft.models import Network, parameter_shapes
 from graft.models.backbones import PREFIX, find_backbone, hold_backbone, tensors_of
 from graft.models.building import backbone_shapes
 from graft.models.registry import find_architecture
@@ -72,6 +73,8 @@ class DeviceFactory:
         Of a simulation: training takes a method's ``fit_many``, where it has one.
     pooled : callable, optional
         Of a simulation: gives references a model of all initial domains' rows, by architecture.
+    networks : callable, optional
+        Of a simulation: gives models that its devices share, once a device has received them.
     wait_before_retry, wait_out, max_attempts
         See ``DeviceTransport``.
     """
@@ -87,6 +90,7 @@ class DeviceFactory:
     compiled: bool = False
     features_folder: Path | None = None
     pooled: Callable[[str], Source] | None = None
+    networks: Callable[[DeviceTransport, Task, ModelCard, Precision], Network] | None = None
     wait_before_retry: Callable[[int], None] = lambda attempts: None
     wait_out: Callable[[float], None] = lambda seconds: None
     max_attempts: int = DEFAULT_ATTEMPTS
@@ -132,6 +136,7 @@ class DeviceFactory:
             policy=policy,
             compiled=self.compiled,
             pooled=self.pooled,
+            networks=self.networks and partial(self.networks, transport, task),
             features_folder=self.features_folder,
             sizes=EncodedSizes(),
             own_limits=own,

@@ -46,7 +46,6 @@ from graft.training import (
     TrainingTask,
     compiled_heads,
     count_steps,
-    features_in_batches,
     kernels_built,
     minimise,
     minimise_privately,
@@ -113,33 +112,21 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
 
 def adapt_teachers(task: TrainingTask, x_N: Rows, without: Collection[Part] = ()) -> _Teachers:
     """Step 1: every source as it came, then every source renormalised; no encoder learns."""
-    sources = adaptation.with_classes(task.sources, task.label_mask)
     compiled = task.compiled
-
-    def read(network: Network) -> Tensor:
-        features_NF = features_in_batches(network, x_N, compiled=compiled)
-        return adaptation.head_inputs(network, features_NF)
-
-    features = [read(source.network) for source in sources]
-    statistics: list[Mapping[str, Tensor]] = [{}] * len(sources)
-    if "norms" not in without:
-        # A source without statistics of its own would be the same teacher twice.
-        moving = tuple(source for source in sources if source.network.moving_norms())
-        for source in moving:
-            with adaptation.renormalised(source.network, x_N, compiled=compiled) as of_the_domain:
-                features.append(read(source.network))
-                statistics.append(of_the_domain)
-        sources += moving
+    teachers, features, statistics = adaptation.teacher_inputs(
+        adaptation.with_classes(task.sources, task.label_mask), x_N,
+        renormalise="norms" not in without, compiled=compiled,
+    )  # fmt: skip
     features_TNF = adaptation.stack_padded(features)
-    weight_TFC, bias_TC = adaptation.stack_heads(sources)
-    mask_TC = torch.stack([torch.from_numpy(source.mask_C) for source in sources])
+    weight_TFC, bias_TC = adaptation.stack_heads(teachers)
+    mask_TC = torch.stack([torch.from_numpy(teacher.mask_C) for teacher in teachers])
     if "heads" not in without:
         labelled_TLF = features_TNF[:, : len(task.x_L)]
         weight_TFC, bias_TC = train_heads(
             labelled_TLF, task.y_L, weight_TFC, bias_TC, mask_TC, task.config.graft,
             compiled=compiled,
         )  # fmt: skip
-    return _Teachers(sources, tuple(statistics), features_TNF, weight_TFC, bias_TC, mask_TC)
+    return _Teachers(tuple(teachers), tuple(statistics), features_TNF, weight_TFC, bias_TC, mask_TC)
 
 
 def train_heads(

@@ -10,14 +10,14 @@ import numpy as np
 from graft.core.config import ExpansionConfig, PolicyConfig
 from graft.core.exchange import GrowRequest, ProbeRequest, ProfileRequest, Request, Response
 from graft.core.ports import Clock, MessageSizes, WeightTransport
-from graft.core.records import NO_LIMITS, Allowance, least
+from graft.core.records import NO_LIMITS, Allowance, ModelCard, Precision, least
 from graft.core.tasks import Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass
 from graft.errors import ConfigError
 from graft.methods import find_method
-from graft.models import Features, Network
+from graft.models import Features, Network, network_from
 from graft.privacy import NOTHING, SeededReleases, SitePolicy, release_cost
 from graft.training import Source, frozen_features, rows_digest
 
@@ -26,9 +26,10 @@ from graft.training import Source, frozen_features, rows_digest
 class Device:
     """One domain's machine, made for one request. ``data`` never leave it, ``architecture`` is of
     the domain's own model, and ``clock`` times its training. ``pooled`` gives references their
-    model by its architecture; no real device has it. ``own_limits`` are its own beside a
-    run's budget, ``limits`` what the request may cost; ``sizes`` measures its answers. A simulated
-    one may be ``compiled``: its training is then the method's ``fit_many``, where it has one."""
+    model by its architecture; no real device has it. ``networks`` gives models that other devices
+    of a simulation have read. ``own_limits`` are its own beside a run's budget, ``limits`` what the
+    request may cost; ``sizes`` measures its answers. A simulated one may be ``compiled``: its
+    training is then the method's ``fit_many``, where it has one."""
 
     task: Task
     data: DomainData
@@ -47,6 +48,7 @@ class Device:
         return self.sizes.response_bytes(response)
 
     compiled: bool = False
+    networks: Callable[[ModelCard, Precision], Network] | None = None
     features_folder: Path | None = None
     sizes: MessageSizes | None = None
     own_limits: Allowance | None = None
@@ -58,6 +60,13 @@ class Device:
             return None
         folder = self.features_folder
         return frozen_features(network, architecture, self.data.x, self._rows_digest, folder)
+
+    def network(self, card: ModelCard, precision: Precision) -> Network:
+        """A model in eval mode, not to be changed; raises TransportError or PayloadError where it
+        does not come."""
+        if self.networks is not None:
+            return self.networks(card, precision)
+        return network_from(card.architecture, self.task, self.transport.fetch(card, precision))
 
     @property
     def lacks_streams(self) -> bool:

@@ -18,7 +18,7 @@ from graft.core.streams import Rows, as_rows
 from graft.devices import affordable_sources
 from graft.errors import ArchitectureError, BudgetError, PolicyError
 from graft.methods import find_method
-from graft.models import Network, network_from
+from graft.models import Network
 from graft.rounds.device import Device
 from graft.selection import (
     Reason,
@@ -132,8 +132,7 @@ def _probe_card(
     card: ModelCard, claims_near: bool, rows: _Rows, device: Device
 ) -> _Probed | Reason:
     """Run a candidate's base on the rows: its scores, or why it is rejected by itself."""
-    parameters = device.transport.fetch(card, "base")
-    network = network_from(card.architecture, device.task, parameters)
+    network = device.network(card, "base")
     every = device.frozen_features(network, card.architecture)
     if every is None:
         features_NF = features_in_batches(network, rows.x_N)

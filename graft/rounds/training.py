@@ -286,12 +286,11 @@ def _average_cards(request: TrainRequest, device: Device) -> list[ModelCard]:
 
 def fetch_source(card: ModelCard, device: Device, precision: Precision) -> Source:
     """A model as a source; raises TransportError or PayloadError where it does not come."""
-    parameters = device.transport.fetch(card, precision)
     return Source(
         model_id=card.model_id,
         domain_id=card.domain_id,
         architecture=card.architecture,
-        network=network_from(card.architecture, device.task, parameters),
+        network=device.network(card, precision),
         mask_C=card.class_mask_C,
     )
 

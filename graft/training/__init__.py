@@ -1,16 +1,11 @@
 """Local training on one device: the training task, and the one loop that minimises a loss."""
 
 from graft.training.compiled.build import kernels_built
-from graft.training.compiled.calls import (
-    Augmentation,
-    CompiledTraining,
-    Objective,
-    compiled_heads,
-    compiled_statistics,
-)
+from graft.training.compiled.calls import Augmentation, CompiledTraining, Objective, compiled_heads
 from graft.training.compiled.hat import hat_beside
 from graft.training.frozen import frozen_features, rows_digest
 from graft.training.inference import (
+    compiled_forward,
     features_in_batches,
     features_of_parts,
     log_probabilities,
@@ -36,9 +31,9 @@ __all__ = [
     "SupervisedTraining",
     "TrainedModel",
     "TrainingTask",
+    "compiled_forward",
     "compiled_heads",
     "compiled_plan",
-    "compiled_statistics",
     "count_steps",
     "features_in_batches",
     "features_of_parts",

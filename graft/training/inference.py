@@ -12,7 +12,7 @@ from graft.core.records import FloatArray
 from graft.core.streams import Rows, concat, in_batches
 from graft.models import Network
 from graft.training.compiled.build import kernels_built
-from graft.training.compiled.calls import compiled_features
+from graft.training.compiled.calls import CompiledForward
 from graft.training.compiled.plan import kernel_plan
 
 # Rows of a compiled forward pass, whose activations then stay in the cache.
@@ -52,11 +52,30 @@ def features_in_batches(
     network.
     """
     network.eval()
-    if compiled and kernels_built() and isinstance(x, Tensor) and x.dtype == torch.float32:
-        plan = kernel_plan(network, tuple(x.shape[1:]), _COMPILED_ROWS)
-        if plan is not None:
-            return compiled_features(plan, network, x)
+    forward = compiled_forward(network, x) if compiled else None
+    if forward is not None:
+        return forward.features()
     return torch.cat([network.features(x_B) for x_B in in_batches(x, batch_size)])
+
+
+def compiled_forward(
+    network: Network, x: Rows, known_rows: dict[object, Tensor] | None = None
+) -> CompiledForward | None:
+    """Forward passes of the compiled trainer over all rows, or None without a form for them.
+
+    ``known_rows`` keeps the rows as first layers read them, for the next network of that layout.
+    """
+    if not kernels_built() or not isinstance(x, Tensor) or x.dtype != torch.float32:
+        return None
+    plan = kernel_plan(network, tuple(x.shape[1:]), _COMPILED_ROWS)
+    if plan is None:
+        return None
+    rows = (known_rows or {}).get(plan.layout)
+    if rows is None:
+        rows = plan.rows(x)
+    if known_rows is not None:
+        known_rows[plan.layout] = rows
+    return CompiledForward(plan, network, rows)
 
 
 def features_of_parts(

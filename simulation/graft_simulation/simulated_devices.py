@@ -18,6 +18,7 @@ from graft.rounds import Device
 from graft.wire.transfer.cache import MemoryCache
 from graft.wire.transfer.link import DirectoryLink, Part
 from graft_simulation.pooled import pooled_model
+from graft_simulation.shared_networks import SharedNetworks
 
 OpenDevice = Callable[[Request], AbstractContextManager[Device]]
 
@@ -29,6 +30,7 @@ def simulated_factory(
     public_key: bytes,
     store: ModelStore,
     compiled: bool = False,
+    shared: SharedNetworks | None = None,
 ) -> DeviceFactory:
     """The factory of a run's simulated devices.
 
@@ -44,6 +46,7 @@ def simulated_factory(
         simulated=True,
         compiled=compiled,
         pooled=partial(pooled_model, world, config),
+        networks=None if shared is None else shared.network,
     )
 
 

@@ -6,7 +6,7 @@ back, so that a device never holds a source's weights twice.
 Legend: S sources, N samples, C classes, F features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from graft.core.records import BoolArray
 from graft.core.streams import Rows
 from graft.models import Network
-from graft.training import Source, compiled_plan, compiled_statistics, features_of_parts
+from graft.training import Source, compiled_forward, features_in_batches, features_of_parts
 
 _BATCH_SIZE = 128
 
@@ -31,25 +31,57 @@ def renormalise(network: Network, x: Rows, *, compiled: bool = False) -> None:
     norms = network.moving_norms()
     if len(x) < 2 or not norms:
         return
-    num_batches = max(1, len(x) // _BATCH_SIZE)
-    batches = [x[first::num_batches] for first in range(num_batches)]
-    if compiled and all(compiled_plan(network, x, len(batch)) for batch in batches):
-        for first, batch in enumerate(batches):
-            plan = compiled_plan(network, x, len(batch))
-            assert plan is not None
-            # The plain average over batches so far.
-            compiled_statistics(plan, network, batch, 1 / (first + 1))
+    num_batches = _num_batches(x)
+    forward = compiled_forward(network, x) if compiled else None
+    if forward is not None:
+        forward.renormalise(num_batches)
+        forward.write_statistics()
         return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's sign for a plain average over batches
         norm.train()
-    for batch in batches:
-        network(batch)
+    for first in range(num_batches):
+        network(x[first::num_batches])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
+
+
+def _num_batches(x: Rows) -> int:
+    return max(1, len(x) // _BATCH_SIZE)
+
+
+def teacher_inputs(
+    sources: Sequence[Source], x_N: Rows, *, renormalise: bool, compiled: bool
+) -> tuple[list[Source], list[Tensor], list[Mapping[str, Tensor]]]:
+    """Every source as it came, then every source that has batch norm with statistics of x_N: the
+    source, its ``head_inputs``, and those statistics, which are empty for a source as it came."""
+    own: list[Tensor] = []
+    moved: list[tuple[Source, Tensor, Mapping[str, Tensor]]] = []
+    known_rows: dict[object, Tensor] = {}
+    for source in sources:
+        network = source.network
+        # A source without statistics of its own would be the same teacher twice.
+        moves = renormalise and bool(network.moving_norms())
+        forward = compiled_forward(network, x_N, known_rows) if compiled else None
+        if forward is not None and len(x_N) > 1:
+            own.append(forward.features())
+            if moves:
+                forward.renormalise(_num_batches(x_N))
+                moved.append((source, forward.features(), forward.statistics()))
+            continue
+        own.append(head_inputs(network, features_in_batches(network, x_N)))
+        if moves:
+            with renormalised(network, x_N) as statistics:
+                features_NF = head_inputs(network, features_in_batches(network, x_N))
+                moved.append((source, features_NF, statistics))
+    return (
+        [*sources, *(source for source, _, _ in moved)],
+        [*own, *(features_NF for _, features_NF, _ in moved)],
+        [*({} for _ in own), *(statistics for _, _, statistics in moved)],
+    )
 
 
 @contextmanager

@@ -28,7 +28,11 @@ _log = logging.getLogger(__name__)
 
 def load_kernels() -> ctypes.CDLL | None:
     """The compiled library, or None where it is not wanted or cannot be built."""
-    return None if os.environ.get("GRAFT_NO_KERNELS") == "1" else _load(cache_folder())
+    asked = os.environ.get
+    # The folder is looked for once: a training asks for the library hundreds of times.
+    return (
+        None if asked("GRAFT_NO_KERNELS") == "1" else _load(asked("XDG_CACHE_HOME"), asked("HOME"))
+    )
 
 
 def kernels_built() -> bool:
@@ -62,9 +66,9 @@ def cache_folder() -> Path:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path) -> ctypes.CDLL | None:
+def _load(*_: str | None) -> ctypes.CDLL | None:
     try:
-        library = ctypes.CDLL(str(build_kernels(folder)))
+        library = ctypes.CDLL(str(build_kernels(cache_folder())))
     except (OSError, subprocess.SubprocessError) as error:
         baseline = _library_path(_BESIDE, baseline=True)
         if not baseline.exists():

@@ -149,24 +149,39 @@ class CompiledTraining:
         self._written = self._done
 
 
-@torch.no_grad()
-def compiled_features(plan: KernelPlan, network: Network, x: Tensor) -> Tensor:
-    """Features (N, F) of a network by its running statistics, whatever mode it is in; raises
-    MemoryError without room for them."""
-    state = _state(network)
-    statistics = gather(plan.statistics, state)
-    parameters = gather(plan.parameters, state)
-    return _features(plan, parameters, statistics, plan.rows(x), 0.0)[:, : network.num_features]
+class CompiledForward:
+    """Forward passes of a network in any mode over rows as ``KernelPlan.rows`` gives them.
 
+    The network is read once and stays as it is until ``write_statistics``. Each call raises
+    MemoryError without room for a batch.
+    """
 
-def compiled_statistics(plan: KernelPlan, network: Network, x: Tensor, momentum: float) -> None:
-    """Move a network's batch-norm statistics by one batch of ``plan.plan.batch`` rows, in place;
-    raises MemoryError without room for it."""
-    assert len(x) == plan.plan.batch
-    state = _state(network)
-    statistics = gather(plan.statistics, state)
-    _features(plan, gather(plan.parameters, state), statistics, plan.rows(x), momentum)
-    _restore(plan.statistics, statistics, state)
+    def __init__(self, plan: KernelPlan, network: Network, rows: Tensor) -> None:
+        self._plan, self._network, self._rows = plan, network, rows
+        state = _state(network)
+        self._parameters = gather(plan.parameters, state)
+        self._statistics = gather(plan.statistics, state)
+
+    def features(self) -> Tensor:
+        """Features (N, F) by the running statistics."""
+        features_NF = _features(self._plan, self._parameters, self._statistics, self._rows, 0.0)
+        return features_NF[:, : self._network.num_features]
+
+    def renormalise(self, num_batches: int) -> None:
+        """Estimate batch norm's statistics anew, as a plain average over strided batches."""
+        for first in range(num_batches):
+            rows = self._rows[first::num_batches].contiguous()
+            plan = self._plan.of_batch(len(rows))
+            _features(plan, self._parameters, self._statistics, rows, 1 / (first + 1))
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Batch norm's statistics by name."""
+        found = views(self._plan.statistics, self._statistics, _state(self._network))
+        return {slot.name: tensor for slot, tensor in found}
+
+    def write_statistics(self) -> None:
+        """Copy the statistics into the network."""
+        _restore(self._plan.statistics, self._statistics, _state(self._network))
 
 
 def compiled_heads(

@@ -194,7 +194,7 @@ int graft_features(const Plan *plan, int64_t num_parameters, const float *parame
     State s;
     float *panels = aligned_alloc(64, (size_t)(num_parameters + 15) / 16 * 64);
     if (panels == NULL) return 1;
-    const int failed = prepare(&s, plan, panels, panels) || s.num_parameters != num_parameters;
+    const int failed = prepare(&s, plan, panels, NULL) || s.num_parameters != num_parameters;
     if (!failed) {
         repack(plan, panels, parameters, 0);
         run_features(&s, statistics, x, num_rows, momentum, features);

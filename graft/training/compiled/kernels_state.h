@@ -69,7 +69,10 @@ static int64_t pairs_group(const Block *b) {
     return pairs < PAIR_ROWS ? PAIR_ROWS / pairs : 1;
 }
 
+/* Without gradients there is no memory for a backward pass. */
 static int prepare(State *s, const Plan *plan, float *parameters, float *gradients) {
+    const int trains = gradients != NULL;
+    if (!trains) gradients = parameters;
     memset(s, 0, sizeof *s);
     s->plan = plan;
     int64_t at = 0;
@@ -95,16 +98,18 @@ static int prepare(State *s, const Plan *plan, float *parameters, float *gradien
         w->in = claim(s, w->lines * (b->height + 2 * b->pad_h) * (b->width + 2 * b->pad_w) *
                              b->inputs);
         w->z = claim(s, w->count * b->outputs);
-        w->d_out = claim(s, w->count * b->outputs);
-        w->dz = claim(s, w->lines * w->dz_h * w->dz_w * b->outputs);
+        if (trains) {
+            w->d_out = claim(s, w->count * b->outputs);
+            w->dz = claim(s, w->lines * w->dz_h * w->dz_w * b->outputs);
+        }
         w->mean = claim(s, b->outputs);
         w->scale = claim(s, b->outputs);
-        if (i > 0) w->turned = claim(s, taps * b->inputs * b->outputs);
+        if (trains && i > 0) w->turned = claim(s, taps * b->inputs * b->outputs);
         if (has_pairs(b, i)) {
             const int64_t wide = b->inputs > b->outputs ? b->inputs : b->outputs;
             const int64_t rows = pairs_group(b) * b->out_w / 2;
             w->taps = claim(s, 7 * b->inputs * b->outputs);
-            w->d_taps = claim(s, 7 * b->inputs * b->outputs);
+            if (trains) w->d_taps = claim(s, 7 * b->inputs * b->outputs);
             w->left = claim(s, rows * 7 * wide);
             w->right = claim(s, rows * 7 * wide);
         }
@@ -123,18 +128,18 @@ static int prepare(State *s, const Plan *plan, float *parameters, float *gradien
         g->gates = claim(s, positions * three);
         g->recurrent = claim(s, positions * three);
         g->x = claim(s, positions * g->inputs);
-        g->d_x = claim(s, positions * g->inputs);
-        g->more = claim(s, plan->batch * width);
+        if (trains) g->d_x = claim(s, positions * g->inputs);
+        if (trains) g->more = claim(s, plan->batch * width);
         g->steps = claim(s, (positions + plan->batch) * width);
-        g->d_h = claim(s, plan->batch * width);
-        g->turned_in = claim(s, g->inputs * three);
-        g->turned = claim(s, width * three);
+        if (trains) g->d_h = claim(s, plan->batch * width);
+        if (trains) g->turned_in = claim(s, g->inputs * three);
+        if (trains) g->turned = claim(s, width * three);
     }
     TAKE(head, plan->features * plan->class_lanes);
     TAKE(bias, plan->class_lanes);
-    s->turned_head = claim(s, plan->features * plan->class_lanes);
+    if (trains) s->turned_head = claim(s, plan->features * plan->class_lanes);
     s->features = claim(s, plan->batch * plan->features);
-    s->d_features = claim(s, plan->batch * plan->features);
+    if (trains) s->d_features = claim(s, plan->batch * plan->features);
     s->logits = claim(s, plan->batch * plan->class_lanes);
     s->num_parameters = at;
     return s->failed;

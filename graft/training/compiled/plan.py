@@ -3,7 +3,7 @@
 import ctypes
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -53,6 +53,21 @@ class KernelPlan:
     parameters: tuple[_Slot, ...]
     statistics: tuple[_Slot, ...]
     first: nn.Module
+
+    def of_batch(self, batch: int) -> "KernelPlan":
+        """The same network at another batch size."""
+        plan = _Plan.from_buffer_copy(self.plan)
+        plan.batch = batch
+        if plan.dense:  # a line of ``batch`` positions
+            for block in plan.blocks[: plan.num_blocks]:
+                block.width = block.out_w = batch
+        return replace(self, plan=plan)
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """Networks of one layout read the same ``rows``."""
+        block = self.plan.blocks[0]
+        return bool(self.plan.dense), type(self.first), block.pad_h, block.pad_w
 
     @property
     def pieces(self) -> int:

@@ -34,16 +34,14 @@ class ModelDownload:
     def read(self, precision: Precision) -> tuple[str, dict[str, StoredArray]]:
         """The architecture's name and the parameters; raises as ``WeightTransport.fetch``."""
         with ExitStack() as files:
+            first, *others = self._parts(precision, files)
             if precision == "base":
-                base = self._part("base", "probe", files)
-                return read_base(base, self._folder, self._shapes)
-            if self._comes_whole():
-                whole = self._part("exact", "ship", files)
-                file, facts = whole.file, check_payload(whole.file, whole.num_bytes, self._shapes)
+                return read_base(first, self._folder, self._shapes)
+            if not others:
+                file, facts = first.file, check_payload(first.file, first.num_bytes, self._shapes)
             else:
-                base, residual = (self._part(part, "ship", files) for part in _TWO_PARTS)
                 file = files.enter_context(open_work(self._folder))
-                facts = join_files(base, residual, file, self._folder, self._shapes)
+                facts = join_files(first, others[0], file, self._folder, self._shapes)
             if facts.model_id != self._card.model_id:
                 raise PayloadChangedError(
                     f"payload hashes to {facts.model_id}, wanted {self._card.model_id}"
@@ -52,6 +50,11 @@ class ModelDownload:
             return facts.architecture, load_tensors(
                 file, facts.shapes, facts.data_at, mapped=mapped
             )
+
+    def receive(self, precision: Precision) -> None:
+        """Bring what ``read`` brings, without reading it."""
+        with ExitStack() as files:
+            self._parts(precision, files)
 
     def read_backbone(self) -> dict[str, StoredArray]:
         """A backbone's tensors, charged to its own phase; raises as ``WeightTransport.fetch``."""
@@ -64,6 +67,13 @@ class ModelDownload:
                 )
             mapped = self._folder is not None and hasattr(whole.file, "fileno")
             return load_tensors(whole.file, facts.shapes, facts.data_at, mapped=mapped)
+
+    def _parts(self, precision: Precision, files: ExitStack) -> list[PartFile]:
+        """The base, the exact payload, or base and residual."""
+        if precision == "base":
+            return [self._part("base", "probe", files)]
+        parts: tuple[Part, ...] = ("exact",) if self._comes_whole() else _TWO_PARTS
+        return [self._part(part, "ship", files) for part in parts]
 
     def _comes_whole(self) -> bool:
         """Whether the exact payload costs fewer bytes than the parts that are missing."""

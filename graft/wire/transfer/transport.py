@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from graft.wire.transfer.transfer_log import TransferLabel, TransferLog
 from graft.wire.transfer.upload import ModelUpload
 
 __all__ = ["DEFAULT_ATTEMPTS", "DeviceTransport", "TransferLabel"]
+_Read = TypeVar("_Read")
 
 
 class DeviceTransport:
@@ -85,6 +87,22 @@ class DeviceTransport:
         fetched again once where some of it was received before. Raises as
         ``WeightTransport.fetch``.
         """
+
+        def read(download: ModelDownload) -> Parameters:
+            architecture, parameters = download.read(precision)
+            if architecture != card.architecture:
+                raise PayloadChangedError(
+                    f"model {card.model_id}: is a {architecture}, its card says {card.architecture}"
+                )
+            return parameters
+
+        return self._download(card, read)
+
+    def receive(self, card: ModelCard, precision: Precision) -> None:
+        """What ``fetch`` does but for reading the model, which its caller has."""
+        self._download(card, lambda download: download.receive(precision))
+
+    def _download(self, card: ModelCard, read: Callable[[ModelDownload], _Read]) -> _Read:
         self._verify(card)  # outside the try: a forged card must not empty the cache either
         self._before_fetch(card.architecture)
         shapes = self._shapes_of(card.architecture)
@@ -92,13 +110,7 @@ class DeviceTransport:
         while True:
             download = ModelDownload(card, shapes, self._transfers)
             try:
-                architecture, parameters = download.read(precision)
-                if architecture != card.architecture:
-                    raise PayloadChangedError(
-                        f"model {card.model_id}: is a {architecture}, "
-                        f"its card says {card.architecture}"
-                    )
-                return parameters
+                return read(download)
             except PayloadError:
                 self._transfers.cache.forget(card.model_id)
                 if is_last or not download.used_cache:

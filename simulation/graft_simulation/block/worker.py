@@ -17,7 +17,10 @@ from graft.rounds import Device, handle_request, handle_together
 from graft.wire.messages.codec import decode_request, encode_response
 from graft_simulation.block.checkpoints import Block, BlockResult
 from graft_simulation.environment import PlugIns
+from graft_simulation.shared_networks import SharedNetworks
 from graft_simulation.simulated_devices import StoreBackedCache, simulated_factory
+
+_shared = SharedNetworks()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +50,12 @@ def run_block(block: Block, context: WorkerContext) -> BlockResult:
         context.plug_ins.install()
     world = _world(config.world, config.seed)
     store = open_store(context.models, world.task)
-    factory = simulated_factory(config, world, context.run, context.public_key, store)
-    entries: list[LedgerEntry] = []
     requests = [decode_request(body) for body in block.requests]
+    # A model that trains by itself is read by itself, as on a device of its own.
+    shares = block.stacked or isinstance(requests[0], ProbeRequest)
+    shared = _shared if shares else None
+    factory = simulated_factory(config, world, context.run, context.public_key, store, shared)
+    entries: list[LedgerEntry] = []
     caches = [StoreBackedCache(names, store) for names in block.cached]
     open_devices = [
         partial(factory.device, request, cache, entries.append)
