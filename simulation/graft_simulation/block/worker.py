@@ -54,7 +54,9 @@ def run_block(block: Block, context: WorkerContext) -> BlockResult:
     # A model that trains by itself is read by itself, as on a device of its own.
     shares = block.stacked or isinstance(requests[0], ProbeRequest)
     shared = _shared if shares else None
-    factory = simulated_factory(config, world, context.run, context.public_key, store, shared)
+    factory = simulated_factory(
+        config, world, context.run, context.public_key, store, shared=shared
+    )
     entries: list[LedgerEntry] = []
     caches = [StoreBackedCache(names, store) for names in block.cached]
     open_devices = [
