@@ -25,14 +25,26 @@ def check_output(out: Path, sources: Iterable[object] = ()) -> Path:
         if not isinstance(source, Path):
             continue
         own = source.resolve()
-        how = "is" if real == own else "holds" if real in own.parents else "lies in"
-        if how != "lies in" or own in real.parents:
+        how = "is" if _same(real, own) else "holds" if _within(own, real) else "lies in"
+        if how != "lies in" or _within(real, own):
             raise DataError(f"{out}: got an output that {how} the source {source}, "
                             "wanted one apart from it")  # fmt: skip
     for place in (Path.cwd(), Path.home().resolve()):
         if real == place or real in place.parents:
             raise DataError(f"{out}: got an output that is or holds {place}, wanted a folder in it")
     return real
+
+
+def _same(one: Path, two: Path) -> bool:
+    """Whether two real paths are one place, also where names differ in case alone or by a mount."""
+    try:
+        return one == two or one.samefile(two)
+    except OSError:
+        return False
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return any(_same(parent, folder) for parent in path.parents)
 
 
 @contextmanager
@@ -46,6 +58,10 @@ def new_folder(
     DataError where ``out`` holds something and ``overwrite`` is off, and as ``check_output`` does.
     """
     real = check_output(out, sources)
+    if real.exists() and not real.is_dir() and not real.is_file():
+        raise DataError(f"{out}: got a device or socket, wanted a folder to write")
+    if not real.parent.is_dir() and real.parent.exists():
+        raise DataError(f"{out}: got a path in the file {real.parent}, wanted one in a folder")
     if real.exists() and not overwrite and (not real.is_dir() or any(real.iterdir())):
         raise DataError(f"{out}: got a path that already holds something, wanted an empty one")
     make_folder(real.parent)

@@ -19,6 +19,7 @@ PAUSE = 3.0
 # Recordings with fewer lines say too little of their rate.
 FEW_LINES = 16
 _RATE_APART = 2.0
+MANY = 1 << 18  # lines tell a mean interval
 _HALF_DAY_S = 43_200.0
 # After how long a clock begins again: half a day without AM and PM, an hour without its number or
 # where summer time ends, a counter of 16, 24 or 32 bits, also of microseconds in larger units.
@@ -97,9 +98,9 @@ def _taken_on(time_L: TimeArray, kind: TimeKind) -> tuple[TimeArray, int]:
     of turns; as they are where a jump back is anything else."""
     step_L = np.diff(time_L)
     back = np.flatnonzero(step_L < 0)
-    ahead_L = step_L[step_L > 0]
-    if not len(back) or not len(ahead_L):
+    if not len(back) or not (step_L > 0).any():
         return time_L, 0
+    ahead_L = step_L[step_L > 0]
     usual = float(np.median(ahead_L))
     for turn in _TURNS[kind]:
         if (
@@ -135,8 +136,9 @@ def _gathered(time_L: TimeArray) -> TimeArray:
 
 
 def mean_step(step_L: TimeArray) -> float:
-    """The mean interval without backward steps and the longest pauses."""
-    ahead_L = step_L[step_L >= 0]
+    """The mean interval without backward steps and the longest pauses; of the first lines, where
+    there are many."""
+    ahead_L = step_L[:MANY][step_L[:MANY] >= 0]
     return float(ahead_L[ahead_L <= np.quantile(ahead_L, 0.995)].mean()) if len(ahead_L) else 0.0
 
 

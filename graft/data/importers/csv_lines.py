@@ -134,6 +134,7 @@ def read_recordings(
         for note in opened.notes:
             notes.setdefault(note, []).append(file.name)
         _FileReader(file, opened, columns, out, tally).read()
+    pa.default_memory_pool().release_unused()
     return out
 
 

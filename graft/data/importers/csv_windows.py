@@ -17,7 +17,7 @@ from scipy.ndimage import uniform_filter1d
 
 from graft.core.records import BoolArray, FloatArray, IntArray
 from graft.data.importers import csv_account as account
-from graft.data.importers.csv_clock import PAUSE, Clock, Pace, mean_step, read_clock
+from graft.data.importers.csv_clock import MANY, PAUSE, Clock, Pace, mean_step, read_clock
 from graft.data.importers.csv_lines import Readings, Take
 from graft.data.public.recordings import cut_windows
 from graft.errors import ConfigError
@@ -167,12 +167,12 @@ def pace_of(take: Take, user: str, time_L: RowArray) -> Pace:
     """What the check of units needs of a recording."""
     clock = read_clock(time_L, take.kind)
     burst = 0.0
-    if clock.shared == 1 and clock.usual * PAUSE < mean_step(np.diff(clock.time_L)):
+    if clock.shared == 1 and clock.usual * PAUSE < mean_step(np.diff(clock.time_L[:MANY])):
         burst = read_clock(time_L, take.kind, bursts=True).usual
     return Pace(
         where=take.file if user in take.file else f"{take.file} ({user})", lines=len(time_L),
         usual=clock.usual, shared=clock.shared, distinct=clock.distinct,
-        highest=float(np.abs(time_L).max()), sample=take.sample, burst=burst,
+        highest=float(max(time_L.max(), -time_L.min())), sample=take.sample, burst=burst,
     )  # fmt: skip
 
 

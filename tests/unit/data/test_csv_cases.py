@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -348,3 +349,22 @@ def test_the_command_prints_the_account_and_refuses_the_source(
                 standalone_mode=False,
             )
     assert (source / "p1.csv").exists()
+
+
+def test_an_output_that_is_no_folder_or_another_name_of_the_source_is_refused(
+    write: Write, tmp_path: Path
+) -> None:
+    source = write("p1.csv", readings(None)) / "p1.csv"
+    os.mkfifo(tmp_path / "pipe")
+    os.link(source, tmp_path / "again.csv")
+    (tmp_path / "link").symlink_to(source.parent)
+    columns = CsvColumns(sensors=("x",), label="label")
+    for out, words in (
+        (tmp_path / "pipe", "a device or socket"), (tmp_path / "again.csv" / "out", "source"),
+        (tmp_path / "again.csv", "is the source"), (tmp_path / "link" / "p1.csv", "is the source"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=words):
+            convert_csv(source, out, columns, Windowing(rate_hz=100), name="m", licence="CC0",
+                        overwrite=True)  # fmt: skip
+    assert (tmp_path / "pipe").is_fifo()
+    assert source.read_text("utf-8") == (tmp_path / "again.csv").read_text("utf-8")
