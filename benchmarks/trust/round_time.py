@@ -29,6 +29,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 WINDOWS = 350  # of a person of HAPT: 10,929 windows of 30 people
 IDLE_S = 60.0
 _SAMPLE_S = 0.2
+_SETTLE_S = 45.0  # the first sign of life, after 24 s, makes a connection
 _JOIN_S = 900.0
 
 
@@ -109,7 +110,7 @@ def measure(work: Path, targets: int) -> dict[str, Any]:
 
         wait_until(joined, "every SuperNode", _JOIN_S)
         found["join_s"] = time.monotonic() - began_s
-        time.sleep(10.0)
+        time.sleep(_SETTLE_S)
         meter = field.server / "state" / "flower-meter.jsonl"
         since_s = time.time()
         time.sleep(IDLE_S)
