@@ -64,6 +64,8 @@ def new_folder(
         raise DataError(f"{out}: got a path in the file {real.parent}, wanted one in a folder")
     if real.exists() and not overwrite and (not real.is_dir() or any(real.iterdir())):
         raise DataError(f"{out}: got a path that already holds something, wanted an empty one")
+    if real.exists() and not (real.is_dir() or real.is_file()):  # others use it: /dev/null, a pipe
+        raise DataError(f"{out}: got a device, pipe or socket, wanted a folder")
     make_folder(real.parent)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=real.parent))
     try:

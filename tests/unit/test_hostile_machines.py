@@ -3,6 +3,7 @@
 import errno
 import io
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from graft.core.addresses import checked_host, is_own_machine, join_address, spl
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import with_settings
 from graft.core.ending import known_error, make_printable, prepare_app, system_error
+from graft.core.outputs import new_folder
 from graft.core.tasks import InputSpec, Task
 from graft.core.text import did_you_mean
 from graft.devices import device_classes, equip_domain, fitting_architectures
-from graft.errors import ArchitectureError, ConfigError, StorageError
+from graft.errors import ArchitectureError, ConfigError, DataError, StorageError
 from graft.models import Architecture, build_network
 
 
@@ -130,3 +132,12 @@ def test_failing_domains_are_listed_by_their_reason() -> None:
     assert _by_reason({"a": "too large", "b": "broken", "c": "too large"}) == [
         "a, c: too large", "b: broken",
     ]  # fmt: skip
+
+
+def test_a_device_or_pipe_is_never_replaced_by_a_folder(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="pipe"), new_folder(pipe, overwrite=True):
+        raise AssertionError("it would have been moved")
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+    assert pipe.is_fifo()
