@@ -133,6 +133,8 @@ def decode_picture(where: str, encoded: Any, shape: tuple[int, ...]) -> AnyArray
             side = max(height, width)  # whichever side the camera turned
             opened.draft("RGB", (side, side))  # a JPEG is decoded no larger than is needed
             upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith("I"):  # 16 bits a pixel, which a conversion would cut at 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
             picture = upright.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
             if picture.size != (width, height):
                 picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)

@@ -90,12 +90,13 @@ def _table_rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row's place and its values by column; rows that cannot be parsed are skipped."""
     readers = {".csv": _csv_rows, ".tsv": _csv_rows, ".parquet": _parquet_rows}
-    if path.suffix not in TABLE_SUFFIXES or not path.is_file():
+    suffix = path.suffix.casefold()
+    if suffix not in TABLE_SUFFIXES or not path.is_file():
         raise DatasetFormatError(
             f"{path}: got no such table, wanted a file of {', '.join(TABLE_SUFFIXES)}"
         )
     try:
-        yield from readers.get(path.suffix, _json_rows)(path, columns, tally)
+        yield from readers.get(suffix, _json_rows)(path, columns, tally)
     except (pa.ArrowException, OSError) as error:
         first_line = str(error).partition("\n")[0]
         raise DatasetFormatError(f"{path}: got {first_line}, wanted a sound table") from error
@@ -112,7 +113,7 @@ def _check_columns(path: Path, found: Sequence[str], columns: Sequence[str]) -> 
 def _csv_rows(
     path: Path, columns: Sequence[str], tally: RowTally
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
+    delimiter = "\t" if path.suffix.casefold() == ".tsv" else ","
     with path.open("rb") as file:
         head = file.readline().decode("utf-8-sig", "replace")
     names = [name.strip() for name in next(csv.reader([head], delimiter=delimiter), [])]

@@ -1,5 +1,6 @@
 """Pictures as domain folders: decoded as a person sees them, every file accounted for."""
 
+import io
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from graft.data.folder import FolderWorld
 from graft.data.importers.images import import_images
 from graft.data.importers.labelled import Destination, ImportReport
 from graft.data.importers.table import RowColumns
+from graft.data.stream_columns import decode_picture
 from graft.errors import ConfigError, DataError, DatasetFormatError, DomainEmptyError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -187,3 +189,10 @@ def test_an_occupied_folder_is_left_alone_and_equal_sources_give_equal_bytes(
     assert len(files) == 15
     for path in files:
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_a_picture_of_16_bits_keeps_its_greys() -> None:
+    packed = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 32_896, np.uint16)).save(packed, "PNG")
+    picture = decode_picture("p", packed.getvalue(), (3, 4, 4))
+    assert set(picture.ravel().tolist()) == {128}

@@ -150,3 +150,9 @@ def test_what_cannot_be_is_one_typed_line(tmp_path: Path) -> None:
             convert(tmp_path / name, tmp_path / "out", text="said")
         assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    path = tmp_path / "TABLE.JSONL"
+    path.write_text("\n".join(json.dumps(row) for row in reviews()))
+    assert convert(path, tmp_path / "out", text="said").rows_kept == 12
