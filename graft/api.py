@@ -31,7 +31,7 @@ from graft.data.domain import World
 from graft.data.folder import write_world
 from graft.data.worlds import EMBEDDED, open_world
 from graft.errors import ConfigError, GraftError, StorageError
-from graft.methods import Method, add_method, require_deployable, with_method_sections
+from graft.methods import Method, add_method, for_output, require_deployable, with_method_sections
 from graft.models import Architecture, add_architecture
 from graft.report.run import read_run
 from graft.report.summary import summarise
@@ -318,6 +318,8 @@ def complete_run(
                 config = with_method_sections(config)
                 require_deployable(config)
             world = open_world(config.world, config.seed)
+            if is_new:
+                config = for_output(config, world.task)
             watchers = [on_progress]
             if isinstance(folder.path, Path):  # elsewhere each write is a request
                 watchers.append(ProgressFile(folder.path / "progress.json"))

@@ -225,13 +225,14 @@ def show_forecast(config: ExpansionConfig, engine: "EngineSettings", output: For
     from graft_simulation.forecast import forecast
 
     from graft.data.worlds import open_world
-    from graft.methods import with_method_sections
+    from graft.methods import for_output, with_method_sections
     from graft.report.formatting import bytes_text, count_text
 
     check_engine(engine)
     config = with_method_sections(config)
     unwritten = RunFolder(Path(tempfile.gettempdir()) / "unwritten")
     world = open_world(config.world, config.seed)
+    config = for_output(config, world.task)
     facts = forecast(
         RunSettings(config=config, world=world, folder=unwritten), usable_workers(engine.workers)
     )

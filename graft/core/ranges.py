@@ -49,12 +49,17 @@ Distance = Annotated[float, Range(0, 1e16)]
 Distances = Annotated[tuple[float, ...], Range(0, 1e16)]
 Sizes = Annotated[tuple[int, ...], Range(0, 2**31 - 1)]
 Score = Annotated[float, Range(-1e6, 1e6)]
+R2 = Annotated[float, Range(-1e6, 1)]
+Error = Annotated[float, Range(0, 1e12)]
 
 _SHARE, _SAMPLES = Range(0, 1), Range(0, 2**40)
 # Metrics of a ``TrainResult`` by name; a method's others are within ``OTHER_METRICS``.
 METRICS: Final[Mapping[str, Range]] = MappingProxyType(
     {
         **dict.fromkeys(("accuracy", "macro_f1", "held_out_accuracy", "knowledge_quality"), _SHARE),
+        "mean_average_precision": _SHARE,
+        "r2": Range(-1e6, 1),
+        "mean_absolute_error": Range(0, 1e12),
         **dict.fromkeys(("old_accuracy_before", "old_accuracy", "new_accuracy"), _SHARE),
         **dict.fromkeys(("num_test", "num_labelled", "num_unlabelled"), _SAMPLES),
     }

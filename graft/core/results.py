@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -12,16 +13,26 @@ import pyarrow as pa
 from graft.core.exchange import Failure, TrainResult
 from graft.core.files import AnyPath, read_table, table_schema, write_table
 from graft.core.ledger import ordered
-from graft.core.ranges import Index, NumBytes, Samples, Score, Seconds, Share
+from graft.core.ranges import R2, Error, Index, NumBytes, Samples, Score, Seconds, Share
 from graft.core.records import LedgerEntry, PeerFindings
 from graft.core.settings import RENAMED_METHODS
+from graft.core.tasks import OutputKind
 from graft.errors import RunError
 
-# What a result must contain for its row.
-REQUIRED_METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
+# The scores of a test by the output's kind; the first one is what a report compares methods by.
+SCORES: Mapping[OutputKind, tuple[str, ...]] = MappingProxyType(
+    {
+        "classes": ("accuracy", "macro_f1"),
+        "labels": ("macro_f1", "accuracy", "mean_average_precision"),
+        "amount": ("r2", "mean_absolute_error"),
+    }
+)
+_ROWS = ("num_test", "num_labelled", "num_unlabelled")
 # What peers found of the model afterwards, in the results of the whole run.
 _PEERS = ("peers_probed", "peers_chose", "peers_rejected", "peers_score")
 _SIMULATED = ("link_class", "simulated_compute_s", "simulated_s")
+# Of labels and amounts alone.
+_OTHER_SCORES = ("mean_average_precision", "r2", "mean_absolute_error")
 # Of a growth round's rows alone.
 _GROWTH = ("old_accuracy_before", "old_accuracy", "new_accuracy")
 GROW = "grow-"  # what the names of their methods begin with
@@ -41,6 +52,9 @@ class ResultRow:
     In a growth round ``old_accuracy_before`` is the model's that grew, on test rows of the classes
     (or the output) that it knew; ``old_accuracy`` is the grown model's on the same rows, among all
     its classes, and ``new_accuracy`` that on what it grew by.
+    ``accuracy`` of labels is the share of rows with every label right. ``mean_average_precision``
+    is a mean over labels; ``r2`` (the share of the variance that is explained, below 0 where the
+    mean would be better) and ``mean_absolute_error`` are means over amounts.
     ``left_out``: what was left out to stay within the budget, each with its limit.
 
     The device itself reports its numbers. ``peers_*`` are what other domains found: how many
@@ -78,6 +92,22 @@ class ResultRow:
     old_accuracy: Share | None = None
     new_accuracy: Share | None = None
     left_out: list[str] = dataclasses.field(default_factory=list)
+    mean_average_precision: Share | None = None
+    r2: R2 | None = None
+    mean_absolute_error: Error | None = None
+
+    @property
+    def output(self) -> OutputKind:
+        """The kind of the output, by the scores that there are."""
+        if self.r2 is not None:
+            return "amount"
+        return "classes" if self.mean_average_precision is None else "labels"
+
+    @property
+    def score(self) -> float | None:
+        """The first of its output's ``SCORES``; None where the domain failed."""
+        value: float | None = getattr(self, SCORES[self.output][0])
+        return value
 
     @property
     def is_growth(self) -> bool:
@@ -87,10 +117,22 @@ class ResultRow:
 
 RESULTS_SCHEMA = table_schema(ResultRow)
 PEERS_SCHEMA = table_schema(PeerFindings)
-# Runs from before budgets, growth, peers, traces, and the simulated clock, lack the last columns.
+# Runs from before labels and amounts, budgets, growth, peers, traces, and the simulated clock,
+# lack the last columns.
 _FORMER_WIDTHS = [
-    len(RESULTS_SCHEMA) - n for n in (1, *(4 + n for n in (0, 4, 6, 6 + len(_SIMULATED))))
+    len(RESULTS_SCHEMA) - n for n in (3, 4, *(7 + n for n in (0, 4, 6, 6 + len(_SIMULATED))))
 ]
+
+
+def required_metrics(kind: OutputKind) -> tuple[str, ...]:
+    """What a result must contain for its row."""
+    return (*SCORES[kind], *_ROWS)
+
+
+def missing_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """What metrics lack of a row, whatever the kind of the output."""
+    kind: OutputKind = "amount" if "r2" in metrics else "classes"
+    return [name for name in required_metrics(kind) if name not in metrics]
 
 
 def result_row(report: TrainResult | Failure) -> ResultRow:
@@ -106,8 +148,8 @@ def result_row(report: TrainResult | Failure) -> ResultRow:
         **key,
         architecture=report.architecture,
         device_class=report.device_class,
-        accuracy=metrics["accuracy"],
-        macro_f1=metrics["macro_f1"],
+        accuracy=metrics.get("accuracy"),
+        macro_f1=metrics.get("macro_f1"),
         num_test=int(metrics["num_test"]),
         num_labelled=int(metrics["num_labelled"]),
         num_unlabelled=int(metrics["num_unlabelled"]),
@@ -123,6 +165,9 @@ def result_row(report: TrainResult | Failure) -> ResultRow:
         old_accuracy=metrics.get("old_accuracy"),
         new_accuracy=metrics.get("new_accuracy"),
         left_out=list(report.left_out),
+        mean_average_precision=metrics.get("mean_average_precision"),
+        r2=metrics.get("r2"),
+        mean_absolute_error=metrics.get("mean_absolute_error"),
     )
 
 
@@ -200,6 +245,7 @@ def run_hash(rows: Sequence[ResultRow], entries: Sequence[LedgerEntry]) -> str:
         table = dataclasses.asdict(row)
         without = {*_SIMULATED, *_PEERS, *(() if row.is_growth else _GROWTH)}
         without |= set() if row.left_out else {"left_out"}
+        without |= {name for name in _OTHER_SCORES if table[name] is None}
         hashed = (None if n in _UNHASHED else table[n] for n in table if n not in without)
         digest.update(repr(tuple(hashed)).encode())
     for entry in ordered(entries):

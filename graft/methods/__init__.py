@@ -7,8 +7,10 @@ from graft.methods.base import (
     add_method,
     added_methods,
     find_method,
+    for_output,
     methods_by_name,
     require_deployable,
+    require_output,
     require_private_training,
     with_method_sections,
 )
@@ -20,8 +22,10 @@ __all__ = [
     "add_method",
     "added_methods",
     "find_method",
+    "for_output",
     "methods_by_name",
     "require_deployable",
+    "require_output",
     "require_private_training",
     "with_method_sections",
 ]

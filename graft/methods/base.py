@@ -6,6 +6,7 @@ the entry point group ``graft.methods``; the configuration may name one by its r
 """
 
 import importlib
+import logging
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from graft.core.config import ExpansionConfig
 from graft.core.config_files import with_settings
 from graft.core.plugins import declare_section, loaded_references
 from graft.core.records import Precision
+from graft.core.tasks import OutputKind, Task
 from graft.core.text import did_you_mean
 from graft.errors import ConfigError
 from graft.methods.cost import distilled_cost
@@ -30,7 +32,9 @@ SourcesNeeded = Literal["none", "selected", "same-architecture", "all", "centroi
 # TrainingTasks of many devices at once, and the torch device to train them on.
 FitMany = Callable[[Sequence[TrainingTask], str], list[TrainedModel]]
 INITIAL = "initial"
+OUTPUTS: tuple[OutputKind, ...] = ("classes", "labels", "amount")
 _added: dict[str, "Method"] = {}
+_LOG = logging.getLogger("graft")
 # Names stand in messages, in file names and as sections of a TOML file.
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SECTION = re.compile(r"[A-Za-z_]\w{0,63}")
@@ -73,6 +77,8 @@ class Method:
         Its training honours ``task.private``, and nothing else that it does with rows mixes them.
     reads : tuple of str
         Sections of ``ExpansionConfig`` that no other kind of method reads.
+    outputs : tuple of str
+        The kinds of outputs that it learns: "classes", "labels", "amount".
     section, settings : str and type, optional
         A section of the configuration of its own, and the dataclass or pydantic model that checks
         it. ``fit`` reads it as ``task.config.section(name, Settings)``.
@@ -111,6 +117,7 @@ class Method:
     is_reference: bool = False
     trains_privately: bool = False
     reads: tuple[str, ...] = ()
+    outputs: tuple[OutputKind, ...] = ("classes",)
     section: str = ""
     settings: type | None = None
 
@@ -198,6 +205,33 @@ def with_method_sections(config: ExpansionConfig) -> ExpansionConfig:
             require_private_training(name)
     own: dict[str, Any] = {m.section: {} for m in map(find_method, config.methods) if m.section}
     return with_settings(config, own) if own else config
+
+
+def for_output(config: ExpansionConfig, task: Task) -> ExpansionConfig:
+    """The configuration without the comparisons that do not learn the task's output, which are
+    named in the log; raises ConfigError as ``require_output`` does."""
+    kind = task.outputs[0].kind
+    left_out = [n for n in config.comparisons if kind not in find_method(n).outputs]
+    kept = tuple(name for name in config.comparisons if name not in left_out)
+    config = config if not left_out else replace(config, comparisons=kept)
+    require_output(config, task)
+    if left_out:
+        _LOG.warning("left out, because they learn no %s: %s", kind, ", ".join(left_out))
+    return config
+
+
+def require_output(config: ExpansionConfig, task: Task) -> None:
+    """Raise ConfigError where a run on the task's output cannot do what its configuration says."""
+    spec = task.outputs[0]
+    what = f"world.output: got {spec.name!r} of kind {spec.kind!r}"
+    for name in config.methods:
+        if spec.kind not in find_method(name).outputs:
+            able = sorted(n for n, each in methods_by_name().items() if spec.kind in each.outputs)
+            raise ConfigError(f"{what} for method {name!r}, wanted a method of {able}")
+    if spec.kind != "classes" and config.policy.train_epsilon is not None:
+        raise ConfigError(f"{what} with policy.train_epsilon, wanted an output of kind 'classes'")
+    if spec.kind != "classes" and config.growth.classes:
+        raise ConfigError(f"{what} with growth.classes, wanted an output of kind 'classes'")
 
 
 def require_private_training(name: str) -> None:

@@ -9,12 +9,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from graft.core.records import BoolArray
 from graft.core.streams import concat
-from graft.methods.base import INITIAL, Method
+from graft.methods.base import INITIAL, OUTPUTS, Method
 from graft.methods.blocks import targets
 from graft.methods.cost import all_labels_cost, best_source_cost, finetuned_cost, supervised_cost
 from graft.models import Network
@@ -23,6 +22,7 @@ from graft.training import (
     SupervisedTraining,
     TrainedModel,
     TrainingTask,
+    known_outputs,
     train_supervised,
     train_supervised_many,
 )
@@ -38,7 +38,7 @@ def plan_label_only(task: TrainingTask) -> SupervisedTraining:
 def plan_all_labels(task: TrainingTask) -> SupervisedTraining:
     """Train on every row with its true label: the reference, and an initial domain's training."""
     y_N = torch.cat([task.y_L, task.hidden_y_U])
-    mask_C: BoolArray = np.bincount(y_N.numpy(), minlength=task.domain_task.num_classes) > 0
+    mask_C = known_outputs(y_N, task.domain_task.num_classes, task.output)
     training = on_labels(task, targets.fresh_target(task), mask_C)
     return replace(training, x=concat([task.x_L, task.x_U]), y_N=y_N)
 
@@ -81,6 +81,7 @@ def on_labels(
         mask_C=mask_C,
         used=used,
         private=task.private,
+        output=task.output,
     )
 
 
@@ -89,7 +90,7 @@ def supervised(plan: Plan, **fields: Any) -> Method:
 
     ``fields`` are Method's other fields. By default it needs no source.
     """
-    own = {"fit": partial(_fit, plan), "fit_many": partial(_fit_many, plan)}
+    own = {"fit": partial(_fit, plan), "fit_many": partial(_fit_many, plan), "outputs": OUTPUTS}
     return Method(**{"cost": supervised_cost, "sources_needed": "none", **own, **fields})
 
 
@@ -116,6 +117,7 @@ METHODS = (
         name="best-source",
         title="Best source",
         fit=fit_best_source,
+        outputs=OUTPUTS,
         sources_needed="all",
         cost=best_source_cost,
     ),

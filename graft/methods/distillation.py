@@ -25,7 +25,7 @@ from torch import Tensor
 from graft.core.config import TrainingConfig
 from graft.core.exchange import FusionDiagnostics
 from graft.core.streams import Rows, concat
-from graft.methods.base import Method, each_compiled, selected
+from graft.methods.base import OUTPUTS, Method, each_compiled, selected
 from graft.methods.blocks import fusion, targets
 from graft.methods.cost import aekd_cost, camkd_cost, soft_targets_cost
 from graft.models import Network
@@ -33,8 +33,10 @@ from graft.training import (
     Source,
     TrainedModel,
     TrainingTask,
+    Units,
     masked_probabilities,
     minimise,
+    output_loss,
     parameter_group,
     predict_in_batches,
 )
@@ -48,7 +50,9 @@ _MIN_PROBABILITY = 1e-6  # no source is surer than this that a label is wrong
 def fit_average_kd(task: TrainingTask) -> TrainedModel:
     """Distil the plain mean of the sources' predictions on U, beside cross-entropy on L."""
     network = targets.fresh_target(task)
-    mean_UC = targets.mean_prediction(task.sources, task.x_U, compiled=task.compiled)
+    mean_UC = targets.mean_prediction(
+        task.sources, task.x_U, compiled=task.compiled, kind=task.output
+    )
     targets.distil(network, mean_UC, task)
     return targets.trained_target(task, network)
 
@@ -154,9 +158,26 @@ def fit_soft_targets(task: TrainingTask) -> TrainedModel:
     """Soft-target distillation from the selected sources on all rows; no label is read."""
     student = targets.fresh_target(task)
     x_N = concat([task.x_L, task.x_U])
-    distil_soft_targets(student, task.sources, x_N, task.config.training, task.seed)
+    if task.output == "classes":
+        distil_soft_targets(student, task.sources, x_N, task.config.training, task.seed)
+    else:
+        _distil_means(student, x_N, task)
     mask_C = np.any([source.mask_C for source in task.sources], axis=0)
     return targets.trained_target(task, student, mask_C)
+
+
+def _distil_means(student: Network, x_N: Rows, task: TrainingTask) -> None:
+    """Train the student on the teachers' mean labels or amounts of all rows, alone."""
+    mean_NC = targets.mean_prediction(task.sources, x_N, kind=task.output)
+    with Units.of(mean_NC, task.output).within(student) as units:
+        target_NC = units.own(mean_NC)
+
+        def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
+            return output_loss(student(x_N[rows_B]), target_NC[rows_B], task.output)
+
+        training = task.config.training
+        groups = [parameter_group(student.train(), training.learning_rate)]
+        minimise(loss_of, groups, len(x_N), 0, training, task.seed)
 
 
 def distil_soft_targets(
@@ -207,6 +228,7 @@ METHODS = (
         fit=fit_average_kd,
         fit_many=each_compiled(fit_average_kd),
         trains_privately=True,
+        outputs=OUTPUTS,
     ),
     Method(
         name="average-kd-all",
@@ -215,8 +237,15 @@ METHODS = (
         fit_many=each_compiled(fit_average_kd),
         sources_needed="all",
         trains_privately=True,
+        outputs=OUTPUTS,
     ),
     selected(name="camkd", title="CA-MKD-style", fit=fit_camkd, cost=camkd_cost),
     selected(name="aekd", title="AE-KD-style", fit=fit_aekd, cost=aekd_cost),
-    selected(name="soft-kd", title="Soft targets", fit=fit_soft_targets, cost=soft_targets_cost),
+    selected(
+        name="soft-kd",
+        title="Soft targets",
+        fit=fit_soft_targets,
+        cost=soft_targets_cost,
+        outputs=OUTPUTS,
+    ),
 )

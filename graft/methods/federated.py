@@ -30,6 +30,7 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.seeding import derive_seed
+from graft.core.tasks import OutputKind
 from graft.methods.base import Method, each_compiled, selected
 from graft.methods.baselines import finetuned, fit_label_only, plan_label_only, supervised
 from graft.methods.blocks import targets
@@ -144,6 +145,8 @@ def fit_fedproto(task: TrainingTask) -> TrainedModel:
     return targets.trained_target(task, network, task.label_mask, used=task.prototypes)
 
 
+# An average of heads that give amounts in unlike units is no start.
+_AVERAGED: tuple[OutputKind, ...] = ("classes", "labels")
 METHODS = (
     supervised(
         plan_fedavg_local,
@@ -151,6 +154,7 @@ METHODS = (
         title="FedAvg, initial domains' part",
         cost=fedavg_local_cost,
         needs_average=True,
+        outputs=_AVERAGED,
         trains_privately=True,
     ),
     supervised(
@@ -162,6 +166,7 @@ METHODS = (
         fit=fit_feddf,
         fit_many=each_compiled(fit_feddf),
         needs_average=True,
+        outputs=_AVERAGED,
         trains_privately=True,
     ),
     Method(

@@ -33,9 +33,10 @@ from graft.core.config import GraftConfig
 from graft.core.exchange import FusionDiagnostics
 from graft.core.seeding import derive_seed
 from graft.core.streams import Rows, concat
-from graft.methods.base import Method, each_compiled, selected
+from graft.methods.base import OUTPUTS, Method, each_compiled, selected
 from graft.methods.blocks import adaptation, fusion, targets
 from graft.methods.cost import graft_cost
+from graft.methods.graft_means import fit_means
 from graft.models import Network
 from graft.training import (
     Adam,
@@ -83,6 +84,8 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
     if private:
         without = {*without, *_MIXING_ROWS}
     x_N = concat([task.x_L, task.x_U])
+    if task.output != "classes":
+        return fit_means(task, adapt_teachers(task, x_N, {*without, "heads"}), x_N, without)
     teachers = adapt_teachers(task, x_N, without)
     prediction_NC, agreement_T, weight_T = agreed_prediction(teachers, task, without)
     temperature = 1.0 if "sharpening" in without else settings.knowledge_temperature
@@ -314,6 +317,7 @@ _CONSENSUS: tuple[Part, ...] = ("norms", "propagation", "agreement")
 
 def _graft(fit: Callable[[TrainingTask], TrainedModel] = fit_graft, **fields: Any) -> Method:
     same: dict[str, Any] = {"precision": "base", "warm_start": True, "reads": ("graft",)}
+    same["outputs"] = OUTPUTS
     return selected(fit=fit, fit_many=each_compiled(fit), cost=graft_cost, **same, **fields)
 
 

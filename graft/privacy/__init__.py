@@ -17,7 +17,7 @@ from graft.privacy.policy import (
     release_cost,
     require_budget,
 )
-from graft.privacy.profiling import class_centroids, profile_domain
+from graft.privacy.profiling import class_centroids, count_classes, profile_domain
 
 __all__ = [
     "NOTHING",
@@ -30,6 +30,7 @@ __all__ = [
     "SitePolicy",
     "class_centroids",
     "composed_epsilon",
+    "count_classes",
     "gaussian_sigma",
     "profile_domain",
     "release_cost",

@@ -3,6 +3,7 @@
 import typing
 
 from graft.core.records import Phase
+from graft.core.tasks import OutputKind
 
 PHASES: tuple[str, ...] = typing.get_args(Phase)
 LABEL_ONLY = "label-only"
@@ -10,6 +11,12 @@ LABEL_ONLY_RECIPE = "label-only-recipe"
 SHIP_ALL = "average-kd-all"
 ALL_LABELS = "all-labels"  # trains on labels that no target domain has: a reference
 REFERENCES = (ALL_LABELS, "pooled-reference")  # what uses more than a deployed device has
+# What the first and the second score of an output's kind are called.
+SCORE_TITLES: dict[OutputKind, tuple[str, str]] = {
+    "classes": ("accuracy", "macro-F1"),
+    "labels": ("macro-F1", "average precision"),
+    "amount": ("R\N{SUPERSCRIPT TWO}", "absolute error"),
+}
 NOT_RUN = "not run"
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -20,6 +27,11 @@ GROWTH_TITLES = {
     "grow-naive": "Growth, naive",
     "grow-joint": "Growth, all rows again (reference)",
 }
+
+
+def capitalised(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def display_name(method: str) -> str:

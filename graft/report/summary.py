@@ -1,7 +1,8 @@
 """A run in numbers: accuracy, gain, bytes and time by method, by round and by device class.
 
 A target is a (round, domain) pair of rounds 1 and later. Accuracies, macro-F1 and gains are
-shares of 1. Bytes are payload bytes; seconds are measured on the device unless named simulated.
+shares of 1. Where the output is no classes, "accuracy" is the first of its scores (``SCORES``).
+Bytes are payload bytes; seconds are measured on the device unless named simulated.
 """
 
 import math
@@ -16,6 +17,7 @@ from scipy.special import expit, logit, stdtrit
 
 from graft.core.config import ExpansionConfig
 from graft.core.results import ResultRow
+from graft.core.tasks import OutputKind
 from graft.methods import INITIAL
 from graft.report.formatting import LABEL_ONLY, SHIP_ALL
 from graft.report.run import DOWN, UP, payload_by
@@ -68,6 +70,9 @@ class MethodSummary:
     device_s_mean: float | None
     peak_memory_bytes: int | None
     peers: "PeerSummary"
+    output: OutputKind = "classes"
+    mean_average_precision_mean: float | None = None
+    mean_absolute_error_mean: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -90,6 +95,7 @@ class RoundSummary:
     finished: int
     accuracy_mean: float | None
     accuracy_interval: Interval | None
+    output: OutputKind = "classes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +139,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def share_interval(interval: Interval | None) -> Interval | None:
-    """The interval of a mean of shares, inside 0 to 1.
+    """The interval of a mean of shares, inside 0 to 1; of a mean that is no share, as it is.
 
     One that lies inside is left as it is; another is taken on the logit scale, with half its width
     over the derivative m (1 - m) of the mean m (delta method).
@@ -141,6 +147,8 @@ def share_interval(interval: Interval | None) -> Interval | None:
     if interval is None or (interval[0] >= 0 and interval[1] <= 1):
         return interval
     mean, half = sum(interval) / 2, (interval[1] - interval[0]) / 2
+    if mean < 0:  # R2
+        return interval
     if not 0 < mean < 1:
         return (min(max(mean, 0.0), 1.0),) * 2
     width = half / (mean * (1 - mean))
@@ -158,16 +166,16 @@ def methods_of(rows: Iterable[ResultRow], config: ExpansionConfig) -> tuple[str,
 
 def is_finished(row: ResultRow) -> bool:
     """Whether the row has an accuracy to count; a NaN is none."""
-    return row.error is None and row.accuracy is not None and math.isfinite(row.accuracy)
+    return row.error is None and row.score is not None and math.isfinite(row.score)
 
 
 def finished_accuracies(rows: Iterable[ResultRow], method: str) -> dict[Target, float]:
     """Accuracy of each target that finished ``method``."""
     return {
-        (row.round_index, row.domain_id): row.accuracy
+        (row.round_index, row.domain_id): row.score
         for row in rows
         if row.round_index >= 1 and row.method == method
-        if is_finished(row) and row.accuracy is not None
+        if is_finished(row) and row.score is not None
     }
 
 
@@ -202,6 +210,8 @@ def summarise(
     for method, results in outcomes.items():
         finished = [results[key] for key in targets if key in results and is_finished(results[key])]
         f1 = [row.macro_f1 for row in finished if row.macro_f1 is not None]
+        precisions = [row.mean_average_precision for row in finished]
+        errors = [row.mean_absolute_error for row in finished]
         accuracies = finished_accuracies(finished, method)
         values = list(accuracies.values())
         worst = min(accuracies, key=lambda key: (accuracies[key], key[1]), default=None)
@@ -232,9 +242,17 @@ def summarise(
                 device_s_mean=mean_or_none(seconds),
                 peak_memory_bytes=max(memory, default=None),
                 peers=_peers(rows) if method == config.method else PeerSummary(),
+                output=output_of(rows),
+                mean_average_precision_mean=mean_or_none([v for v in precisions if v is not None]),
+                mean_absolute_error_mean=mean_or_none([v for v in errors if v is not None]),
             )
         )
     return tuple(summaries)
+
+
+def output_of(rows: Iterable[ResultRow]) -> OutputKind:
+    """The kind of the output of a run's rows."""
+    return next((row.output for row in rows if row.output != "classes"), "classes")
 
 
 def _peers(rows: Sequence[ResultRow]) -> PeerSummary:
@@ -268,6 +286,7 @@ def summarise_rounds(
                     finished=len(values),
                     accuracy_mean=mean_or_none(values),
                     accuracy_interval=share_interval(mean_interval(values)),
+                    output=output_of(rows),
                 )
             )
     return tuple(summaries)

@@ -1,6 +1,7 @@
 """Summaries as tables: for the terminal, as Markdown, and as plain values for JSON."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from graft.core.text import markdown_text, printable
 from graft.report.formatting import (
     NONE,
     NOT_RUN,
+    SCORE_TITLES,
     bytes_text,
+    capitalised,
     display_name,
     interval_text,
     percent_text,
@@ -20,15 +23,11 @@ from graft.report.formatting import (
 )
 from graft.report.summary import ClassTimes, MethodSummary
 
-HEADINGS = (
-    "Method", "Finished", "Accuracy", "95 % interval", "Worst domain", "Gain, points", "Macro-F1",
-    "Payload down", "Payload up", "Of ship-all", "Measured time",
-)  # fmt: skip
 NOTES = (
-    "Accuracy, macro-F1 and gain over label-only are means over the target domains that finished; "
+    "{First}, {second} and gain over label-only are means over the target domains that finished; "
     "the interval is Student's t over domains. Bytes are payload and include what failed target "
     "domains spent; the share of ship-all's bytes down leaves out target domains that either did "
-    "not finish. Device time is measured, summed over target domains. Accuracy, macro-F1 and "
+    "not finish. Device time is measured, summed over target domains. {First}, {second} and "
     "device time are reported by the devices themselves."
 )
 REPORTED = "reported by the device"
@@ -37,8 +36,30 @@ INCOMPLETE_NOTE = (
 )
 
 
+def headings(summaries: Sequence[MethodSummary]) -> tuple[str, ...]:
+    """The headings of ``table_cells``."""
+    first, second = map(capitalised, score_titles(summaries))
+    return (
+        "Method", "Finished", first, "95 % interval", "Worst domain", "Gain, points", second,
+        "Payload down", "Payload up", "Of ship-all", "Measured time",
+    )  # fmt: skip
+
+
+def score_titles(summaries: Sequence[MethodSummary]) -> tuple[str, str]:
+    """What the two scores of a run's output are called."""
+    return SCORE_TITLES[summaries[0].output if summaries else "classes"]
+
+
+def _second_score(summary: MethodSummary) -> str:
+    if summary.output == "amount":
+        error = summary.mean_absolute_error_mean
+        return NONE if error is None else f"{error:.4g}"
+    is_labels = summary.output == "labels"
+    return percent_text(summary.mean_average_precision_mean if is_labels else summary.macro_f1_mean)
+
+
 def table_cells(summary: MethodSummary) -> tuple[str, ...]:
-    """One row under ``HEADINGS``; an incomplete method's name ends in "*"."""
+    """One row under ``headings``; an incomplete method's name ends in "*"."""
     worst = NONE
     if summary.worst_domain is not None:
         worst = f"{percent_text(summary.worst_accuracy)} ({summary.worst_domain})"
@@ -53,7 +74,7 @@ def table_cells(summary: MethodSummary) -> tuple[str, ...]:
         interval_text(summary.accuracy_interval),
         worst,
         gain,
-        percent_text(summary.macro_f1_mean),
+        _second_score(summary),
         bytes_text(summary.bytes_down),
         bytes_text(summary.bytes_up),
         share,
@@ -63,12 +84,17 @@ def table_cells(summary: MethodSummary) -> tuple[str, ...]:
 
 def by_accuracy(summaries: Sequence[MethodSummary]) -> list[MethodSummary]:
     """The methods as tables list them: the most accurate first, those without accuracy last."""
-    return sorted(summaries, key=lambda each: -(each.accuracy_mean or 0.0))
+
+    def rank(each: MethodSummary) -> float:
+        return math.inf if each.accuracy_mean is None else -each.accuracy_mean
+
+    return sorted(summaries, key=rank)
 
 
 def notes(summaries: Sequence[MethodSummary]) -> str:
     """The text under the table: what the figures are means and sums of."""
-    text = [NOTES]
+    first, second = score_titles(summaries)
+    text = [NOTES.format(First=capitalised(first), second=second)]
     if peers := next((each.peers for each in summaries if each.peers.models), None):
         text.append(
             f"Domains that probed the catalogue's models: {peers.models:,} models probed "
@@ -87,7 +113,7 @@ def rich_table(summaries: Sequence[MethodSummary]) -> Table:
         for each in by_accuracy(summaries)
     ]
     table = Table(caption=notes(summaries), caption_justify="left")
-    return filled(table, HEADINGS, rows, text_columns=(0, 4))
+    return filled(table, headings(summaries), rows, text_columns=(0, 4))
 
 
 def row_style(summary: MethodSummary, *, is_main: bool) -> str:
@@ -113,9 +139,8 @@ def filled(
 
 def markdown_table(summaries: Sequence[MethodSummary]) -> str:
     """The same table as Markdown, with its notes below."""
-    table = markdown_grid(
-        HEADINGS, [table_cells(s) for s in by_accuracy(summaries)], text_columns=(0, 4)
-    )
+    cells = [table_cells(s) for s in by_accuracy(summaries)]
+    table = markdown_grid(headings(summaries), cells, text_columns=(0, 4))
     return table + "\n" + notes(summaries).replace("*", "\\*") + "\n"
 
 

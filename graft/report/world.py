@@ -19,7 +19,7 @@ from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.errors import DataError, DomainEmptyError
-from graft.privacy import Cost, SeededReleases, SitePolicy, profile_domain
+from graft.privacy import Cost, SeededReleases, SitePolicy, count_classes, profile_domain
 from graft.selection.coarse import ProfileRanking, stream_distances
 
 
@@ -27,15 +27,17 @@ from graft.selection.coarse import ProfileRanking, stream_distances
 class WorldDescription:
     """A world's domains, those with alike profiles next to each other.
 
-    ``counts_DC`` counts every row by class. ``distance_DD`` is what coarse selection ranks by
-    (``ProfileRanking``), over profiles of the rows that train: 0 on the diagonal, about 1.4 for
-    two domains drawn at random. ``unusable`` are the domains left out, with the reason.
+    ``counts_DC`` counts every row by class or label, ``rows_D`` all rows. ``distance_DD`` is what
+    coarse selection ranks by (``ProfileRanking``), over profiles of the rows that train: 0 on the
+    diagonal, about 1.4 for two domains drawn at random. ``unusable`` are the domains left out, with
+    the reason.
     """
 
     task: Task
     domain_ids: tuple[str, ...]
     persons: tuple[str, ...]
     counts_DC: IntArray
+    rows_D: IntArray
     distance_DD: npt.NDArray[np.float64]
     unusable: tuple[tuple[str, str], ...]
 
@@ -60,7 +62,7 @@ def describe_world(
     world: World, config: ExpansionConfig, progress: Callable[[str, int, int], None] | None = None
 ) -> WorldDescription:
     """Read every domain once; raises DomainEmptyError where none can be used."""
-    counts, profiles, unusable = {}, [], []
+    counts, rows, profiles, unusable = {}, {}, [], []
     for number, domain_id in enumerate(world.domain_ids):
         if progress is not None:
             progress(domain_id, number, len(world.domain_ids))
@@ -72,7 +74,8 @@ def describe_world(
             continue
         x, y_N = select(data.x, train_N), data.y_N[train_N]
         profile = profile_domain(domain_id, world.task, x, y_N, _OPEN, data.inputs)
-        counts[domain_id] = np.bincount(data.y_N, minlength=world.task.num_classes)
+        counts[domain_id] = count_classes(data.y_N, world.task)
+        rows[domain_id] = len(data.y_N)
         profiles.append(profile)
     if not counts:
         reasons = "; ".join(reason for _, reason in unusable[:3])
@@ -85,6 +88,7 @@ def describe_world(
         domain_ids=tuple(domain_ids),
         persons=tuple(world.person(domain_id) for domain_id in domain_ids),
         counts_DC=np.stack([counts[domain_id] for domain_id in domain_ids]),
+        rows_D=np.array([rows[domain_id] for domain_id in domain_ids]),
         distance_DD=distance_DD[np.ix_(order, order)],
         unusable=tuple(unusable),
     )
@@ -107,7 +111,7 @@ def _distances(profiles: Sequence[DomainProfile]) -> npt.NDArray[np.float64]:
 
 def world_facts(world: WorldDescription) -> dict[str, Any]:
     """The description as plain values, a record a domain."""
-    rows_D = world.counts_DC.sum(1)
+    rows_D = world.rows_D
     return {
         "name": world.task.name,
         "modality": world.task.modality,

@@ -13,7 +13,7 @@ import numpy as np
 from graft.core.exchange import Failure, Request, Response, TrainResult, failure_of
 from graft.core.ports import Edge
 from graft.core.records import DomainProfile
-from graft.core.results import REQUIRED_METRICS
+from graft.core.results import required_metrics
 from graft.core.tasks import Task
 from graft.errors import EdgeError, GraftError
 from graft.privacy.profiling import statistic_ranges
@@ -46,7 +46,7 @@ def _digest(request: Request, response: Response, task: Task) -> Response:
         if isinstance(response, DomainProfile):
             _check_profile(response, task)
         elif isinstance(response, TrainResult):
-            _check_result(response)
+            _check_result(response, task)
     except Exception as error:
         return digest_failure(request, error)
     return response
@@ -99,10 +99,11 @@ def _check_profile(profile: DomainProfile, task: Task) -> None:
         raise EdgeError(f"{what}: got {counts_C.size} class counts, wanted {task.num_classes}")
 
 
-def _check_result(result: TrainResult) -> None:
+def _check_result(result: TrainResult, task: Task) -> None:
     """Raises GraftError where the result has no row of the tables.
 
     A row's numbers are those of the result, whose ranges the wire has checked.
     """
-    if missing := [name for name in REQUIRED_METRICS if name not in result.metrics]:
+    wanted = required_metrics(task.outputs[0].kind)
+    if missing := [name for name in wanted if name not in result.metrics]:
         raise EdgeError(f"report of {result.domain_id}: got no {', '.join(missing)}")

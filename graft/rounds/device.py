@@ -11,7 +11,7 @@ from graft.core.config import ExpansionConfig, PolicyConfig
 from graft.core.exchange import GrowRequest, ProbeRequest, ProfileRequest, Request, Response
 from graft.core.ports import Clock, MessageSizes, WeightTransport
 from graft.core.records import NO_LIMITS, Allowance, ModelCard, Precision, least
-from graft.core.tasks import Task
+from graft.core.tasks import OutputKind, Task
 from graft.data.domain import DomainData
 from graft.data.splits import DomainSplit, split_rows
 from graft.devices import DeviceClass
@@ -67,6 +67,11 @@ class Device:
         if self.networks is not None:
             return self.networks(card, precision)
         return network_from(card.architecture, self.task, self.transport.fetch(card, precision))
+
+    @property
+    def output(self) -> OutputKind:
+        """The kind of the output that is trained."""
+        return self.task.outputs[0].kind
 
     @property
     def lacks_streams(self) -> bool:

@@ -27,7 +27,7 @@ from graft.core.records import (
     RejectedSource,
     least,
 )
-from graft.core.results import REQUIRED_METRICS
+from graft.core.results import required_metrics
 from graft.core.tasks import Task
 from graft.devices import DeviceClass, equip_domain
 from graft.errors import BudgetError
@@ -234,7 +234,7 @@ class ExchangeCosts:
             architecture=max(names, key=lambda name: len(name.encode())),
             device_class=device_class,
             source_domains=tuple(card.domain_id for card in cards),
-            metrics=dict.fromkeys(REQUIRED_METRICS, 1.0),
+            metrics=dict.fromkeys(required_metrics(self._task.outputs[0].kind), 1.0),
             compute_s=1.0,
             peak_memory_bytes=2**46,
             rejected=tuple(

@@ -30,7 +30,7 @@ from graft.selection import (
     verify_source,
 )
 from graft.selection.scores import SourceOutputs, probe_scores, require_sensitivity
-from graft.training import features_in_batches, log_probabilities, masked_probabilities
+from graft.training import features_in_batches, log_probabilities, predictions_of
 
 Key = tuple[str, str]  # a card's model and domain: a card may name another domain's model
 
@@ -97,7 +97,7 @@ def _released_scores(
     name: str, asked: tuple[object, ...], probed: Sequence[_Probed], rows: _Rows, device: Device
 ) -> dict[str, list[float]]:
     """Each score of each candidate, with noise where the site's policy adds it."""
-    wanted = probe_scores(device.config.selection.score)
+    wanted = probe_scores(device.config.selection.score, device.output)
     score_S = {score.name: [each.scores[score.name] for each in probed] for score in wanted}
     if not probed or not device.policy.adds_noise:
         return score_S
@@ -141,18 +141,22 @@ def _probe_card(
     logits_NC = network.head(features_NF)
     mask_C = torch.from_numpy(card.class_mask_C)
     logits_LC = network.head(features_NF[torch.from_numpy(rows.labelled_N)])
-    probabilities_LC = masked_probabilities(logits_LC, mask_C)
+    probabilities_LC = predictions_of(logits_LC, mask_C, device.output)
     mean_logit = float(logits_NC.abs().mean())
+    of_classes = device.output == "classes"
+    if device.output == "amount" and np.isfinite(mean_logit):
+        mean_logit = 0.0  # amounts have whatever size they have
     reason = verify_source(
         mean_logit,
         consistency_of(card, network, device.config),
-        above_chance(probabilities_LC.argmax(1).numpy(), rows.y_L, card.class_mask_C),
+        not of_classes
+        or above_chance(probabilities_LC.argmax(1).numpy(), rows.y_L, card.class_mask_C),
         claims_near=claims_near,
         config=device.config.trust,
     )
     if reason is not None and not device.policy.adds_noise:
         return reason
-    disagreement = device.config.trust.disagreement
+    disagreement = device.config.trust.disagreement and of_classes
     outputs = SourceOutputs(
         features_LF=features_NF[torch.from_numpy(rows.labelled_N)].numpy(),
         features_NF=features_NF.numpy(),
@@ -164,7 +168,10 @@ def _probe_card(
     return _Probed(
         card=card,
         mean_logit=mean_logit,
-        scores={each.name: each(outputs) for each in probe_scores(device.config.selection.score)},
+        scores={
+            each.name: each(outputs)
+            for each in probe_scores(device.config.selection.score, device.output)
+        },
         log_NC=log_probabilities(logits_NC, mask_C) if disagreement else None,
     )
 
@@ -188,7 +195,7 @@ def _compare(
 
     if device.config.trust.verify:
         probed = without(logit_outliers([each.mean_logit for each in probed]), "scale")
-    if device.config.trust.disagreement and probed:
+    if device.config.trust.disagreement and device.output == "classes" and probed:
         log_SNC = np.stack([each.log_NC for each in probed if each.log_NC is not None])
         mask_SC = np.stack([each.card.class_mask_C for each in probed])
         outliers = disagreeing_sources(log_SNC, rows.labelled_N, rows.y_L, mask_SC)

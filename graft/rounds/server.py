@@ -17,6 +17,7 @@ from graft.core.exchange import (
 )
 from graft.core.ports import Edge
 from graft.core.records import DomainProfile, ModelCard, PeerFindings, RejectedSource, SystemState
+from graft.core.results import missing_metrics
 from graft.errors import EdgeError
 from graft.methods import INITIAL, Method, find_method
 from graft.rounds.admissible import digest_failure
@@ -33,8 +34,6 @@ from graft.selection import RECOMPUTED
 
 Admission = Callable[[ModelCard], ModelCard]
 FindFault = Callable[[ModelCard], str | None]
-# What a result must contain for its row of the results.
-_METRICS = ("accuracy", "macro_f1", "num_test", "num_labelled", "num_unlabelled")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -281,7 +280,7 @@ def train_results(
     for request, response in zip(requests, edge.ask(requests), strict=True):
         if not isinstance(response, TrainResult):
             reports.append(as_failure(response, request))
-        elif missing := [name for name in _METRICS if name not in response.metrics]:
+        elif missing := missing_metrics(response.metrics):
             error = EdgeError(f"report of {request.domain_id}: got no {', '.join(missing)}")
             reports.append(failure_of(request, error))
         else:

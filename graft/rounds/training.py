@@ -13,7 +13,7 @@ from torch import Tensor
 from graft.core.config import ExpansionConfig
 from graft.core.exchange import GrowRequest, TrainRequest, TrainResult
 from graft.core.records import IntArray, ModelCard, Parameters, Precision, RejectedSource
-from graft.core.results import REQUIRED_METRICS
+from graft.core.results import required_metrics
 from graft.core.seeding import derive_seed
 from graft.core.streams import Rows, as_rows, concat
 from graft.devices import can_train
@@ -24,6 +24,7 @@ from graft.models import Features, build_network, network_cost, network_from, pa
 from graft.privacy import class_centroids, training_cost
 from graft.rounds.device import Device
 from graft.rounds.exchange_cost import DEVICE_LEAVES_OUT, effective_method, limit_steps
+from graft.rounds.model_test import scores_of_test
 from graft.selection import disagreeing_sources
 from graft.training import (
     PrivateTraining,
@@ -70,7 +71,8 @@ def prepare_training(request: TrainRequest, device: Device) -> TrainingTask:
     x_U = as_rows(data.x, rows.unlabelled_N)
     # What a check finds is reported, and a report of it has no noise; and which sources agree
     # depends on all rows together, so that private training does without.
-    if config.trust.disagreement and not device.policy.bounds_rows:
+    can_compare = device.output == "classes" and not device.policy.bounds_rows
+    if config.trust.disagreement and can_compare:
         sources = _agreeing(sources, concat([x_L, x_U]), y_L.numpy())
     private = _private_training(request, device, config, {"x_L": x_L, "y_L": y_L, "x_U": x_U})
     averages = [fetch_source(card, device, "exact") for card in _average_cards(request, device)]
@@ -118,6 +120,10 @@ def _private_training(
     if settings.train_epsilon is None:
         return None
     require_private_training(request.method)
+    if device.output != "classes":
+        raise ConfigError(
+            f"policy.train_epsilon: got an output of kind {device.output!r}, wanted 'classes'"
+        )
     tensors = {part: each for part, each in rows.items() if isinstance(each, Tensor)}
     if tensors.keys() != rows.keys():
         raise ConfigError(
@@ -182,7 +188,7 @@ def evaluate_and_register(
         source_domains=tuple(source.domain_id for source in model.used),
         metrics={
             **model.metrics,
-            **_test_metrics(model, test_NF, device.data.y_N[test_N]),
+            **scores_of_test(model, test_NF, device.data.y_N[test_N], device.output),
             "num_labelled": float(len(task.x_L)),
             "num_unlabelled": float(len(task.x_U)),
         },
@@ -220,7 +226,7 @@ def _send(
     drafts = [result]
     if result.diagnostics is not None:
         drafts.append(replace(result, diagnostics=None, left_out=(diagnostics,)))
-    required = {name: result.metrics[name] for name in REQUIRED_METRICS}
+    required = {name: result.metrics[name] for name in required_metrics(device.output)}
     if result.metrics.keys() != required.keys():
         left_out = (*drafts[-1].left_out, metrics)
         drafts.append(replace(drafts[-1], metrics=required, left_out=left_out))
@@ -319,29 +325,6 @@ def _agreeing(sources: tuple[Source, ...], x_N: Rows, y_L: IntArray) -> tuple[So
     return tuple(source for index, source in enumerate(sources) if index not in rejected)
 
 
-@torch.no_grad()
-def _test_metrics(model: TrainedModel, features_NF: Tensor, y_N: IntArray) -> dict[str, float]:
-    logits_NC = model.network.head(features_NF)
-    mask_C = torch.from_numpy(model.mask_C)
-    predicted_N = logits_NC.masked_fill(~mask_C, float("-inf")).argmax(1).numpy()
-    return {
-        "accuracy": float((predicted_N == y_N).mean()),
-        "macro_f1": macro_f1(y_N, predicted_N),
-        "num_test": float(len(y_N)),
-    }
-
-
-def macro_f1(y_N: IntArray, predicted_N: IntArray) -> float:
-    """Mean of 2 TP / (2 TP + FP + FN) over the classes that occur in either, as scikit-learn's,
-    whose checks of its arguments take longer than a small model's test (0 to 1)."""
-    num_classes = int(max(y_N.max(), predicted_N.max())) + 1
-    pairs = np.bincount(y_N * num_classes + predicted_N, minlength=num_classes**2)
-    confusion_CC = pairs.reshape(num_classes, num_classes)
-    total_C = confusion_CC.sum(0) + confusion_CC.sum(1)
-    score_C = 2 * confusion_CC.diagonal()[total_C > 0] / total_C[total_C > 0]
-    return float(score_C.mean())
-
-
 def _describe(
     request: TrainRequest | GrowRequest,
     device: Device,
@@ -351,12 +334,14 @@ def _describe(
 ) -> ModelCard:
     """The card of a finished model that is yet to be pushed, by its features of L and U. Labels are
     few, so the class centroids take the model's own predictions on U for labels."""
-    with torch.no_grad():
-        predicted_U = model.network.head(features_NF[len(task.x_L) :]).argmax(1)
-    y_N = torch.cat([task.y_L, predicted_U]).numpy()
     centroids_CF = None
-    # Nothing reads the centroids of a model that is averaged, and each release costs budget.
-    if request.method != FEDAVG_LOCAL or not device.policy.adds_noise:
+    # Nothing reads the centroids of a model that is averaged, and each release costs budget. Labels
+    # and amounts have none.
+    is_read = request.method != FEDAVG_LOCAL or not device.policy.adds_noise
+    if is_read and device.output == "classes":
+        with torch.no_grad():
+            predicted_U = model.network.head(features_NF[len(task.x_L) :]).argmax(1)
+        y_N = torch.cat([task.y_L, predicted_U]).numpy()
         centroids_CF = class_centroids(
             f"centroids of {request.domain_id}",
             ("centroids", request.domain_id, request.round_index, request.method),

@@ -49,9 +49,9 @@ def joint_scores(
 def rank_scores(
     score_S: Mapping[str, Sequence[float]], config: SelectionConfig
 ) -> npt.NDArray[np.float64]:
-    """What a probe ranks by, of the scores of ``probe_scores``: A2, or the one score in units of
-    its deviation over the candidates. 0 is a candidate like the others."""
-    if config.score == "joint":
+    """What a probe ranks by, of the scores of ``probe_scores``: A2 of two, or the one score in
+    units of its deviation over the candidates. 0 is a candidate like the others."""
+    if len(score_S) == 2:
         return joint_scores(score_S["similarity"], score_S["accuracy"], config.score_mix)
     return _zscore(next(iter(score_S.values())))
 

@@ -9,10 +9,16 @@ from graft.training.inference import (
     features_in_batches,
     features_of_parts,
     log_probabilities,
-    masked_probabilities,
     predict_in_batches,
 )
 from graft.training.loop import Adam, count_steps, minimise, parameter_group
+from graft.training.outputs import (
+    Units,
+    known_outputs,
+    masked_probabilities,
+    output_loss,
+    predictions_of,
+)
 from graft.training.private import PrivateTraining, SoftRows, minimise_privately
 from graft.training.soft import SoftTraining, compiled_plan, joint_batches, train_soft
 from graft.training.supervised import SupervisedTraining, train_supervised, train_supervised_many
@@ -31,6 +37,7 @@ __all__ = [
     "SupervisedTraining",
     "TrainedModel",
     "TrainingTask",
+    "Units",
     "compiled_forward",
     "compiled_heads",
     "compiled_plan",
@@ -41,12 +48,15 @@ __all__ = [
     "hat_beside",
     "joint_batches",
     "kernels_built",
+    "known_outputs",
     "log_probabilities",
     "masked_probabilities",
     "minimise",
     "minimise_privately",
+    "output_loss",
     "parameter_group",
     "predict_in_batches",
+    "predictions_of",
     "rows_digest",
     "train_soft",
     "train_supervised",

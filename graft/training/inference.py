@@ -14,14 +14,10 @@ from graft.models import Network
 from graft.training.compiled.build import kernels_built
 from graft.training.compiled.calls import CompiledForward
 from graft.training.compiled.plan import kernel_plan
+from graft.training.outputs import masked_probabilities
 
 # Rows of a compiled forward pass, whose activations then stay in the cache.
 _COMPILED_ROWS = 32
-
-
-def masked_probabilities(logits_BC: Tensor, mask_C: Tensor) -> Tensor:
-    """softmax over the classes that a source knows; zero for the others."""
-    return torch.softmax(logits_BC.masked_fill(~mask_C, float("-inf")), dim=-1)
 
 
 def log_probabilities(logits_NC: Tensor, mask_C: Tensor) -> FloatArray:

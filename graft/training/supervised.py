@@ -1,4 +1,4 @@
-"""Cross-entropy training of small networks: alone, or thousands of them side by side.
+"""Training of small networks on labels: alone, or thousands of them side by side.
 
 Legend: N labelled rows, M models, B a batch, S steps, C classes.
 """
@@ -13,11 +13,13 @@ from torch import Tensor
 from graft.core.config import TrainingConfig
 from graft.core.records import BoolArray
 from graft.core.streams import Rows, row_shape
+from graft.core.tasks import OutputKind
 from graft.models import Network
 from graft.training.compiled.build import kernels_built
 from graft.training.compiled.calls import CompiledTraining, Objective
 from graft.training.compiled.plan import KernelPlan, kernel_plan
 from graft.training.loop import Adam, batch_rows, count_steps, minimise, parameter_group
+from graft.training.outputs import Units, output_loss
 from graft.training.private import PrivateTraining, SoftRows, minimise_privately
 from graft.training.stacked import StackedNetwork, stages_of
 from graft.training.task import Source, TrainedModel
@@ -28,9 +30,9 @@ STACK_SIZE = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SupervisedTraining:
-    """One network's training by cross-entropy, in place, on labelled rows.
+    """One network's training by ``output_loss``, in place, on labelled rows.
 
-    ``x`` are N rows as in ``TrainingTask``, and the classes ``y_N`` are int64. ``num_rows`` are the
+    ``x`` are N rows and ``y_N`` their labels, as in ``TrainingTask``. ``num_rows`` are the
     domain's labelled and unlabelled rows together: they decide the number of steps
     (``count_steps``), so that every method of a domain takes as many. ``seed`` orders the batches;
     ``architecture``, ``mask_C`` and ``used`` are those of the ``TrainedModel`` that comes of it.
@@ -47,6 +49,7 @@ class SupervisedTraining:
     mask_C: BoolArray
     used: tuple[Source, ...] = ()
     private: PrivateTraining | None = None
+    output: OutputKind = "classes"
 
     @property
     def batch_size(self) -> int:
@@ -55,6 +58,11 @@ class SupervisedTraining:
     @property
     def num_steps(self) -> int:
         return count_steps(self.num_rows, self.config)[1]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether only the plain loop trains it: kernels and stacks know classes, and no noise."""
+        return self.private is not None or self.output != "classes"
 
     def batches(self) -> Tensor:
         """Row indices of every step, (S, B)."""
@@ -72,12 +80,15 @@ def train_supervised(training: SupervisedTraining) -> TrainedModel:
         return _trained_model(training)
     network.train()
 
-    def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
-        return F.cross_entropy(network(training.x[labelled_B]), training.y_N[labelled_B])
-
     groups = [parameter_group(network, config.learning_rate)]
     num_unlabelled = training.num_rows - num_labelled
-    minimise(loss_of, groups, num_labelled, num_unlabelled, config, training.seed)
+    with Units.of(training.y_N, training.output).within(network) as units:
+        y_N = units.own(training.y_N)
+
+        def loss_of(labelled_B: Tensor, _: Tensor) -> Tensor:
+            return output_loss(network(training.x[labelled_B]), y_N[labelled_B], training.output)
+
+        minimise(loss_of, groups, num_labelled, num_unlabelled, config, training.seed)
     return _trained_model(training)
 
 
@@ -96,14 +107,14 @@ def train_supervised_many(
     for training in trainings:
         groups.setdefault(_group_key(training), []).append(training)
     for group in groups.values():
-        private = group[0].private is not None
-        plan = _kernel_plan(group[0]) if device == "cpu" and not private else None
+        alone = group[0].is_alone
+        plan = _kernel_plan(group[0]) if device == "cpu" and not alone else None
         if plan is not None:
             for training in group:
                 _train_compiled(plan, training)
         # Private training needs each row's gradient, which neither kernels nor stacks give.
         elif (
-            not private
+            not alone
             and len(group) > 1
             and _has_rows(group[0])
             and stages_of(group[0].network) is not None
@@ -129,7 +140,7 @@ def _group_key(training: SupervisedTraining) -> tuple[object, ...]:
     return (
         str(training.network), row_shape(training.x), _dtype(training.x), training.batch_size,
         training.num_steps, training.config, training.private, _labels_fit(training),
-        stages_of(training.network) is None,
+        training.output, stages_of(training.network) is None,
     )  # fmt: skip
 
 

@@ -5,16 +5,16 @@ Legend: L labelled, U unlabelled samples, C classes, F features.
 
 from dataclasses import dataclass, field
 
-import numpy as np
 from torch import Tensor
 
 from graft.core.config import ExpansionConfig
 from graft.core.exchange import FusionDiagnostics
 from graft.core.records import BoolArray, FloatArray
 from graft.core.streams import Rows
-from graft.core.tasks import Task
+from graft.core.tasks import OutputKind, Task
 from graft.core.text import short_repr
 from graft.models import Network
+from graft.training.outputs import known_outputs
 from graft.training.private import PrivateTraining
 
 
@@ -121,10 +121,13 @@ class TrainingTask:
 
     @property
     def label_mask(self) -> BoolArray:
-        """The classes that the domain has labels for, (C,)."""
-        count_C = np.bincount(self.y_L.numpy(), minlength=self.domain_task.num_classes)
-        mask_C: BoolArray = count_C > 0
-        return mask_C
+        """The classes, labels or amounts that the domain has labels for, (C,)."""
+        return known_outputs(self.y_L, self.domain_task.num_classes, self.output)
+
+    @property
+    def output(self) -> OutputKind:
+        """The kind of the output that is trained."""
+        return self.domain_task.outputs[0].kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

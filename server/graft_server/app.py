@@ -10,6 +10,7 @@ from graft.core.ending import prepare_app
 from graft.core.files import replace_file
 from graft.data.worlds import open_world
 from graft.errors import GraftError
+from graft.methods import for_output
 from graft_server.depot.server import DepotServer
 from graft_server.flower.edge import EdgeSettings, connect_flower
 from graft_server.model_store import open_store
@@ -27,6 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     source = read_run_settings(context.run_config, f"{context.run_id:x}")
     config, path = source.config, source.folder
     world = open_world(config.world, config.seed)
+    config = for_output(config, world.task)
     folder = RunFolder(path)
     folder.begin(config, world)
     store = open_store(folder.models, world.task)

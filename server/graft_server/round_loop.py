@@ -14,7 +14,7 @@ from graft.core.tasks import Task
 from graft.data.domain import World
 from graft.data.splits import schedule_growth, schedule_rounds
 from graft.errors import ConfigError, ExpansionFailedError, NodesMissingError
-from graft.methods import find_method
+from graft.methods import find_method, require_output
 from graft.models import offered_architectures
 from graft.models.registry import find_architecture
 from graft.rounds import (
@@ -88,15 +88,11 @@ class RunSettings:
     def __post_init__(self) -> None:
         for name in self.config.methods:
             find_method(name)
-        for score in probe_scores(self.config.selection.score):
+        trained = self.world.task.outputs[0]
+        for score in probe_scores(self.config.selection.score, trained.kind):
             if self.config.policy.epsilon is not None:
                 require_sensitivity(score, ConfigError)
-        trained = self.world.task.outputs[0]
-        if trained.kind != "classes":
-            raise ConfigError(
-                f"world.output: got {trained.name!r} of kind {trained.kind!r}, wanted an output of "
-                "kind 'classes': methods learn no other"
-            )
+        require_output(self.config, self.world.task)
         offered_architectures(self.world.task, self.config.devices.architectures)
         if classes := self.config.growth.classes:
             class_mask("growth.classes", self.world.task, classes)

@@ -254,7 +254,7 @@ def _show(rows: list[Any], output: Format) -> None:
             "domain": row.domain_id,
             "method": row.method,
             "round": row.round_index,
-            "accuracy": row.accuracy,
+            "accuracy": row.score,
             "source_of_accuracy": "reported by the device",
             "sources": list(row.source_domains),
             "model": row.model_id,

@@ -59,12 +59,17 @@ def propagate(predictions_NC: Tensor, graph: csr_matrix, alpha: float, steps: in
     A is the normalised graph of ``neighbour_graph``. ``alpha`` is 0 (no propagation) to 1
     (exclusive).
     """
+    spread_NC = spread(predictions_NC, graph, alpha, steps)
+    return spread_NC / spread_NC.sum(1, keepdim=True)
+
+
+def spread(predictions_NC: Tensor, graph: csr_matrix, alpha: float, steps: int = 30) -> Tensor:
+    """What ``propagate`` divides by the sums of its rows."""
     start_NC = predictions_NC.numpy()
     spread_NC = start_NC
     for _ in range(steps):
         spread_NC = alpha * (graph @ spread_NC) + (1 - alpha) * start_NC
-    spread = torch.from_numpy(spread_NC)
-    return spread / spread.sum(1, keepdim=True)
+    return torch.from_numpy(spread_NC)
 
 
 def joint_features(features_SNF: Tensor) -> Tensor:

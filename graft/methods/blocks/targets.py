@@ -15,9 +15,10 @@ from torch import Tensor
 from graft.core.config import GraftConfig
 from graft.core.records import BoolArray
 from graft.core.streams import Rows, Streams, concat
-from graft.core.tasks import InputSpec, Modality
+from graft.core.tasks import InputSpec, Modality, OutputKind
 from graft.errors import TransportError
 from graft.models import Features, Network, build_network
+from graft.selection.scores.labels import OUTPUT_SCORES
 from graft.training import (
     Augmentation,
     SoftRows,
@@ -25,19 +26,24 @@ from graft.training import (
     Source,
     TrainedModel,
     TrainingTask,
-    masked_probabilities,
+    Units,
     minimise,
     minimise_privately,
+    output_loss,
     parameter_group,
     predict_in_batches,
+    predictions_of,
     train_soft,
 )
 from graft.training.loop import StepLoss
 
 
 def fresh_target(task: TrainingTask) -> Network:
-    """The target's own architecture, freshly initialised, in training mode."""
-    return build_network(task.architecture, task.domain_task, task.seed).train()
+    """The target's own architecture, freshly initialised, in training mode; amounts begin about
+    their mean on L."""
+    network = build_network(task.architecture, task.domain_task, task.seed).train()
+    Units.of(task.y_L, task.output).begin(network)
+    return network
 
 
 def train_target(
@@ -87,14 +93,21 @@ def batch_logits(
 
 
 def kd_loss(logits_BC: Tensor, soft_targets_BC: Tensor) -> Tensor:
-    """Mean over the rows of KL(soft targets || student); 0 for no rows."""
+    """Mean over the rows of KL(soft targets || student) over classes; 0 for no rows."""
     student_log_BC = F.log_softmax(logits_BC, dim=1)
     total = F.kl_div(student_log_BC, soft_targets_BC, reduction="sum")
     return total / max(len(logits_BC), 1)
 
 
+def soft_loss(logits_BC: Tensor, soft_targets_BC: Tensor, kind: OutputKind) -> Tensor:
+    """The loss of soft targets of an output's kind; of classes it is ``kd_loss``."""
+    if kind == "classes":
+        return kd_loss(logits_BC, soft_targets_BC)
+    return output_loss(logits_BC, soft_targets_BC, kind)
+
+
 def distil(network: Network, soft_targets_UC: Tensor, task: TrainingTask) -> None:
-    """Train a network on L by cross-entropy and on U by soft targets (U, C).
+    """Train a network on L by its labels and on U by soft targets (U, C).
 
     For private training, a soft target must depend on its own row alone.
     """
@@ -107,15 +120,17 @@ def distil(network: Network, soft_targets_UC: Tensor, task: TrainingTask) -> Non
         network=network, x_L=task.x_L, y_L=task.y_L, x_U=task.x_U,
         soft_targets_UC=soft_targets_UC, config=config, seed=seed,
     )  # fmt: skip
-    if task.compiled and train_soft(soft):
+    if task.compiled and task.output == "classes" and train_soft(soft):
         return
+    with Units.of(task.y_L, task.output).within(network) as units:
+        y_L, wanted_UC = units.own(task.y_L), units.own(soft_targets_UC)
 
-    def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
-        logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
-        supervised = F.cross_entropy(logits_LC, task.y_L[labelled_B])
-        return supervised + kd_loss(logits_UC, soft_targets_UC[unlabelled_B])
+        def loss_of(labelled_B: Tensor, unlabelled_B: Tensor) -> Tensor:
+            logits_LC, logits_UC = batch_logits(network, task, labelled_B, unlabelled_B)
+            supervised = output_loss(logits_LC, y_L[labelled_B], task.output)
+            return supervised + soft_loss(logits_UC, wanted_UC[unlabelled_B], task.output)
 
-    train_target(network, loss_of, task)
+        train_target(network, loss_of, task)
 
 
 def soft_rows(task: TrainingTask, soft_targets_UC: Tensor, weight: float = 1.0) -> SoftRows:
@@ -128,10 +143,12 @@ def soft_rows(task: TrainingTask, soft_targets_UC: Tensor, weight: float = 1.0) 
     )
 
 
-def source_prediction(source: Source, x: Rows, *, compiled: bool = False) -> Tensor:
-    """Class probabilities (N, C) of a source over the classes it knows."""
+def source_prediction(
+    source: Source, x: Rows, *, compiled: bool = False, kind: OutputKind = "classes"
+) -> Tensor:
+    """Probabilities (N, C) of a source, of the classes or labels that it knows; or amounts."""
     logits_NC = predict_in_batches(source.network, x, compiled=compiled)
-    return masked_probabilities(logits_NC, torch.from_numpy(source.mask_C))
+    return predictions_of(logits_NC, torch.from_numpy(source.mask_C), kind)
 
 
 def source_predictions(sources: Sequence[Source], x: Rows) -> Tensor:
@@ -140,22 +157,32 @@ def source_predictions(sources: Sequence[Source], x: Rows) -> Tensor:
     return torch.stack([source_prediction(source, x) for source in sources])
 
 
-def mean_prediction(sources: Sequence[Source], x: Rows, *, compiled: bool = False) -> Tensor:
-    """Mean of the sources' probabilities (N, C). Raises TransportError without sources."""
+def mean_prediction(
+    sources: Sequence[Source], x: Rows, *, compiled: bool = False, kind: OutputKind = "classes"
+) -> Tensor:
+    """Mean of the sources' predictions (N, C). Raises TransportError without sources."""
     require_sources(sources)
     # A running sum: with all sources of a large catalogue, (S, N, C) would not fit.
-    total_NC = source_prediction(sources[0], x, compiled=compiled)
+    total_NC = source_prediction(sources[0], x, compiled=compiled, kind=kind)
     for source in sources[1:]:
-        total_NC += source_prediction(source, x, compiled=compiled)
+        total_NC += source_prediction(source, x, compiled=compiled, kind=kind)
     return total_NC / len(sources)
 
 
 def best_source(task: TrainingTask) -> Source:
-    """The source most accurate on L; ties fall to the likelier labels, then to the domain id."""
+    """The source most accurate on L; ties fall to the likelier labels, then to the domain id.
+
+    Of labels and amounts it is the one with the best score of ``OUTPUT_SCORES``.
+    """
     require_sources(task.sources)
 
     def merit(source: Source) -> tuple[float, float, str]:
-        probabilities_LC = source_prediction(source, task.x_L, compiled=task.compiled)
+        probabilities_LC = source_prediction(
+            source, task.x_L, compiled=task.compiled, kind=task.output
+        )
+        if task.output != "classes":
+            score = OUTPUT_SCORES[task.output](probabilities_LC.numpy(), task.y_L.numpy())
+            return -score, 0.0, source.domain_id
         accuracy = (probabilities_LC.argmax(1) == task.y_L).double().mean()
         likelihood = probabilities_LC.gather(1, task.y_L[:, None]).clamp_min(1e-6).log().mean()
         return -float(accuracy), -float(likelihood), source.domain_id

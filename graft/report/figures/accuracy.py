@@ -45,7 +45,9 @@ NAMED_GAINS = 5
 MOST_DOTS = 1000
 
 
-def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) -> str:
+def accuracy_per_round(
+    rounds: Sequence[RoundSummary], canvas: Canvas = WIDE, *, score: str = "accuracy"
+) -> str:
     """Mean accuracy of each method's target domains by round, with 95 % intervals.
 
     The first method of ``rounds`` is the main one. A narrow canvas numbers the lines and
@@ -82,11 +84,13 @@ def accuracy_per_round(rounds: Sequence[RoundSummary], canvas: Canvas = WIDE) ->
                                    fontweight="bold" if method == main else "normal")  # fmt: skip
                 mark(text, method)
 
-    title = "Mean accuracy per round, with 95 % intervals over target domains"
+    title = f"Mean {score} per round, with 95 % intervals over target domains"
     return draw_svg(draw, canvas=canvas, height_px=height, title=title)
 
 
-def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> str:
+def domain_gains_figure(
+    gains: Sequence[DomainGain], canvas: Canvas = WIDE, *, score: str = "accuracy"
+) -> str:
     """The main method's gain over label-only for each target domain, lowest first."""
     ranked = sorted(gains, key=lambda item: (item.gain, item.domain_id, item.round_index))
     lowest = "Lowest: " + ",  ".join(
@@ -100,7 +104,7 @@ def domain_gains_figure(gains: Sequence[DomainGain], canvas: Canvas = WIDE) -> s
         axes = axes_px(figure, left=68, right=26, top=top, bottom=44)
         axes.set_xlabel("target domains, by gain")
         axes.yaxis.set_major_formatter(FuncFormatter(_points_tick))
-        axes.set_ylabel("points of accuracy")
+        axes.set_ylabel(f"points of {score}")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
         axes.axhline(0, color=SOFT, linewidth=1.2, zorder=3)
         if not ranked:

@@ -48,7 +48,11 @@ Costed = TypeVar("Costed", bound=CostedMethod)
 
 
 def accuracy_against_bytes(
-    summaries: Sequence[CostedMethod], canvas: Canvas = WIDE, *, owner: str = "all target domains"
+    summaries: Sequence[CostedMethod],
+    canvas: Canvas = WIDE,
+    *,
+    owner: str = "all target domains",
+    score: str = "accuracy",
 ) -> str:
     """Each method's mean accuracy against its payload bytes down, on a logarithmic axis.
 
@@ -88,7 +92,7 @@ def accuracy_against_bytes(
             mark(point, item.method, f"{display_name(item.method)}: {spent}")
         _label_points(axes, shown, list(zip(positions, heights, strict=True)), path, main, canvas)
 
-    title = "Mean accuracy against payload bytes down, with the Pareto front"
+    title = f"Mean {score} against payload bytes down, with the Pareto front"
     return draw_svg(draw, canvas=canvas, height_px=440 if canvas.is_narrow else 400, title=title)
 
 

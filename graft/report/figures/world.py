@@ -30,7 +30,7 @@ def world_figure(world: WorldDescription) -> str:
         left = 20 + (max(text_width_px(figure, name) for name in names) if is_named else 0)
         rest = WIDE.width_px - left - _GAP_PX - 16
         balance_px = rest * 0.45
-        share_DC = world.counts_DC / world.counts_DC.sum(1, keepdims=True)
+        share_DC = world.counts_DC / world.rows_D[:, None]
         balance = _panel(figure, (left, balance_px), height, line_px * count)
         _paint(figure, balance, share_DC, _SHARE, height, "share of the domain's rows", "{:.0%}")
         balance.set_xticks(range(len(world.task.classes)))
@@ -53,7 +53,7 @@ def world_figure(world: WorldDescription) -> str:
         caption = (
             f"{world.task.name}: {count_text(count, 'domain')} of "
             f"{count_text(len(set(world.persons)), 'person')}, "
-            f"{count_text(int(world.counts_DC.sum()), 'row')}, "
+            f"{count_text(int(world.rows_D.sum()), 'row')}, "
             f"{world.task.num_classes} classes; similar domains are adjacent"
         )
         figure.text(8 / WIDE.width_px, 1 - 22 / height, caption, color=INK, fontweight="bold")

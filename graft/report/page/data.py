@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from graft.core.results import ResultRow
 from graft.methods import INITIAL
-from graft.report.formatting import LABEL_ONLY, PHASES, display_name
+from graft.report.formatting import LABEL_ONLY, PHASES, SCORE_TITLES, capitalised, display_name
 from graft.report.run import DOWN, UP, RunRecord, payload_by
-from graft.report.summary import Target, is_finished
+from graft.report.summary import Target, is_finished, output_of
 
 _MODEL_ID_DIGITS = 12
 
@@ -38,6 +38,7 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
     return {
         "methods": [display_name(method) for method in methods],
         "main": _index(methods, run.config.method),
+        "scores": [capitalised(title) for title in SCORE_TITLES[output_of(rows)]],
         "labelOnly": _index(methods, LABEL_ONLY),
         "initial": _index(methods, INITIAL),
         "phases": list(PHASES),
@@ -55,8 +56,8 @@ def domain_columns(run: RunRecord) -> dict[str, Any]:
         "rows": {
             "visit": [visit_of[row.round_index, row.domain_id] for row in rows],
             "method": [methods.index(row.method) for row in rows],
-            "accuracy": [_scaled(row.accuracy if is_finished(row) else None) for row in rows],
-            "f1": [_scaled(row.macro_f1) for row in rows],
+            "accuracy": [_scaled(row.score if is_finished(row) else None) for row in rows],
+            "f1": [_second_score(row) for row in rows],
             "mixture": [_thousandths(row.mixture) for row in rows],
             "dictionary": [_dictionary(row.dictionary) for row in rows],
             "measured": [_scaled(row.compute_s, 1000) for row in rows],
@@ -120,6 +121,13 @@ def _index(methods: Sequence[str], method: str) -> int:
 
 def _scaled(value: float | None, scale: float = 10_000) -> int | None:
     return None if value is None or value != value else round(value * scale)
+
+
+def _second_score(row: ResultRow) -> int | str | None:
+    """Scaled, or the text of an amount's mean absolute error."""
+    if row.mean_absolute_error is not None:
+        return f"{row.mean_absolute_error:.4g}"
+    return _scaled(row.macro_f1 if row.output == "classes" else row.mean_average_precision)
 
 
 def _thousandths(table: Sequence[Sequence[float]] | None) -> list[int]:

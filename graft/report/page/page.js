@@ -96,7 +96,7 @@
       extra: true },
     { key: "model", head: "Model", extra: true,
       of: (visit) => word(data.architectures, column("architecture")(visit) ?? -1) },
-    { key: "accuracy", head: "Accuracy", of: accuracy, text: (v) => percent(accuracy(v)) },
+    { key: "accuracy", head: data.scores[0], of: accuracy, text: (v) => percent(accuracy(v)) },
     { key: "gain", head: "Gain", of: gain, text: (visit) => points(gain(visit)) },
     { key: "sources", head: "Sources", extra: true,
       of: (visit) => (column("sources")(visit) || []).length },
@@ -237,7 +237,7 @@
   }
 
   function methodTable(visit) {
-    const heads = ["Method", "Accuracy", "Gain", "Macro-F1", "Down", "Up", "Measured", "Simulated",
+    const heads = ["Method", data.scores[0], "Gain", data.scores[1], "Down", "Up", "Measured", "Simulated",
       "Memory", "Outcome"];
     const reference = rowOf(visit, data.labelOnly);
     const before = reference === undefined ? null : rows.accuracy[reference];
@@ -246,7 +246,7 @@
       const cells = [percent(share),
         row === reference || share === null || before === null || isInitial(visit)
           ? NONE : points(share - before),
-        percent(rows.f1[row]), size(bytes(rows.traffic[row], 1)), size(bytes(rows.traffic[row], 2)),
+        typeof rows.f1[row] === "string" ? rows.f1[row] : percent(rows.f1[row]), size(bytes(rows.traffic[row], 1)), size(bytes(rows.traffic[row], 2)),
         time(rows.measured[row]), time(rows.simulated[row]),
         rows.memory[row] === null ? NONE : size(rows.memory[row] * 1000),
         rows.error[row] >= 0 ? data.errors[rows.error[row]] : "finished"];

@@ -15,6 +15,7 @@ from graft.errors import missing_extra
 from graft.report.figures.canvas import NARROW, WIDE, Canvas
 from graft.report.formatting import (
     bytes_text,
+    capitalised,
     count_text,
     display_name,
     interval_text,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _FILTERS: Mapping[str, Callable[..., str]] = {
     "bytes": bytes_text, "count_of": count_text, "interval": interval_text, "method": display_name,
+    "capitalised": capitalised,
     "percent": percent_text, "points": points_text, "seconds": seconds_text,
 }  # fmt: skip
 

@@ -30,7 +30,7 @@ from graft.report.summary import (
     summarise,
     summarise_rounds,
 )
-from graft.report.tables import HEADINGS, by_accuracy, notes, table_cells
+from graft.report.tables import by_accuracy, headings, notes, score_titles, table_cells
 
 REPORT_NAME = "report.html"
 _MOST_ROUNDS = 24
@@ -67,6 +67,7 @@ def report_page(run: RunRecord) -> str:
         title=f"graft: {run.run.get('id', 'run')}",
         run=run,
         main=main,
+        scores=score_titles(summaries),
         ceiling=next((each for each in summaries if each.method == ALL_LABELS), None),
         summaries=summaries,
         gains=gains,
@@ -81,7 +82,7 @@ def report_page(run: RunRecord) -> str:
         failures=[row for row in ordered if row.error is not None],
         figures=_figures(run, summaries, gains),
         methods={
-            "headings": HEADINGS,
+            "headings": headings(summaries),
             "rows": [(each, table_cells(each)) for each in by_accuracy(summaries)],
             "notes": notes(summaries),
         },
@@ -97,16 +98,16 @@ def report_page(run: RunRecord) -> str:
 def _figures(
     run: RunRecord, summaries: Sequence[MethodSummary], gains: Sequence[DomainGain]
 ) -> dict[str, PageFigure | None]:
-    main = run.config.method
+    main, score = run.config.method, score_titles(summaries)[0]
     rounds = summarise_rounds(run.rows, run.config)
     transfers = transfers_by_round(run.rows, main)
     domains = Counter(index for index, _ in {(r.round_index, r.domain_id) for r in run.rows})
     drawings: dict[str, Callable[[Canvas], str]] = {
-        "accuracy": lambda canvas: accuracy_per_round(rounds, canvas),
-        "pareto": lambda canvas: accuracy_against_bytes(summaries, canvas),
+        "accuracy": lambda canvas: accuracy_per_round(rounds, canvas, score=score),
+        "pareto": lambda canvas: accuracy_against_bytes(summaries, canvas, score=score),
         "phases": lambda canvas: bytes_by_phase(run.ledger, main, canvas),
         "rounds": lambda canvas: bytes_by_round(run.ledger, main, canvas),
-        "gains": lambda canvas: domain_gains_figure(gains, canvas),
+        "gains": lambda canvas: domain_gains_figure(gains, canvas, score=score),
         "transfers": lambda canvas: transfer_figure(transfers, domains, canvas),
         "times": lambda canvas: time_by_device_class(run.rows, main, canvas),
     }

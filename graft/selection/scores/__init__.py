@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from graft.core.plugins import loaded_references
 from graft.core.records import BoolArray, FloatArray, IntArray
+from graft.core.tasks import OutputKind
 from graft.errors import ConfigError, DomainEmptyError, DomainValueError, GraftError
 from graft.selection.joint import centroid_similarity, smoothed_accuracy
 from graft.selection.scores.distributions import frechet_distance, mmd_distance
@@ -28,7 +29,13 @@ from graft.selection.scores.features import (
     parc_score,
     transrate_score,
 )
-from graft.selection.scores.labels import SPREAD, leep_score, likelihood_score, nce_score
+from graft.selection.scores.labels import (
+    OUTPUT_SCORES,
+    SPREAD,
+    leep_score,
+    likelihood_score,
+    nce_score,
+)
 
 JOINT = "joint"  # A2: accuracy and similarity, standardised and mixed
 
@@ -37,7 +44,8 @@ JOINT = "joint"  # A2: accuracy and similarity, standardised and mixed
 class SourceOutputs:
     """What a source gives on the target domain's rows, on the target domain's device.
 
-    ``probabilities_LC`` are of the source's head, 0 outside ``mask_C``, the classes that it knows.
+    ``probabilities_LC`` are of the source's head, 0 outside ``mask_C``, the classes that it knows;
+    of an output of amounts, these. ``y_L`` are classes, or labels or amounts (L, C).
     ``centroids_CF`` come from its card; None where its policy withheld them. ``source_MF`` are its
     features of its own rows, which no source ships today: with None the scores that compare
     distributions raise DomainEmptyError.
@@ -66,6 +74,8 @@ class Score:
         The most that one replaced row of the target domain moves it, from the numbers of labelled
         rows, of all rows and of classes (L, N, C). A site whose policy adds noise refuses a score
         without one.
+    outputs : tuple of str
+        The kinds of outputs whose labels it reads.
     compares_rows : bool
         Whether it reads ``source_MF``, which no source ships: no probe can rank by it.
 
@@ -79,6 +89,7 @@ class Score:
     of: Callable[[SourceOutputs], float]
     sensitivity: Callable[[int, int, int], float] | None = None
     compares_rows: bool = False
+    outputs: tuple[OutputKind, ...] = ("classes",)
 
     def __call__(self, outputs: SourceOutputs) -> float:
         """The score; raises DomainValueError where it is not finite."""
@@ -94,7 +105,7 @@ def _own_rows(outputs: SourceOutputs) -> FloatArray:
     return outputs.source_MF
 
 
-_ALL = (
+_ALL: tuple[Score, ...] = (
     Score(name="leep", of=lambda o: leep_score(o.probabilities_LC, o.y_L)),
     Score(name="nce", of=lambda o: nce_score(o.probabilities_LC, o.y_L)),
     Score(name="h-score", of=lambda o: h_score(o.features_LF, o.y_L)),
@@ -130,14 +141,34 @@ _ALL = (
     ),
     Score(name="linear-probe", of=lambda o: linear_probe_score(o.features_LF, o.y_L)),
 )
+# What takes the place of accuracy and similarity where an output has no classes.
+_OF_OUTPUT = {
+    "labels": Score(
+        name="label-likelihood",
+        of=lambda o: OUTPUT_SCORES["labels"](o.probabilities_LC, o.y_L),
+        # A mean over L rows of means over labels, each between log(SPREAD) and 0.
+        sensitivity=lambda num_labelled, num_rows, num_classes: -math.log(SPREAD) / num_labelled,
+        outputs=("labels",),
+    ),
+    "amount": Score(
+        name="amount-error",
+        of=lambda o: OUTPUT_SCORES["amount"](o.probabilities_LC, o.y_L),
+        outputs=("amount",),
+    ),
+}
+_ALL += tuple(_OF_OUTPUT.values())
 SCORES: Mapping[str, Score] = MappingProxyType({score.name: score for score in _ALL})
 
 
-def probe_scores(name: str) -> tuple[Score, ...]:
-    """The scores that a probe computes to rank by ``name``: two for ``JOINT``.
+def probe_scores(name: str, output: OutputKind = "classes") -> tuple[Score, ...]:
+    """The scores that a probe computes to rank by ``name``: two for ``JOINT``, or the one of an
+    output that has no classes.
 
-    Raises ConfigError for an unknown score, and for one that needs what no source ships.
+    Raises ConfigError for an unknown score, for one that needs what no source ships, and for one
+    that cannot read the output's labels.
     """
+    if name == JOINT and output in _OF_OUTPUT:
+        return (_OF_OUTPUT[output],)
     if name == JOINT:
         return SCORES["similarity"], SCORES["accuracy"]
     known = {**SCORES, **_installed(), **loaded_references(Score)}
@@ -147,6 +178,11 @@ def probe_scores(name: str) -> tuple[Score, ...]:
         raise ConfigError(
             f"selection.score: got {name!r}, which compares a source's own rows; wanted one that "
             "reads what a probe has"
+        )
+    if output not in known[name].outputs:
+        raise ConfigError(
+            f"selection.score: got {name!r} for an output of kind {output!r}, wanted {JOINT!r} or "
+            "one that reads its labels"
         )
     return (known[name],)
 

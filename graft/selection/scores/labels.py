@@ -3,14 +3,19 @@
 Higher is better, 0 the best; in nats. LEEP and NCE read the source's classes as mere symbols: a
 source that calls every walk a run loses nothing, as its head can be trained anew.
 
-Beside them, the checks of the rows and labels that every score is given.
+Labels and amounts have a score each. Beside them, the checks of the rows and labels that every
+score is given.
 
 Legend: N any samples, L labelled samples, F features, Z the source's classes, C classes present.
 """
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import numpy as np
 import numpy.typing as npt
 
+from graft.core.tasks import OutputKind
 from graft.errors import DomainClassError, DomainEmptyError, DomainShapeError, DomainValueError
 
 Floats = npt.NDArray[np.float64]
@@ -70,6 +75,38 @@ def likelihood_score(probabilities_LC: npt.ArrayLike, y_L: npt.ArrayLike) -> flo
         )
     picked_L = theta_LC[np.arange(len(labels)), labels]
     return float(np.log((1 - SPREAD) * picked_L + SPREAD / num_classes).mean())
+
+
+def label_likelihood(probabilities_LC: npt.ArrayLike, y_LC: npt.ArrayLike) -> float:
+    """Mean log-likelihood of labels (L, C) of 0 and 1 under a source's probability of each (ours).
+
+    A probability counts as a hundredth at least, so that no label costs more than log 100.
+    """
+    theta_LC, y = _checked_pair(probabilities_LC, y_LC)
+    right_LC = np.where(y > 0, theta_LC, 1 - theta_LC)
+    return float(np.log(np.maximum(right_LC, SPREAD)).mean())
+
+
+def amount_score(predicted_LC: npt.ArrayLike, y_LC: npt.ArrayLike) -> float:
+    """Minus the mean absolute error of amounts (L, C), each over its mean absolute distance from
+    its median (ours): -1 is as good as the best constant."""
+    predicted, y = _checked_pair(predicted_LC, y_LC)
+    usual_C = np.abs(y - np.median(y, axis=0)).mean(0)
+    error_C = np.abs(predicted - y).mean(0)
+    return -float((error_C / np.where(usual_C > 0, usual_C, 1)).mean())
+
+
+# A source's own score on the labels of an output that has no classes; higher is better.
+OUTPUT_SCORES: Mapping[OutputKind, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = (
+    MappingProxyType({"labels": label_likelihood, "amount": amount_score})
+)
+
+
+def _checked_pair(given_LC: npt.ArrayLike, y_LC: npt.ArrayLike) -> tuple[Floats, Floats]:
+    given, y = checked_rows(given_LC, "predictions"), checked_rows(y_LC, "labels")
+    if given.shape != y.shape:
+        raise DomainShapeError(f"labels: got shape {y.shape}, wanted {given.shape}")
+    return given, y
 
 
 def _checked_probabilities(probabilities_LZ: npt.ArrayLike) -> Floats:

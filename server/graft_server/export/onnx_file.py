@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from graft.core.files import replace_file
 from graft.core.records import BoolArray
 from graft.core.streams import Rows, Streams
+from graft.core.tasks import OutputKind
 from graft.errors import ArchitectureError, PayloadChangedError, missing_extra
 from graft.models import Network
 from graft.models.building import example_rows
 from graft.models.registry import task_read
+from graft.training import predictions_of
 from graft_server.export.finished import FinishedModel
 
 # What float32 arithmetic in another request may cost, of the largest logit.
@@ -29,8 +31,11 @@ _OPSET = 18
 class _Responses(nn.Module):
     """Logits of all classes, and probabilities of those that the model knows."""
 
-    def __init__(self, network: Network, mask_C: BoolArray, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, network: Network, mask_C: BoolArray, names: tuple[str, ...], kind: OutputKind
+    ) -> None:
         super().__init__()
+        self.kind = kind
         self.network, self.names = network, names
         self.register_buffer("hidden_C", torch.from_numpy(~mask_C))
 
@@ -39,15 +44,22 @@ class _Responses(nn.Module):
         rows = Streams(dict(zip(self.names, x, strict=True))) if several else x[0]
         logits_BC = self.network(rows)
         hidden_C = self.get_buffer("hidden_C")
+        if self.kind != "classes":
+            return logits_BC, predictions_of(logits_BC, ~hidden_C, self.kind)
         return logits_BC, torch.softmax(logits_BC.masked_fill(hidden_C, float("-inf")), dim=1)
+
+
+def _kind(model: FinishedModel) -> OutputKind:
+    return model.task.outputs[0].kind
 
 
 def write_onnx(model: FinishedModel, path: Path) -> float:
     """Write the model and check it with onnxruntime; returns the largest difference.
 
     Input "x" (B, *sample_shape) float32, or an input for each stream by its name; outputs "logits"
-    (B, C) and "probabilities" (B, C), 0 for classes that the model never saw. Equal models give
-    equal bytes. Raises ExtraMissingError without the extra, ArchitectureError for a model that
+    (B, C) and "probabilities" (B, C), 0 for classes that the model never saw, or amounts. Equal
+    models give equal bytes. Raises ExtraMissingError without the extra, ArchitectureError for a
+    model that
     reads tokens, PayloadChangedError where the answers differ by more than 1e-5: nothing is written
     then.
     """
@@ -57,7 +69,7 @@ def write_onnx(model: FinishedModel, path: Path) -> float:
     except ImportError as error:
         raise missing_extra(str(error.name), "export") from error
     names = _input_names(model)
-    responses = _Responses(model.network(), model.card.class_mask_C, names).eval()
+    responses = _Responses(model.network(), model.card.class_mask_C, names, _kind(model)).eval()
     example = _named_rows(example_rows(model.card.architecture, model.task, 2), names)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -107,7 +119,7 @@ def largest_difference(model: FinishedModel, content: bytes, batch: int = 33) ->
         else rng.integers(0, 256, tuple(each.shape), dtype=np.uint8)
         for name, each in rows.items()
     }
-    responses = _Responses(model.network(), model.card.class_mask_C, names).eval()
+    responses = _Responses(model.network(), model.card.class_mask_C, names, _kind(model)).eval()
     with torch.no_grad():
         wanted = responses(*(torch.from_numpy(each) for each in x.values()))
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -26,6 +26,7 @@ from graft.core.tasks import Task
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import DomainData
 from graft.errors import ConfigError, DataError, EdgeError, GraftError, RunError
+from graft.methods import for_output
 from graft.rounds import digest
 from graft.wire.messages.replies import ReplyFolder
 from graft_server.deployment.enrolment import enrolled
@@ -90,9 +91,9 @@ def main(grid: Grid, context: Context) -> None:
 def _serve(grid: Grid, context: Context, server: Path, folder: RunFolder) -> NoReturn:
     """Serve domains as they come, until the SuperLink is gone."""
     parent, signing = os.getppid(), threading.Lock()
-    run_settings = RunSettings(
-        config=read_config(server / "expansion.toml"), world=_world(server), folder=folder
-    )
+    world = _world(server)
+    config = for_output(read_config(server / "expansion.toml"), world.task)
+    run_settings = RunSettings(config=config, world=world, folder=folder)
     settings = _edge_settings(context, server, folder, round_index=0, signing=signing)
 
     def online() -> list[str]:
@@ -173,11 +174,8 @@ def _edge_settings(
 
 
 def _expand(grid: Grid, context: Context, server: Path, folder: RunFolder) -> str:
-    config, rounds, world = (
-        read_config(server / "expansion.toml"),
-        read_rounds(server),
-        _world(server),
-    )
+    rounds, world = read_rounds(server), _world(server)
+    config = for_output(read_config(server / "expansion.toml"), world.task)
     if (folder.path / "run.toml").exists():
         folder.resume(durable_steps=True)
     else:

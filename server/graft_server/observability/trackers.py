@@ -152,9 +152,7 @@ def round_figures(
         "run/failed": float(sum(row.error is not None for row in rows)),
     }
     initial_domains = [row for row in rows if row.method == INITIAL and is_finished(row)]
-    figures["initial domain/accuracy"] = mean_or_none(
-        [row.accuracy or 0.0 for row in initial_domains]
-    )
+    figures["initial domain/accuracy"] = mean_or_none([row.score or 0.0 for row in initial_domains])
     targets = [row for row in rows if row.round_index >= 1]
     for each in summarise(targets, ledger_table(entries), config) if targets else ():
         figures |= {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from graft.rounds.training import macro_f1
+from graft.rounds.model_test import macro_f1
 
 
 def test_a_case_by_hand() -> None:
