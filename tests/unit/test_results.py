@@ -162,7 +162,8 @@ def test_results_from_before_the_traces_and_the_simulated_clock_can_be_read(tmp_
     peers = ["peers_probed", "peers_chose", "peers_rejected", "peers_score"]
     clock = ["link_class", "simulated_compute_s", "simulated_s"]
     growth = ["old_accuracy_before", "old_accuracy", "new_accuracy"]
-    for later in (["left_out"], growth, peers, ["mixture", "dictionary"], clock):
+    scores = ["mean_average_precision", "r2", "mean_absolute_error"]
+    for later in (scores, ["left_out"], growth, peers, ["mixture", "dictionary"], clock):
         pq.write_table(pq.read_table(path).drop_columns(later), path)
         assert read_results(path) == [ROW]
 
