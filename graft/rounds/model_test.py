@@ -8,9 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from graft.core.records import IntArray
+from graft.core.records import BoolArray, IntArray
 from graft.core.tasks import OutputKind
-from graft.training import TrainedModel, predictions_of
+from graft.models import Network
+from graft.training import predictions_of
 
 Floats = npt.NDArray[np.float64]
 _LOWEST_R2 = -1e6
@@ -18,10 +19,10 @@ _LOWEST_R2 = -1e6
 
 @torch.no_grad()
 def scores_of_test(
-    model: TrainedModel, features_NF: Tensor, y_N: IntArray, kind: OutputKind
+    network: Network, mask: BoolArray, features_NF: Tensor, y_N: IntArray, kind: OutputKind
 ) -> dict[str, float]:
     """The test's metrics by name: ``graft.core.results.SCORES`` of the kind, and num_test."""
-    logits_NC, mask_C = model.network.head(features_NF), torch.from_numpy(model.mask_C)
+    logits_NC, mask_C = network.head(features_NF), torch.from_numpy(mask)
     num_test = {"num_test": float(len(y_N))}
     if kind != "classes":
         predicted_NC = predictions_of(logits_NC, mask_C, kind).double().numpy()

@@ -188,7 +188,9 @@ def evaluate_and_register(
         source_domains=tuple(source.domain_id for source in model.used),
         metrics={
             **model.metrics,
-            **scores_of_test(model, test_NF, device.data.y_N[test_N], device.output),
+            **scores_of_test(
+                model.network, model.mask_C, test_NF, device.data.y_N[test_N], device.output
+            ),
             "num_labelled": float(len(task.x_L)),
             "num_unlabelled": float(len(task.x_U)),
         },
