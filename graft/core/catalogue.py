@@ -108,7 +108,7 @@ class Catalogue(Sequence["ModelCard"]):
             yield from self.cards(np.arange(start, min(start + _READ, len(self))))
 
     def __add__(self, other: Sequence["ModelCard"]) -> "Catalogue":
-        more = as_catalogue(other)
+        more = other if isinstance(other, Catalogue) else Catalogue([CardsInMemory(other)])
         if not len(more) or not len(self):
             return self if len(self) else more
         parts = (*self.parts, *more.parts)

@@ -33,7 +33,7 @@ _CARDS = pa.schema(
     }
 )
 _PART = {"graft": "part"}
-_GROUP = 512  # cards that are read together
+_GROUP, _GROUPS = 512, 64  # cards that are read together, and groups whose statistics are
 MANY = 4096  # from here on the cards of a file stay there
 _REJECTIONS = pa.schema(
     [(f.name, _TYPES.get(f.name, pa.string())) for f in dataclasses.fields(RejectedSource)]
@@ -154,7 +154,10 @@ def _by_size(file: pq.ParquetFile) -> Mapping[int, tuple[Rows, Statistics]]:
     """The statistics as ``Part`` has them; read twice, so that they are in memory once."""
 
     def batches() -> Iterator[pa.ListArray]:
-        return (batch["statistics"] for batch in file.iter_batches(columns=["statistics"]))
+        groups = range(file.num_row_groups)
+        for start in range(0, len(groups), _GROUPS):  # iter_batches keeps the whole column
+            some = file.read_row_groups(list(groups[start : start + _GROUPS]), ["statistics"])
+            yield some["statistics"].combine_chunks()
 
     sizes = np.concatenate([np.diff(lists.offsets.to_numpy()) for lists in batches()])
     rows_of = {int(size): np.flatnonzero(sizes == size) for size in np.unique(sizes)}
@@ -169,6 +172,7 @@ def _by_size(file: pq.ParquetFile) -> Mapping[int, tuple[Rows, Statistics]]:
             filled = slice(done[size], done[size] + len(begins))
             found[size][1][filled] = values[begins[:, None] + np.arange(size)]
             done[size] = filled.stop
+    pa.default_memory_pool().release_unused()
     return found
 
 
