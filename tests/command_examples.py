@@ -22,7 +22,7 @@ from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 # These talk to each other for as long as people let them: system tests run them together.
 TOGETHER = {
     "deploy server", "deploy depot", "deploy device", "deploy expand", "deploy status",
-    "deploy health", "deploy traffic", "deploy appeal",
+    "deploy health", "deploy traffic", "deploy appeal", "deploy page",
 }  # fmt: skip
 
 

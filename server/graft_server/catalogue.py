@@ -32,6 +32,8 @@ _CARDS = pa.schema(
         "card": pa.binary(),
     }
 )
+# pyarrow has a kind for each fault.
+_UNREADABLE = (OSError, ValueError, pa.ArrowException)
 _PART = {"graft": "part"}
 _GROUP, _GROUPS = 512, 64  # cards that are read together, and groups whose statistics are
 MANY = 4096  # from here on the cards of a file stay there
@@ -81,7 +83,7 @@ def read_catalogue(paths: Sequence[AnyPath]) -> Catalogue:
             if column.type != pa.binary() or column.null_count:
                 raise pa.ArrowInvalid(f"column card: got {column.type}, wanted bytes in every row")
             in_memory += [decode_card(row) for row in column.to_pylist()]
-        except (FileNotFoundError, KeyError, pa.ArrowInvalid, MessageError) as error:
+        except (KeyError, MessageError, *_UNREADABLE) as error:
             raise RunError(f"catalogue {path}: {error}") from error
     return Catalogue([*parts, *[CardsInMemory(in_memory)] * bool(in_memory)])
 
@@ -91,7 +93,7 @@ def is_part(path: AnyPath) -> bool:
     try:
         with path.open("rb") as file:
             return (pq.read_schema(file).metadata or {}).get(b"graft") == b"part"
-    except (FileNotFoundError, pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise RunError(f"catalogue {path}: {error}") from error
 
 
@@ -118,13 +120,13 @@ class StoredCards:
         group_of = np.searchsorted(self._starts, rows, "right") - 1
         found: dict[int, ModelCard] = {}
         for group in np.unique(group_of):
-            column = self._file.read_row_group(int(group), ["card"])["card"]
-            for row in rows[group_of == group].tolist():
-                try:
+            try:
+                column = self._file.read_row_group(int(group), ["card"])["card"]
+                for row in rows[group_of == group].tolist():
                     card = decode_card(column[row - int(self._starts[group])].as_py())
-                except MessageError as error:
-                    raise RunError(f"catalogue {self._path}: {error}") from error
-                found[row] = card if self._change is None else self._change(card)
+                    found[row] = card if self._change is None else self._change(card)
+            except (MessageError, *_UNREADABLE) as error:
+                raise RunError(f"catalogue {self._path}: {error}") from error
         return [found[row] for row in rows.tolist()]
 
     def statistics(self) -> Mapping[int, tuple[Rows, Statistics]]:

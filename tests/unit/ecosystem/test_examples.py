@@ -30,7 +30,14 @@ READY: dict[str, Callable[[Path], object]] = {
 }
 # Commands whose example needs another's before it.
 FIRST = dict.fromkeys(
-    ("deploy enrol", "deploy renew", "deploy revoke", "deploy forget", "deploy rotate-key"),
+    (
+        "deploy enrol",
+        "deploy renew",
+        "deploy revoke",
+        "deploy forget",
+        "deploy rotate-key",
+        "deploy operator",
+    ),
     "deploy init",
 )
 
@@ -53,7 +60,8 @@ def test_the_example_of_every_command_runs(name: str, place: Path) -> None:
             # A second command of an example is another's.
             own = name if arguments[: len(name.split())] == name.split() else arguments[0]
             extra = shlex.split(SMALLER.get(own, "")) if wanted == name else []
-            done = CliRunner().invoke(app, [*arguments, *extra], catch_exceptions=False)
+            env = {"GRAFT_OPERATOR_PASSWORD": "a password of its own"}
+            done = CliRunner().invoke(app, [*arguments, *extra], env=env, catch_exceptions=False)
             assert done.exit_code == 0, done.output
 
 

@@ -90,7 +90,7 @@ def test_every_extra_of_the_code_is_an_extra_of_the_project() -> None:
         for path in (ROOT / folder).rglob("*.py")
         for extra in re.findall(r'missing_extra\(.*"(\w+)"\)', path.read_text("utf-8"))
     }
-    assert named == {"datasets", "excel", "export", "images", "report", "trackers"}
+    assert named == {"datasets", "excel", "export", "images", "report", "server", "trackers"}
     assert named <= set(PROJECT["optional-dependencies"])
 
 
@@ -109,8 +109,8 @@ def test_continuous_integration_and_hooks_run_commands_of_the_makefile() -> None
     steps = [
         step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
     ]
-    assert steps == [".ci/run", "make test-ranges"]
-    assert "\ntest-ranges:" in makefile
+    assert steps == [".ci/run", "make test-records", "make test-ranges"]
+    assert all(f"\n{step.removeprefix('make ')}:" in makefile for step in steps[1:])
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
     for hook in hooks["repos"][0]["hooks"]:
         command = hook["entry"].removeprefix(".venv/bin/").partition(" --")[0]
