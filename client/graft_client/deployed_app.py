@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -95,7 +96,8 @@ def open_site(context: Context) -> Site:
     folder, data = (context.node_config.get(key) for key in ("device-folder", "data-folder"))
     if not isinstance(folder, str) or not isinstance(data, str):
         raise ConfigError(f"node: got {context.node_config}, wanted device-folder and data-folder")
-    return Site(folder=Path(folder), data=Path(data), settings=read_device(Path(folder)))
+    place = Path(unquote(folder))
+    return Site(folder=place, data=Path(unquote(data)), settings=read_device(place))
 
 
 def domain_of(context: Context) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 from typer import Argument, Option
 
@@ -281,7 +282,9 @@ def _command(folder: Path, data: Path, port: int, settings: DeviceSettings) -> l
     # -P: a module of the working directory must not be taken for one of an installed package.
     command = [sys.executable, "-P", "-m", "graft_client.supernode", settings.bundle]
     command += ["--superlink", settings.superlink, "--port", str(port)]
-    command += ["--node-config", f'device-folder="{folder}" data-folder="{data}"']
+    # Flower reads TOML strings between the first two quotes: quotes and backslashes would end them.
+    paths = quote(str(folder)), quote(str(data))
+    command += ["--node-config", 'device-folder="{}" data-folder="{}"'.format(*paths)]
     if settings.insecure:
         return [*command, "--insecure"]
     command += ["--root-certificates", str(folder / "ca.pem")]
