@@ -84,7 +84,7 @@ MACHINES: Mapping[str, Machine] = {
     "little address space": Machine(before="ulimit -v 700000", perhaps=ALL),
     "file size": Machine(before="ulimit -f 4", refused=RUNS, perhaps=ALL),
     "full disk": Machine(
-        namespaces="-m", before="mount -t tmpfs -o size=16k none {base}/place",
+        namespaces="-m", before="mount -t tmpfs -o size=8k none {base}/place",
         refused=RUNS | {"csv", "report"}, perhaps=ALL,
     ),
     "read-only output": Machine(
