@@ -140,6 +140,8 @@ def measure(
             probe = _probe(source, target, offer)
             probing[name].append(time.thread_time() - started_s)
             for score, function in SCORES.items():
+                if "classes" not in function.outputs:
+                    continue
                 value, taken_s = _timed(lambda f=function, p=probe: f(p))
                 values.setdefault((name, score), []).append(value)
                 seconds.setdefault((name, score), []).append(taken_s)

@@ -32,8 +32,9 @@ from graft.rounds.probe import probe
 from graft.selection import scores
 from graft.selection.scores import SCORES, Score, SourceOutputs, probe_scores
 
-RANKING = sorted(name for name, score in SCORES.items() if not score.compares_rows)
-STATED = sorted(name for name, score in SCORES.items() if score.sensitivity)
+OF_CLASSES = {name: score for name, score in SCORES.items() if "classes" in score.outputs}
+RANKING = sorted(name for name, score in OF_CLASSES.items() if not score.compares_rows)
+STATED = sorted(name for name, score in OF_CLASSES.items() if score.sensitivity)
 OPEN = replace(POLICY, epsilon=None, total_epsilon=None)
 MODULE = """
 from graft.selection.scores import Score
