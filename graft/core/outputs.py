@@ -58,14 +58,12 @@ def new_folder(
     DataError where ``out`` holds something and ``overwrite`` is off, and as ``check_output`` does.
     """
     real = check_output(out, sources)
-    if real.exists() and not real.is_dir() and not real.is_file():
+    if real.exists() and not (real.is_dir() or real.is_file()):  # others use it: /dev/null, a pipe
         raise DataError(f"{out}: got a device or socket, wanted a folder to write")
     if not real.parent.is_dir() and real.parent.exists():
         raise DataError(f"{out}: got a path in the file {real.parent}, wanted one in a folder")
     if real.exists() and not overwrite and (not real.is_dir() or any(real.iterdir())):
         raise DataError(f"{out}: got a path that already holds something, wanted an empty one")
-    if real.exists() and not (real.is_dir() or real.is_file()):  # others use it: /dev/null, a pipe
-        raise DataError(f"{out}: got a device, pipe or socket, wanted a folder")
     make_folder(real.parent)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=real.parent))
     try:

@@ -114,12 +114,8 @@ def expand_system(
     needs_all = any(method.sources_needed == "all" for method in methods)
     everyone = tuple(state.latest) if needs_all else ()
     read = {c.model_id: c.inputs or (c.profile.inputs if c.profile else ()) for c in everyone}
-    visible = {
-        initial_only: tuple(
-            c.for_fusion() for c in everyone if not initial_only or not c.round_index
-        )
-        for initial_only in (True, False)
-    }
+    shipped = tuple(card.for_fusion() for card in everyone)
+    visible = {True: tuple(c for c in shipped if not c.round_index), False: shipped}
     averages = tuple(card.for_fusion() for card in state.architecture_averages)
 
     def sources(method: Method, domain_id: str) -> tuple[ModelCard, ...]:
