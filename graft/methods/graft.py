@@ -100,16 +100,13 @@ def fit_graft(task: TrainingTask, without: Collection[Part] = ()) -> TrainedMode
     _train(target, soft_targets_UC, task, augmented="augmentation" not in without)
     if not private:
         adaptation.renormalise(target, x_N, compiled=task.compiled)
-    # A source weighs the same on every sample: the sum of its one or two teachers.
-    at = {(s.model_id, s.domain_id): index for index, s in enumerate(task.sources)}
-    source_T = torch.tensor([at[s.model_id, s.domain_id] for s in teachers.sources])
-    weight_S = torch.zeros(len(task.sources)).index_add(0, source_T, weight_T)
+    mixture_SQ = fusion.teacher_spread(weight_T, teachers.sources, task.sources)
     return targets.trained_target(
         task,
         target,
         architecture=architecture,
         metrics={"started_from_source": float(start is not None)},
-        diagnostics=FusionDiagnostics(mixture_SQ=fusion.mixture_spread(weight_S[:, None])),
+        diagnostics=FusionDiagnostics(mixture_SQ=mixture_SQ),
     )
 
 

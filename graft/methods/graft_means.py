@@ -72,14 +72,12 @@ def fit_means(
         target, started = _start(teachers, heads, units, best), True
     _train(target, wanted_UC, task, units, augmented="augmentation" not in without)
     adaptation.renormalise(target, x_N, compiled=task.compiled)
-    at = {(s.model_id, s.domain_id): index for index, s in enumerate(task.sources)}
-    source_T = torch.tensor([at[s.model_id, s.domain_id] for s in teachers.sources])
-    weight_S = torch.zeros(len(task.sources)).index_add(0, source_T, weight_T)
+    mixture_SQ = fusion.teacher_spread(weight_T, teachers.sources, task.sources)
     return targets.trained_target(
         task,
         target,
         metrics={"started_from_source": float(started)},
-        diagnostics=FusionDiagnostics(mixture_SQ=fusion.mixture_spread(weight_S[:, None])),
+        diagnostics=FusionDiagnostics(mixture_SQ=mixture_SQ),
     )
 
 

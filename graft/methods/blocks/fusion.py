@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
 from graft.core.records import FloatArray
+from graft.training import Source
 
 _SIMILARITY_WIDTH = 0.1
 _ROWS_AT_ONCE = 1024
@@ -119,6 +120,17 @@ def mixture_spread(weight_SN: Tensor) -> FloatArray:
     # A sum of weights may exceed 1 by a rounding.
     spread_SQ: FloatArray = figures_SQ.clamp(0, 1).float().numpy()
     return spread_SQ
+
+
+def teacher_spread(
+    weight_T: Tensor, teachers: Sequence[Source], sources: Sequence[Source]
+) -> FloatArray:
+    """``mixture_spread`` of weights that are the same on every sample: a source's is the sum of
+    those of its one or two teachers."""
+    at = {(s.model_id, s.domain_id): index for index, s in enumerate(sources)}
+    source_T = torch.tensor([at[s.model_id, s.domain_id] for s in teachers])
+    weight_S = torch.zeros(len(sources)).index_add(0, source_T, weight_T)
+    return mixture_spread(weight_S[:, None])
 
 
 def thinned_epochs(rows: Sequence[Sequence[float]]) -> FloatArray:
