@@ -105,6 +105,20 @@ def data_from_csv(
         Option(help="NAME=COLUMN,COLUMN@RATE: files of one sensor; repeatable, labels first."),
     ] = None,
     label: Annotated[str | None, Option(help="Column of the class. Or {label} in --path.")] = None,
+    labels: Annotated[
+        Path | None,
+        Option(help="File or folder of labelled intervals, for --label in the recordings."),
+    ] = None,
+    interval: Annotated[
+        str, Option(help="With --labels: its columns of starts and ends.")
+    ] = "start,end",
+    label_shift: Annotated[
+        str,
+        Option(
+            help="With --labels: seconds added to its times; 'start': they count from the "
+            "first line of each recording."
+        ),
+    ] = "0",
     user: Annotated[str | None, Option(help="Column of the person. Default: one per file.")] = None,
     time: Annotated[str | None, Option(help="Column of the time: cuts pauses, resamples.")] = None,
     time_unit: Annotated[
@@ -150,7 +164,7 @@ def data_from_csv(
     overlapping windows on one side of the split. Every line is accounted for.
     """
     from graft.data.importers.csv import convert_csv
-    from graft.data.importers.csv_columns import CsvColumns
+    from graft.data.importers.csv_columns import CsvColumns, label_file
     from graft.data.importers.csv_streams import convert_streams, parse_stream
     from graft.data.importers.csv_windows import Windowing
 
@@ -170,6 +184,7 @@ def data_from_csv(
         encoding=encoding,
         decimal=decimal,
         path=path,
+        intervals=label_file(labels, interval, label_shift) if labels else None,
         map_label=_label_map(map_label),
     )
     windowing = Windowing(

@@ -27,6 +27,7 @@ from graft.data.importers.csv_account import LineTally
 from graft.data.importers.csv_clock import FEW_LINES, Pace, find_unit, read_clock
 from graft.data.importers.csv_columns import UNITS_S, CsvColumns
 from graft.data.importers.csv_files import check_names, find_files, path_fields
+from graft.data.importers.csv_intervals import Intervals, read_intervals
 from graft.data.importers.csv_lines import Recordings, read_recordings
 from graft.data.importers.csv_windows import (
     Plan,
@@ -106,20 +107,23 @@ def convert_csv(
     DataError
         Where ``out`` holds something already, or is, holds or lies in ``source``.
     """
-    check_output(out, [source])
-    found = find_files(source, columns.path)
+    labelled = columns.intervals
+    sources = [source, *([labelled.path] if labelled else [])]
+    check_output(out, sources)
+    found = find_files(source, columns.path, labelled.path if labelled else None)
     if columns.user is None and "user" not in path_fields(columns.path):
         check_names(found.files)
     make_folder(out.resolve().parent)
     with (
-        new_folder(out, sources=[source], overwrite=overwrite) as folder,
+        new_folder(out, sources=sources, overwrite=overwrite) as folder,
         tempfile.TemporaryDirectory(prefix=".lines-", dir=folder.parent) as place,
     ):
         tally, notes = LineTally(), dict[str, list[str]]()
+        intervals = read_intervals(columns) if labelled else None
         lines = read_recordings(found.files, columns, Path(place), tally, notes, progress)
         tally.check_share(source)
         read_as = [file_note(note, names, len(found.files)) for note, names in notes.items()]
-        plans = plan_people(lines, columns, windowing, read_as)
+        plans = plan_people(lines, columns, windowing, read_as, intervals)
         labels = {code: label for label, code in lines.labels.items()}
         own = {
             user: sorted({labels[part.label] for part in plan.parts}, key=natural_key)
@@ -133,6 +137,7 @@ def convert_csv(
         ]  # fmt: skip
         remarks = [
             *yield_remarks(plans, windowing),
+            *(intervals.remarks() if intervals else ()),
             *remarks_on_classes(classes, {user: own[user] for user in chosen}),
             *remarks_on_persons(chosen),
         ]
@@ -169,7 +174,7 @@ def convert_csv(
         blocks=blocks,
         lines=tally.lines,
         account=tally.account(),
-        skipped=tally.words(),
+        skipped=(*tally.words(), *(intervals.skipped if intervals else ())),
         left_out=tuple(left_out),
         passed_over=found.passed_over,
         read_as=tuple(read_as),
@@ -200,11 +205,25 @@ def domain_ids(users: Iterable[str]) -> dict[str, str]:
 
 
 def plan_people(
-    lines: Recordings, columns: CsvColumns, windowing: Windowing, read_as: list[str]
-) -> dict[str, Plan]:
-    """The plan of each person, by name in order."""
+    lines: Recordings, columns: CsvColumns, windowing: Windowing, read_as: list[str],
+    intervals: Intervals | None = None,
+) -> dict[str, Plan]:  # fmt: skip
+    """The plan of each person, by name in order; ``intervals`` give lines their labels."""
     plans = {user: Plan() for user in sorted(lines.users)}
     times = _times(lines, columns, windowing, read_as) if columns.time else None
+    if intervals is not None and times is not None:
+        lines.labels.update(intervals.labels)
+        main_unit = next(
+            name for name, unit_s in UNITS_S.items() if unit_s == times.unit_s["number"]
+        )
+        every = [
+            (user, lines.takes[take], own["time"][index] * times.unit_s[lines.takes[take].kind])
+            for user, code in lines.users.items()
+            for own in [lines.lines(code)]
+            for take, index in recordings(own)
+        ]
+        intervals.settle(every, main_unit, read_as)
+        del every  # recordings may be long
     for user, plan in plans.items():
         own = lines.lines(lines.users[user])
         if times is None:
@@ -227,6 +246,9 @@ def plan_people(
             kind = lines.takes[take].kind
             clock = read_clock(chosen["time"], kind, bursts=times.bursts[kind])
             unit = times.unit_s[kind]
+            if intervals is not None:
+                label_L = intervals.label(user, lines.takes[take], clock.seconds(unit))
+                chosen["label"][slice(None) if clock.order_L is None else clock.order_L] = label_L
             own_usual = clock.usual if len(chosen) >= FEW_LINES else times.usual or clock.usual
             plan_timed(index_L, chosen, clock, unit, own_usual * unit, windowing, plan,
                        values if is_sparse else None)  # fmt: skip

@@ -13,6 +13,9 @@ SKIPS: Final = "between skipped lines: too short for a window"
 CHANGES: Final = "between changes of label or recording: too short for a window"
 RESTS: Final = "after the last whole window of a block"
 UNCOVERED: Final = "outside the windows that all streams cover"
+OUTSIDE: Final = "in no interval with a label"
+DISPUTED: Final = "in intervals of two labels"
+NO_LABEL, TWO_LABELS = -1, -2  # in place of the code of a line's label
 LEFT_OUT: Final = "of people who are left out"
 
 

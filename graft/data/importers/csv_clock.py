@@ -50,6 +50,10 @@ class Clock:
     turns: int = 0
     origin: float = 0.0
 
+    def seconds(self, unit_s: float) -> TimeArray:
+        """The lines' times since the column's zero."""
+        return (self.time_L + self.origin) * unit_s
+
 
 def read_clock(time_L: TimeArray, kind: TimeKind, *, bursts: bool = False) -> Clock:
     """Put a recording's times in order and spread lines that share one.

@@ -1,9 +1,11 @@
 """Which columns mean what, and where a text file's header is."""
 
 import csv
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from graft.data.importers.csv_files import path_fields
 from graft.data.importers.csv_numbers import Decimal, decimal_signs, number_of
@@ -27,6 +29,31 @@ def tidy(text: str) -> str:
 def column_name(text: str) -> str:
     """A column's name without the sign of a comment before a header."""
     return tidy(text).lstrip("#%/ ") or tidy(text)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelFile:
+    """A file of labelled intervals, or a folder of them named by person.
+
+    ``start`` and ``end`` are columns; ``shift_s`` is added to their times, None: they count from
+    the first line of each recording.
+    """
+
+    path: Path
+    start: str = "start"
+    end: str = "end"
+    shift_s: float | None = 0.0
+
+
+def label_file(path: Path, interval: str, shift: str) -> LabelFile:
+    """A labels file of "START,END" and a number of seconds or "start"; raises ConfigError."""
+    names = [name.strip() for name in interval.split(",")]
+    if len(names) != 2 or not all(names):
+        raise ConfigError(f"interval: got {interval!r}, wanted two columns, e.g. start,end")
+    shift_s = None if shift == "start" else number_of(shift)
+    if shift != "start" and (shift_s is None or not math.isfinite(shift_s)):
+        raise ConfigError(f"label-shift: got {shift!r}, wanted seconds or 'start'")
+    return LabelFile(path=path, start=names[0], end=names[1], shift_s=shift_s)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +83,9 @@ class CsvColumns:
         "." or ","; None: as the first lines show.
     path
         Pattern of the paths below the source, such as "{user}/{label}".
+    intervals
+        A file that has the labels, by their times; ``label`` is then a column of it, by default
+        "label", and so are ``user`` and ``session`` where it has them.
     map_label
         Replaces labels by others, before words for a missing value are left out; "" leaves a
         label's lines out.
@@ -71,6 +101,7 @@ class CsvColumns:
     encoding: str | None = None
     decimal: Decimal | None = None
     path: str | None = None
+    intervals: LabelFile | None = None
     map_label: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +109,10 @@ class CsvColumns:
             raise ConfigError(f"delimiter: got {self.delimiter!r}, wanted one character")
         if self.time_unit is not None and self.time_unit not in UNITS_S:
             raise ConfigError(f"time-unit: got {self.time_unit!r}, wanted one of {list(UNITS_S)}")
+        if self.intervals is not None:
+            if self.time is None:
+                raise ConfigError("labels: got no time, wanted --time: intervals are matched by it")
+            object.__setattr__(self, "label", self.label or "label")
         for name in ("label", "user", "time", "session"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else column_name(value))
@@ -97,7 +132,8 @@ class CsvColumns:
     @property
     def wanted(self) -> tuple[str, ...]:
         """Every column that is read."""
-        named = (self.user, self.label, self.time, self.session, *self.sensors)
+        label = None if self.intervals else self.label
+        named = (self.user, label, self.time, self.session, *self.sensors)
         return tuple(name for name in named if name is not None)
 
 

@@ -47,16 +47,20 @@ def path_fields(pattern: str | None) -> tuple[str, ...]:
     return tuple(fields)
 
 
-def find_files(source: Path, pattern: str | None = None) -> FoundFiles:
+def find_files(source: Path, pattern: str | None = None, without: Path | None = None) -> FoundFiles:
     """The recordings at ``source``, a file or a folder.
 
     ``pattern`` such as "{user}/{label}" is matched with a path below the source, without suffix;
-    without one a file's name is its user. Raises DatasetFormatError for no file, or two of a name.
+    without one a file's name is its user. ``without`` is a file or folder that is none of them.
+    Raises DatasetFormatError for no file, or two of a name.
     """
     try:
         paths = [source] if source.is_file() else [p for p in source.rglob("*") if p.is_file()]
     except OSError as error:
         raise DatasetFormatError(f"{source}: got {error}, wanted a readable folder") from error
+    if without is not None:
+        own = without.resolve()
+        paths = [path for path in paths if not path.resolve().is_relative_to(own)]
     root = source.parent if source.is_file() else source
     inner = {path: path.relative_to(root) for path in paths}
     visible = [

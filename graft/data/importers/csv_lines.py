@@ -41,6 +41,7 @@ class Take:
     file: str
     kind: TimeKind
     sample: str
+    session: str = "-"
 
 
 class StoredReadings:
@@ -177,7 +178,9 @@ class _FileReader:
     def _add(self, rows: Rows) -> tuple[int, int]:
         columns, out = self._columns, self._out
         user_L = self._texts(rows, "user", columns.user)
-        label_L = self._texts(rows, "label", columns.label)
+        label_L = np.zeros(len(rows.line_L), np.int64)  # by intervals, once times are known
+        if columns.intervals is None:
+            label_L = self._texts(rows, "label", columns.label)
         session_L = self._texts(rows, "session", columns.session)
         x_LK = np.empty((len(rows.line_L), len(columns.sensors)), np.float32)
         reason_L = np.zeros(len(rows.line_L), np.int64)
@@ -367,11 +370,17 @@ class _FileReader:
     def _take_of(self, session_L: IntArray) -> IntArray:
         out = self._out
         numbers = np.unique(session_L)
+        names = {code: text or "" for text, code in self._codes["session"].items()}
         for session in numbers.tolist():
             if session not in self._takes:
                 self._takes[session] = len(out.takes)
                 out.takes.append(
-                    Take(file=self._name, kind=self._kind, sample=self._opened.time_sample)
+                    Take(
+                        file=self._name,
+                        kind=self._kind,
+                        sample=self._opened.time_sample,
+                        session=names.get(session, "-").removeprefix("\0"),
+                    )
                 )
         known = np.array([self._takes[session] for session in numbers.tolist()] or [0])
         return known[np.searchsorted(numbers, session_L)]

@@ -28,6 +28,7 @@ from graft.data.importers.csv import CsvReport, domain_ids, plan_people
 from graft.data.importers.csv_account import LineTally
 from graft.data.importers.csv_columns import CsvColumns
 from graft.data.importers.csv_files import RecordingFile, find_files
+from graft.data.importers.csv_intervals import Intervals, read_intervals
 from graft.data.importers.csv_lines import Readings, Recordings, read_recordings
 from graft.data.importers.csv_windows import Part, Plan, RowArray, Windowing
 from graft.data.importers.csv_words import file_note, yield_remarks
@@ -121,17 +122,20 @@ def convert_streams(
         raise ConfigError("time: got no column, wanted --time: streams are aligned by their times")
     if len({stream.name for stream in streams}) < max(2, len(streams)):
         raise ConfigError("stream: got fewer than two different names, wanted --stream for each")
-    check_output(out, [source])
+    labelled = columns.intervals
+    sources = [source, *([labelled.path] if labelled else [])]
+    check_output(out, sources)
     pattern = columns.path or _PATH
     if "{stream}" not in pattern:
         raise ConfigError(f"path: got {pattern!r}, wanted {{stream}} in it")
-    found = find_files(source, pattern)
+    found = find_files(source, pattern, labelled.path if labelled else None)
     make_folder(out.resolve().parent)
     with (
-        new_folder(out, sources=[source], overwrite=overwrite) as folder,
+        new_folder(out, sources=sources, overwrite=overwrite) as folder,
         tempfile.TemporaryDirectory(prefix=".lines-", dir=folder.parent) as place,
     ):
         tally, read_as = LineTally(), list[str]()
+        intervals = read_intervals(columns) if labelled else None
         passed_over, tracks = list(found.passed_over), list[_Track]()
         for stream in streams:
             files = [
@@ -145,14 +149,15 @@ def convert_streams(
             own.mkdir()
             tracks.append(
                 _read(stream, files, columns, windowing, own, tally, read_as, progress,
-                      has_labels=not tracks, share=windowing.window / streams[0].rate_hz)
+                      has_labels=not tracks, share=windowing.window / streams[0].rate_hz,
+                      intervals=None if tracks else intervals)
             )  # fmt: skip
         known = {stream.name.casefold() for stream in streams}
         passed_over += [file.name for file in found.files if _stream_of(file) not in known]
         tally.check_share(source)
         return _write(
             tracks, folder, out, tally, read_as, tuple(passed_over), source=source, name=name,
-            licence=licence, modality=modality, progress=progress,
+            licence=licence, modality=modality, progress=progress, intervals=intervals,
         )  # fmt: skip
 
 
@@ -164,10 +169,12 @@ def _read(
     stream: CsvStream, files: Sequence[RecordingFile], columns: CsvColumns, windowing: Windowing,
     folder: Path, tally: LineTally, read_as: list[str],
     progress: Callable[[str, int, int], None] | None, *, has_labels: bool, share: float,
+    intervals: Intervals | None,
 ) -> _Track:  # fmt: skip
     own_columns = replace(
         columns, sensors=stream.sensors, path=None if has_labels and columns.label else "{label}",
         label=columns.label if has_labels else None,
+        intervals=columns.intervals if has_labels else None,
     )  # fmt: skip
     own_files = files
     if not has_labels:  # of any label: another stream has them
@@ -186,7 +193,7 @@ def _read(
     lines = read_recordings(own_files, own_columns, folder, tally, notes, progress)
     read_as += [file_note(note, names, len(files)) for note, names in notes.items()]
     said: list[str] = []
-    plans = plan_people(lines, own_columns, own, said)
+    plans = plan_people(lines, own_columns, own, said, intervals)
     read_as += [f"{stream.name}: {text}" for text in said]
     place_of = {file.name: repr(sorted({**file.stated, "stream": ""}.items())) for file in files}
     return _Track(stream=stream, lines=lines, plans=plans, windowing=own, place_of=place_of)
@@ -290,7 +297,7 @@ def _account(
 def _write(
     tracks: Sequence[_Track], folder: Path, out: Path, tally: LineTally, read_as: list[str],
     passed_over: tuple[str, ...], *, source: Path, name: str, licence: str, modality: Modality,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Callable[[str, int, int], None] | None, intervals: Intervals | None,
 ) -> CsvReport:  # fmt: skip
     first = tracks[0]
     for track in tracks[1:]:  # lines of people without a labelled file
@@ -313,6 +320,7 @@ def _write(
                for track in tracks if track.stream.name not in people[user].x]  # fmt: skip
     remarks = [
         *yield_remarks({user: first.plans[user] for user in users}, first.windowing),
+        *(intervals.remarks() if intervals else ()),
         *lacking[:10],
         *([f"and {len(lacking) - 10} more people lack a stream"] if len(lacking) > 10 else []),
         *remarks_on_classes(classes, labels), *remarks_on_persons(list(people)),
@@ -347,7 +355,7 @@ def _write(
         blocks=sum(len(set(person.groups)) for person in people.values()),
         lines=tally.lines,
         account=tally.account(),
-        skipped=tally.words(),
+        skipped=(*tally.words(), *(intervals.skipped if intervals else ())),
         left_out=tuple(left_out),
         passed_over=passed_over,
         read_as=tuple(read_as),

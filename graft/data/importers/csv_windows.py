@@ -232,9 +232,10 @@ def plan_timed(
             )
             for at in np.flatnonzero(gap_L > own_limit_s):
                 pause_L[own[at] : own[at + 1]] = True
-    lack_L = (step_L > _GAP * usual_s) & ~(pause_L | skip_L | label_L | began_L)
+    is_own_L = lines_L["label"][1:] >= 0
+    lack_L = is_own_L & (step_L > _GAP * usual_s) & ~(pause_L | skip_L | label_L | began_L)
     plan.filled += int((np.rint(step_L[lack_L] / usual_s) - 1).sum()) if usual_s else 0
-    plan.pauses.extend(step_L[pause_L & ~label_L].tolist())
+    plan.pauses.extend(step_L[pause_L & ~label_L & is_own_L].tolist())
     plan.limit_s, plan.usual_s = limit_s, usual_s
     del step_L, lack_L  # recordings may be long
     plan.late += clock.late
@@ -264,11 +265,17 @@ def _plan_parts(
     reason = np.zeros(len(cuts) + 2, np.int64)
     reason[1:-1] = np.select([pause_L[cuts], skip_L[cuts]], [2, 1], 0)
     worst_P = np.maximum(reason[:-1], reason[1:])
-    plan.longest = max(plan.longest, int(samples_P.max()))
-    short_P = samples_P < windowing.window
+    is_own_P = label_L[starts] >= 0
+    plan.longest = max(plan.longest, int(samples_P[is_own_P].max(initial=0)))
+    short_P = is_own_P & (samples_P < windowing.window)
+    for name, label in (
+        (account.OUTSIDE, account.NO_LABEL),
+        (account.DISPUTED, account.TWO_LABELS),
+    ):
+        plan.add(name, int(length_P[label_L[starts] == label].sum()))
     for code, name in enumerate((account.CHANGES, account.SKIPS, account.PAUSES)):
         plan.add(name, int(length_P[short_P & (worst_P == code)].sum()))
-    for at in np.flatnonzero(~short_P):
+    for at in np.flatnonzero(is_own_P & ~short_P):
         start, stop = int(starts[at]), int(stops[at])
         part = Part(
             label=int(label_L[start]),

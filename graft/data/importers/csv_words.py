@@ -66,12 +66,12 @@ def yield_remarks(plans: Mapping[str, Plan], windowing: Windowing) -> list[str]:
     """Whose lines are mostly in no window, why, and the option that helps."""
     found = []
     for user, plan in plans.items():
-        total = sum(plan.lines.values())
+        total = sum(plan.lines.values()) - plan.lines.get(account.OUTSIDE, 0)
         used = plan.lines.get(account.IN_WINDOWS, 0)
         if not total or used >= _LOW_YIELD * total:
             continue
         others = {reason: count for reason, count in plan.lines.items()
-                  if reason != account.IN_WINDOWS}  # fmt: skip
+                  if reason not in (account.IN_WINDOWS, account.OUTSIDE)}  # fmt: skip
         reason, count = max(others.items(), key=lambda each: each[1])
         words = f"{reason}, {count} lines"
         if reason == account.PAUSES:
@@ -83,6 +83,8 @@ def yield_remarks(plans: Mapping[str, Plan], windowing: Windowing) -> list[str]:
             )
         elif reason == account.SKIPS:
             helps = "--max-gap bridges single lines"
+        elif reason == account.DISPUTED:
+            helps = "intervals of one label at a time give them one"
         elif reason == account.RESTS:
             helps = "a smaller --step or --window"
         else:
