@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 import typer
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from by_seed import interval_text, measure_seeds, name_folders, score
@@ -32,7 +32,13 @@ from graft.core.records import FloatArray, IntArray
 from graft.core.seeding import stream
 from graft.core.tasks import Task
 from graft.data.domain import World
-from graft.methods.hmkd import PUBLISHED_TRAINING, Learner, MutualConfig, learn_mutually
+from graft.methods.hmkd import (
+    PUBLISHED_TRAINING,
+    TARGET_EXCHANGE,
+    Learner,
+    MutualConfig,
+    learn_mutually,
+)
 from graft.models import Network, build_network
 from graft.training import minimise, parameter_group, predict_in_batches
 
@@ -42,6 +48,7 @@ TEACHER, STUDENT = "resnetlstman", "mlp-500"
 TRAIN_SHARE = 0.7  # 21 of HAPT's 30 people, as in the archive's own split
 AVERAGED = 4  # P: 128 samples at 50 Hz become 32 at 12.5 Hz, for every network
 LONGER = 4
+FEW = 0.1  # the share of labelled windows of those who train, where labels are few
 TITLES = {
     "mlp": "MLP alone",
     "hmkd": "MLP, HMKD",
@@ -50,8 +57,23 @@ TITLES = {
     "hmkd-frozen-longer": f"MLP, HMKD with a frozen teacher, {LONGER} times the steps",
     "teacher": "ResNetLSTMaN alone",
     "hmkd-teacher": "ResNetLSTMaN, HMKD",
+    "crippled": "MLP that keeps a tenth to a third, alone",
+    "hmkd-crippled": "MLP that keeps a tenth to a third, HMKD",
+    "mlp-few": "few labels: MLP alone",
+    "hmkd-few": "few labels: MLP, HMKD on all rows, r = 0.9",
+    "hmkd-few-teacher": "few labels: ResNetLSTMaN, HMKD on all rows, r = 0.9",
+    "mlp-few-longer": f"few labels: MLP alone, {LONGER} times the steps",
+    "hmkd-few-longer": f"few labels: MLP, HMKD on all rows, r = 0.9, {LONGER} times the steps",
 }
-BASES = {"hmkd": "mlp", "hmkd-frozen": "mlp", "hmkd-frozen-longer": "mlp-longer"}
+BASES = {
+    "hmkd": "mlp",
+    "hmkd-frozen": "mlp",
+    "hmkd-frozen-longer": "mlp-longer",
+    "hmkd-crippled": "crippled",
+    "hmkd-few": "mlp-few",
+    "hmkd-few-longer": "mlp-few-longer",
+}
+TARGETS = {"hmkd": ">= 9", "hmkd-few-longer": ">= 9"}
 console = Console(stderr=True)
 
 
@@ -64,6 +86,7 @@ class People:
     y_N: Tensor
     x_test: Tensor
     y_test_N: Tensor
+    x_U: Tensor | None = None
 
 
 def main(
@@ -83,30 +106,48 @@ def main(
 def measure(
     world: World, seed: int, steps: int, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """A row an arm; every student starts equal and sees equal batches."""
+    """A row an arm; every student starts equal and sees equal batches of the same labels."""
     people = split_people(world, seed)
     training = replace(PUBLISHED_TRAINING, epochs=LONGER * steps, max_steps=steps)
     longer = replace(training, max_steps=LONGER * steps)
     rows = []
 
     def add(arm: str, network: Network) -> None:
-        output_NC = predict_in_batches(network, people.x_test)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the crippled network drops in testing too
+            output_NC = predict_in_batches(network, people.x_test)
         rows.append({"seed": seed, "arm": arm, **score(output_NC, people.y_test_N)})
         progress(f"seed {seed}, {arm}")
 
     for arm, config in (("mlp", training), ("mlp-longer", longer)):
-        add(arm, train_alone(STUDENT, people, config, seed))
-    student, teacher = learners(people, seed, teacher=None)
-    learn_mutually(student, teacher, people.x, people.y_N, training, seed, MutualConfig())
-    add("hmkd", student.network)
-    add("hmkd-teacher", teacher.network)
-    trained = train_alone(TEACHER, people, training, seed)
+        add(arm, train_alone(student_of(people, seed), people, config, seed))
+    trained = train_alone(teacher_of(people, seed), people, training, seed)
     add("teacher", trained)
     frozen = MutualConfig(freeze_teacher=True)
-    for arm, config in (("hmkd-frozen", training), ("hmkd-frozen-longer", longer)):
-        student, teacher = learners(people, seed, trained)
-        learn_mutually(student, teacher, people.x, people.y_N, config, seed, frozen)
-        add(arm, student.network)
+    for arm, config, mutual in (
+        ("hmkd", training, MutualConfig()),
+        ("hmkd-frozen", training, frozen),
+        ("hmkd-frozen-longer", longer, frozen),
+    ):
+        teacher = trained if mutual.freeze_teacher else teacher_of(people, seed)
+        student = student_of(people, seed)
+        train_together(student, teacher, people, config, seed, mutual)
+        add(arm, student)
+        if arm == "hmkd":
+            add("hmkd-teacher", teacher)
+    add("crippled", train_alone(crippled(student_of(people, seed)), people, training, seed))
+    student = crippled(student_of(people, seed))
+    train_together(student, teacher_of(people, seed), people, training, seed, MutualConfig())
+    add("hmkd-crippled", student)
+    few, on_all = with_few_labels(people, seed), MutualConfig(exchange=TARGET_EXCHANGE)
+    for suffix, config in (("", training), ("-longer", longer)):
+        # As many steps as there are with all labels.
+        add(f"mlp-few{suffix}", train_alone(student_of(people, seed), few, config, seed))
+        student, teacher = student_of(people, seed), teacher_of(people, seed)
+        train_together(student, teacher, few, config, seed, on_all)
+        add(f"hmkd-few{suffix}", student)
+        if not suffix:
+            add("hmkd-few-teacher", teacher)
     return rows
 
 
@@ -139,22 +180,53 @@ def pooled(world: World, domain_ids: list[str]) -> tuple[FloatArray, IntArray]:
     return x, np.concatenate([domain.y_N for domain in loaded])
 
 
-def learners(people: People, seed: int, teacher: Network | None) -> tuple[Learner, Learner]:
-    """A fresh student and a fresh or given teacher, each with its ensemble feature."""
-    width = MutualConfig().width
-    fresh = teacher or heavy_in_bfloat16(build_network(TEACHER, people.task, seed))
-    student = build_network(STUDENT, people.task, seed)
-    return (
-        Learner(student, STUDENT, people.x, width, seed),
-        Learner(fresh, TEACHER, people.x, width, seed + 1),
+def with_few_labels(people: People, seed: int) -> People:
+    """The same people, of whose windows a share has labels, at least one of each class."""
+    order = torch.from_numpy(stream("hmkd-labels", seed).permutation(len(people.y_N)))
+    firsts = [int((people.y_N[order] == c).nonzero()[0]) for c in people.y_N.unique()]
+    chosen = torch.zeros(len(order), dtype=torch.bool)
+    chosen[order[: round(FEW * len(order))]] = True
+    chosen[order[firsts]] = True
+    x, y_N = people.x[chosen], people.y_N[chosen]
+    return replace(people, x=x, y_N=y_N, x_U=people.x[~chosen])
+
+
+def student_of(people: People, seed: int) -> Network:
+    """The student as every arm starts it."""
+    return build_network(STUDENT, people.task, seed)
+
+
+def teacher_of(people: People, seed: int) -> Network:
+    """The teacher as every arm starts it."""
+    return heavy_in_bfloat16(build_network(TEACHER, people.task, seed))
+
+
+def crippled(network: Network) -> Network:
+    """Drop what the paper's numbers say that is kept, in testing too."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.forward = partial(F.dropout, p=1 - module.p, training=True)  # type: ignore[method-assign]
+    return network
+
+
+def train_together(
+    student: Network,
+    teacher: Network,
+    people: People,
+    config: TrainingConfig,
+    seed: int,
+    mutual: MutualConfig,
+) -> None:
+    """HMKD, on rows without labels too where there are some."""
+    pair = (
+        Learner(student, STUDENT, people.x, mutual.width, seed),
+        Learner(teacher, TEACHER, people.x, mutual.width, seed + 1),
     )
+    learn_mutually(*pair, people.x, people.y_N, config, seed, mutual, people.x_U)
 
 
-def train_alone(architecture: str, people: People, config: TrainingConfig, seed: int) -> Network:
+def train_alone(network: Network, people: People, config: TrainingConfig, seed: int) -> Network:
     """Cross-entropy alone, on the batches and dropout masks of every other arm."""
-    network = build_network(architecture, people.task, seed)
-    if architecture == TEACHER:
-        heavy_in_bfloat16(network)
     network.train()
 
     def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
@@ -200,7 +272,7 @@ def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> Non
         gain_text = "| "
         if arm in BASES:
             gains = 100 * (f1 - scores["macro_f1"][BASES[arm]])
-            target = ">= 9" if arm == "hmkd" and name == "hapt" else None
+            target = TARGETS.get(arm) if name == "hapt" else None
             figures[f"{name}/{arm}/gain"] = figure(
                 gains.mean(), "points of macro-F1", target, command, range(seeds)
             )

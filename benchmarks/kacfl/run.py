@@ -10,7 +10,7 @@ Legend: N rows, C classes, K channels.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +35,7 @@ from graft.data.domain import World
 from graft.data.splits import split_rows
 from graft.methods.distillation import distil_soft_targets, soft_targets
 from graft.methods.kacfl import PUBLISHED, VECTOR_FORM, distil_common_features
-from graft.models import build_network
+from graft.models import Network, build_network
 from graft.training import Source, minimise, parameter_group, predict_in_batches
 
 HERE = Path(__file__).resolve().parent
@@ -46,6 +46,16 @@ TEACHER_TRAINING = TrainingConfig(epochs=1_000_000, max_steps=250, batch_size=64
 SPACES = ("disjoint", "shared")
 BASE = "soft-kd"
 FEATURE_WEIGHTS = {"kacfl": VECTOR_FORM, "kacfl-published": PUBLISHED}
+# Networks with positions in their last stage, a student that another task trained, and few steps:
+# what the paper's logs show is how fast a student learns.
+MAP_TEACHERS = ("cnn-medium", "cnn-large")
+MAP_STUDENT = "cnn-small"
+BUDGETS = (25, 50, 100, 200, 500)
+SPEED_ARMS = {
+    BASE: "Soft targets alone",
+    "kacfl": "KA-CFL, vectors, weight 1 (ours)",
+    "kacfl-maps": "KA-CFL, feature maps, weight 10 (published)",
+}
 TITLES = {
     "teachers": "The teachers together",
     BASE: "Soft targets alone",
@@ -84,8 +94,12 @@ def main(
     torch.set_num_threads(1)
     folders = name_folders(data)
     rows = measure_seeds(folders, seeds, steps, work, len(SPACES) * len(TITLES), measure, console)
+    each = len(SPACES) * len(BUDGETS) * len(SPEED_ARMS)
+    fast = measure_seeds(folders, seeds, max(BUDGETS), work / "speed", each, measure_speed, console)
     for name in folders:
-        report(name, seeds, steps, rows[name])
+        figures = report(name, seeds, steps, rows[name])
+        figures |= report_speed(name, seeds, fast[name])
+        write_summary(HERE / "results", figures)
 
 
 def measure(
@@ -117,6 +131,41 @@ def measure(
             )
             progress(f"{setting.task.name}, seed {seed}, {space}, {arm}")
     return rows
+
+
+def measure_speed(
+    world: World, seed: int, steps: int, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """A row a label space, number of steps and method, from one pretrained student a seed."""
+    setting = open_setting(world, seed)
+    pretrained = pretrained_student(setting, seed)
+    rows = []
+    for space in SPACES:
+        teachers = train_teachers(setting, space, seed, MAP_TEACHERS)
+        for budget, arm in product(BUDGETS, SPEED_ARMS):
+            student = build_network(MAP_STUDENT, setting.task, seed)
+            student.encoder.load_state_dict(pretrained.encoder.state_dict())
+            training = TrainingConfig(epochs=1_000_000, max_steps=budget)
+            given = (student, teachers, setting.new.x, training, seed)
+            if arm == BASE:
+                distil_soft_targets(*given)
+            elif arm == "kacfl":
+                distil_common_features(*given, VECTOR_FORM)
+            else:
+                distil_common_features(*given, PUBLISHED, maps_of=MAP_STUDENT)
+            result = score(predict_in_batches(student, setting.test.x), setting.test.y_N)
+            rows.append({"seed": seed, "space": space, "steps": budget, "arm": arm, **result})
+            progress(f"{setting.task.name}, seed {seed}, {space}, {budget} steps, {arm}")
+    return rows
+
+
+def pretrained_student(setting: Setting, seed: int) -> Network:
+    """The student's architecture after it learnt to tell apart the people who train teachers."""
+    people, person_N = torch.unique(setting.known.person_N, return_inverse=True)
+    task = replace(setting.task, classes=tuple(f"person {int(person)}" for person in people))
+    everyone = np.ones(len(people), np.bool_)
+    source = train_teacher(MAP_STUDENT, task, setting.known.x, person_N, everyone, seed)
+    return source.network
 
 
 def open_setting(world: World, seed: int) -> Setting:
@@ -152,7 +201,9 @@ def open_setting(world: World, seed: int) -> Setting:
     return Setting(task=world.task, known=rows["known"], new=rows["new"], test=rows["test"])
 
 
-def train_teachers(setting: Setting, space: str, seed: int) -> list[Source]:
+def train_teachers(
+    setting: Setting, space: str, seed: int, architectures: tuple[str, ...] = TEACHERS
+) -> list[Source]:
     """Disjoint: each learns half of the classes. Shared: all classes, from half of the people."""
     rng = stream("kacfl-teachers", seed, space)
     num_classes = setting.task.num_classes
@@ -167,7 +218,7 @@ def train_teachers(setting: Setting, space: str, seed: int) -> list[Source]:
         half = persons[rng.permutation(len(persons))[: len(persons) // 2]]
         first_N = torch.isin(setting.known.person_N, half)
         rows = [first_N, ~first_N]
-    for architecture, mask_C, rows_N in zip(TEACHERS, masks, rows, strict=True):
+    for architecture, mask_C, rows_N in zip(architectures, masks, rows, strict=True):
         chosen = (setting.known.x[rows_N], setting.known.y_N[rows_N])
         teachers.append(train_teacher(architecture, setting.task, *chosen, mask_C, seed))
     return teachers
@@ -195,8 +246,8 @@ def train_teacher(
     )
 
 
-def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> None:
-    """The set's table and figures; gains are paired over seeds."""
+def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the set's table and return its figures; gains are paired over seeds."""
     lines = [
         f"# {name}, {seeds} seeds, {steps} steps, student {STUDENT}",
         "",
@@ -223,9 +274,51 @@ def report(name: str, seeds: int, steps: int, rows: list[dict[str, Any]]) -> Non
             f"| {space} | {title} | {accuracy.mean():.1%} | {accuracy.min():.1%} "
             f"| {gain} | {interval} | {macro_f1.mean():.1%} |"
         )
-    folder = HERE / "results"
-    write_summary(folder, figures)
-    replace_file(folder / f"{name}.md", ("\n".join(lines) + "\n").encode())
+    write_table(f"{name}.md", lines)
+    return figures
+
+
+def report_speed(name: str, seeds: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write the table by steps and return its figures; gains are paired over seeds."""
+    lines = [
+        f"# {name}, {seeds} seeds, student {MAP_STUDENT} pretrained, by steps",
+        "",
+        "| label spaces | steps | method | accuracy | gain, points | 95 % interval |",
+        "| --- | ---: | --- | ---: | ---: | ---: |",
+    ]
+    command = COMMAND.format(name=name, seeds=seeds, steps=max(BUDGETS))
+    figures = {}
+    for space, budget in product(SPACES, BUDGETS):
+        accuracy = {
+            arm: np.array(
+                [
+                    row["accuracy"]
+                    for row in rows
+                    if (row["space"], row["steps"], row["arm"]) == (space, budget, arm)
+                ]
+            )
+            for arm in SPEED_ARMS
+        }
+        for arm, title in SPEED_ARMS.items():
+            label = f"{name}/{space}/{budget} steps/{arm}"
+            mean = float(accuracy[arm].mean())
+            figures[f"{label}/accuracy"] = figure(mean, "share", None, command, range(seeds))
+            gain, interval = "", ""
+            if arm != BASE:
+                gains = 100 * (accuracy[arm] - accuracy[BASE])
+                target = "> 0" if arm == "kacfl-maps" and budget <= 100 else None
+                figures[f"{label}/gain"] = figure(
+                    float(gains.mean()), "points", target, command, range(seeds)
+                )
+                gain, interval = f"{gains.mean():+.2f}", interval_text(gains, 2)
+            lines.append(f"| {space} | {budget} | {title} | {mean:.1%} | {gain} | {interval} |")
+    write_table(f"{name}-by-steps.md", lines)
+    return figures
+
+
+def write_table(name: str, lines: list[str]) -> None:
+    """Write a table under results and print it."""
+    replace_file(HERE / "results" / name, ("\n".join(lines) + "\n").encode())
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 
 

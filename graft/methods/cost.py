@@ -96,9 +96,9 @@ def common_features_cost(shape: WorkloadShape, width: int = 128) -> ComputeCost:
 
 
 def mutual_cost(shape: WorkloadShape) -> ComputeCost:
-    """HMKD: the best source and a fresh target, both trained on L."""
+    """HMKD: the best source and a fresh target, both trained on L and U."""
     best = shape.used[:1]
-    rows = shape.batch(shape.num_labelled)
+    rows = shape.batch(shape.num_labelled) + shape.batch(shape.num_unlabelled)
     both = _trained(shape, shape.architecture, rows)
     for name in best:
         both += _trained(shape, name, rows)

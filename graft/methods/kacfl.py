@@ -5,15 +5,18 @@ that it shares with them in a learnt common space:
 
     L = L_soft + w sum_i (MMD_i + beta MSE(decoded_i, f_i))
 
-Losses, kernel widths and weights are published; the networks are the published ones in vector
-form (ours), as a sequence's feature has no spatial axes left. There w = 1 (ours) gave better
-students than the published 10. No label is read and no cross-entropy on L is added, in the
+Losses, kernel widths and weights are published. Feature maps are compared with their positions, as
+published, by 1 x 1 convolutions and an extractor of three residual blocks; where a network has no
+positions left, vectors are, by dense layers (ours). There w = 1 (ours) gave better students than
+the published 10. No label is read and no cross-entropy on L is added, in the
 expansion either.
 
-Legend: S teachers, N, B samples, C classes, F features, H common features, K kernel widths.
+Legend: S teachers, N, B samples, C classes, F features, P positions, H common features,
+K kernel widths.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,9 +25,10 @@ import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor, nn
 
 from graft.core.config import TrainingConfig
-from graft.core.streams import Rows, concat
+from graft.core.streams import Rows, concat, in_batches
 from graft.methods.base import selected
 from graft.methods.blocks import targets
+from graft.methods.blocks.stages import read_stages
 from graft.methods.cost import common_features_cost
 from graft.methods.distillation import soft_cross_entropy, teachers_soft_targets
 from graft.models import Network
@@ -52,33 +56,51 @@ PUBLISHED = CommonFeatureConfig()
 # A feature vector's rows come much closer in the common space than feature maps do. There the
 # narrow kernels act, and at w = 10 their slopes drown what the soft targets say.
 VECTOR_FORM = replace(PUBLISHED, feature_weight=1.0)
+_BATCH_SIZE = 256
 
 
 class CommonSpace(nn.Module):
-    """Adapters (student, each teacher) to 2h, one shared extractor to h, a decoder a teacher."""
+    """Adapters (student, each teacher) to 2h, one shared extractor to h, a decoder a teacher.
+
+    ``positions`` is the number of a feature's axes behind its channels: 0 vectors (B, F), 1 or 2
+    feature maps (B, F, *P) of one size.
+    """
 
     def __init__(
-        self, student_features: int, teacher_features: Sequence[int], width: int, seed: int
+        self,
+        student_features: int,
+        teacher_features: Sequence[int],
+        width: int,
+        seed: int,
+        positions: int = 0,
     ) -> None:
         super().__init__()
+
+        def adapter(features: int) -> nn.Sequential:
+            return nn.Sequential(_layer(features, 2 * width, positions), nn.ReLU())
+
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.student_adapter = _adapter(student_features, width)
-            self.teacher_adapters = nn.ModuleList(_adapter(f, width) for f in teacher_features)
-            self.extractor = _two_layers(2 * width, width, width)
-            self.decoders = nn.ModuleList(_two_layers(width, f, f) for f in teacher_features)
+            self.student_adapter = adapter(student_features)
+            self.teacher_adapters = nn.ModuleList(adapter(f) for f in teacher_features)
+            self.extractor = _extractor(width, positions)
+            self.decoders = nn.ModuleList(
+                _two_layers(width, f, f, positions) for f in teacher_features
+            )
 
     def common_loss(
         self, student_BF: Tensor, teachers: Sequence[Tensor], config: CommonFeatureConfig
     ) -> Tensor:
-        """sum_i (MMD_i + beta MSE(decoded_i, f_i)); ``teachers`` are f_i (B, F_i), no gradient."""
+        """sum_i (MMD_i + beta MSE(decoded_i, f_i)); ``teachers`` are f_i, without a gradient."""
         student_BH = self.extractor(self.student_adapter(student_BF))
         loss = student_BF.new_zeros(())
         for adapter, decoder, teacher_BF in zip(
             self.teacher_adapters, self.decoders, teachers, strict=True
         ):
             teacher_BH = self.extractor(adapter(teacher_BF))
-            discrepancy = mean_discrepancy(student_BH, teacher_BH, config.kernel_widths)
+            discrepancy = mean_discrepancy(
+                student_BH.flatten(1), teacher_BH.flatten(1), config.kernel_widths
+            )
             decoding = F.mse_loss(decoder(teacher_BH), teacher_BF)
             loss = loss + discrepancy + config.decoding_weight * decoding
         return loss
@@ -113,27 +135,62 @@ def distil_common_features(
     training: TrainingConfig,
     seed: int,
     config: CommonFeatureConfig = VECTOR_FORM,
+    maps_of: str | None = None,
 ) -> None:
     """Train the student on the whole loss; x_N needs no label, every batch has one size.
 
     The student and the common space learn at ``training.learning_rate`` (ours). Teachers are
-    read once and stay as they are. Raises TransportError without teachers.
+    read once and stay as they are. ``maps_of`` is the student's architecture where the last stages'
+    feature maps are compared, at the least number of positions; a network without positions makes
+    them vectors. Raises TransportError without teachers.
     """
     target_NC = teachers_soft_targets(teachers, x_N)
-    features = [features_in_batches(teacher.network, x_N) for teacher in teachers]
-    widths = [features_NF.shape[1] for features_NF in features]
-    space = CommonSpace(student.num_features, widths, config.width, seed)
+    pooled: Callable[[Tensor], Tensor] = lambda feature: feature  # noqa: E731
+    if maps_of is None:
+        features = [features_in_batches(teacher.network, x_N) for teacher in teachers]
+    else:
+        features = [_last_maps(teacher.network, teacher.architecture, x_N) for teacher in teachers]
+        own = _last_maps(copy.deepcopy(student).eval(), maps_of, x_N[:1])
+        pooled = _to_least_positions([own, *features])
+        features = [pooled(each) for each in features]
+    widths = [feature.shape[1] for feature in features]
+    positions = features[0].dim() - 2
+    own_width = student.num_features if maps_of is None else own.shape[1]
+    space = CommonSpace(own_width, widths, config.width, seed, positions)
     student.train()
 
     def loss_of(rows_B: Tensor, _: Tensor) -> Tensor:
-        student_BF = student.features(x_N[rows_B])
-        soft = soft_cross_entropy(student.head(student_BF), target_NC[rows_B])
-        teachers_BF = [features_NF[rows_B] for features_NF in features]
-        return soft + config.feature_weight * space.common_loss(student_BF, teachers_BF, config)
+        if maps_of is None:
+            student_BF = student.features(x_N[rows_B])
+            logits_BC = student.head(student_BF)
+        else:
+            stages, logits_BC = read_stages(student, maps_of, x_N[rows_B])
+            student_BF = pooled(stages[-1])
+        soft = soft_cross_entropy(logits_BC, target_NC[rows_B])
+        of_teachers = [feature[rows_B] for feature in features]
+        return soft + config.feature_weight * space.common_loss(student_BF, of_teachers, config)
 
     groups = [parameter_group(part, training.learning_rate) for part in (student, space)]
     minimise(loss_of, groups, len(x_N), 0, training, seed)
     student.eval()
+
+
+@torch.no_grad()
+def _last_maps(network: Network, architecture: str, x_N: Rows) -> Tensor:
+    """The last stage's output of all rows, (N, F, *P) or (N, F)."""
+    return torch.cat(
+        [read_stages(network, architecture, x_B)[0][-1] for x_B in in_batches(x_N, _BATCH_SIZE)]
+    )
+
+
+def _to_least_positions(maps: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+    """What makes maps of one size: the least along each axis, or none where one map has none."""
+    axes = min(feature.dim() - 2 for feature in maps)
+    if axes == 0:
+        return lambda feature: feature.flatten(2).mean(2) if feature.dim() > 2 else feature
+    size = tuple(min(feature.shape[2 + axis] for feature in maps) for axis in range(axes))
+    pool = nn.AdaptiveAvgPool1d(size[0]) if axes == 1 else nn.AdaptiveAvgPool2d(size)
+    return pool
 
 
 def fit_kacfl(task: TrainingTask) -> TrainedModel:
@@ -145,12 +202,40 @@ def fit_kacfl(task: TrainingTask) -> TrainedModel:
     return targets.trained_target(task, student, mask_C)
 
 
-def _adapter(inputs: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, 2 * width), nn.ReLU())
+def _layer(inputs: int, outputs: int, positions: int, kernel: int = 1) -> nn.Module:
+    if positions == 0:
+        return nn.Linear(inputs, outputs)
+    convolution = nn.Conv1d if positions == 1 else nn.Conv2d
+    return convolution(inputs, outputs, kernel, padding=kernel // 2)
 
 
-def _two_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+def _two_layers(inputs: int, hidden: int, outputs: int, positions: int = 0) -> nn.Sequential:
+    first, second = _layer(inputs, hidden, positions), _layer(hidden, outputs, positions)
+    return nn.Sequential(first, nn.ReLU(), second)
+
+
+def _extractor(width: int, positions: int) -> nn.Module:
+    """From 2h to h: two dense layers, or three residual blocks of two convolutions each."""
+    if positions == 0:
+        return _two_layers(2 * width, width, width)
+    blocks = [_Residual(inputs, width, positions) for inputs in (2 * width, width, width)]
+    return nn.Sequential(*blocks)
+
+
+class _Residual(nn.Module):
+    """Two convolutions of kernel 3 beside a 1 x 1 shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, positions: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(
+            _layer(inputs, outputs, positions, kernel=3),
+            nn.ReLU(),
+            _layer(outputs, outputs, positions, kernel=3),
+        )
+        self.shortcut = _layer(inputs, outputs, positions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.path(x) + self.shortcut(x))
 
 
 METHODS = (selected(name="kacfl", title="KA-CFL-style", fit=fit_kacfl, cost=common_features_cost),)

@@ -84,6 +84,13 @@ def test_a_network_weighs_its_labels_against_the_other_network() -> None:
     exchanged = 0.75 * math.log(1.5) + 0.25 * math.log(0.5) + 2.5
     loss = network_loss(own, other, torch.tensor([1]), exchange=0.1)
     assert loss.item() == pytest.approx(0.9 * math.log(2) + 0.1 * exchanged)
+    # A second row without a label, alike in both: it halves the mean of what is exchanged.
+    own, other = (
+        view([*logits, [1.0, 1.0]], [*feature, [0.0, 0.0]])
+        for logits, feature in (([[1.0, 1.0]], [[1.0, 2.0]]), ([[3.0, 1.0]], [[0.0, 0.0]]))
+    )
+    loss = network_loss(own, other, torch.tensor([1]), exchange=0.1)
+    assert loss.item() == pytest.approx(0.9 * math.log(2) + 0.1 * exchanged / 2)
 
 
 def test_no_gradient_reaches_the_other_network() -> None:
@@ -221,7 +228,9 @@ def test_dropout_and_batches_come_from_the_seed() -> None:
 def test_without_an_exchange_the_student_learns_from_labels_alone(
     make_task: MakeTask, make_source: MakeSource
 ) -> None:
+    # Without U: batch norm would see its rows.
     task = make_task([make_source("right")], max_steps=10)
+    task = replace(task, x_U=task.x_U[:0])
     student, teacher = (
         Learner(copy.deepcopy(network), "mlp", task.x_L, 128, 0)
         for network in (
@@ -237,7 +246,6 @@ def test_without_an_exchange_the_student_learns_from_labels_alone(
         task.config.training,
         task.seed,
         MutualConfig(exchange=0.0),
-        num_unlabelled=len(task.x_U),
     )
     assert same(student.network, fit_label_only(task).network)
 
@@ -253,11 +261,20 @@ def test_the_best_source_teaches_and_stays_as_it_was_sent(
     assert same(right.network, before)
 
 
-def test_the_target_knows_the_classes_that_it_has_labels_of(
+def test_the_target_knows_the_classes_of_its_labels_and_of_its_teacher(
     make_task: MakeTask, make_source: MakeSource
 ) -> None:
-    task = make_task([make_source("right")], labels=(0, 1) * 6, max_steps=2)
+    teacher = replace(make_source("right"), mask_C=np.array([True, False, False]))
+    task = make_task([teacher], labels=(1,) * 12, max_steps=2)
     assert fit_hmkd(task).mask_C.tolist() == [True, True, False]
+
+
+def test_rows_without_labels_are_exchanged_on(
+    make_task: MakeTask, make_source: MakeSource, accuracy: Accuracy
+) -> None:
+    """All that it can know of class 2 comes from its teacher, on U."""
+    task = make_task([make_source("right")], labels=(0, 1) * 6)
+    assert accuracy(fit_hmkd(task)) > 0.9
 
 
 def test_it_needs_a_source(make_task: MakeTask) -> None:

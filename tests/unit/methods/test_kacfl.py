@@ -221,3 +221,49 @@ def test_every_batch_has_one_size(
     training = TrainingConfig(max_steps=9, batch_size=16)
     distil_common_features(student, task.sources, task.x_U[:37], training, SEED)
     assert sizes == [16] * 9  # 37 is no multiple of 16: what is left begins the next pass
+
+
+def test_maps_are_compared_position_by_position() -> None:
+    """A map whose positions are exchanged is another point of the common space; pooled it is not."""
+    space = CommonSpace(5, (7,), width=4, seed=SEED, positions=1)
+    generator = torch.Generator().manual_seed(SEED)
+    student, teacher = (torch.randn(6, width, 8, generator=generator) for width in (5, 7))
+    config = CommonFeatureConfig(decoding_weight=0.0)
+    loss = space.common_loss(student, [teacher], config)
+    assert float(loss.detach()) > 0
+    turned = space.common_loss(student, [teacher.flip(2)], config)
+    assert float((loss - turned).detach().abs()) > 1e-4
+    assert space.extractor(space.student_adapter(student)).shape == (6, 4, 8)
+
+
+@pytest.mark.parametrize(("teacher", "positions"), [("cnn-medium", 1), ("gru", 1), ("mlp", 0)])
+def test_maps_have_the_least_number_of_positions_of_all_networks(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, teacher: str, positions: int
+) -> None:
+    """A network without positions makes all of them vectors; soft targets are learnt either way."""
+    task = make_task([])
+    network = build_network(teacher, task.domain_task, SEED).eval()
+    source = Source(
+        model_id="a" * 64, domain_id="a", architecture=teacher, network=network,
+        mask_C=np.ones(3, np.bool_),
+    )  # fmt: skip
+    seen: list[tuple[torch.Size, torch.Size]] = []
+    common_loss = CommonSpace.common_loss
+
+    def watched(
+        self: CommonSpace, student: Tensor, teachers: list[Tensor], *rest: object
+    ) -> Tensor:
+        seen.append((student.shape, teachers[0].shape))
+        return common_loss(self, student, teachers, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CommonSpace, "common_loss", watched)
+    student = build_network("cnn-small", task.domain_task, SEED)
+    before = parameters_of(student)["encoder.0.0.weight"].copy()
+    training = TrainingConfig(max_steps=2, batch_size=16)
+    distil_common_features(
+        student, [source], task.x_U, training, SEED, PUBLISHED, maps_of="cnn-small"
+    )
+    assert not np.array_equal(before, parameters_of(student)["encoder.0.0.weight"])
+    (own, other), *_ = seen
+    assert own[2:] == other[2:]
+    assert len(own) == 2 + positions
