@@ -105,6 +105,7 @@ def simulate(
     workers: int = 2,
     track: Sequence[str | Tracker] = (),
     architectures: Sequence[str | Architecture] = (),
+    accelerator: str = "cpu",
 ) -> Run:
     """Grow a system, as ``graft simulate`` does.
 
@@ -131,6 +132,8 @@ def simulate(
     architectures : sequence of str or Architecture
         What the domains' devices draw their architectures from (``devices.architectures``): names,
         references, or an ``Architecture`` of a script or notebook.
+    accelerator : str
+        The torch device that networks compute on, as "cuda".
 
     Returns
     -------
@@ -173,7 +176,7 @@ def simulate(
     )
     if isinstance(world, str) and world in EMBEDDED:
         config = with_settings(config, {"world.kind": world})
-    chosen = EngineSettings(engine=Engine(engine), workers=workers)
+    chosen = EngineSettings(engine=Engine(engine), workers=workers, accelerator=accelerator)
     digest = complete_run(folder, config, chosen, is_new=True, track=track)
     return Run(folder=folder.path, hash=digest)
 

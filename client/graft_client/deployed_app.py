@@ -97,7 +97,10 @@ def open_site(context: Context) -> Site:
     if not isinstance(folder, str) or not isinstance(data, str):
         raise ConfigError(f"node: got {context.node_config}, wanted device-folder and data-folder")
     place = Path(unquote(folder))
-    return Site(folder=place, data=Path(unquote(data)), settings=read_device(place))
+    settings = read_device(place)
+    if isinstance(accelerator := context.node_config.get("accelerator"), str):
+        settings = replace(settings, accelerator=accelerator)
+    return Site(folder=place, data=Path(unquote(data)), settings=settings)
 
 
 def domain_of(context: Context) -> str:
@@ -232,6 +235,7 @@ def deployed_device(
             wait_out=time.sleep,
             max_attempts=_MAX_ATTEMPTS,
             features_folder=folder / "state" / "features",
+            accelerator=settings.accelerator,
         )
         try:
             yield factory.device(request, cache, meter.record)

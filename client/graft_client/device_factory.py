@@ -67,6 +67,8 @@ class DeviceFactory:
         decides what a domain releases, as for a simulated domain.
     simulated : bool
         Whether ``devices.backbone`` says what the devices have of a backbone, and not this machine.
+    accelerator : str
+        The torch device that encoders compute on.
     features_folder : Path, optional
         Where features of a frozen backbone outlive the process.
     compiled : bool
@@ -88,6 +90,7 @@ class DeviceFactory:
     policy: SitePolicy | None = None
     simulated: bool = False
     compiled: bool = False
+    accelerator: str = "cpu"
     features_folder: Path | None = None
     pooled: Callable[[str], Source] | None = None
     networks: Callable[[DeviceTransport, Task, ModelCard, Precision], Network] | None = None
@@ -135,6 +138,7 @@ class DeviceFactory:
             clock=self.clock,
             policy=policy,
             compiled=self.compiled,
+            accelerator=self.accelerator,
             pooled=self.pooled,
             networks=self.networks and partial(self.networks, transport, task),
             features_folder=self.features_folder,

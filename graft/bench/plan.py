@@ -45,6 +45,7 @@ _LATER_SETTINGS: Final = (
     "policy.composition", "policy.probes_per_round", "policy.train_clip", "policy.train_head_only",
     "forget.descendants", "selection.score", "devices.backbone", "graft.architecture_margin",
     "growth.classes", "growth.round", "growth.fraction", "growth.method", "growth.comparisons",
+    "training.autocast",
 )  # fmt: skip
 # Initial domains hold all their labels and select nothing.
 _TARGET_SETTINGS: Final = ("selection", "hat", "graft")

@@ -90,7 +90,7 @@ def simulate(
         str | None, Option(help="Ray cluster to join (block engine), e.g. host:6379.")
     ] = None,
     accelerator: Annotated[
-        str, Option(help="Torch device of the block engine, e.g. cuda.")
+        str, Option(help="Torch device that networks compute on, e.g. cuda.")
     ] = "cpu",
     stacked: Annotated[
         bool, Option(help="Block engine: train models of one architecture side by side.")

@@ -103,6 +103,9 @@ class TrainingConfig:
     learning_rate: Positive = key(1e-3, "Learning rate of the model")
     source_learning_rate: Positive = key(1e-2, "Learning rate of heads that weigh or move sources")
     weight_decay: float = key(1e-4, "Weight decay")
+    autocast: Literal["none", "bfloat16"] = key(
+        "none", "Precision in which encoders compute where torch's autocast allows it"
+    )
     fedavg_rounds: Count = key(5, "FedAvg: rounds in which initial domains push and average")
 
 

@@ -52,6 +52,7 @@ class DeviceSettings:
 
     ``bundle`` is the SHA-256 (hex) of the bundle; ``superlink`` and ``depot`` are host:port.
     ``threads``: of training; with one, a device's model is the simulator's to the last bit.
+    ``accelerator``: the torch device that networks compute on.
     ``plug_ins``: methods and architectures, "package.module:attribute", that the device imports
     if its server names them; it imports no others.
     """
@@ -64,6 +65,7 @@ class DeviceSettings:
     insecure: bool = False
     cache_bytes: int = 1_000_000_000
     threads: int = 1
+    accelerator: str = "cpu"
     plug_ins: Names = ()
 
     def __post_init__(self) -> None:

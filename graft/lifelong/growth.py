@@ -132,8 +132,13 @@ class _OneHead(HeadedNetwork):
     def __init__(self, network: Network, known_C: BoolArray) -> None:
         super().__init__(network.encoder, network.num_features, dense=False)
         self.heads[_OUTPUT] = network.head
+        self._features = network.features
         self.tasks[_OUTPUT] = OutputTask(name=_OUTPUT, kind="classes", num_outputs=len(known_C))
         self._unknown_C = ~torch.from_numpy(known_C)
+
+    def features(self, x: Rows) -> Tensor:
+        """The features (B, F) of the network."""
+        return self._features(x)
 
     def output(self, features: Tensor, name: str) -> Tensor:
         """The logits (B, C), of which those of unknown classes are very low."""

@@ -157,7 +157,8 @@ class ElasticWeights(Retention):
         total = features.new_zeros(())
         for fisher, anchor in self.anchors:
             for name, parameter in student.trunk.named_parameters():
-                total = total + (fisher[name] * (parameter - anchor[name]) ** 2).sum()
+                moved = (fisher[name] * (parameter - anchor[name]) ** 2).sum()
+                total = total + moved.to(features.device)  # a trunk may be on an accelerator
         return self.strength / 2 * total
 
     def after_stage(self, network: HeadedNetwork, stage: Stage) -> None:

@@ -121,15 +121,21 @@ def hold_backbone(backbone: Backbone, weights: Weights) -> None:
     _held[backbone.sha256 or f"{PREFIX}{backbone.name}"] = dict(weights)
 
 
-def require_backbone(backbone: Backbone) -> Weights:
-    """A backbone's tensors; raises BackboneError where this machine does not have them."""
+def require_backbone(backbone: Backbone, device: str = "cpu") -> Weights:
+    """A backbone's tensors on a torch device, once for all networks; raises BackboneError where
+    this machine does not have them."""
     weights = find_backbone(backbone)
     if weights is None:
         raise BackboneError(
             f"backbone {backbone.name}: got no weights on this machine, wanted its package, its "
             "file or a depot that has it"
         )
-    return weights
+    if device == "cpu":
+        return weights
+    key = f"{device} {backbone.sha256 or PREFIX + backbone.name}"
+    if key not in _held:
+        _held[key] = {name: tensor.to(device) for name, tensor in weights.items()}
+    return _held[key]
 
 
 def backbone_key(backbone: Backbone) -> str:

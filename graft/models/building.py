@@ -18,6 +18,7 @@ from graft.errors import ArchitectureError, GraftError, PayloadLimitError
 from graft.models.backbones import PREFIX, arrays_of, find_backbone, require_backbone, tensors_of
 from graft.models.fused import scaled
 from graft.models.network import Network
+from graft.models.placement import placement
 from graft.models.registry import Architecture, find_architecture, task_read
 from graft.models.trained import add_adapters, backbone_name
 
@@ -84,7 +85,7 @@ def build_network(architecture: str, task: Task, seed: int) -> Network:
         network = _assemble(found, _task_read(architecture, found, task))
     if network.backbone is not None:
         _load(network, {})
-    return network
+    return network.place(placement())
 
 
 def parameters_of(network: Network) -> Parameters:
@@ -124,7 +125,7 @@ def network_from(architecture: str, task: Task, parameters: Parameters) -> Netwo
     if sum(array.nbytes for array in parameters.values()) < _COPIED_BYTES:
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     _load(network, tensors)
-    return network.eval()
+    return network.place(placement()).eval()
 
 
 @lru_cache(maxsize=256)
@@ -260,22 +261,22 @@ def named_errors(name: str, what: str) -> Iterator[None]:
 
 def _load(network: Network, tensors: Mapping[str, Tensor]) -> None:
     """Give a network its tensors, and the rest of an encoder its backbone's."""
-    state = dict(tensors)
+    state, device = dict(tensors), placement().accelerator
     if network.backbone is not None:
         travelling = set(network.travelling)
-        for name, weight in _backbone_weights(network).items():
+        for name, weight in _backbone_weights(network, device).items():
             if name in travelling:  # the frozen ones are shared, these are the network's own
                 weight = weight.clone()
                 if network.is_delta and name in state and weight.is_floating_point():
-                    weight = weight + state.pop(name)
+                    weight = weight + state.pop(name).to(device)
             state.setdefault(name, weight)
     network.load_state_dict(state, strict=False, assign=True)
 
 
-def _backbone_weights(network: Network) -> dict[str, Tensor]:
+def _backbone_weights(network: Network, device: str = "cpu") -> dict[str, Tensor]:
     """The backbone's tensors by the network's names; raises BackboneError."""
     assert network.backbone is not None
-    weights = require_backbone(network.backbone)
+    weights = require_backbone(network.backbone, device)
     wanted = {
         name: backbone_name(name)
         for name in network.state_dict()

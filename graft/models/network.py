@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from graft.core.streams import Rows, Streams
 from graft.models.backbones import Backbone
+from graft.models.placement import PLAIN, Placement
 from graft.models.registry import Architecture
 from graft.models.trained import trained_tensors
 
@@ -49,6 +50,8 @@ class Network(nn.Module):
         The public weights that the encoder starts from.
     is_delta : bool
         Whether a payload holds the encoder's difference from them.
+    placement : Placement
+        Where the encoder computes, and in which precision.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Network(nn.Module):
         self.num_classes = num_classes
         self.backbone: Backbone | None = None
         self.is_delta = False
+        self.placement: Placement = PLAIN
         self._resting: list[nn.Module] = []
         self._names: tuple[str, ...] | None = None
 
@@ -76,6 +80,8 @@ class Network(nn.Module):
             return x.as_subclass(Tensor)
         if isinstance(x, Streams) and self.stream is not None:
             x = x[self.stream]
+        if not self.placement.is_plain:
+            return self.placement.features(self.encoder, x)
         features_BF: Tensor = self.encoder(x)
         return features_BF if features_BF.dtype == torch.float32 else features_BF.float()
 
@@ -94,6 +100,13 @@ class Network(nn.Module):
     def has_frozen_encoder(self) -> bool:
         """Whether nothing of the encoder is trained, so that its features never change."""
         return any(module is self.encoder for module in self._resting)
+
+    def place(self, where: Placement) -> "Network":
+        """The network itself, whose encoder computes there from now on."""
+        if where.accelerator != "cpu" or self.placement.accelerator != "cpu":
+            self.encoder.to(where.accelerator)
+        self.placement = where
+        return self
 
     def moving_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
         """The batch norms whose statistics are the model's own, not its backbone's."""

@@ -18,6 +18,7 @@ from graft.devices import DeviceClass
 from graft.errors import ConfigError
 from graft.methods import find_method
 from graft.models import Features, Network, network_from
+from graft.models.placement import Placement
 from graft.privacy import NOTHING, SeededReleases, SitePolicy, release_cost
 from graft.training import Source, frozen_features, rows_digest
 
@@ -29,7 +30,8 @@ class Device:
     model by its architecture; no real device has it. ``networks`` gives models that other devices
     of a simulation have read. ``own_limits`` are its own beside a run's budget, ``limits`` what the
     request may cost; ``sizes`` measures its answers. A simulated one may be ``compiled``: its
-    training is then the method's ``fit_many``, where it has one."""
+    training is then the method's ``fit_many``, where it has one. ``accelerator`` is its encoders'
+    torch device."""
 
     task: Task
     data: DomainData
@@ -53,6 +55,12 @@ class Device:
     sizes: MessageSizes | None = None
     own_limits: Allowance | None = None
     limits: Allowance = NO_LIMITS
+    accelerator: str = "cpu"
+
+    @property
+    def placement(self) -> Placement:
+        """Where its encoders compute, and in which precision."""
+        return Placement(self.accelerator, self.config.training.autocast)
 
     def frozen_features(self, network: Network, architecture: str) -> Features | None:
         """Features of all its rows by a frozen encoder, computed once; None of a trained one."""

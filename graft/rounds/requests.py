@@ -17,6 +17,7 @@ from graft.core.records import NO_LIMITS
 from graft.core.streams import select
 from graft.errors import BudgetError, GraftError
 from graft.methods import FitMany, find_method
+from graft.models.placement import placed
 from graft.privacy import profile_domain
 from graft.rounds.device import Device
 from graft.rounds.exchange_cost import effective_method
@@ -30,7 +31,8 @@ def handle_request(request: Request, device: Device) -> Response:
     """Carry out one request on its device: a ``DomainProfile``, ``Selection`` or ``TrainResult``,
     or a ``Failure`` that names the ``GraftError`` which was raised."""
     try:
-        return _within_limits(_answer(request, device), request, device)
+        with placed(device.placement):
+            return _within_limits(_answer(request, device), request, device)
     except GraftError as error:
         return failure_of(request, error)
 
@@ -61,12 +63,17 @@ def _within_limits(response: Response, request: Request, device: Device) -> Resp
     return response
 
 
-def handle_together(
-    requests: Sequence[TrainRequest], devices: Sequence[Device], accelerator: str = "cpu"
-) -> list[Response]:
+def handle_together(requests: Sequence[TrainRequest], devices: Sequence[Device]) -> list[Response]:
     """``handle_request`` for one or more train requests of a method that has ``fit_many``, for a
-    simulator: networks train as stacks on the torch device ``accelerator``, and ``compute_s`` is
-    an equal part of the time that all of them took."""
+    simulator: networks train as stacks, and ``compute_s`` is an equal part of the time that all of
+    them took."""
+    with placed(devices[0].placement):
+        return _trained_together(requests, devices)
+
+
+def _trained_together(
+    requests: Sequence[TrainRequest], devices: Sequence[Device]
+) -> list[Response]:
     responses: dict[int, Response] = {}
     tasks: dict[str, dict[int, TrainingTask]] = defaultdict(dict)
     for index, (request, device) in enumerate(zip(requests, devices, strict=True)):
@@ -82,7 +89,7 @@ def handle_together(
         fit_many = find_method(name).fit_many
         assert fit_many is not None
         start_s = clock()
-        models = _fit_each(fit_many, list(same.values()), accelerator)
+        models = _fit_each(fit_many, list(same.values()), devices[0].accelerator)
         compute_s = (clock() - start_s) / len(same)
         for (index, task), model in zip(same.items(), models, strict=True):
             request, device = requests[index], devices[index]

@@ -46,7 +46,7 @@ def train(request: TrainRequest, device: Device) -> TrainResult:
         request.method, request.sources, request.allowance, lacking=device.lacks_streams
     )
     if device.compiled and method.fit_many is not None:
-        (model,) = method.fit_many([task], "cpu")
+        (model,) = method.fit_many([task], device.accelerator)
     else:
         model = method.fit(task)
     return evaluate_and_register(request, device, task, model, device.clock() - start_s)

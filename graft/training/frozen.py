@@ -56,6 +56,8 @@ def frozen_features(
     if network.backbone is None or not network.has_frozen_encoder:
         return None
     of = f"{architecture} {backbone_key(network.backbone)} {digest}"
+    if network.placement.autocast != "none":
+        of += f" {network.placement.autocast}"
     key = hashlib.sha256(of.encode()).hexdigest()
     if key in _memory:
         _memory.move_to_end(key)

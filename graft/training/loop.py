@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from graft.core.config import TrainingConfig
+from graft.models.placement import placement
 
 StepLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,10 +45,7 @@ def minimise(
     optimiser = Adam(groups, config.weight_decay)
     labelled_SB = batch_rows(num_labelled, config.batch_size, seed, steps)
     unlabelled_SB = batch_rows(num_unlabelled, config.batch_size, seed + 1, steps)
-    with torch.random.fork_rng(devices=[]):
-        # Dropout has no generator of its own to give it. torch.manual_seed would notify every
-        # accelerator too, which takes as long as three steps.
-        torch.default_generator.manual_seed(seed)
+    with placement().seeded(seed):  # dropout has no generator of its own to give it
         for step in range(steps):
             if before_epoch is not None and step % per_epoch == 0:
                 before_epoch()

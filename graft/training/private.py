@@ -22,6 +22,7 @@ from torch.func import functional_call, grad, vmap
 
 from graft.core.config import TrainingConfig
 from graft.models import Network
+from graft.models.placement import placement
 from graft.training.loop import Adam, count_steps, parameter_group
 
 Parameters = dict[str, Tensor]
@@ -96,8 +97,7 @@ def minimise_privately(
     freeze_statistics(network, rows.x.shape[1:])
     clipped_sum = _gradient_function(network, rows)
     parameters = {n: p for n, p in network.named_parameters() if p.requires_grad}
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with placement().seeded(seed):
         for step in range(steps):
             rows_B = torch.from_numpy(np.flatnonzero(secret.random(len(rows.x)) < sample_rate))
             x_B = rows.x[rows_B]
@@ -111,7 +111,7 @@ def minimise_privately(
                 parameter.grad = sums[name]
                 if multiplier > 0:
                     noise = secret.normal(0, multiplier * private.clip_norm, parameter.shape)
-                    parameter.grad += torch.from_numpy(noise).to(parameter.dtype)
+                    parameter.grad += torch.from_numpy(noise).to(parameter.device, parameter.dtype)
                 parameter.grad /= sample_rate * len(rows.x)
             optimiser.step(rate(step))
     network.eval()
@@ -149,9 +149,13 @@ def clipped_gradient_sum(network: Network, rows: SoftRows, clip_norm: float) -> 
         return {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     of_rows = vmap(grad(loss_of), in_dims=(None, 0, 0, 0), randomness="different")
     gradients = of_rows(parameters, rows.x, rows.target_NC, rows.weight_N)
-    squares_B = torch.stack([each.flatten(1).square().sum(1) for each in gradients.values()]).sum(0)
+    # Gradients of the encoder and of the head may be on two devices.
+    squares = [each.flatten(1).square().sum(1).cpu() for each in gradients.values()]
+    squares_B = torch.stack(squares).sum(0)
     scale_B = clip_scale(squares_B.sqrt(), clip_norm)
-    return {name: torch.tensordot(scale_B, each, 1) for name, each in gradients.items()}
+    return {
+        name: torch.tensordot(scale_B.to(each.device), each, 1) for name, each in gradients.items()
+    }
 
 
 def clipped_gradient_sum_by_row(network: Network, rows: SoftRows, clip_norm: float) -> Parameters:
@@ -161,10 +165,10 @@ def clipped_gradient_sum_by_row(network: Network, rows: SoftRows, clip_norm: flo
     for x, target_C, weight in zip(rows.x, rows.target_NC, rows.weight_N, strict=True):
         loss = weight * F.cross_entropy(network(x[None]), target_C[None])
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        length = torch.stack([each.square().sum() for each in gradients]).sum().sqrt()
+        length = torch.stack([each.square().sum().cpu() for each in gradients]).sum().sqrt()
         scale = clip_scale(length, clip_norm)
         for name, each in zip(parameters, gradients, strict=True):
-            total[name] += scale * each
+            total[name] += scale.to(each.device) * each
     return total
 
 

@@ -24,6 +24,8 @@ ROWS_AT_ONCE = 128
 
 def stages_of(network: Network) -> list[tuple[str, nn.Module]] | None:
     """(name, module) of every stage, the head last; None where one has no stacked form."""
+    if network.placement.autocast != "none":
+        return None
     stages = [*_leaves("encoder", network.encoder), ("head", network.head)]
     fits = type(network.head) is nn.Linear and all(_has_form(module) for _, module in stages)
     floats = all(p.dtype == torch.float32 and p.requires_grad for p in network.parameters())

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import torch
 from graft_server.round_loop import RunSettings
 
 from graft.errors import ConfigError
+from graft.models.placement import check_accelerator
 from graft_simulation.block.engine import run_block_engine
 from graft_simulation.environment import ray_started, usable_workers
 
@@ -35,7 +35,8 @@ class EngineSettings:
     def recorded(self) -> Mapping[str, str | bool]:
         """What ``RunFolder.begin`` records of them: a resumed run needs the same."""
         if self.engine is Engine.FLOWER:
-            return {"name": "flower"}
+            own = {} if self.accelerator == "cpu" else {"accelerator": self.accelerator}
+            return {"name": "flower", **own}
         return {"name": "block", "accelerator": self.accelerator, "stacked": self.stacked}
 
     def as_recorded(self, recorded: Mapping[str, str | bool]) -> "EngineSettings":
@@ -52,28 +53,10 @@ def check_engine(engine: EngineSettings) -> None:
     """Raises ConfigError for what the engine or this machine does not have."""
     if engine.workers < 0:
         raise ConfigError(f"--workers: got {engine.workers}, wanted 0 or more")
-    if engine.engine is Engine.FLOWER:
-        for option, value in (
-            ("ray-address", engine.ray_address),
-            ("accelerator", engine.accelerator),
-        ):
-            if value not in (None, "cpu"):
-                raise ConfigError(f"--{option}: got {value}, wanted the block engine")
-    elif engine.ray_address is None:
+    if engine.engine is Engine.FLOWER and engine.ray_address is not None:
+        raise ConfigError(f"--ray-address: got {engine.ray_address}, wanted the block engine")
+    if engine.ray_address is None:
         check_accelerator(engine.accelerator)
-
-
-def check_accelerator(name: str) -> None:
-    """Raises ConfigError for a torch device that this machine cannot compute on."""
-    try:
-        torch.zeros(1, device=torch.device(name)).sum().item()
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no such device"
-        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-        there += ["mps"] if torch.backends.mps.is_available() else []
-        raise ConfigError(
-            f"--accelerator: got {name!r}, wanted one of {', '.join(there)}: {reason}"
-        ) from error
 
 
 def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
@@ -97,4 +80,5 @@ def run_engine(settings: RunSettings, engine: EngineSettings) -> str:
         # Flower's simulation is 200 MB of imports that the other engine has no use for.
         from graft_simulation.flower import run_flower_engine
 
-        return run_flower_engine(settings, workers, engine.join_timeout_s, engine.stall_timeout_s)
+        timeouts = engine.join_timeout_s, engine.stall_timeout_s
+        return run_flower_engine(settings, workers, *timeouts, engine.accelerator)

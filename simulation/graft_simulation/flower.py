@@ -38,13 +38,15 @@ def run_flower_engine(
     workers: int,
     join_timeout_s: float = 120.0,
     stall_timeout_s: float = 900.0,
+    accelerator: str = "cpu",
 ) -> str:
     """Run what is left of the rounds on Flower's simulation; returns the run's hash.
 
     Ray has to be running (``ray_started``), with ``workers`` processors.
     ``join_timeout_s`` and ``stall_timeout_s``: how long to wait for all nodes, and without any
-    response. Raises ConfigError for a run folder on another machine, EdgeError where Flower's
-    simulation itself breaks, and what ``run_rounds`` raises.
+    response. ``accelerator``: the torch device that networks compute on. Raises ConfigError for a
+    run folder on another machine, EdgeError where Flower's simulation itself breaks, and what
+    ``run_rounds`` raises.
     """
     config, folder = settings.config, settings.folder.path
     if not isinstance(folder, Path):
@@ -68,7 +70,7 @@ def run_flower_engine(
         try:
             run_simulation(
                 server_app=server_app,
-                client_app=_client_app(config, folder),
+                client_app=_client_app(config, folder, accelerator),
                 num_supernodes=len(settings.world.domain_ids),
                 backend_config=backend,  # type: ignore[arg-type]
             )
@@ -90,7 +92,7 @@ def run_flower_engine(
     return hashes[0]
 
 
-def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
+def _client_app(config: ExpansionConfig, folder: Path, accelerator: str) -> ClientApp:
     """The ClientApp of every virtual node; what it closes over travels to each Ray actor."""
     app = ClientApp()
     plug_ins = pack_plug_ins(config)
@@ -105,7 +107,9 @@ def _client_app(config: ExpansionConfig, folder: Path) -> ClientApp:
         world = open_world(config.world, config.seed)
         store = open_store(folder / "models", world.task)
         public_key = (folder / "keys" / "server.pub").read_bytes()
-        factory = simulated_factory(config, world, folder.name, public_key, store)
+        factory = simulated_factory(
+            config, world, folder.name, public_key, store, accelerator=accelerator
+        )
         listed = folder / "devices" / f"{request.domain_id}.{request.method}.held"
         with open_journal(folder, request) as journal:
             yield factory.device(request, ListedCache(listed, store), journal.record)

@@ -31,6 +31,7 @@ def simulated_factory(
     store: ModelStore,
     compiled: bool = False,
     shared: SharedNetworks | None = None,
+    accelerator: str = "cpu",
 ) -> DeviceFactory:
     """The factory of a run's simulated devices.
 
@@ -45,6 +46,7 @@ def simulated_factory(
         clock=time.thread_time,
         simulated=True,
         compiled=compiled,
+        accelerator=accelerator,
         pooled=partial(pooled_model, world, config),
         networks=None if shared is None else shared.network,
     )

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -241,6 +241,10 @@ def device(
     folder: Annotated[Path, Argument(help="The device's folder, from graft deploy init.")],
     data: Annotated[Path, Option(help="Domain folder that holds the device's domain.")],
     port: Annotated[int, Option(help="Free loopback port for Flower's own processes.")] = 9094,
+    accelerator: Annotated[
+        str | None,
+        Option(help="Torch device that networks compute on, e.g. cuda. Default: device.toml's."),
+    ] = None,
 ) -> None:
     """Run a device: Flower's SuperNode with this device's key, data and policy.
 
@@ -253,9 +257,14 @@ def device(
     from graft.data.dataset_table import read_dataset
     from graft.data.folder import FolderWorld
     from graft.errors import DatasetFormatError
+    from graft.models.placement import check_accelerator
 
     folder, data = folder.absolute(), data.absolute()
     settings = read_device(folder)
+    if accelerator is not None:
+        settings = replace(settings, accelerator=accelerator)
+    if settings.accelerator != "cpu":
+        check_accelerator(settings.accelerator)
     world = FolderWorld(data)
     if world.task != read_dataset(folder).task:
         raise DatasetFormatError(f"{data}: got another task than {folder / 'dataset.toml'} states")
@@ -284,7 +293,8 @@ def _command(folder: Path, data: Path, port: int, settings: DeviceSettings) -> l
     command += ["--superlink", settings.superlink, "--port", str(port)]
     # Flower reads TOML strings between the first two quotes: quotes and backslashes would end them.
     paths = quote(str(folder)), quote(str(data))
-    command += ["--node-config", 'device-folder="{}" data-folder="{}"'.format(*paths)]
+    node = 'device-folder="{}" data-folder="{}" accelerator="{}"'
+    command += ["--node-config", node.format(*paths, settings.accelerator)]
     if settings.insecure:
         return [*command, "--insecure"]
     command += ["--root-certificates", str(folder / "ca.pem")]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from graft.core.streams import Rows
@@ -49,7 +50,8 @@ def read_stages(network: Network, architecture: str, x: Rows) -> tuple[list[Tens
     def record(path: str) -> Any:
         def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
             stage = output if isinstance(output, Tensor) else output[0]
-            stages[path] = stage.transpose(1, 2) if path in _STEPS_FIRST else stage
+            stage = stage.transpose(1, 2) if path in _STEPS_FIRST else stage
+            stages[path] = stage.to("cpu", torch.float32)  # an encoder may compute elsewhere
 
         return hook
 

@@ -89,7 +89,7 @@ class KernelPlan:
 def kernel_plan(network: Network, sample_shape: tuple[int, ...], batch: int) -> KernelPlan | None:
     """The plan of a network, or None where the compiled trainer has no form for it."""
     stages = stages_of(network)
-    if stages is None:
+    if stages is None or not network.placement.is_plain:
         return None
     modules = [module for _, module in stages]
     dense = isinstance(modules[0], nn.Flatten | Outline)

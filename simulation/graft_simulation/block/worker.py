@@ -27,7 +27,8 @@ _shared = SharedNetworks()
 class WorkerContext:
     """What every task of a run needs to know; small, because it travels with each.
 
-    ``models`` is the store's folder, ``accelerator`` the torch device that stacks train on.
+    ``models`` is the store's folder, ``accelerator`` the torch device that
+    networks compute on.
     ``plug_ins``: methods that are known in the starting process alone.
     """
 
@@ -55,8 +56,9 @@ def run_block(block: Block, context: WorkerContext) -> BlockResult:
     shares = block.stacked or isinstance(requests[0], ProbeRequest)
     shared = _shared if shares else None
     factory = simulated_factory(
-        config, world, context.run, context.public_key, store, shared=shared
-    )
+        config, world, context.run, context.public_key, store, shared=shared,
+        accelerator=context.accelerator,
+    )  # fmt: skip
     entries: list[LedgerEntry] = []
     caches = [StoreBackedCache(names, store) for names in block.cached]
     open_devices = [
@@ -65,7 +67,7 @@ def run_block(block: Block, context: WorkerContext) -> BlockResult:
     ]
     if block.stacked:
         training = [request for request in requests if isinstance(request, TrainRequest)]
-        responses = _respond_stacked(training, open_devices, context.accelerator)
+        responses = _respond_stacked(training, open_devices)
     else:
         responses = list(map(_respond, requests, open_devices))
     return BlockResult(
@@ -87,7 +89,7 @@ def _respond(request: Request, open_device: Callable[[], Device]) -> Response:
 
 
 def _respond_stacked(
-    requests: Sequence[TrainRequest], open_devices: Sequence[Callable[[], Device]], accelerator: str
+    requests: Sequence[TrainRequest], open_devices: Sequence[Callable[[], Device]]
 ) -> list[Response]:
     """Responses of devices whose models train as one stack; one that does not open fails alone."""
     responses: dict[int, Response] = {}
@@ -99,7 +101,7 @@ def _respond_stacked(
             responses[number] = failure_of(request, error)
     if devices:
         opened = [requests[number] for number in devices]
-        trained = handle_together(opened, list(devices.values()), accelerator)
+        trained = handle_together(opened, list(devices.values()))
         responses |= zip(devices, trained, strict=True)
     return [responses[number] for number in range(len(requests))]
 
