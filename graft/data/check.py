@@ -3,6 +3,7 @@
 Legend: N rows of a domain, K channels, T samples of a window, D domains.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from graft.errors import (
 _FEW_DOMAINS = 5
 # Of a stream that is read from the disk as it is indexed, so many rows are looked at.
 _LOOK = 256
+# Of a domain's samples that stand elsewhere, too.
+_COPIED = 0.1
 # A domain so much stronger or weaker than the others is probably in another unit.
 _SCALE_APART = 20.0
 _ADVICE: Mapping[type[DataError], str] = MappingProxyType(
@@ -105,6 +108,7 @@ def explain_folder(
     findings: list[Finding] = []
     scales: dict[str, dict[str, FloatArray]] = {}
     own: dict[str, list[int]] = {}
+    seen: dict[int, str] = {}
     for number, domain_id in enumerate(world.domain_ids):
         if progress is not None:
             progress(domain_id, number, len(world.domain_ids))
@@ -116,6 +120,7 @@ def explain_folder(
         own[domain_id] = np.unique(data.y_N).tolist() if data.y_N.ndim == 1 else []
         streams = _sensor_streams(data, world.task)
         findings += _explain_domain(data, streams, world.task.classes, config)
+        findings += [each for part in [*streams.values()][:1] for each in _copies(part, seen)]
         for name, part in streams.items():
             scales.setdefault(name, {})[domain_id] = part.x.std(axis=(0, *range(2, part.x.ndim)))
     for name, of_stream in scales.items():
@@ -259,6 +264,29 @@ def straight_rows(x: FloatArray) -> BoolArray:
     is_straight: BoolArray = (is_line.mean(axis=2) > _STRAIGHT) | ~moves
     straight_N: BoolArray = is_straight.all(axis=1) & moves.any(axis=1)
     return straight_N
+
+
+def _copies(part: DomainData, seen: dict[int, str]) -> list[Finding]:
+    """Samples that stand in another group or domain, too; ``seen`` are those of the domains before,
+    by their content. Single ones may be equal by chance."""
+    own: dict[int, int] = {}
+    twice, others = 0, Counter[str]()
+    for row in np.flatnonzero(np.ptp(part.x.reshape(len(part.x), -1), axis=1) > 0).tolist():
+        key, group = hash(part.x[row].tobytes()), int(part.group_N[row])
+        twice += own.setdefault(key, group) != group
+        others.update([seen[key]] if key in seen else ())
+    for key in own:
+        seen.setdefault(key, part.domain_id)
+    where, most = (others.most_common(1) or [("", 0)])[0]
+    found = [(twice, "in another group"), (most, f"in {where}")]
+    return [
+        _remark(
+            part.domain_id,
+            f"{count} of {len(part.x)} samples also stand {place}.",
+            "Is a recording there twice? One copy would test what the other trained.",
+        )
+        for count, place in found if count > _COPIED * len(part.x)
+    ]  # fmt: skip
 
 
 def _compare_scales(scales: Mapping[str, FloatArray], channels: tuple[str, ...]) -> list[Finding]:

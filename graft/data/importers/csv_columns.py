@@ -169,7 +169,9 @@ def match_columns(where: object, names: Sequence[str], columns: CsvColumns) -> d
         if known.count(key) != 1:
             if not known.count(key):
                 hint = ""
-                if len(own) == 1 and columns.delimiter:
+                if len(own) == 1 and name.casefold() in folded[0]:
+                    hint = "; is each line in quotes, or the delimiter another?"
+                elif len(own) == 1 and columns.delimiter:
                     hint = f"; is the delimiter {columns.delimiter!r}?"
                 raise DatasetFormatError(
                     f"{where}: got the columns {_listed(own)}, wanted {name!r} among them{hint}"
@@ -218,7 +220,7 @@ def _listed(names: Sequence[str]) -> list[str]:
 def split_line(line: str, delimiter: str) -> list[str] | None:
     """A line's cells; None where a quote does not end on it."""
     if delimiter == " ":
-        return line.split()
+        line = " ".join(line.split())
     try:
         return next(csv.reader([line], delimiter=delimiter, strict=True), [])
     except csv.Error:
@@ -238,6 +240,8 @@ def _describe(
 ) -> Header:  # fmt: skip
     below = [split_line(each, delimiter) or [] for each in lines[number : number + _SAMPLE]]
     below = [each for each in below if each]
+    if _has_row_names(below, names, columns, index_of):
+        names, index_of = ["", *names], {name: at + 1 for name, at in index_of.items()}
     num_cells = len(names)
     lengths = [len(each) for each in below]
     usual = max(set(lengths), key=lengths.count) if lengths else num_cells
@@ -247,7 +251,7 @@ def _describe(
     is_wider = usual > num_cells and any(
         len(each) == usual and row_of(each, num_cells) for each in below
     )
-    time = [each[index_of[columns.time]].strip() for each in rows] if columns.time else []
+    time = [each[index_of[columns.time]].strip(" \t\"'") for each in rows] if columns.time else []
     stamps = [text for text in time if any(map(str.isdigit, text))]
     numeric = [*columns.sensors]
     if columns.time and time_kind(stamps[0] if stamps else "") == "number":
@@ -263,4 +267,18 @@ def _describe(
         index_of=index_of,
         decimals=decimal_signs(where, cells, columns.decimal),
         time_sample=stamps[0] if stamps else "",
+    )
+
+
+def _has_row_names(
+    below: Sequence[list[str]], names: Sequence[str], columns: CsvColumns, index_of: dict[str, int]
+) -> bool:
+    """Whether lines begin with their number, which the header does not name, as R writes tables."""
+    numbers = [index_of[name] + 1 for name in columns.sensors]
+    start = below[0][0] if below else ""
+    return start.isdecimal() and all(
+        len(each) == len(names) + 1
+        and each[0] == str(int(start) + at)
+        and all(number_of(each[index], None) is not None for index in numbers)
+        for at, each in enumerate(below)
     )

@@ -85,10 +85,11 @@ def open_text(path: Path, columns: CsvColumns, advance: Advance) -> OpenFile:
 def open_blocks(path: Path, blocks: Iterator[bytes], columns: CsvColumns) -> OpenFile:
     """The rows of blocks of whole lines in UTF-8."""
     first = next(blocks, b"")
-    header = find_header(path, first.decode("utf-8", "replace").split("\n")[:400], columns)
-    kind = time_kind(header.time_sample)
-    if "\0" in header.text:
+    top = first.decode("utf-8", "replace").split("\n")[:400]
+    if "\0" in top[0]:
         raise DatasetFormatError(f"{path}: got bytes that are no text, wanted a table of text")
+    header = find_header(path, top, columns)
+    kind = time_kind(header.time_sample)
     reader = _RowReader(header)
 
     def rows() -> Iterator[Rows]:
@@ -102,6 +103,8 @@ def open_blocks(path: Path, blocks: Iterator[bytes], columns: CsvColumns) -> Ope
     notes = []
     if header.line > 1:
         notes.append(f"the header is line {header.line}")
+    if len(header.names) > len(split_line(header.text, header.delimiter) or header.names):
+        notes.append("lines begin with a number that the header does not name")
     if "," in header.decimals.values():
         notes.append("numbers with a decimal comma")
     return OpenFile(

@@ -247,6 +247,27 @@ def test_files_of_devices(tmp_path: Path, device: str) -> None:
     assert done.windows == PLAIN
 
 
+def test_lines_that_begin_with_a_number_that_the_header_does_not_name(tmp_path: Path) -> None:
+    def row(i: int) -> str:
+        return f'"{i + 1}" {i / 100} "{"get up" if label(i) == "sit" else "walk"}" {value(i)}'
+
+    done = convert(tmp_path, table(row, '"time" "label" "x"'), time="time")
+    assert (done.classes, done.windows) == (("get up", "walk"), PLAIN)
+    assert "begin with a number" in done.read_as[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"PK\x03\x04\x14\0\0\0\x08\0" * 9, "bytes that are no text"),
+        (b'"time,label,x"\n"0,sit,1"\n', "is each line in quotes"),
+    ],
+)
+def test_what_is_no_table_says_why(tmp_path: Path, text: bytes, words: str) -> None:
+    with pytest.raises(DatasetFormatError, match=words):
+        convert(tmp_path, text, time="time")
+
+
 def test_a_file_without_a_header_says_what_to_do(tmp_path: Path) -> None:
     empatica = "1544027337.0, 1544027337.0, 1544027337.0\n32.0, 32.0, 32.0\n-5, 23, 12\n"
     with pytest.raises(DatasetFormatError, match="write a line with the 3 columns' names"):

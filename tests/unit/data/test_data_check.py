@@ -22,6 +22,7 @@ def record(domain_id: str, *, hop: int = 8, blocks: bool = True) -> DomainData:
     x, y, group = [], [], []
     for segment in range(8):
         signal = rng.normal(size=(2, 8 + 4 * hop)).astype(np.float32)
+        signal[0] = np.roll(signal[0], ord(domain_id[0]))  # people's recordings are unlike
         for start in range(0, 4 * hop + 1, hop):
             x.append(signal[:, start : start + 8])
             y.append(segment % 2)
@@ -61,6 +62,18 @@ def test_a_copy_in_another_group_is_an_overlap_of_all_samples() -> None:
     data = record("ann", blocks=False)
     data.x[4] = data.x[3]
     assert overlapping_rows(data) == (4, 8)
+
+
+def test_a_recording_that_is_there_twice_is_a_remark(tmp_path: Path) -> None:
+    people = [record(name) for name in ("ann", "bob", "cid", "dee")]
+    own, again = people[0], np.tile(np.arange(40), 2)
+    people[0] = replace(own, x=own.x[again], y_N=own.y_N[again], group_N=np.arange(80) // 5)
+    people.append(replace(people[1], domain_id="eve"))
+    found = explain_folder(write(tmp_path, *people))
+    assert [(each.domain_id, each.what) for each in found] == [
+        ("ann", "40 of 80 samples also stand in another group."),
+        ("eve", "40 of 40 samples also stand in bob."),
+    ]
 
 
 def test_recordings_that_cannot_be_split_are_told_how_to_be(tmp_path: Path) -> None:
