@@ -5,6 +5,7 @@ both; a ``graft.py`` in either would be imported in place of the package.
 """
 
 import os
+import signal
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -14,12 +15,14 @@ _PACKAGES = ("graft", "graft_server", "graft_client", "graft_simulation")
 
 def main() -> None:
     """The ``graft`` command, whose child processes find the same packages as it does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end, as Ctrl-C
     if put_first():
         later = filter(None, [os.environ.get("PYTHONPATH")])
         os.environ["PYTHONPATH"] = os.pathsep.join([*_folders(), *later])
-    from graft.core.ending import end_process, run_process
+    from graft.core.ending import check_working_folder, end_process, run_process
 
     def run() -> None:
+        check_working_folder()
         from graft.cli.main import main as command
 
         command()

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -130,7 +129,6 @@ def simulate(
     """
     if portable:
         restart_portably(accelerator, ray_address)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's end, as Ctrl-C
     if resume is None:
         config = configure(
             read_config(config_file) if config_file else ExpansionConfig(),

@@ -199,6 +199,12 @@ def write_traceback(error: BaseException) -> str | None:
     return None
 
 
+def check_working_folder() -> None:
+    """Raise StorageError where the working folder was removed: no library works in it."""
+    if not _has_cwd():
+        raise StorageError("working folder: got one that was removed; change to another (cd)")
+
+
 def _has_cwd() -> bool:
     try:
         return bool(os.getcwd())

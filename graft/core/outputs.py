@@ -29,9 +29,13 @@ def check_output(out: Path, sources: Iterable[object] = ()) -> Path:
         if how != "lies in" or _within(real, own):
             raise DataError(f"{out}: got an output that {how} the source {source}, "
                             "wanted one apart from it")  # fmt: skip
-    for place in (Path.cwd(), Path.home().resolve()):
-        if real == place or real in place.parents:
-            raise DataError(f"{out}: got an output that is or holds {place}, wanted a folder in it")
+    for find in (Path.cwd, Path.home):
+        with contextlib.suppress(OSError, RuntimeError):  # it was removed, or nobody has one
+            place = find().resolve()
+            if real == place or real in place.parents:
+                raise DataError(
+                    f"{out}: got an output that is or holds {place}, wanted a folder in it"
+                )
     return real
 
 

@@ -122,16 +122,17 @@ MACHINES: Mapping[str, Machine] = {
     "host name of 64 signs": Machine(namespaces="-u", before=f"hostname {'h' * 64}"),
     "1970": Machine(run='exec faketime "1970-01-03 00:00:00" "$@"', needs="faketime", perhaps=RUNS),
     "2038": Machine(run='exec faketime "2038-02-01 00:00:00" "$@"', needs="faketime"),
-    "folder removed": Machine(before='cd {base}/gone && rm -r {base}/gone'),
+    "folder removed": Machine(before='cd {base}/gone && rm -r {base}/gone', refused=ALL),
     "no input": Machine(run='exec "$@" <&-'),
     "no output": Machine(run='exec "$@" >&-', perhaps=ALL),
     "no error stream": Machine(run='exec "$@" 2>&-', perhaps=ALL),
     "output full": Machine(run='exec "$@" >/dev/full', perhaps=ALL),
     "reader gone": Machine(run='"$@" | head -c 1 >/dev/null; exit "${{PIPESTATUS[0]}}"', perhaps=ALL),
     "no PATH": Machine(variables={"PATH": "/nonexistent"}),
-    "user without a name": Machine(
+    "user without a name": Machine(  # whom root's Python may not let in
         variables={"HOME": None},
         run='exec setpriv --reuid 23456 --regid 23456 --clear-groups "$@"', needs="setpriv",
+        perhaps=RUNS,
     ),
 }  # fmt: skip
 QUICK = ("PYTHONIOENCODING", "file size")

@@ -109,3 +109,17 @@ def test_a_working_folder_is_emptied_only_where_an_earlier_call_made_it(tmp_path
     for _ in range(2):
         fill(fresh_folder(tmp_path / "own"), "rows")
     assert [path.name for path in (tmp_path / "own").iterdir()] == ["rows"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, FileNotFoundError])
+def test_a_user_without_a_home_or_working_folder_has_outputs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[Exception]
+) -> None:
+    def nowhere() -> Path:
+        raise error("no folder")
+
+    for name in ("home", "cwd"):
+        monkeypatch.setattr(Path, name, nowhere)
+    with new_folder(tmp_path / "out") as folder:
+        fill(folder, "a.txt")
+    assert (tmp_path / "out" / "a.txt").is_file()

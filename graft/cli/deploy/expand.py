@@ -1,12 +1,13 @@
 """``graft deploy expand``: a round of a deployment, started from the server's machine."""
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from rich.progress import Progress
 from rich.table import Table
@@ -23,9 +24,6 @@ from graft.cli.shared import (
     progress_bars,
 )
 from graft.core.text import did_you_mean
-
-if TYPE_CHECKING:
-    pass
 
 _CHECK_EVERY_S = 1.0
 _ASK_FLOWER_EVERY_S = 15.0  # its command takes seconds of processor time
@@ -96,7 +94,12 @@ def expand(
                 raise EdgeError(
                     f"round {finished}: unfinished after {deadline_s:.0f} s; repeat the command"
                 )
-            _run_once(server, folder, len(rounds), bar, until_s, waits_s)
+            try:
+                _run_once(server, folder, len(rounds), bar, until_s, waits_s)
+            except KeyboardInterrupt:
+                where = shlex.quote(str(server))
+                announce(f"the round goes on; see it with: graft deploy expand --server {where}")
+                raise
     rows = [row for row in folder.read_rows(len(rounds)) if row.round_index >= finished]
     _show(rows, output)
     failed = [f"{row.domain_id} ({row.method}): {row.error}" for row in rows if row.error]
