@@ -8,6 +8,7 @@ from the initial models of other people. Every model is attacked with the others
 Carlini et al. 2022, online: a Gaussian of the logit-scaled confidence in and out, with one variance
 for all rows), and by the threshold of its loss. "later" is that threshold with the test block in
 place of the other half; it is of a later time, and what a model has of its time counts as well.
+"later-control" tells how much that is: the half that no model saw against the same test block.
 ``--pool`` makes one domain of so many people. Private training is of all layers, or of the head
 alone: over an encoder that another person trained and shipped, or over random features. A finished
 (set, people, domain, kind, arm) is not run again.
@@ -17,8 +18,10 @@ import copy
 import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +65,7 @@ PLAIN, PRIVATE, HEAD, RANDOM = "plain", "epsilon-8", "epsilon-8-head", "epsilon-
 ARMS = {PLAIN: METHODS, PRIVATE: METHODS, HEAD: METHODS, RANDOM: ("initial",)}
 EPSILON, DELTA = 8.0, 1e-5
 NUM_SOURCES = 3
+ATTACKS = ("loss_auc", "lira_auc", "loss_tpr", "lira_tpr")
 Floats = npt.NDArray[np.float64]
 console = Console(stderr=True)
 
@@ -80,17 +84,19 @@ def main(
     data: Annotated[list[str], typer.Option(help="NAME=FOLDER of a prepared set; repeatable.")],
     models: Annotated[int, typer.Option(help="Models of a domain, method and arm.")] = 12,
     pool: Annotated[list[int] | None, typer.Option(help="People of a domain; repeatable.")] = None,
-    seed: Annotated[int, typer.Option(help="Of people, halves and models.")] = 0,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Of people, halves and models; repeatable.")
+    ] = None,
 ) -> None:
     """Attack every set, domain, method and arm; write results/: rows of each set, and figures."""
     torch.set_num_threads(1)
     rows = []
     for name, folder in name_folders(data).items():
         path = HERE / "results" / f"membership-{name}.jsonl"
-        for people in pool or (1, 8):
-            attack_set(name, FolderWorld(folder), models, people, seed, path)
+        for people, each in product(pool or (1, 8), seed or (0,)):
+            attack_set(name, FolderWorld(folder), models, people, each, path)
         rows += _rows(path)
-    report(rows, seed)
+    report(rows)
 
 
 def attack_set(name: str, world: World, models: int, pool: int, seed: int, path: Path) -> None:
@@ -156,7 +162,7 @@ def attack_domain(
     num_rows = len(rows.x)
     confidence_MN, loss_MN = np.zeros((models, num_rows)), np.zeros((models, num_rows))
     member_MN = np.zeros((models, num_rows), np.bool_)
-    accuracy, later_auc = [], []
+    accuracy, later_auc, control_auc = [], [], []
     for index in range(models):
         order_N = stream("membership-half", seed, index // 2).permutation(num_rows)
         half = num_rows // 2
@@ -167,9 +173,9 @@ def attack_domain(
         test_loss_N, _ = scores(model, rows.test_x, rows.test_y)
         predicted_N = predict_in_batches(model.network, rows.test_x).argmax(1)
         accuracy.append(float((predicted_N == rows.test_y).double().mean()))
-        members_N = loss_MN[index][member_MN[index]]
-        both_N = np.concatenate([members_N, test_loss_N])[None]
-        later_auc.append(area_under_curve(-both_N, np.arange(both_N.size)[None] < len(members_N)))
+        for is_of_N, areas in ((member_MN[index], later_auc), (~member_MN[index], control_auc)):
+            both_N = np.concatenate([loss_MN[index][is_of_N], test_loss_N])[None]
+            areas.append(area_under_curve(-both_N, np.arange(both_N.size)[None] < is_of_N.sum()))
     lira_MN = likelihood_ratios(confidence_MN, member_MN)
     return {
         "rows": num_rows // 2,
@@ -178,6 +184,7 @@ def attack_domain(
         "loss_tpr": true_positives(-loss_MN, member_MN),
         "lira_tpr": true_positives(lira_MN, member_MN),
         "later_auc": float(np.mean(later_auc)),
+        "later_control_auc": float(np.mean(control_auc)),
         "accuracy": 100 * float(np.mean(accuracy)),
     }
 
@@ -280,16 +287,25 @@ def true_positives(score_MN: Floats, member_MN: npt.NDArray[np.bool_], at: float
     return float((score_MN[member_MN] > threshold).mean())
 
 
-def report(rows: list[dict[str, Any]], seed: int) -> None:
-    """Each row's figures."""
-    figures = {}
+def report(rows: list[dict[str, Any]]) -> None:
+    """The mean over seeds of each set, number of people, kind and arm, and its standard error."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        key = "/".join((row["set"], f"{row['rows']}-rows", row["kind"], row["arm"]))
-        for measure in ("loss_auc", "lira_auc", "later_auc", "loss_tpr", "lira_tpr", "accuracy"):
-            target = "<= 0.6" if row["arm"] != PLAIN and measure.endswith("auc") else None
+        groups["/".join((row["set"], f"{row['people']}-people", row["kind"], row["arm"]))] += [row]
+    figures = {}
+    for key, group in groups.items():
+        seeds = [row["seed"] for row in group]
+        for measure in (*ATTACKS, "later_auc", "later_control_auc", "accuracy"):
+            value_S = [row[measure] for row in group]
+            is_aim = measure in ATTACKS[:2] and group[0]["arm"] != PLAIN
             unit = "%" if measure == "accuracy" else "share"
             name = f"membership/{key}/{measure.replace('_', '-')}"
-            figures[name] = figure(row[measure], unit, target, COMMAND, [seed])
+            figures[name] = figure(
+                np.mean(value_S), unit, "<= 0.6" if is_aim else None, COMMAND, seeds
+            )
+            if len(seeds) > 1:
+                error = np.std(value_S, ddof=1) / np.sqrt(len(seeds))
+                figures[f"{name}-error"] = figure(error, unit, None, COMMAND, seeds)
     write_summary(HERE / "results", figures)
 
 

@@ -43,6 +43,7 @@ _LATER_SETTINGS: Final = (
     "trust.disagreement", "trust.report_rounds", "policy.withhold_class_counts",
     "policy.withhold_centroids", "policy.delta", "policy.value_bound", "policy.feature_bound",
     "policy.composition", "policy.probes_per_round", "policy.train_clip", "policy.train_head_only",
+    "policy.noisy_metrics",
     "forget.descendants", "selection.score", "devices.backbone", "graft.architecture_margin",
     "growth.classes", "growth.round", "growth.fraction", "growth.method", "growth.comparisons",
     "training.autocast",

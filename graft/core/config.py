@@ -163,6 +163,9 @@ class PolicyConfig:
         "sum", "Releases together cost the sum, or the epsilon at total_delta of all their noise"
     )
     probes_per_round: Count = key(4, "With noise, different probes that are answered in a round")
+    noisy_metrics: bool = key(
+        False, "With noise, a test's scores are a release as well, paid from the budget"
+    )
     train_epsilon: float | None = key(
         None, "Train privately (DP-SGD): epsilon a training; not set: plain training", gt=0
     )
@@ -181,6 +184,8 @@ class PolicyConfig:
         noise = self.epsilon is not None or self.train_epsilon is not None
         if noise and self.total_epsilon is None:
             raise ConfigError("policy.total_epsilon: got None, wanted a total to spend from")
+        if self.noisy_metrics and self.epsilon is None:
+            raise ConfigError("policy.noisy_metrics: got no policy.epsilon, wanted one")
         if self.composition == "joint" and self.total_delta is None:
             raise ConfigError("policy.total_delta: got None, wanted one for joint composition")
 

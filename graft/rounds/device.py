@@ -123,15 +123,17 @@ def device_limits(settings: PolicyConfig, device: DeviceClass) -> Allowance | No
 def configured_policy(request: Request, config: ExpansionConfig) -> SitePolicy:
     """The policy of a simulated domain: the run's, with noise from (seed, domain, round).
 
-    A domain releases its profile first, what each method's probe found next, and its centroids
-    last, each once.
+    A domain releases its profile first, what each method's probe found next, then the scores of
+    its model, where they have noise, and its centroids; the scores of other methods last.
     """
     before = 0 if isinstance(request, ProfileRequest) else 1
     if request.round_index and before:
-        methods = dict.fromkeys((config.method, *config.comparisons))
+        methods = list(dict.fromkeys((config.method, *config.comparisons)))
         selecting = [name for name in methods if find_method(name).sources_needed == "selected"]
         is_probe = isinstance(request, ProbeRequest) and request.method in selecting
         before += selecting.index(request.method) if is_probe else len(selecting)
+        if config.policy.noisy_metrics and not is_probe and request.method in methods[1:]:
+            before += 1 + methods.index(request.method)
     releases = SeededReleases(
         config.policy,
         keys=(config.seed, request.domain_id, request.round_index),

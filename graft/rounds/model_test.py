@@ -3,6 +3,9 @@
 Legend: N rows, C classes, labels or amounts, F features.
 """
 
+import math
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 from graft.core.records import BoolArray, IntArray
 from graft.core.tasks import OutputKind
 from graft.models import Network
+from graft.privacy import Noisy
 from graft.training import predictions_of
 
 Floats = npt.NDArray[np.float64]
@@ -28,7 +32,7 @@ def scores_of_test(
         predicted_NC = predictions_of(logits_NC, mask_C, kind).double().numpy()
         of_kind = label_scores if kind == "labels" else amount_scores
         return of_kind(predicted_NC, y_N.astype(np.float64)) | num_test
-    predicted_N = logits_NC.masked_fill(~mask_C, float("-inf")).argmax(1).numpy()
+    predicted_N = predicted_classes(logits_NC, mask_C)
     return {
         "accuracy": float((predicted_N == y_N).mean()),
         "macro_f1": macro_f1(y_N, predicted_N),
@@ -36,13 +40,54 @@ def scores_of_test(
     }
 
 
+def predicted_classes(logits_NC: Tensor, mask_C: Tensor) -> IntArray:
+    """The class with the largest logit of those that the model knows."""
+    predicted_N: IntArray = logits_NC.masked_fill(~mask_C, float("-inf")).argmax(1).numpy()
+    return predicted_N
+
+
+@torch.no_grad()
+def noisy_scores(
+    network: Network,
+    mask: BoolArray,
+    features_NF: Tensor,
+    y_N: IntArray,
+    release: Callable[[Mapping[str, tuple[Floats, float]]], Noisy],
+) -> dict[str, float]:
+    """As ``scores_of_test`` of classes, with a policy's noise.
+
+    A replaced row moves the accuracy by 1 / N, and two cells of the confusion matrix, of which the
+    macro-F1 is made, by 1. The model is taken as given: a test row was not trained on.
+    """
+    predicted_N = predicted_classes(network.head(features_NF), torch.from_numpy(mask))
+    accuracy, confusion_CC = (predicted_N == y_N).mean(), confusion(y_N, predicted_N, len(mask))
+    noisy = release({
+        "accuracy": (np.array(accuracy), 1 / len(y_N)),
+        "confusion": (confusion_CC.astype(np.float64), math.sqrt(2)),
+    })  # fmt: skip
+    return {
+        "accuracy": float(noisy["accuracy"].clip(0, 1)),
+        "macro_f1": _mean_f1(noisy["confusion"].clip(0)),
+        "num_test": float(len(y_N)),
+    }
+
+
 def macro_f1(y_N: IntArray, predicted_N: IntArray) -> float:
     """Mean of 2 TP / (2 TP + FP + FN) over the classes that occur in either, as scikit-learn's,
     whose checks of its arguments take longer than a small model's test (0 to 1)."""
-    num_classes = int(max(y_N.max(), predicted_N.max())) + 1
+    return _mean_f1(confusion(y_N, predicted_N, int(max(y_N.max(), predicted_N.max())) + 1))
+
+
+def confusion(y_N: IntArray, predicted_N: IntArray, num_classes: int) -> IntArray:
+    """Numbers of rows by class and predicted class (C, C)."""
     pairs = np.bincount(y_N * num_classes + predicted_N, minlength=num_classes**2)
-    confusion_CC = pairs.reshape(num_classes, num_classes)
+    return pairs.reshape(num_classes, num_classes)
+
+
+def _mean_f1(confusion_CC: Floats | IntArray) -> float:
     total_C = confusion_CC.sum(0) + confusion_CC.sum(1)
+    if not total_C.any():  # all of it was noise
+        return 0.0
     score_C = 2 * confusion_CC.diagonal()[total_C > 0] / total_C[total_C > 0]
     return float(score_C.mean())
 

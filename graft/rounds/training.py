@@ -5,6 +5,7 @@ Legend: L labelled, U unlabelled, N all rows a device may learn from, C classes,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,14 +18,14 @@ from graft.core.results import required_metrics
 from graft.core.seeding import derive_seed
 from graft.core.streams import Rows, as_rows, concat
 from graft.devices import can_train
-from graft.errors import BudgetError, ConfigError, DomainEmptyError
+from graft.errors import BudgetError, ConfigError, DomainEmptyError, PolicyError
 from graft.methods import Method, require_private_training
 from graft.methods.federated import FEDAVG_LOCAL
 from graft.models import Features, build_network, network_cost, network_from, parameters_of
 from graft.privacy import class_centroids, training_cost
 from graft.rounds.device import Device
 from graft.rounds.exchange_cost import DEVICE_LEAVES_OUT, effective_method, limit_steps
-from graft.rounds.model_test import scores_of_test
+from graft.rounds.model_test import noisy_scores, scores_of_test
 from graft.selection import disagreeing_sources
 from graft.training import (
     PrivateTraining,
@@ -187,10 +188,7 @@ def evaluate_and_register(
         device_class=device.device_class.name,
         source_domains=tuple(source.domain_id for source in model.used),
         metrics={
-            **model.metrics,
-            **scores_of_test(
-                model.network, model.mask_C, test_NF, device.data.y_N[test_N], device.output
-            ),
+            **_scores(request, device, model, test_NF, device.data.y_N[test_N]),
             "num_labelled": float(len(task.x_L)),
             "num_unlabelled": float(len(task.x_U)),
         },
@@ -211,6 +209,27 @@ def evaluate_and_register(
     )
     card = _describe(request, device, task, model, train_NF[0]) if request.register else None
     return _send(result, card, parameters_of(model.network), device)
+
+
+def _scores(
+    request: TrainRequest | GrowRequest,
+    device: Device,
+    model: TrainedModel,
+    test_NF: Tensor,
+    y_N: IntArray,
+) -> dict[str, float]:
+    """The method's own metrics and those of the test; of the test alone where they have noise.
+
+    Raises PolicyError where the policy wants noise and the output is none of classes.
+    """
+    policy, tested = device.policy, (model.network, model.mask_C, test_NF, y_N)
+    if not policy.settings.noisy_metrics:
+        return {**model.metrics, **scores_of_test(*tested, device.output)}
+    what = f"scores of {request.domain_id}"
+    if device.output != "classes":
+        raise PolicyError(f"{what}: got an output of {device.output}, wanted classes for noise")
+    asked = ("scores", request.domain_id, request.round_index, request.method)
+    return noisy_scores(*tested, release=partial(policy.noisy, what, asked))
 
 
 def _send(

@@ -173,6 +173,8 @@ def _serve(
                 due_s = time.monotonic() + _REGISTER_EVERY_S
                 reverse_proxy.renew()
                 heard.write(metrics.online() if settings.insecure else reverse_proxy.connected())
+                for name, reason, times in reverse_proxy.offences():
+                    announce(f"device {name}: turned away {times} times at the gateway: {reason}")
                 with contextlib.suppress(GraftError):  # the SuperLink is starting
                     for domain_id in superlink.register_nodes():
                         announce(f"device {domain_id}: admitted")

@@ -73,6 +73,8 @@ class ReverseProxy:
         self.max_per_device = max_per_device
         self.connections: Counter[str] = Counter()
         self.names: dict[tuple[str, int], str] = {}  # devices by the client's end of a connection
+        self._offences: Counter[tuple[str, str]] = Counter()
+        self._told: Counter[tuple[str, str]] = Counter()
         self._called, self._hold_s = called, hold_s
         self._newest_poll: dict[str, object] = {}
         self._folder, self._served_ns = folder, _written_ns(folder)
@@ -133,20 +135,36 @@ class ReverseProxy:
         """The devices that have a connection now."""
         return [device for device, count in self.connections.copy().items() if count > 0]
 
+    def refuse(self, device: str, reason: str) -> None:
+        """Count a refusal; ``device`` is "" where the connection has no name."""
+        self.turn_away(reason)
+        if device:
+            self._offences[device, reason] += 1
+
+    def offences(self) -> list[tuple[str, str, int]]:
+        """(device, reason, times) where the number has doubled since it was asked for last."""
+        new = [
+            (device, reason, times)
+            for (device, reason), times in self._offences.copy().items()
+            if times >= max(1, 2 * self._told[device, reason])
+        ]
+        self._told.update({(d, r): times - self._told[d, r] for d, r, times in new})
+        return new
+
     async def _forward(self, request: Request) -> Response:
         """Pass a request on, and what comes back."""
+        device = self.names.get(request.client or ("", 0), "")
         if _ALLOWED.fullmatch(request.url.path) is None:
-            self.turn_away("path")
+            self.refuse(device, "path")
             return Response("only devices call here", status_code=404)
         headers = [(k, v) for k, v in request.headers.items() if k not in _HOP]
         body = _limited(request.stream(), request.headers.get("content-length", "0"))
-        device = self.names.get(request.client or ("", 0), "")
         try:
             if request.url.path == _POLL and self._called is not None and device:
                 return await self._hold(request, headers, body, device, self._called)
             return await self._pass(request, headers, body)
         except _TooLargeError:
-            self.turn_away("size")
+            self.refuse(device, "size")
             return Response("too large", status_code=413)
         except ClientDisconnect:
             return Response(status_code=400)  # which nobody reads
@@ -271,7 +289,7 @@ class _Protocol(H11Protocol):
         self._deadline = self.loop.call_later(seconds, self._refuse, stage) if stage else None
 
     def _refuse(self, reason: str) -> None:
-        self._proxy.turn_away(reason)
+        self._proxy.refuse(self._device, reason)
         self.transport.abort()
 
 

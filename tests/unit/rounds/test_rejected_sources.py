@@ -137,8 +137,20 @@ def test_noise_and_budget_of_the_run_hold_for_every_simulated_domain(
         assert not np.array_equal(one.statistics_D, exact.statistics_D)
     assert all(report.diagnostics is None for report in learnt(done))
     assert all(report.diagnostics is not None for report in learnt(plain))
-    # A profile, a probe and centroids are paid for, each in its turn.
-    for total, refused in ((1.5, "probe of"), (2.5, "centroids of")):
-        spent, _ = expand_trained(policy=replace(noisy, total_epsilon=total), **QUIET)
+    # A profile, a probe and centroids are paid for, each in its turn; before the last the scores
+    # of a test, where they have noise.
+    for total, refused, scores in (
+        (1.5, "probe of", False), (2.5, "centroids of", False), (2.5, "scores of", True),
+        (3.5, "centroids of", True),
+    ):  # fmt: skip
+        policy = replace(noisy, total_epsilon=total, noisy_metrics=scores)
+        spent, _ = expand_trained(policy=policy, **QUIET)
         assert {failure.error for failure in spent.failures} == {"PolicyError"}
         assert refused in spent.failures[0].message
+    policy = replace(noisy, total_epsilon=4.0, noisy_metrics=True)
+    hidden, _ = expand_trained(policy=policy, **QUIET)
+    for one, two in zip(learnt(hidden), learnt(done), strict=True):
+        rows = ("num_test", "num_labelled", "num_unlabelled")
+        assert {*one.metrics} == {"accuracy", "macro_f1", *rows}
+        assert [one.metrics[name] for name in rows] == [two.metrics[name] for name in rows]
+        assert one.metrics["accuracy"] != two.metrics["accuracy"]

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +29,7 @@ from graft.errors import PolicyError
 from graft.models import build_network, parameters_of
 from graft.privacy import Cost, Draw, Noisy, SitePolicy, class_centroids, gaussian_sigma
 from graft.rounds import Device, handle_request
+from graft.rounds.model_test import noisy_scores, scores_of_test
 from graft.rounds.probe import probe
 
 TASK = Task(name="w", modality="imu", sample_shape=(2, 16), classes=("a", "b", "c"))
@@ -155,6 +158,21 @@ def test_a_replaced_row_moves_centroids_by_no_more_than_their_noise_is_made_for(
         features_NF = scale * data.x.reshape(NUM_ROWS, -1)
         policy = SitePolicy(POLICY, releases)
         class_centroids("d", (), features_NF, data.y_N, 3, policy)
+    assert moved(*found) <= 1 / gaussian_sigma(COST) * (1 + 1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pair=neighbours())
+def test_a_replaced_test_row_moves_scores_by_no_more_than_their_noise_is_made_for(
+    pair: tuple[DomainData, DomainData],
+) -> None:
+    found, mask_C = (Exact(), Exact()), np.array([True, True, False])
+    network = build_network("mlp", TASK, 0).eval()
+    for data, releases in zip(pair, found, strict=True):
+        release = partial(SitePolicy(POLICY, releases).noisy, "scores of d", ())
+        tested = (network, mask_C, network.features(torch.from_numpy(data.x)), data.y_N)
+        noiseless = noisy_scores(*tested, release=release)
+        assert noiseless == pytest.approx(scores_of_test(*tested, "classes"))
     assert moved(*found) <= 1 / gaussian_sigma(COST) * (1 + 1e-6)
 
 

@@ -106,7 +106,13 @@ def test_tls_is_the_deployments_own_on_both_sides(tmp_path: Path, authority: Aut
         for name in ("", "revoked"):
             with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)):
                 httpx.post(address, content=b"", verify=trusting(authority, tmp_path, name))
-    assert refused == ["path", "certificate"]
+        assert refused == ["path", "certificate"]
+        assert gateway.offences() == [("ann", "path", 1), ("revoked", "certificate", 1)]
+        for _ in range(3):
+            httpx.post(address, content=b"", verify=trusting(authority, tmp_path, "ann"))
+        assert gateway.offences() == [("ann", "path", 4)]
+        httpx.post(address, content=b"", verify=trusting(authority, tmp_path, "ann"))
+        assert gateway.offences() == []  # a log's lines grow with the logarithm of the offences
 
 
 def test_a_renewed_certificate_is_served_at_once_and_open_connections_go_on(
