@@ -1,6 +1,5 @@
 """A deployment that serves as they come: real processes on loopback, killed in the middle."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,57 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import free_port, wait_until
+from commands import wait_until
 from graft_server.flower.deployed_app import run_folder
 from graft_server.round_schedule import read_rounds
 from graft_server.serving.planner import read_serving
+from real_deployment import INITIAL, LIMIT_S, TARGETS, Site
 
 from graft.core.ledger import read_ledger
 from graft.core.results import read_results
 
 pytestmark = pytest.mark.slow
-LIMIT_S = 1500.0
-INITIAL = ("user-000000", "user-000001")
-TARGETS = ("user-000002", "user-000003", "user-000004")
-
-
-class Site:
-    """A deployment's folders, and its processes."""
-
-    def __init__(
-        self,
-        path: Path,
-        graft: Callable[..., "subprocess.CompletedProcess[str]"],
-        start_graft: Callable[..., "subprocess.Popen[bytes]"],
-    ) -> None:
-        self.path, self.server = path, path / "field" / "server"
-        self._run, self._start = graft, start_graft
-        self._metrics = str(free_port())
-
-    def set_up(self) -> None:
-        assert self._run("deploy", "sample", "data", "--windows", "60").returncode == 0
-        devices = [word for name in (*INITIAL, *TARGETS) for word in ("--device", name)]
-        small = ["--set", "training.max_steps=10", "--set", "selection.num_sources=2"]
-        ports = ["--flower-port", str(free_port()), "--depot-port", str(free_port())]
-        words = ["--host", "127.0.0.1", "--dataset", f"data/{INITIAL[0]}"]
-        done = self._run("deploy", "init", "field", *words, *devices, *small, *ports)
-        assert done.returncode == 0, done.stderr
-        initial = json.dumps(list(INITIAL))
-        (self.server / "serve.toml").write_text(f"initial = {initial}\nretry_s = 10\n")
-
-    def serve(self) -> "subprocess.Popen[bytes]":
-        return self._start("deploy", "server", str(self.server), "--serve", "--metrics-port", "0")
-
-    def device(self, name: str) -> None:
-        folders = [f"field/devices/{name}", "--data", f"data/{name}"]
-        self._start("deploy", "device", *folders, "--port", str(free_port()))
-
-    def models(self) -> set[str]:
-        folder = run_folder(self.server)
-        return {card.domain_id for card in folder.read_state().catalogue}
-
-    def wait_for(self, *names: str) -> None:
-        wait_until(lambda: set(names) <= self.models(), f"models of {names}", LIMIT_S)
 
 
 def test_devices_are_served_as_they_come_whatever_is_killed(
@@ -69,7 +27,7 @@ def test_devices_are_served_as_they_come_whatever_is_killed(
 ) -> None:
     site = Site(tmp_path, graft, start_graft)
     site.set_up()
-    server = site.serve()
+    server = site.serve("--serve")
     for name in INITIAL:
         site.device(name)
     site.wait_for(*INITIAL)  # nobody has pressed a button
@@ -82,7 +40,7 @@ def test_devices_are_served_as_they_come_whatever_is_killed(
     wait_until(lambda: any(map(is_open, TARGETS)), "a device that is served", LIMIT_S)
     time.sleep(2)
     os.killpg(server.pid, signal.SIGKILL)
-    server = site.serve()
+    server = site.serve("--serve")
     site.wait_for(*TARGETS[:2])
     status = graft("deploy", "status", "--server", str(site.server), "--format", "json")
     assert status.returncode == 0, status.stderr
