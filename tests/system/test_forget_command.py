@@ -35,10 +35,8 @@ def test_a_forgotten_domain_leaves_server_and_devices_and_stays_away(
     site.set_up()
     serving = site.serve()
     devices = {name: site.device(name) for name in (*INITIAL, *TARGETS[:2])}
-    done = graft("deploy", "expand", *INITIAL, "--initial", *words)
-    assert done.returncode == 0, done.stderr
-    done = graft("deploy", "expand", TARGETS[0], *words)
-    assert done.returncode == 0, done.stderr
+    for names in ((*INITIAL, "--initial"), TARGETS[:1]):
+        assert start_graft("deploy", "expand", *names, *words).wait(LIMIT_S) == 0
     folder = run_folder(server)
     (own,) = [c.model_id for c in folder.read_state().catalogue if c.domain_id == gone]
     cache = site.path / "field" / "devices" / TARGETS[0] / "state" / "cache"
@@ -69,8 +67,7 @@ def test_a_forgotten_domain_leaves_server_and_devices_and_stays_away(
     devices[TARGETS[0]].wait()
     site.device(TARGETS[0])
     # The next round serves a new domain, and the one again that had learnt from it.
-    done = graft("deploy", "expand", TARGETS[1], *words)
-    assert done.returncode == 0, done.stderr
+    assert start_graft("deploy", "expand", TARGETS[1], *words).wait(LIMIT_S) == 0
     assert site.models() == {INITIAL[1], *TARGETS[:2]}
     assert not holding(server, own)
     wait_until(lambda: not holding(cache, own), "a cache without the model", LIMIT_S)
