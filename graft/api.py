@@ -24,9 +24,10 @@ from graft_simulation.forecast import check_equipment
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import configure, with_settings
 from graft.core.ending import known_error
-from graft.core.files import AnyPath, open_path, read_table
+from graft.core.files import AnyPath, open_path
 from graft.core.forgetting import Forgetting
 from graft.core.ports import Tracker
+from graft.core.tables import read_table
 from graft.data.domain import World
 from graft.data.folder import write_world
 from graft.data.worlds import EMBEDDED, open_world

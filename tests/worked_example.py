@@ -6,7 +6,8 @@ from pathlib import Path
 from commands import GRAFT, LIMIT_S, quiet_environment
 from pages import block_of, install_page
 
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import read_results
 
 
 def follow_page(page: Path, module: str, folder: Path) -> list[ResultRow]:

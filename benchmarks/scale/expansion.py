@@ -16,9 +16,9 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
-from graft.core.ledger import is_upload, read_ledger, total_bytes
+from graft.core.ledger import is_upload, total_bytes
 from graft.core.outputs import fresh_folder
-from graft.core.results import read_results
+from graft.core.tables import read_ledger, read_results
 
 HERE = Path(__file__).resolve().parent
 _FEW = (20, 3)  # sources, target domains

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from world import TARGETS
 
-from graft.core.ledger import is_upload, read_ledger
+from graft.core.ledger import is_upload
+from graft.core.tables import read_ledger
 from graft.errors import RunError
 
 _MARK = re.compile(r"round (\d+) (\w+): \d+ requests?")

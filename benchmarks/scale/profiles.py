@@ -27,9 +27,9 @@ from summary import figure, write_summary
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import with_settings
 from graft.core.exchange import ProfileRequest
-from graft.core.files import read_table
 from graft.core.outputs import fresh_folder
 from graft.core.records import DomainProfile, LedgerEntry
+from graft.core.tables import read_table
 from graft.data.worlds import open_world
 from graft.selection import ProfileRanking
 

@@ -22,7 +22,8 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import read_results
 from graft.methods import INITIAL
 
 HERE = Path(__file__).resolve().parent

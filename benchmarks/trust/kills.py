@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from summary import figure, write_summary
 from trust.field import Field, write_world
 
-from graft.core.ledger import delivered, read_ledger
+from graft.core.ledger import delivered
 from graft.core.outputs import fresh_folder
-from graft.core.results import read_results
+from graft.core.tables import read_ledger, read_results
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
 
 HERE = Path(__file__).resolve().parent

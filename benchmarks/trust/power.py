@@ -39,10 +39,10 @@ from trust.field import write_world
 import graft
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import with_settings
-from graft.core.ledger import read_ledger
 from graft.core.outputs import fresh_folder
 from graft.core.records import LedgerEntry
-from graft.core.results import read_results, run_hash
+from graft.core.results import run_hash
+from graft.core.tables import read_ledger, read_results
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
 from graft.errors import RunError
 from graft.rounds import handle_request

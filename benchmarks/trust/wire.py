@@ -27,9 +27,10 @@ from lab import InterfaceCounter, Lab, unavailable
 from summary import figure, write_summary
 
 from graft.core.config_files import read_config
-from graft.core.ledger import LedgerEntry, delivered, read_ledger
+from graft.core.ledger import LedgerEntry, delivered
 from graft.core.outputs import fresh_folder
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import read_ledger, read_results
 from graft.data.dataset_table import read_dataset
 from graft.data.domain import World
 from graft.data.folder import FolderWorld

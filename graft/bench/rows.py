@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from graft.core.files import read_table, table_schema, write_table
 from graft.core.ranges import Index
+from graft.core.tables import read_table, table_schema, write_table
 from graft.errors import RunError
 
 

@@ -11,23 +11,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import NoneType
-from typing import Any, BinaryIO, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
-from graft.core.ranges import field_ranges
 from graft.errors import RunError
 
 AnyPath = Path | UPath
 Row = TypeVar("Row")
 _TAIL_BYTES = 65_536
-_COLUMNS: dict[Any, pa.DataType] = {
-    bool: pa.bool_(), int: pa.int64(), float: pa.float64(),
-    list[str]: pa.list_(pa.string()), list[list[float]]: pa.list_(pa.list_(pa.float32())),
-}  # fmt: skip
 
 
 def open_path(name: str) -> AnyPath:
@@ -169,39 +161,6 @@ def remove_tree(path: AnyPath) -> None:
         shutil.rmtree(path, ignore_errors=True)
     elif path.exists():
         path.fs.rm(path.path, recursive=True)
-
-
-def table_schema(record: type, **other: pa.DataType) -> pa.Schema:
-    """The columns of a record class, in the order of its fields.
-
-    Integers have 32 bits where their range fits. ``other``: columns of other types.
-    """
-    ranges: Any = {name: allowed for name, _, allowed in field_ranges(record)}
-    columns = []
-    for name, hint in get_type_hints(record).items():
-        (kind,) = {*(get_args(hint) if NoneType in get_args(hint) else (hint,))} - {NoneType}
-        is_text = kind is str or get_origin(kind) is Literal
-        column = pa.string() if is_text else _COLUMNS[kind]
-        if kind is int and name in ranges and ranges[name].high < 2**31:
-            column = pa.int32()
-        columns.append((name, other.get(name, column)))
-    return pa.schema(columns)
-
-
-def write_table(table: pa.Table, path: AnyPath) -> None:
-    """Write a Parquet file atomically."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    replace_file(path, sink.getvalue().to_pybytes(), durable=False)
-
-
-def read_table(path: AnyPath) -> pa.Table:
-    """Read a Parquet file; raises FileNotFoundError or, whatever is wrong with it, ArrowInvalid."""
-    content = path.read_bytes()
-    try:
-        return pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow has a kind for each fault
-        raise pa.ArrowInvalid(str(error)) from error
 
 
 class LineFile:

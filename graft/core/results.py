@@ -8,16 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import pyarrow as pa
-
 from graft.core.exchange import Failure, TrainResult
-from graft.core.files import AnyPath, read_table, table_schema, write_table
 from graft.core.ledger import ordered
 from graft.core.ranges import R2, Error, Index, NumBytes, Samples, Score, Seconds, Share
 from graft.core.records import LedgerEntry, PeerFindings
-from graft.core.settings import RENAMED_METHODS
 from graft.core.tasks import OutputKind
-from graft.errors import RunError
 
 # The scores of a test by the output's kind; the first one is what a report compares methods by.
 SCORES: Mapping[OutputKind, tuple[str, ...]] = MappingProxyType(
@@ -115,15 +110,6 @@ class ResultRow:
         return self.method.startswith(GROW)
 
 
-RESULTS_SCHEMA = table_schema(ResultRow)
-PEERS_SCHEMA = table_schema(PeerFindings)
-# Runs from before labels and amounts, budgets, growth, peers, traces, and the simulated clock,
-# lack the last columns.
-_FORMER_WIDTHS = [
-    len(RESULTS_SCHEMA) - n for n in (3, 4, *(7 + n for n in (0, 4, 6, 6 + len(_SIMULATED))))
-]
-
-
 def required_metrics(kind: OutputKind) -> tuple[str, ...]:
     """What a result must contain for its row."""
     return (*SCORES[kind], *_ROWS)
@@ -169,50 +155,6 @@ def result_row(report: TrainResult | Failure) -> ResultRow:
         r2=metrics.get("r2"),
         mean_absolute_error=metrics.get("mean_absolute_error"),
     )
-
-
-def results_table(rows: Iterable[ResultRow]) -> pa.Table:
-    """The rows as an Arrow table, ordered by (round, domain, method)."""
-    arranged = sorted(rows, key=lambda r: (r.round_index, r.domain_id, r.method))
-    return pa.Table.from_pylist([dataclasses.asdict(r) for r in arranged], schema=RESULTS_SCHEMA)
-
-
-def write_results(rows: Iterable[ResultRow], path: AnyPath) -> None:
-    """Write the results atomically."""
-    write_table(results_table(rows), path)
-
-
-def read_results(path: AnyPath) -> list[ResultRow]:
-    """Read what ``write_results`` wrote; raises RunError where it cannot be read."""
-    try:
-        table = read_table(path)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise RunError(f"results {path}: {error}") from error
-    names = RESULTS_SCHEMA.names
-    if table.schema.names not in (names, *(names[:width] for width in _FORMER_WIDTHS)):
-        raise RunError(f"results columns: got {table.schema.names}, wanted {names}")
-    # Runs from before version 0.2 call the training of initial domains "founder".
-    rows = table.to_pylist()
-    return [
-        ResultRow(**row | {"method": RENAMED_METHODS.get(row["method"], row["method"])})
-        for row in rows
-    ]
-
-
-def write_peers(peers: Iterable[PeerFindings], path: AnyPath) -> None:
-    """Write what peers found in a round, atomically."""
-    rows = [dataclasses.asdict(each) for each in peers]
-    write_table(pa.Table.from_pylist(rows, schema=PEERS_SCHEMA), path)
-
-
-def read_peers(path: AnyPath) -> list[PeerFindings]:
-    """What ``write_peers`` wrote; none of a run from before. Raises RunError for anything else."""
-    if not path.exists():
-        return []
-    try:
-        return [PeerFindings(**row) for row in read_table(path).to_pylist()]
-    except (TypeError, pa.ArrowInvalid) as error:
-        raise RunError(f"peers {path}: {error}") from error
 
 
 def with_peers(rows: Iterable[ResultRow], peers: Iterable[PeerFindings]) -> list[ResultRow]:

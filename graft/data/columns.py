@@ -5,7 +5,6 @@ large and not compressed), and strings, encoded pictures and lists stay lists.
 """
 
 import json
-import math
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from graft.data.dataset_table import RATE_SUFFIX
 from graft.data.unpacking import UnpackLimits, check_array_header, check_zip
@@ -86,7 +83,9 @@ def column_names(path: Path) -> set[str]:
             with zipfile.ZipFile(first) as archive:
                 return {name.removesuffix(".npy") for name in archive.namelist()}
         if first.suffix == ".parquet":
-            return set(pq.read_schema(first).names)
+            from graft.data.parquet import parquet_names
+
+            return parquet_names(first)
         with first.open("rb") as file:
             return set(json.loads(file.readline() or b"{}"))
     except _UNREADABLE as error:
@@ -170,40 +169,9 @@ def _mapped(path: Path, entry: zipfile.ZipInfo) -> AnyArray:
 
 
 def _read_parquet(path: Path, _: UnpackLimits) -> _Read:
-    table = pq.read_table(path)
-    columns: dict[str, AnyArray | list[Any]] = {}
-    rates: dict[str, float] = {}
-    for name in table.schema.names:
-        if table.schema.names.count(name) > 1:
-            raise DatasetFormatError(f"{path}: got two columns {name!r}, wanted one of each name")
-        note = (table.schema.field(name).metadata or {}).get(b"rate_hz")
-        if note is not None:
-            rates[name] = float(note)
-        columns[name] = _from_arrow(path, name, table.column(name))
-    return columns, rates
+    from graft.data.parquet import read_parquet  # a device whose data are other files lacks it
 
-
-def _from_arrow(path: Path, name: str, column: pa.ChunkedArray) -> AnyArray | list[Any]:
-    """Numbers and lists of numbers as an array, with one axis for each depth of lists that have
-    one length; all else as a list."""
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise DomainValueError(f"{path}: {name}: row {row}: got no value, wanted one")
-    values, shape = column.combine_chunks(), [len(column)]
-    while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type) or (
-        pa.types.is_large_list(values.type)
-    ):  # fmt: skip
-        flat = values.flatten()
-        count = max(math.prod(shape), 1)
-        lengths = pa.compute.list_value_length(values)
-        if len(set(lengths.unique().to_pylist())) > 1 or len(flat) % count:
-            return list(column.to_pylist())
-        shape.append(len(flat) // count)
-        values = flat
-    is_number = pa.types.is_integer(values.type) or pa.types.is_floating(values.type)
-    if not (is_number or pa.types.is_boolean(values.type)) or values.null_count:
-        return list(column.to_pylist())
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
+    return read_parquet(path)
 
 
 def _read_jsonl(path: Path, _: UnpackLimits) -> _Read:
@@ -248,7 +216,6 @@ _UNREADABLE = (
     MemoryError,
     zipfile.BadZipFile,
     zlib.error,
-    pa.ArrowException,
 )
 
 

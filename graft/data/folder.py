@@ -9,7 +9,6 @@ place of a stream whose pictures or texts are files beside the rows.
 Legend: N rows of a domain.
 """
 
-import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,6 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from graft.core.files import make_folder, place_file, replace_file, working_file
 from graft.core.outputs import new_folder as new_folder
@@ -211,23 +208,14 @@ def write_rows(
     path = _check_id(domain_id, folder).with_suffix("")
     path = path.with_name(f"{domain_id}.parquet") if files is None else path / "rows.parquet"
     _check_lengths(path, {name: len(column) for name, column in columns.items()})
-    rates, fields, arrays = rates_hz or {}, [], []
-    for name, column in columns.items():
-        if isinstance(column, np.ndarray) and column.ndim > 1:
-            flat = pa.array(np.ascontiguousarray(column).reshape(-1))
-            array = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(column.shape[1:])))
-        else:
-            array = pa.array(column)
-        note = {"rate_hz": f"{rates[name]:g}"} if name in rates else None
-        fields.append(pa.field(name, array.type, metadata=note))
-        arrays.append(array)
-    packed = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), packed)
+    from graft.data.parquet import parquet_bytes
+
+    packed = parquet_bytes(columns, rates_hz or {})
     for name, content in (files or {}).items():
         if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
             raise DatasetFormatError(f"{path.parent}: got the file name {name!r}, wanted one below")
         replace_file(path.parent / name, content, mode=0o600)
-    replace_file(path, packed.getvalue(), mode=0o600)
+    replace_file(path, packed, mode=0o600)
 
 
 def write_world(out: Path, world: World) -> None:

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import config_from_dict
-from graft.core.files import AnyPath, read_table
+from graft.core.files import AnyPath
 from graft.core.forgetting import Forgetting, read_records
-from graft.core.ledger import LEDGER_SCHEMA
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import LEDGER_SCHEMA, read_results, read_table
 from graft.errors import ConfigError, RunError
 
 DOWN: Final = False

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from graft.core.files import AnyPath
-from graft.core.ledger import LEDGER_SCHEMA
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import LEDGER_SCHEMA, read_results
 from graft.core.text import printable
 from graft.report.formatting import (
     PHASES,

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from graft.core.catalogue import CardsInMemory, Catalogue, Part, Rows, Statistics
-from graft.core.files import AnyPath, make_folder, place_file, read_table, working_file, write_table
+from graft.core.files import AnyPath, make_folder, place_file, working_file
 from graft.core.records import DomainProfile, ModelCard, RejectedSource
+from graft.core.tables import read_table, write_table
 from graft.errors import EdgeError, MessageError, RunError
 from graft.wire.messages.codec import decode_card, encode_card
 

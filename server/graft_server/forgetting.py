@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from graft.core.catalogue import as_catalogue
 from graft.core.config import ExpansionConfig
-from graft.core.files import AnyPath, read_table, remove_tree, replace_file
+from graft.core.files import AnyPath, remove_tree, replace_file
 from graft.core.forgetting import (
     FOLDER,
     Descendant,
@@ -30,6 +30,7 @@ from graft.core.forgetting import (
 )
 from graft.core.ports import Edge
 from graft.core.records import SystemState
+from graft.core.tables import read_table
 from graft.errors import RunError
 from graft.rounds import Admission, Averaging, Round, average_by_architecture
 from graft.wire.messages.card_signature import joined_fields, read_public_key

@@ -27,7 +27,6 @@ from graft.core.catalogue import Catalogue, as_catalogue
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import config_from_dict
 from graft.core.files import AnyPath, lock_file, make_folder, remove_tree, replace_file
-from graft.core.ledger import read_ledger, write_ledger
 from graft.core.records import (
     NAME_RULE,
     RESERVED_NAME,
@@ -36,12 +35,12 @@ from graft.core.records import (
     PeerFindings,
     SystemState,
 )
-from graft.core.results import (
-    ResultRow,
+from graft.core.results import ResultRow, run_hash, with_peers
+from graft.core.tables import (
+    read_ledger,
     read_peers,
     read_results,
-    run_hash,
-    with_peers,
+    write_ledger,
     write_peers,
     write_results,
 )

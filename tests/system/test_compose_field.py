@@ -25,7 +25,8 @@ from graft_simulation.in_process import connect_in_process
 
 from graft.core.config_files import read_config
 from graft.core.deployment import read_device, read_server
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import read_results
 from graft.data.folder import FolderWorld, write_domain
 from graft.wire.stubs import depot_pb2, depot_pb2_grpc
 

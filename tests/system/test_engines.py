@@ -16,9 +16,8 @@ from graft_simulation.block.engine import run_block_engine
 from graft_simulation.engines import Engine, EngineSettings
 
 from graft.core.config_files import config_from_dict
-from graft.core.ledger import read_ledger
 from graft.core.records import LedgerEntry
-from graft.core.results import read_results
+from graft.core.tables import read_ledger, read_results
 from graft.data.worlds import open_world
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -9,7 +9,7 @@ import pytest
 from commands import GRAFT, LIMIT_S, quiet_environment
 from pages import ROOT
 
-from graft.core.results import read_results
+from graft.core.tables import read_results
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PRINTS = {

@@ -17,7 +17,7 @@ from commands import GRAFT, run_facts
 from messy import RESNET, write_pictures, write_recordings
 from pages import ROOT, Block, read_blocks
 
-from graft.core.results import read_results
+from graft.core.tables import read_results
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 3600

@@ -10,7 +10,7 @@ import pytest
 from commands import run_facts, wait_until
 from several_outputs import write_waves
 
-from graft.core.files import read_table
+from graft.core.tables import read_table
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[bytes]"]

@@ -14,8 +14,7 @@ from graft_server.round_schedule import read_rounds
 from graft_server.serving.planner import read_serving
 from real_deployment import INITIAL, LIMIT_S, TARGETS, Site
 
-from graft.core.ledger import read_ledger
-from graft.core.results import read_results
+from graft.core.tables import read_ledger, read_results
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,9 @@ from graft_server.round_loop import RunSettings, run_rounds
 from graft_server.run_folder import RunFolder
 from graft_simulation.in_process import connect_in_process
 
-from graft.core.ledger import is_upload, read_ledger
-from graft.core.results import read_results, run_hash
+from graft.core.ledger import is_upload
+from graft.core.results import run_hash
+from graft.core.tables import read_ledger, read_results
 from graft.data import ImuWorld, write_dataset, write_domain
 from graft.data.synthetic.imu import CHANNELS, RATE_HZ
 from graft.data.worlds import open_world

@@ -10,19 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graft.core.ledger import (
-    DEPOT,
-    LEDGER_SCHEMA,
-    SERVER,
-    is_upload,
-    ledger_entries,
-    ledger_table,
-    ordered,
-    read_ledger,
-    total_bytes,
-    write_ledger,
-)
+from graft.core.ledger import DEPOT, SERVER, is_upload, ordered, total_bytes
 from graft.core.records import LedgerEntry
+from graft.core.tables import LEDGER_SCHEMA, ledger_entries, ledger_table, read_ledger, write_ledger
 from graft.errors import RunError
 
 NAME = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6)

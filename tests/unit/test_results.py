@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 
 from graft.core.exchange import Failure, FusionDiagnostics, TrainResult
 from graft.core.records import LedgerEntry, ModelCard
-from graft.core.results import (
-    RESULTS_SCHEMA,
-    ResultRow,
-    read_results,
-    result_row,
-    run_hash,
-    write_results,
-)
+from graft.core.results import ResultRow, result_row, run_hash
+from graft.core.tables import RESULTS_SCHEMA, read_results, write_results
 from graft.errors import RunError
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=6)

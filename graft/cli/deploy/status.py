@@ -70,7 +70,7 @@ def traffic(
     from graft_server.deployment.enrolment import reported_bytes
     from graft_server.flower.deployed_app import run_folder
 
-    from graft.core.ledger import read_ledger
+    from graft.core.tables import read_ledger
     from graft.report.traffic import read_stages, reconcile, traffic_dicts, traffic_rich
     from graft.wire.traffic_log import read_traffic_log
 

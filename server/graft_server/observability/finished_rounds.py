@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graft.core.files import AnyPath
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import read_results
 from graft.report.run import DOWN, UP, payload_by, read_ledger_table
 from graft_server.durability import MARKER, count_rounds
 

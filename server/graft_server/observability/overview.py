@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graft.core.deployment import read_server
-from graft.core.files import AnyPath, read_table
+from graft.core.files import AnyPath
 from graft.core.forgetting import Forgotten, read_records
+from graft.core.tables import read_table
 from graft_server.deployment.authority import certificate_ends
 from graft_server.deployment.heard import read_heard
 from graft_server.durability import count_rounds

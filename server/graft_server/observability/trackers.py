@@ -14,10 +14,11 @@ from typing import Any
 
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import config_to_dict
-from graft.core.ledger import ledger_entries, ledger_table, total_bytes
+from graft.core.ledger import total_bytes
 from graft.core.ports import Tracker
 from graft.core.records import LedgerEntry
 from graft.core.results import ResultRow
+from graft.core.tables import ledger_entries, ledger_table
 from graft.errors import ConfigError, missing_extra
 from graft.methods import INITIAL
 from graft.report.run import RunRecord

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from graft.core.files import AnyPath, remove_tree, replace_file
-from graft.core.ledger import LEDGER_SCHEMA, ledger_entries, ledger_table
 from graft.core.records import LedgerEntry
+from graft.core.tables import LEDGER_SCHEMA, ledger_entries, ledger_table
 
 _RESPONSES = pa.schema([("answer", pa.binary()), ("held", pa.list_(pa.string()))])
 

@@ -15,7 +15,8 @@ from graft.cli.main import app
 from graft.core.config import ExpansionConfig
 from graft.core.exchange import Request, Response, failure_of
 from graft.core.records import SystemState
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import read_results
 from graft.data import ImuWorld, write_dataset
 from graft.data.synthetic.imu import CHANNELS
 from graft.errors import ConfigError, EdgeError, ExpansionFailedError, NodesMissingError, RunError

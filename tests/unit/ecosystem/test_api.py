@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 
 import graft
 from graft.cli.main import app
-from graft.core.ledger import read_ledger
 from graft.core.payload import model_id
-from graft.core.results import read_results
+from graft.core.tables import read_ledger, read_results
 from graft.data import ImuWorld
 from graft.errors import ConfigError, RunError
 

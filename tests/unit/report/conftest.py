@@ -15,9 +15,10 @@ import tomli_w
 
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import config_to_dict
-from graft.core.ledger import DEPOT, SERVER, ledger_table, write_ledger
+from graft.core.ledger import DEPOT, SERVER
 from graft.core.records import LedgerEntry, Phase
-from graft.core.results import ResultRow, write_results
+from graft.core.results import ResultRow
+from graft.core.tables import ledger_table, write_ledger, write_results
 
 ACCURACIES = {
     "hat": (0.8, 0.9, 0.7),

@@ -98,7 +98,7 @@ def test_no_name_ends_the_script_or_is_an_address() -> None:
 def test_a_page_of_5000_domains_is_small() -> None:
     # 3,000 target domains with two methods and five sources each, and 2,000 initial domains.
     from graft.core.config import ExpansionConfig
-    from graft.core.ledger import ledger_table
+    from graft.core.tables import ledger_table
     from graft.report.run import RunRecord
 
     row = ResultRow(

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graft.core.config import ExpansionConfig
-from graft.core.ledger import ledger_table
 from graft.core.results import ResultRow
+from graft.core.tables import ledger_table
 from graft.report.figures.labels import label_positions, spread
 from graft.report.figures.pareto import pareto_front
 from graft.report.figures.traffic import phase_bars

@@ -18,9 +18,9 @@ from graft.cli.runs import open_watcher
 from graft.core.config import ExpansionConfig
 from graft.core.config_files import config_to_dict
 from graft.core.deployment import ServerSettings, write_server
-from graft.core.ledger import write_ledger
 from graft.core.records import LedgerEntry
-from graft.core.results import ResultRow, write_results
+from graft.core.results import ResultRow
+from graft.core.tables import write_ledger, write_results
 from graft.errors import RunError
 from graft.report.watch import RunWatcher, Snapshot, snapshot_dict, watch_view
 

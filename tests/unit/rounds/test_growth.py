@@ -17,7 +17,8 @@ from torch import nn
 from graft.core.config import ExpansionConfig, GrowthConfig, TrainingConfig
 from graft.core.exchange import Growth, TrainRequest, TrainResult
 from graft.core.records import SystemState
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import read_results
 from graft.data.splits import schedule_growth
 from graft.data.worlds import open_world
 from graft.errors import ConfigError

@@ -11,7 +11,8 @@ from graft_simulation.in_process import connect_in_process
 from small_system import ARRIVING, CONFIG, INITIAL_DOMAINS, WORLD, System
 
 from graft.core.records import PeerFindings
-from graft.core.results import ResultRow, read_peers, read_results, run_hash, with_peers
+from graft.core.results import ResultRow, run_hash, with_peers
+from graft.core.tables import read_peers, read_results
 from graft.report.run import read_run
 from graft.report.summary import summarise
 from graft.report.tables import notes, summary_dict

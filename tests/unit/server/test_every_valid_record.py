@@ -37,9 +37,9 @@ from graft.core.exchange import (
     TrainRequest,
     TrainResult,
 )
-from graft.core.ledger import ledger_table, write_ledger
 from graft.core.records import DomainProfile, LedgerEntry, ModelCard, SystemState
-from graft.core.results import ResultRow, result_row, results_table, write_results
+from graft.core.results import ResultRow, result_row
+from graft.core.tables import ledger_table, results_table, write_ledger, write_results
 from graft.core.tasks import Task
 from graft.report.page.report import report_page
 from graft.report.run import read_run

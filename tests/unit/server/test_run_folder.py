@@ -14,9 +14,9 @@ from graft_server.run_folder import RunFolder
 import graft
 from graft.core.config import ExpansionConfig
 from graft.core.files import remove_tree, replace_file
-from graft.core.ledger import read_ledger
 from graft.core.records import DomainProfile, LedgerEntry, ModelCard, RejectedSource, SystemState
-from graft.core.results import ResultRow, read_results, run_hash
+from graft.core.results import ResultRow, run_hash
+from graft.core.tables import read_ledger, read_results
 from graft.data.synthetic.imu import ImuWorld
 from graft.errors import ConfigError, RunError
 from graft.wire.messages.codec import encode_card

@@ -32,10 +32,10 @@ from graft.core.config import (
     TrainingConfig,
 )
 from graft.core.exchange import Request, Response, TrainRequest, failure_of
-from graft.core.ledger import read_ledger
 from graft.core.ports import Edge, Progress
 from graft.core.records import LedgerEntry
-from graft.core.results import ResultRow, read_results
+from graft.core.results import ResultRow
+from graft.core.tables import read_ledger, read_results
 from graft.data import ImuWorld
 from graft.errors import EdgeError
 
