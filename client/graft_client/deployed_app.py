@@ -59,10 +59,15 @@ from graft.wire.messages.snapshot import (
     key_pem,
     verify_key,
 )
-from graft.wire.transfer.cache import FolderCache
 from graft.wire.transfer.transfer_log import JournalMeter, read_journal
 from graft_client.app import attach, refusal, request_bytes, respond_with
-from graft_client.depot_client import GrpcLink, growing_wait, open_deployed_channel, remove_missing
+from graft_client.depot_client import (
+    GrpcLink,
+    device_cache,
+    growing_wait,
+    open_deployed_channel,
+    remove_missing,
+)
 from graft_client.device_factory import DeviceFactory
 from graft_client.policy import load_policy
 from graft_client.sessions import answer_orders
@@ -266,21 +271,6 @@ def attend(message: Message, context: Context) -> Message:
             lambda parts: handle(context, ConfigRecord(dict(parts)), link),
         )
     return Message(RecordDict(), reply_to=message)
-
-
-def device_cache(folder: Path, settings: DeviceSettings) -> FolderCache:
-    """The models that a device has received."""
-    return FolderCache(folder / "state" / "cache", settings.cache_bytes)
-
-
-def clean_cache(folder: Path, settings: DeviceSettings) -> list[str]:
-    """Remove forgotten models from a device's cache, where the depot answers; returns their ids."""
-    with (
-        suppress(TransportError),
-        open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
-    ):
-        return remove_missing(device_cache(folder, settings), GrpcLink(channel))
-    return []
 
 
 @contextmanager

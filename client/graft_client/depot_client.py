@@ -1,12 +1,14 @@
 """A device's connection to the model depot over gRPC."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
 import grpc
 
 from graft.core.addresses import is_own_machine, split_host
+from graft.core.deployment import DeviceSettings
 from graft.errors import (
     DeviceRefusedError,
     ModelMissingError,
@@ -175,6 +177,21 @@ def remove_missing(cache: FolderCache, link: GrpcLink) -> list[str]:
     for model_id in gone:
         cache.forget(model_id)
     return gone
+
+
+def device_cache(folder: Path, settings: DeviceSettings) -> FolderCache:
+    """The models that a device has received."""
+    return FolderCache(folder / "state" / "cache", settings.cache_bytes)
+
+
+def clean_cache(folder: Path, settings: DeviceSettings) -> list[str]:
+    """Remove forgotten models from a device's cache, where the depot answers; returns their ids."""
+    with (
+        suppress(TransportError),
+        open_deployed_channel(settings.depot, folder, insecure=settings.insecure) as channel,
+    ):
+        return remove_missing(device_cache(folder, settings), GrpcLink(channel))
+    return []
 
 
 def _attend_messages(

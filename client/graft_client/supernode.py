@@ -11,6 +11,7 @@ import hashlib
 import logging
 import ssl
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import httpx
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supernode import fleet_http_connection, start_client_internal
-from flwr.supernode.cli.flower_supernode import flower_supernode
+from flwr.supernode.cli import flower_supernode, flwr_clientapp
 
 from graft.core.ending import prepare_flower, run_process
 from graft.errors import EdgeError
@@ -118,20 +119,28 @@ def keep_connections() -> None:
     httpx.Client = Client  # type: ignore[misc]
 
 
-def main() -> None:
-    """Run the SuperNode; what ends it, as bundles that cannot be checked, is one line."""
-    sys.exit(run_process(_run))
-
-
-def _run() -> None:
-    hold_to_bundle(sys.argv.pop(1))
-    if "--root-certificates" in sys.argv:
-        authority = Path(sys.argv[sys.argv.index("--root-certificates") + 1])
+def run_supernode(bundle: str, options: Sequence[str]) -> None:
+    """Be Flower's SuperNode with these options, held to one app bundle."""
+    hold_to_bundle(bundle)
+    if "--root-certificates" in options:
+        authority = Path(options[list(options).index("--root-certificates") + 1])
         present_certificate(authority.parent)
+    sys.argv = ["flower-supernode", *options]
     prepare_flower()
     keep_connections()
     serve_own_user_alone("SuperNode")
     flower_supernode()
+
+
+def run_clientapp(options: Sequence[str]) -> None:
+    """Be Flower's ClientApp."""
+    sys.argv = ["flwr-clientapp", *options]
+    flwr_clientapp()
+
+
+def main() -> None:
+    """Run the SuperNode; what ends it, as bundles that cannot be checked, is one line."""
+    sys.exit(run_process(lambda: run_supernode(sys.argv[1], sys.argv[2:])))
 
 
 if __name__ == "__main__":

@@ -1,49 +1,42 @@
 """Supervised processes: started again when they end, ended with the command that started them."""
 
-import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from graft.cli.shared import announce
+from graft.core.forked import ForkedProcess, end_with_parent
 
-# Flower starts the process that runs its apps once, and does not start it again.
-EXECUTOR = "flower-superexec"
 MAX_LOG_BYTES = 64 * 1024 * 1024  # a log is then rotated; one earlier file is left
 _CHECK_EVERY_S = 0.5
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _STEADY_S = 60.0
 _END_LIMIT_S = 10.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(kw_only=True)
 class SupervisedProcess:
     """One process that is started again after it ended, with waits that double from 1 s to 30 s.
 
-    ``helper`` is a word of the command of a child that the process starts once and depends on.
-    When that child has ended, the process is ended too, and started again.
+    It is a command, or with ``body`` a fork of this process that runs it and keeps the file
+    descriptors of ``keep``.
     """
 
     name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
     log_file: Path
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[[], int | None] | None = None
+    keep: Collection[int] = ()
     announce: Callable[[str], None] = announce
-    helper: str = ""
-    process: "subprocess.Popen[bytes] | None" = None
-    child: psutil.Process | None = None
+    process: "subprocess.Popen[bytes] | ForkedProcess | None" = None
     due_s: float = 0.0
     wait_s: float = _FIRST_WAIT_S
     started_s: float = field(default=0.0)
@@ -51,10 +44,6 @@ class SupervisedProcess:
     def keep_running(self) -> None:
         """Start the process where it is not running and its wait is over."""
         now_s = time.monotonic()
-        if self.process is not None and self._has_lost_helper(self.process.pid):
-            self.announce(f"{self.name} has lost its {self.helper}")
-            self.end()
-            self.process, self.due_s = None, now_s + self.wait_s
         if self.process is not None and (code := self.process.poll()) is not None:
             self.process = None
             steady = now_s - self.started_s > _STEADY_S
@@ -64,29 +53,23 @@ class SupervisedProcess:
         _rotate(self.log_file)
         if self.process is None and now_s >= self.due_s:
             self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            with self.log_file.open("ab") as log:
-                self.process = subprocess.Popen(  # noqa: S603
-                    self.command,
-                    env=dict(self.environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    preexec_fn=_end_with_parent,
-                    process_group=0,  # Ctrl-C reaches the command alone, which ends them in order
-                )
-            self.started_s, self.child = now_s, None
+            self.process = self._start()
+            self.started_s = now_s
             self.announce(f"{self.name} started (process {self.process.pid})")
 
-    def _has_lost_helper(self, pid: int) -> bool:
-        """Whether the helper was seen and has ended."""
-        try:
-            if self.helper and self.child is None:
-                for child in psutil.Process(pid).children():
-                    if self.helper in " ".join(child.cmdline()):
-                        self.child = child
-            return self.child is not None and self.child.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return self.child is not None
+    def _start(self) -> "subprocess.Popen[bytes] | ForkedProcess":
+        if self.body is not None:
+            return ForkedProcess(f"graft-{self.name}", self.body, self.log_file, self.keep)
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603
+                self.command,
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=end_with_parent,
+                process_group=0,  # Ctrl-C reaches the command alone, which ends them in order
+            )
 
     def end(self) -> None:
         """Terminate the process; kill it after ten seconds."""
@@ -152,10 +135,3 @@ def _rotate(log_file: Path) -> None:
     if log_file.exists() and log_file.stat().st_size > MAX_LOG_BYTES:
         shutil.copyfile(log_file, log_file.with_name(f"{log_file.name}.1"))
         os.truncate(log_file, 0)
-
-
-def _end_with_parent() -> None:
-    """In the child: end with a parent that is killed, so that no port stays taken."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

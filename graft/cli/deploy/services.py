@@ -1,6 +1,7 @@
 """``graft deploy server``, ``depot`` and ``device``: the processes on a machine."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +13,7 @@ from urllib.parse import quote
 
 from typer import Argument, Option
 
-from graft.cli.deploy.processes import (
-    EXECUTOR,
-    MAX_LOG_BYTES,
-    SupervisedProcess,
-    supervised,
-    until_stopped,
-)
+from graft.cli.deploy.processes import MAX_LOG_BYTES, SupervisedProcess, supervised, until_stopped
 from graft.cli.shared import announce
 from graft.core.deployment import DeviceSettings, read_device, read_server
 from graft.core.files import lock_file
@@ -117,7 +112,6 @@ def _serve(
             command=superlink.command,
             environment=superlink.environment,
             log_file=folder / "state" / "superlink.log",
-            helper=EXECUTOR,
         )
     ]
     if with_depot:
@@ -253,7 +247,7 @@ def device(
     Runs until Ctrl-C or SIGTERM. The device calls the server until it answers, waits while Flower
     refuses a device that returns too soon, and continues an interrupted task.
     """
-    from graft_client.deployed_app import clean_cache
+    from graft_client.depot_client import clean_cache
     from graft_server.flower.superlink import flower_environment
 
     from graft.data.dataset_table import read_dataset
@@ -271,33 +265,26 @@ def device(
     if world.task != read_dataset(folder).task:
         raise DatasetFormatError(f"{data}: got another task than {folder / 'dataset.toml'} states")
     rows = len(world.load(settings.domain).y_N)  # a fault in the data is reported at the start
-    supernode = SupervisedProcess(
-        name="supernode",
-        command=_command(folder, data, port, settings),
-        environment=flower_environment(folder / "state" / "flwr", settings.superlink),
-        log_file=folder / "state" / "supernode.log",
-        helper=EXECUTOR,
-    )
-    if removed := clean_cache(folder, settings):
-        announce(f"device {settings.domain}: removed {len(removed)} forgotten models")
+    with lock_file(folder / "state" / "device.lock", str(folder)):
+        if removed := clean_cache(folder, settings):
+            announce(f"device {settings.domain}: removed {len(removed)} forgotten models")
     announce(f"device {settings.domain}: {rows} rows; server {settings.superlink}")
-    with (
-        lock_file(folder / "state" / "device.lock", str(folder)),
-        supervised(supernode) as is_running,
-    ):
-        while is_running():
-            pass
+    words = [str(folder), settings.bundle, *_supernode_options(folder, data, port, settings)]
+    # What the checks imported is left behind, with its memory.
+    os.execve(  # noqa: S606
+        sys.executable,
+        [sys.executable, "-P", "-m", "graft.cli.deploy.flower_processes", "device", *words],
+        flower_environment(folder / "state" / "flwr", settings.superlink),
+    )
 
 
-def _command(folder: Path, data: Path, port: int, settings: DeviceSettings) -> list[str]:
-    # -P: a module of the working directory must not be taken for one of an installed package.
-    command = [sys.executable, "-P", "-m", "graft_client.supernode", settings.bundle]
-    command += ["--superlink", settings.superlink, "--port", str(port)]
+def _supernode_options(folder: Path, data: Path, port: int, settings: DeviceSettings) -> list[str]:
+    options = ["--superlink", settings.superlink, "--port", str(port), "--isolation", "process"]
     # Flower reads TOML strings between the first two quotes: quotes and backslashes would end them.
     paths = quote(str(folder)), quote(str(data))
     node = 'device-folder="{}" data-folder="{}" accelerator="{}"'
-    command += ["--node-config", node.format(*paths, settings.accelerator)]
+    options += ["--node-config", node.format(*paths, settings.accelerator)]
     if settings.insecure:
-        return [*command, "--insecure"]
-    command += ["--root-certificates", str(folder / "ca.pem")]
-    return [*command, "--auth-supernode-private-key", str(folder / "node.key")]
+        return [*options, "--insecure"]
+    options += ["--root-certificates", str(folder / "ca.pem")]
+    return [*options, "--auth-supernode-private-key", str(folder / "node.key")]

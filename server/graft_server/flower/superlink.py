@@ -12,7 +12,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,8 @@ class SuperLink:
         """What starts it."""
         database = self.folder / "state" / "superlink.db"
         address = ["--host", "127.0.0.1", "--port", str(self.port), "--database", str(database)]
-        command = [sys.executable, "-P", "-m", "graft_server.flower.superlink", *address]
+        command = [sys.executable, "-P", "-m", "graft.cli.deploy.flower_processes", "server"]
+        command += [str(self.folder), *address, "--isolation", "process"]
         command += ["--disable-runtime-dependency-installation"]
         if self.settings.insecure:
             return [*command, "--insecure"]
@@ -224,14 +225,23 @@ class SuperLink:
         return reply
 
 
-def main() -> None:
-    """Run Flower's SuperLink for the connections of this process's own user."""
-    from flwr.superlink.cli.flower_superlink import flower_superlink  # seconds
+def run_superlink(options: Sequence[str]) -> None:
+    """Be Flower's SuperLink, for the connections of this process's own user."""
+    from flwr.superlink.cli import flower_superlink  # seconds
 
+    sys.argv = ["flower-superlink", *options]
     prepare_flower()
     serve_own_user_alone("SuperLink")
     flower_superlink()
 
 
+def run_serverapp(options: Sequence[str]) -> None:
+    """Be Flower's ServerApp."""
+    from flwr.superlink.cli import flwr_serverapp
+
+    sys.argv = ["flwr-serverapp", *options]
+    flwr_serverapp()
+
+
 if __name__ == "__main__":
-    sys.exit(run_process(main))
+    sys.exit(run_process(lambda: run_superlink(sys.argv[1:])))

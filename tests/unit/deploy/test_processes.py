@@ -101,23 +101,3 @@ def test_sigterm_ends_the_wait() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert not wait(30)
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_what_has_lost_the_child_that_it_needs_is_started_again(tmp_path: Path) -> None:
-    program = "import subprocess, time; subprocess.Popen(['sleep', '601']); time.sleep(600)"
-    news: list[str] = []
-    child = kept(tmp_path, program, news)
-    child.helper = "sleep 601"
-    wait_for(lambda: child.keep_running() or child.child is not None)
-    first, helper = child.process, child.child
-    assert first is not None
-    assert helper is not None
-    helper.kill()
-    wait_for(lambda: child.keep_running() or child.process not in (None, first))
-    assert "child has lost its sleep 601" in news
-    assert first.poll() is not None
-    wait_for(lambda: child.keep_running() or child.child is not None)
-    assert child.child is not None
-    helper = child.child
-    child.end()
-    helper.kill()
