@@ -25,8 +25,18 @@ Spawn = Callable[..., "subprocess.Popen[Any]"]
 _TEND_S = 0.5
 _EXPAND_LIMIT_S = 3600.0
 _END_LIMIT_S = 15.0
-# Which of a deployment's processes a command line belongs to; the first that fits.
+# Forks have names, the others are found by their command line, here and in earlier releases: the
+# first that fits.
+_FORKS = {
+    "graft-flower": "superlink",
+    "graft-superexec": "superexec",
+    "graft-serverapp": "serverapp",
+    "graft-supernode": "supernode",
+    "graft-clientapp": "clientapp",
+}
 _ROLES = {
+    "flower_processes server": "flower",
+    "flower_processes device": "device",
     "graft_server.flower.superlink": "superlink",
     "flwr-serverapp": "serverapp",
     "flwr-clientapp": "clientapp",
@@ -202,9 +212,11 @@ def _end(process: "subprocess.Popen[Any]", number: int) -> None:
 
 def _role(process: psutil.Process) -> str | None:
     try:
-        words = " ".join(process.cmdline())
+        name, words = process.name(), " ".join(process.cmdline())
     except psutil.Error:
         return None
+    if name in _FORKS:
+        return _FORKS[name]
     return next((role for mark, role in _ROLES.items() if mark in words), None)
 
 
