@@ -1,4 +1,4 @@
-# Two images: `server` (with the simulation, and the default) and `device` (the base dependencies). Nothing here names an
+# Three images: `server` (with the simulation, and the default), `device` (the base dependencies) and `prometheus`. Nothing here names an
 # architecture: docker buildx build --platform linux/amd64,linux/arm64 --target device .
 FROM python:3.11-slim AS base
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
@@ -11,7 +11,10 @@ RUN groupadd --gid 10001 graft \
     && for domain in $DOMAINS; do install -d -o graft -g graft "/field/devices/$domain" "/data/$domain"; done
 # PyPI's torch brings gigabytes of CUDA, for arm64 too; this index has builds for processors alone.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --index-url "$TORCH_INDEX" torch==2.13.0
+# Its headers and its own tests, 190 MB, are for those who compile against it.
+RUN pip install --index-url "$TORCH_INDEX" torch==2.13.0 \
+    && cd "$(python -c 'import torch; print(torch.__path__[0])')" && rm -r include test \
+    && find bin -type f ! -name torch_shm_manager -delete
 WORKDIR /graft
 COPY pyproject.toml ./
 COPY .ci/constraints.txt .ci/requirements.py .ci/
@@ -29,6 +32,13 @@ COPY client/graft_origin.py client/graft_origin.py
 COPY simulation/graft_simulation simulation/graft_simulation
 RUN pip wheel --no-deps --wheel-dir /wheels .
 
+# Debian's own, so that one registry serves all images.
+FROM python:3.11-slim AS prometheus
+RUN apt-get update && apt-get install --yes --no-install-recommends prometheus && rm -r /var/lib/apt/lists/* \
+    && install -d -o 65534 -g 65534 /prometheus
+USER 65534:65534
+ENTRYPOINT ["prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus"]
+
 FROM base AS device
 COPY --from=wheel /wheels /wheels
 RUN pip install --no-deps /wheels/*.whl
@@ -36,7 +46,7 @@ USER 10001:10001
 ENTRYPOINT ["graft"]
 
 FROM base AS server
-RUN python .ci/requirements.py server simulation report > more.txt \
+RUN python .ci/requirements.py server simulation report data > more.txt \
     && pip install --constraint .ci/constraints.txt --requirement more.txt
 COPY --from=wheel /wheels /wheels
 RUN pip install --no-deps /wheels/*.whl

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PROJECT = "graft-field"
-SERVICES = "server depot device-1 device-2 device-3 device-4 device-5"
+SERVICES = "server depot prometheus device-1 device-2 device-3 device-4 device-5"
 LIMIT_S = 1800.0
 INITIAL, TARGET, KILLED = ("user-000000", "user-000001"), "user-000002", "device-3"
 
@@ -31,7 +31,7 @@ def main() -> None:
         sys.exit("field: got neither a Docker nor a Podman that answers, wanted one")
     compose = compose_command(engine)
     services = os.environ.get("FIELD_SERVICES", SERVICES).split()
-    for target in ("server", "device"):
+    for target in ("server", "device", "prometheus"):
         say(f"building graft-{target} with {engine}")
         more = shlex.split(os.environ.get("FIELD_BUILD", ""))
         run([engine, "build", "--target", target, "--tag", f"graft-{target}", *more, "."])
@@ -56,6 +56,8 @@ def main() -> None:
         say(f"{status['finished']} rounds, {status['models']} models, all from containers")
         if (status["finished"], status["models"]) != (2, 3):
             sys.exit(f"field: got {status}, wanted 2 rounds and 3 models")
+        if "prometheus" in services:
+            wait_until_scraped(engine, container_of(engine, "prometheus"))
     except (SystemExit, Exception):
         for service in services:
             say(f"last words of {service}")
@@ -116,6 +118,33 @@ def wait_until_started_again(engine: str, container: str, before: str) -> None:
                 f"field: {container}: got {now} after {LIMIT_S:.0f} s, wanted it started again"
             )
         time.sleep(1)
+
+
+def wait_until_scraped(engine: str, container: str) -> None:
+    """Ask Prometheus until it knows of both rounds and of five devices; exits at the limit."""
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9090/api/v1/query?query={}').read().decode())"
+    wanted, found = {"graft_rounds_finished": 2, "graft_devices_enrolled": 5, "up": 2}, {}
+    until_s = time.monotonic() + 120.0
+    while found != wanted:
+        if time.monotonic() > until_s:
+            sys.exit(f"field: prometheus: got {found}, wanted {wanted}")
+        time.sleep(5)
+        for name in wanted:
+            query = f"sum({name})"
+            told = run([engine, "exec", container, "python3", "-c", ask.format(query)], check=False)
+            result = json.loads(told or "{}").get("data", {}).get("result", [])
+            found[name] = int(result[0]["value"][1]) if result else 0
+    run([engine, "exec", container, *health_check("prometheus")])
+    say(f"prometheus: {found}")
+
+
+def health_check(service: str) -> list[str]:
+    """The command of a service's health check, as the compose file has it."""
+    lines = (ROOT / "docker-compose.yml").read_text("utf-8").splitlines()
+    here = lines.index(f"  {service}:")
+    test = next(line for line in lines[here:] if line.strip().startswith("test: [CMD, "))
+    words = test.strip().removeprefix("test: [CMD, ").removesuffix("]")
+    return [word.strip().strip('"') for word in words.split(", ", 2)]
 
 
 def run(words: list[str], *, check: bool = True) -> str:

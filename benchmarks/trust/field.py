@@ -165,6 +165,10 @@ class Field:
                     found.setdefault(role, []).append(process)
         return found
 
+    def service(self, name: str) -> "subprocess.Popen[Any]":
+        """The process of a device by its domain's name, or of "server"."""
+        return self._running[name]
+
     def run_folder(self) -> Path:
         """The run folder of the deployment."""
         return next((self.server / "runs").iterdir())

@@ -30,6 +30,7 @@ EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells report it
 _THREADS_END_S = 5.0
 # The libraries of the extras; with the base dependencies alone a command may lack one.
 _EXTRAS = {
+    "pyarrow": "data",
     "jinja2": "report", "matplotlib": "report",
     "ray": "simulation", "simpy": "simulation", "sklearn": "simulation",
     "prometheus_client": "server", "httpx": "server", "starlette": "server", "uvicorn": "server",

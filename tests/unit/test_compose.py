@@ -33,8 +33,8 @@ LONG_LIVED = [name for name in FIELD if name not in ("sample", "setup")]
 DEVICES = [name for name in FIELD if name.startswith("device-")]
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "graft.json"
 SETTINGS = ServerSettings(run="run", host="server")
-# Of the extras [server] and [simulation]; those that Flower brings too are on every device.
-LEFT_OUT = ("ray", "matplotlib", "simpy", "prometheus_client", "sklearn", "jinja2")
+# Of the extras [server], [simulation] and [data]; those that Flower brings too are on every device.
+LEFT_OUT = ("ray", "pyarrow", "matplotlib", "simpy", "prometheus_client", "sklearn", "jinja2")
 
 
 def parsed(arguments: list[str]) -> dict[str, Any]:

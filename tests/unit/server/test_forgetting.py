@@ -18,7 +18,7 @@ from graft_server.model_store import open_store
 from graft_server.run_folder import RunFolder
 
 import graft
-from graft.core import results
+from graft.core import tables
 from graft.core.forgetting import Forgetting, Forgotten
 from graft.core.records import SystemState
 from graft.data.worlds import open_world
@@ -196,7 +196,7 @@ def test_a_kill_at_any_write_is_completed_by_the_next_call(
             for name in ("replace_file", "remove_tree", "_remove"):
                 patch.setattr(forgetting, name, crashing(getattr(forgetting, name)))
             patch.setattr(durability, "replace_file", crashing(durability.replace_file))
-            patch.setattr(results, "write_table", crashing(results.write_table))
+            patch.setattr(tables, "write_table", crashing(tables.write_table))
             graft.forget(killed, INITIAL, descendants="retrain")
             is_whole = True
         assert not any(map(durability.find_damage, killed.glob("rounds/*")))
