@@ -20,8 +20,9 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def graft_services() -> list[str]:
-    """Those that run the graft command; the rest are other people's images."""
-    return [name for name, service in services().items() if "build" in service]
+    """Those that run the graft command; the rest are other people's programs."""
+    ours = ("graft-server", "graft-device")
+    return [name for name, service in services().items() if service["image"] in ours]
 
 
 def words(service: str, variables: Mapping[str, str] | None = None) -> list[str]:

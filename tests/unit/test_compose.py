@@ -256,10 +256,11 @@ def test_the_images_torch_is_the_constraints() -> None:
 
 def test_the_images_have_the_targets_and_the_user_that_the_compose_file_names() -> None:
     recipe = (ROOT / "Dockerfile").read_text("utf-8")
-    for name in graft_services():
+    for name in (*graft_services(), "prometheus"):
         assert f" AS {services()[name]['build']['target']}\n" in recipe
     users = {services()[name]["user"] for name in FIELD if name in graft_services()}
     assert users == {"10001:10001"}
+    assert f"USER {services()['prometheus']['user']}\n" in recipe
     assert recipe.count("USER 10001:10001\n") == 2
 
 
