@@ -14,7 +14,7 @@ from graft_server.flower.deployed_app import run_folder
 from real_deployment import INITIAL, LIMIT_S, TARGETS, Site
 
 from graft.core.deployment import read_device
-from graft.core.results import read_results
+from graft.core.tables import read_results
 from graft.errors import GraftError, ModelMissingError
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import quote
 
 from typer import Argument, Option
@@ -17,10 +17,13 @@ from graft.cli.deploy.processes import MAX_LOG_BYTES, SupervisedProcess, supervi
 from graft.cli.shared import announce
 from graft.core.deployment import DeviceSettings, read_device, read_server
 from graft.core.files import lock_file
+from graft.core.memory import usable_memory
 
 # The graft command itself, with its own packages first on the import path.
 _GRAFT = (sys.executable, "-P", "-m", "graft_origin")
 _REGISTER_EVERY_S = 2.0
+# A device at the peak of a round with the smallest data (benchmarks/deployment).
+LEAST_MEMORY: Final = 420_000_000
 FolderArgument = Annotated[Path, Argument(help="The server's folder.")]
 MetricsHostOption = Annotated[
     str, Option(help="Address of the Prometheus metrics, which have no TLS or password.")
@@ -252,9 +255,14 @@ def device(
 
     from graft.data.dataset_table import read_dataset
     from graft.data.folder import FolderWorld
-    from graft.errors import DatasetFormatError
+    from graft.errors import DatasetFormatError, StorageError
     from graft.models.placement import check_accelerator
 
+    if (memory := usable_memory()) < LEAST_MEMORY:
+        raise StorageError(
+            f"memory: got {memory / 1e6:.0f} MB, wanted {LEAST_MEMORY / 1e6:.0f} MB or more: "
+            "the system would end it in a round"
+        )
     folder, data = folder.absolute(), data.absolute()
     settings = read_device(folder)
     if accelerator is not None:

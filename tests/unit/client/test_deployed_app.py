@@ -26,11 +26,12 @@ from graft.core.config_files import config_toml
 from graft.core.deployment import DeviceSettings, read_device, write_device
 from graft.core.exchange import Failure, ProfileRequest, Response, TrainRequest, TrainResult
 from graft.core.files import lock_file
+from graft.core.memory import usable_memory
 from graft.core.records import DomainProfile, ModelCard
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
-from graft.errors import ConfigError, RunError, TransportError
+from graft.errors import ConfigError, RunError, StorageError, TransportError
 from graft.wire.messages.codec import (
     MESSAGE_BODY,
     MESSAGE_RECORD,
@@ -355,6 +356,23 @@ def test_a_folder_in_use_is_not_opened_by_a_second_process(site: Site) -> None:
         pytest.raises(RunError, match=f"got process {os.getpid()} in it"),
     ):
         device(site.folder, site.data, 9094)
+
+
+def test_a_device_with_too_little_memory_is_refused_before_it_starts(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from graft.cli.deploy import services
+
+    (tmp_path / "memory" / "small").mkdir(parents=True)
+    (tmp_path / "memory" / "small" / "memory.limit_in_bytes").write_text("268435456\n")
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "cgroup").write_text("0::/\n7:memory:/small\n")
+    usable = usable_memory(tmp_path, tmp_path / "cgroup")
+    assert usable == 268435456
+    monkeypatch.setattr(services, "usable_memory", lambda: usable)
+    with pytest.raises(StorageError, match="memory: got 268 MB, wanted 420 MB or more"):
+        services.device(site.folder, site.data, 9094)
 
 
 class FakeDepot:
