@@ -256,7 +256,6 @@ def device(
     from graft.data.dataset_table import read_dataset
     from graft.data.folder import FolderWorld
     from graft.errors import DatasetFormatError, StorageError
-    from graft.models.placement import check_accelerator
 
     if (memory := usable_memory()) < LEAST_MEMORY:
         raise StorageError(
@@ -268,6 +267,8 @@ def device(
     if accelerator is not None:
         settings = replace(settings, accelerator=accelerator)
     if settings.accelerator != "cpu":
+        from graft.models.placement import check_accelerator  # imports torch
+
         check_accelerator(settings.accelerator)
     world = FolderWorld(data)
     if world.task != read_dataset(folder).task:
