@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,8 @@ _OWN_RAY = MappingProxyType(
 )
 
 
+# Ray needs the texts of its own classes, which python -OO leaves out.
+_FOR_RAY: Mapping[str, str] = MappingProxyType({**QUIET, "PYTHONOPTIMIZE": ""})
 # A socket's path has 107 bytes; Ray's own part of it, below its folder, 65.
 _LONGEST_PLACE = 107 - 65 - len("/graft-ray-01234567")
 
@@ -72,11 +75,16 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
     """
     import ray  # seconds; a run without workers does without
 
-    with tempfile.TemporaryDirectory() as empty, caller_restored(), _short_folder() as folder:
+    ending = signal.getsignal(signal.SIGTERM)
+    with (
+        tempfile.TemporaryDirectory() as empty,
+        caller_restored(_FOR_RAY),
+        _short_folder() as folder,
+    ):
         try:
             ray.init(
                 log_to_driver=False,
-                logging_level=logging.ERROR,
+                logging_level=logging.CRITICAL,  # its reason is in the error below
                 # Without a directory of their own, workers import from the driver's working
                 # directory before anything else, and a graft.py there would be taken for ours.
                 runtime_env={
@@ -89,6 +97,8 @@ def ray_started(workers: int, address: str | None = None) -> Iterator[None]:
                     else {**_OWN_RAY, "num_cpus": workers, "_temp_dir": folder}
                 ),
             )
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, ending)  # Ray's would exit in a way of its own
         except Exception as error:  # Ray has no class of its own for what keeps it from starting
             ray.shutdown()
             reason = " ".join(str(error).split()) or type(error).__name__

@@ -6,15 +6,20 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 
 import psutil
 import pytest
 from commands import GRAFT, LIMIT_S, free_port, quiet_environment, run_facts, wait_until
 from machines import NAMESPACES, PROXIES, TINY
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from pages import ROOT
 
 from graft.core.deployment import read_device
 from graft.data import ImuWorld, write_dataset
@@ -250,6 +255,40 @@ def started(folder: Path, variables: Mapping[str, str], *arguments: str) -> Iter
         assert process.wait(60) == 0
 
 
+def memory_mb(pid: int) -> float:
+    """Resident memory of a process and those below it."""
+    found = 0
+    for each in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with suppress(psutil.Error):
+            found += each.memory_info().rss
+    return found / 1e6
+
+
+@contextmanager
+def memory_watched(pid: int) -> Iterator[list[float]]:
+    """The memory of a process and those below it while the block lasts."""
+    seen, end = [0.0], threading.Event()
+
+    def look() -> None:
+        while not end.wait(0.2):
+            seen.append(memory_mb(pid))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        end.set()
+        thread.join()
+
+
+def stated_memory_mb() -> tuple[float, float]:
+    """A device's memory at rest and in a round, as the documentation has it."""
+    page = " ".join((ROOT / "docs" / "raspberry-pi.md").read_text("utf-8").split())
+    (found,) = re.findall(r"these are (\d+) MB at rest and some (\d+) MB during a round", page)
+    return float(found[0]), float(found[1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "name", "variables"),
@@ -284,7 +323,12 @@ def test_a_deployment_serves_a_round(
         device = ("device", f"{name}/devices/user-000000", "--data", "data/user-000000")
         port = ("--port", str(free_port()))
         pid = running.enter_context(started(tmp_path, variables, *device, *port))
-        checked("expand", "user-000000", "--initial", "--server", server, "--join-timeout-s", "120")
+        with memory_watched(pid) as seen_mb:
+            expand = ("expand", "user-000000", "--initial", "--server", server)
+            checked(*expand, "--join-timeout-s", "120")
+        rest_mb, peak_mb = stated_memory_mb()
+        assert 0.7 * peak_mb < max(seen_mb) < 1.15 * peak_mb
+        wait_until(lambda: memory_mb(pid) < 1.15 * rest_mb, f"less than {rest_mb} MB at rest")
         assert "answers" in checked("health", server)
         status = checked("status", "--server", server)
         assert "does not answer" not in status
@@ -295,3 +339,24 @@ def test_a_deployment_serves_a_round(
     assert len(logs) >= 4
     for log in logs:
         assert "Traceback" not in log.read_text("utf-8", "replace"), log
+
+
+def test_the_installed_size_of_a_device_is_the_stated_one() -> None:
+    """Of the base dependencies, with all that they need."""
+    wanted, names = ["graft-fl"], set[str]()
+    while wanted:
+        name = canonicalize_name(wanted.pop())
+        if name in names:
+            continue
+        names.add(name)
+        needs = map(Requirement, metadata.requires(name) or ())
+        wanted += [each.name for each in needs
+                   if not each.marker or each.marker.evaluate({"extra": ""})]  # fmt: skip
+    sizes_mb = {
+        name: sum(file.size or 0 for file in metadata.files(name) or ()) / 1e6 for name in names
+    }
+    page = " ".join((ROOT / "docs" / "raspberry-pi.md").read_text("utf-8").split())
+    form = r"base dependencies take ([\d.]+) GB, of which torch is (\d+) MB and pyarrow (\d+) MB"
+    (stated,) = re.findall(form, page)
+    found = sum(sizes_mb.values()) / 1000, sizes_mb["torch"], sizes_mb["pyarrow"]
+    assert found == pytest.approx([float(each) for each in stated], rel=0.25)
