@@ -350,6 +350,17 @@ def other_user(field: Field, device: DeviceSettings, over: threading.Event) -> N
     os.waitpid(child, 0)
 
 
+def all_at_once(field: Field, device: DeviceSettings, over: threading.Event) -> None:
+    """Every attack from outside of the round, by one device and one other user."""
+    attacks = (other_user, idle_streams, calls, pushes, bodies)
+    threads = [threading.Thread(target=each, args=[field, device, over]) for each in attacks]
+    for thread in threads:
+        thread.start()
+        time.sleep(1.0)  # a process is forked before gRPC has threads
+    for thread in threads:
+        thread.join()
+
+
 @contextmanager
 def _depot(field: Field, device: DeviceSettings) -> Iterator[depot_pb2_grpc.DepotStub]:
     folder = field.folder / "devices" / HOSTILE
@@ -370,6 +381,7 @@ ATTACKS: dict[str, Attack] = {
     "calls": calls,
     "pushes": pushes,
     "bodies": bodies,
+    "all-at-once": all_at_once,
     "silent-strangers": _nothing,
     "other-user": other_user,
 }

@@ -296,6 +296,8 @@ def report(rows: list[dict[str, Any]]) -> None:
     for key, group in groups.items():
         seeds = [row["seed"] for row in group]
         for measure in (*ATTACKS, "later_auc", "later_control_auc", "accuracy"):
+            if measure not in group[0]:  # a row of before there was a control
+                continue
             value_S = [row[measure] for row in group]
             is_aim = measure in ATTACKS[:2] and group[0]["arm"] != PLAIN
             unit = "%" if measure == "accuracy" else "share"

@@ -67,10 +67,8 @@ def cells(methods: Collection[str]) -> Iterator[Cell]:
     if "graft" in methods:
         for defence in DEFENCES:
             yield Cell("graft", "clean", 0, defence)
-            for attack in ADAPTIVE:
-                yield Cell("graft", attack, 0.3, defence)
         for defence in DEFENCES:
-            for attack in ATTACKS:
+            for attack in (*ADAPTIVE, *ATTACKS):
                 for share in SHARES if defence in ("off", "on") else (0.3,):
                     yield Cell("graft", attack, share, defence)
     if "hat" in methods:
