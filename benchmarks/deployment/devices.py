@@ -8,6 +8,7 @@ with an environment at /opt/graft; qemu's binfmt runs its programs), and the sma
 512 MB of memory, a control group). All learn by ``graft``.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -34,7 +35,7 @@ from summary import figure, write_summary
 import graft
 from graft.core.files import replace_file
 from graft.core.outputs import fresh_folder
-from graft.core.tables import read_results
+from graft.core.tables import read_ledger, read_results
 from graft.data.dataset_table import write_dataset
 from graft.data.folder import write_domain
 from graft.data.synthetic.imu import CHANNELS, ImuWorld
@@ -214,22 +215,15 @@ def measure(work: Path, machines: Sequence[Machine]) -> None:
         options = {"stdout": sys.stderr}
         if here.expand(INITIAL, initial_domains=True, **options):
             raise RuntimeError("the initial domains were not served")
+        # All in one round: they learn from the same catalogue.
+        with contextlib.ExitStack() as stack:
+            memory = {d: stack.enter_context(Memory(here.service(d))) for d in by_domain}
+            status = here.expand(list(by_domain), **options)
         for domain_id, machine in by_domain.items():
-            with Memory(here.service(domain_id)) as memory:
-                sent_s = time.time()
-                status = here.expand([domain_id], **options)
-            stages = [
-                json.loads(line)
-                for line in (here.server / "state" / "stages.jsonl").read_text().splitlines()
-            ]
-            profile = [s for s in stages if s["stage"] == "profile" and s["began_s"] > sent_s]
-            machine.figures |= {
-                "peak": memory.peak_mb, "status": status,
-                "first_answer": profile[0]["ended_s"] - profile[0]["began_s"],
-                "installed": machine.installed_mb(),
-            }  # fmt: skip
-            print(machine.name, memory.most, file=sys.stderr)
-        compare(here, by_domain, world)
+            machine.figures |= {"peak": memory[domain_id].peak_mb, "status": status}
+            machine.figures |= {"installed": machine.installed_mb()}
+            print(machine.name, memory[domain_id].most, file=sys.stderr)
+        compare(here, by_domain)
 
 
 def replace_id(data: Any, domain_id: str) -> Any:
@@ -237,10 +231,11 @@ def replace_id(data: Any, domain_id: str) -> Any:
     return replace(data, domain_id=domain_id)
 
 
-def compare(here: Field, by_domain: dict[str, Machine], world: ImuWorld) -> None:
+def compare(here: Field, by_domain: dict[str, Machine]) -> None:
     """How far the finished models agree on the windows of a person that none has seen."""
     run = graft.open_run(here.run_folder())
     rows = {r.domain_id: r for r in read_results(here.run_folder() / "results.parquet")}
+    ledger = read_ledger(here.run_folder() / "ledger.parquet")
     unseen = ImuWorld(4, 400, seed=1)
     x = torch.from_numpy(np.asarray(unseen.load(unseen.domain_ids[3]).x))
     answers: dict[str, Any] = {}
@@ -248,6 +243,9 @@ def compare(here: Field, by_domain: dict[str, Machine], world: ImuWorld) -> None
         row = rows.get(domain_id)
         if row is None or row.model_id is None:
             continue
+        own = (e for e in ledger if e.domain_id == domain_id and e.phase == "profile")
+        entry = next(e for e in own if e.sender == domain_id)
+        machine.figures["first_answer"] = float(entry.measured_s or 0)
         machine.figures["accuracy"] = 100 * float(row.score or 0)
         with torch.no_grad():
             answers[machine.name] = run.model(domain_id).network()(x).numpy().argmax(1)

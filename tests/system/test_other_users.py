@@ -76,12 +76,13 @@ def test_nobody_starts_a_run_at_the_superlink(tmp_path: Path, start: Start) -> N
     folder = tmp_path / "server"
     write_server(folder, ServerSettings(run="run-1", host="here", insecure=True))
     superlink = new_superlink(folder)
-    log = start(*superlink.command, **superlink.environment)
+    start(*superlink.command, **superlink.environment)
     wait_until(lambda: is_open(superlink.port), "the SuperLink")
     assert answer_to(NOBODY, superlink.port, START_RUN) == b"closed"
     assert answer_to(0, superlink.port, START_RUN).startswith(b"HTTP/1.1")
     assert answer_to(NOBODY, superlink.port, START_RUN) == b"closed"
-    assert log.read_text("utf-8").count("SuperLink: connection of user 65534 refused") == 1
+    log = (folder / "state" / "superlink.log").read_text("utf-8")
+    assert log.count("SuperLink: connection of user 65534 refused") == 1
 
 
 def test_nobody_takes_a_task_from_a_supernode(start: Start) -> None:

@@ -22,8 +22,8 @@ from graft.core.memory import usable_memory
 # The graft command itself, with its own packages first on the import path.
 _GRAFT = (sys.executable, "-P", "-m", "graft_origin")
 _REGISTER_EVERY_S = 2.0
-# A device at the peak of a round with the smallest data (benchmarks/deployment).
-LEAST_MEMORY: Final = 420_000_000
+# In 512 MiB a round with small data was served (benchmarks/deployment).
+LEAST_MEMORY: Final = 500_000_000
 FolderArgument = Annotated[Path, Argument(help="The server's folder.")]
 MetricsHostOption = Annotated[
     str, Option(help="Address of the Prometheus metrics, which have no TLS or password.")

@@ -371,7 +371,7 @@ def test_a_device_with_too_little_memory_is_refused_before_it_starts(
     usable = usable_memory(tmp_path, tmp_path / "cgroup")
     assert usable == 268435456
     monkeypatch.setattr(services, "usable_memory", lambda: usable)
-    with pytest.raises(StorageError, match="memory: got 268 MB, wanted 420 MB or more"):
+    with pytest.raises(StorageError, match="memory: got 268 MB, wanted 500 MB or more"):
         services.device(site.folder, site.data, 9094)
 
 
