@@ -124,7 +124,9 @@ MACHINES: Mapping[str, Machine] = {
         run='exec faketime "1970-01-03 00:00:00" "$@"', needs="faketime", perhaps=RUNS,
         only=ALL - {"flower"},
     ),
-    "2038": Machine(run='exec faketime "2038-02-01 00:00:00" "$@"', needs="faketime"),
+    "2038": Machine(
+        run='exec faketime "2038-02-01 00:00:00" "$@"', needs="faketime", only=ALL - {"flower"}
+    ),
     "folder removed": Machine(before='cd {base}/gone && rm -r {base}/gone', refused=ALL),
     "no input": Machine(run='exec "$@" <&-'),
     "no output": Machine(run='exec "$@" >&-', perhaps=ALL),
