@@ -6,6 +6,7 @@ Every function gives a standalone SVG, the same text for the same figures.
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,6 +36,18 @@ from graft.report.formatting import ALL_LABELS, LABEL_ONLY, MINUS, display_name,
 from graft.report.summary import Interval
 
 ROW_PX = 24
+
+
+class Point(Protocol):
+    """A mean accuracy, with its 95 % interval where there is one."""
+
+    @property
+    def accuracy_mean(self) -> float | None: ...
+
+    @property
+    def accuracy_interval(self) -> Interval | None: ...
+
+
 RIVALS = 5
 
 
@@ -90,7 +103,7 @@ def accuracy_by_gamma(summaries: Sequence[MatrixSummary], main: str, data: str) 
         if method not in named and not is_ablation(method, main) and len(items) == len(gammas)
     ]
     drawn = [*(m for m in named if m in lines), *(m for _, m in sorted(others)[:RIVALS])]
-    return _lines_svg(
+    return accuracy_lines(
         {m: [(math.log10(i.gamma), i) for i in lines[m]] for m in drawn},
         ticks=[(math.log10(gamma), f"{gamma * 100:g} %") for gamma in gammas],
         names={method: display_name(method) for method in drawn},
@@ -107,7 +120,7 @@ def accuracy_by_sources(summaries: Sequence[MatrixSummary], method: str) -> str:
         if item.accuracy_mean is not None and item.method == method:
             lines.setdefault(item.data, []).append(item)
     numbers = sorted({item.num_sources for items in lines.values() for item in items})
-    return _lines_svg(
+    return accuracy_lines(
         {data: [(float(i.num_sources), i) for i in items] for data, items in lines.items()},
         ticks=[(float(number), str(number)) for number in numbers],
         names={data: data for data in lines},
@@ -153,8 +166,8 @@ def ablation_bars(summaries: Mapping[str, Sequence[MatrixSummary]], main: str) -
     return draw_svg(draw, canvas=WIDE, height_px=54 + ROW_PX * len(ranked), title=title)
 
 
-def _lines_svg(
-    lines: Mapping[str, Sequence[tuple[float, MatrixSummary]]],
+def accuracy_lines(
+    lines: Mapping[str, Sequence[tuple[float, Point]]],
     *,
     ticks: Sequence[tuple[float, str]],
     names: Mapping[str, str],
@@ -188,11 +201,7 @@ def _lines_svg(
 
 
 def _interval_line(
-    axes: Axes,
-    points: Sequence[tuple[float, MatrixSummary]],
-    colour: str,
-    is_main: bool,
-    marker: str,
+    axes: Axes, points: Sequence[tuple[float, Point]], colour: str, is_main: bool, marker: str
 ) -> None:
     order = 5 if is_main else 3
     axes.plot([x for x, _ in points], [item.accuracy_mean or 0.0 for _, item in points],

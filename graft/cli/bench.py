@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -132,6 +133,70 @@ def accuracy(
     mine = [row for row in rows if row.key in asked]
     _show_matrix(rows, mine, main, config, out, output)
     if any(row.error for row in mine):
+        raise typer.Exit(1)
+
+
+@bench_app.command(
+    epilog="Example: graft bench budget --data imu --value 30000 --value 120000 --value 480000"
+)
+def budget(
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER of a prepared set, or an embedded world; repeatable."),
+    ] = None,
+    limit: Annotated[
+        Literal["down_bytes", "up_bytes", "device_s", "memory_bytes"],
+        typer.Option(help="The key of the section budget that is swept."),
+    ] = "down_bytes",
+    value: Annotated[list[float] | None, typer.Option(help="A limit; repeatable.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to SEEDS - 1.")] = 1,
+    config_file: ConfigOption = None,
+    setting: SettingOption = None,
+    workers: Annotated[int, typer.Option(help="Processes; never changes the result.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path(
+        "runs/budget/results"
+    ),
+    work: Annotated[Path, typer.Option(help="Folder for runs; finished ones are kept.")] = Path(
+        "runs/budget"
+    ),
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """How good are target domains' models within a budget of bytes, seconds or memory?
+
+    graft's method, the same with sources at random, and HaT-style fusion are each planned within
+    every value. Exit code 0 only if no target domain used more than its budget.
+    """
+    from graft_server.run_folder import RunFolder
+    from graft_simulation.engines import Engine, EngineSettings
+
+    from graft.api import complete_run
+    from graft.bench import name_world
+    from graft.bench.budget import budget_grid, sweep_budget, write_budget_report
+
+    def simulate(config: ExpansionConfig, folder: Path) -> None:
+        engine = EngineSettings(engine=Engine.BLOCK, workers=workers)
+        complete_run(RunFolder(folder), config, engine, is_new=True)
+
+    config = read_configuration(config_file, setting)
+    points = sweep_budget(
+        dict(name_world(text, config.world) for text in data or ("imu",)),
+        config,
+        limit,
+        value or (30_000, 60_000, 120_000, 240_000, 480_000),
+        seeds,
+        simulate=simulate,
+        work=work,
+        progress=announce,
+    )
+    command = f"graft bench budget --limit {limit} --seeds {seeds}"
+    path = write_budget_report(points, out, command)
+    above = sum(point.above for point in points)
+    if output is Format.JSON:
+        print_json({"above": above, "points": [asdict(point) for point in points]})
+    else:
+        print_table(budget_grid(points).rich())
+    announce(f"{above} targets above their budget; figures {path.parent}")
+    if above:
         raise typer.Exit(1)
 
 

@@ -84,7 +84,7 @@ class SelectionConfig:
 
     num_sources: Count = key(5, "Source models that a target domain keeps, N_p")
     num_candidates: int | None = key(None, "Models that it probes; not set: max(2 N_p, 8)", ge=1)
-    score: str = key("joint", "What ranks probed sources: joint (A2), or another score's name")
+    score: str = key("joint", "What ranks probed sources: joint (A2), another score, or random")
     score_mix: Fraction = key(0.5, "joint: weight of labelled accuracy beside feature similarity")
 
     @property

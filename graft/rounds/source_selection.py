@@ -9,11 +9,20 @@ from graft.core.catalogue import Catalogue
 from graft.core.config import ExpansionConfig
 from graft.core.exchange import Failure, ProbeRequest, Request, Response, Selection, failure_of
 from graft.core.ports import Edge
-from graft.core.records import DomainProfile, ModelCard, PeerFindings, RejectedSource, SystemState
+from graft.core.records import (
+    DomainProfile,
+    IntArray,
+    ModelCard,
+    PeerFindings,
+    RejectedSource,
+    SystemState,
+)
+from graft.core.seeding import stream
 from graft.errors import EdgeError
 from graft.methods import Method
 from graft.rounds.budget import Budgets
 from graft.selection import RankedCards, rank_catalogue
+from graft.selection.scores import RANDOM
 
 TargetMethod = tuple[str, str]  # domain id, method
 ModelKey = tuple[str, str]  # model id, domain id
@@ -176,12 +185,27 @@ def _rank_sound(
     wanted = config.selection.candidates_wanted
     reported = state.reported_sources(config.trust.min_reports, config.trust.report_rounds)
     sound = cards.without(domain_ids=reported)
+    if config.selection.score == RANDOM:
+        every = replace(config.selection, num_candidates=max(len(sound), 1))
+        return [
+            [ranked[int(n)] for n in _drawn(profile, len(ranked), state, config)[:wanted]]
+            for profile, ranked in zip(
+                profiles, rank_catalogue(profiles, sound, every), strict=True
+            )
+        ]
     nearest = rank_catalogue(profiles, sound, config.selection)
     if len(sound) < min(len(cards), wanted + 1):
         last = cards.of_domains(reported)
         behind = rank_catalogue(profiles, last, config.selection)
         nearest = [(a + b)[:wanted] for a, b in zip(nearest, behind, strict=True)]
     return nearest
+
+
+def _drawn(
+    profile: DomainProfile, count: int, state: SystemState, config: ExpansionConfig
+) -> IntArray:
+    keys = config.seed, profile.domain_id, state.round_index
+    return stream("random-candidates", *keys).permutation(count)
 
 
 def _probe_request(domain_id: str, method: str, index: int, near: RankedCards) -> ProbeRequest:

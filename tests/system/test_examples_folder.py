@@ -19,6 +19,7 @@ PRINTS = {
     "own_model": "own_model:TINY",
     "own_tracker": "round 2: graft/accuracy",
     "pretrained_pictures": "backbones once",
+    "resnet_pictures": "150 pictures in pictures",
 }
 SLOW = ("pretrained_pictures",)  # minutes: `make demo-images`
 

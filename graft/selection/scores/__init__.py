@@ -9,6 +9,7 @@ C classes, F features.
 """
 
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +39,7 @@ from graft.selection.scores.labels import (
 )
 
 JOINT = "joint"  # A2: accuracy and similarity, standardised and mixed
+RANDOM = "random"  # a reference: candidates and sources are drawn, whatever they are
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -141,6 +143,12 @@ _ALL: tuple[Score, ...] = (
     ),
     Score(name="linear-probe", of=lambda o: linear_probe_score(o.features_LF, o.y_L)),
 )
+_RANDOM = Score(
+    name=RANDOM,
+    of=lambda o: zlib.crc32(o.features_NF.tobytes()) / 2**32,
+    sensitivity=lambda num_labelled, num_rows, num_classes: 1.0,
+    outputs=("classes", "labels", "amount"),
+)
 # What takes the place of accuracy and similarity where an output has no classes.
 _OF_OUTPUT = {
     "labels": Score(
@@ -171,7 +179,7 @@ def probe_scores(name: str, output: OutputKind = "classes") -> tuple[Score, ...]
         return (_OF_OUTPUT[output],)
     if name == JOINT:
         return SCORES["similarity"], SCORES["accuracy"]
-    known = {**SCORES, **_installed(), **loaded_references(Score)}
+    known = {RANDOM: _RANDOM, **SCORES, **_installed(), **loaded_references(Score)}
     if name not in known:
         raise ConfigError(f"selection.score: got {name!r}, wanted one of {sorted({JOINT, *known})}")
     if known[name].compares_rows:
@@ -203,7 +211,7 @@ def _installed() -> Mapping[str, Score]:
     found: dict[str, Score] = {}
     for entry in entry_points(group="graft.scores"):
         score = entry.load()
-        if not isinstance(score, Score) or score.name in {JOINT, *SCORES, *found}:
+        if not isinstance(score, Score) or score.name in {JOINT, RANDOM, *SCORES, *found}:
             raise ConfigError(
                 f"entry point {entry.value}: got {score!r:.80}, wanted a Score of a name of its own"
             )
