@@ -19,9 +19,10 @@ from graft.bench.figures_file import figure, write_summary
 from graft.bench.tables import Grid
 from graft.core.config import ExpansionConfig, WorldConfig
 from graft.core.config_files import with_settings
-from graft.core.files import read_table, replace_file
-from graft.core.ledger import is_upload, read_ledger
+from graft.core.files import replace_file
+from graft.core.ledger import is_upload
 from graft.core.outputs import fresh_folder
+from graft.core.tables import read_ledger, read_table
 from graft.errors import ExpansionFailedError
 from graft.report.formatting import bytes_text, percent_text, seconds_text
 from graft.report.summary import Interval, mean_interval
