@@ -193,6 +193,7 @@ def budget_svg(points: Sequence[BudgetPoint]) -> str:
         {
             way: [(ticks[p.value][0], p) for p in points if p.way == way and p.accuracies]
             for way in WAYS
+            if any(p.way == way and p.accuracies for p in points)
         },
         ticks=list(ticks.values()),
         names=dict(WAYS),

@@ -53,3 +53,15 @@ def test_the_figure_names_each_way() -> None:
         for way in ("graft", "at random", "hat") for value in (1e4, 1e5)
     ])  # fmt: skip
     assert all(name in svg for name in ("HaT-style", "sources at random", "100 kB"))
+
+
+def test_a_way_that_served_nobody_has_no_line() -> None:
+    point = BudgetPoint(
+        data="d", limit="up_bytes", value=2000, way="hat", targets=1, unserved=1, used=1.0,
+        above=0, accuracies=(),
+    )  # fmt: skip
+    served = BudgetPoint(
+        data="d", limit="up_bytes", value=2000, way="graft", targets=1, unserved=0, used=1.0,
+        above=0, accuracies=(0.5,),
+    )  # fmt: skip
+    assert "HaT-style" not in budget_svg([served, point])
