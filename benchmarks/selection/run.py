@@ -38,7 +38,7 @@ from tables import METRICS, figure_svg, judge_rows, judged_table, markdown, mean
 from graft.core.config import ExpansionConfig, TrainingConfig, WorldConfig
 from graft.core.exchange import Failure
 from graft.core.files import replace_file
-from graft.core.ledger import write_table
+from graft.core.tables import write_table
 from graft.data.domain import World
 from graft.data.splits import schedule_rounds
 from graft.data.worlds import open_world

@@ -13,12 +13,11 @@ from graft.core.files import (
     open_path,
     place_file,
     read_lines,
-    read_table,
     remove_tree,
     replace_file,
     working_file,
-    write_table,
 )
+from graft.core.tables import read_table, write_table
 from graft.errors import RunError
 
 

@@ -169,10 +169,10 @@ def match_columns(where: object, names: Sequence[str], columns: CsvColumns) -> d
         if known.count(key) != 1:
             if not known.count(key):
                 hint = ""
-                if len(own) == 1 and name.casefold() in folded[0]:
-                    hint = "; is each line in quotes, or the delimiter another?"
-                elif len(own) == 1 and columns.delimiter:
+                if len(own) == 1 and columns.delimiter and columns.delimiter not in own[0]:
                     hint = f"; is the delimiter {columns.delimiter!r}?"
+                elif len(own) == 1 and name.casefold() in folded[0]:
+                    hint = "; is each line in quotes, or the delimiter another?"
                 raise DatasetFormatError(
                     f"{where}: got the columns {_listed(own)}, wanted {name!r} among them{hint}"
                 )
