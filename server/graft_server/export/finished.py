@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from graft.core.catalogue import Catalogue
+from graft.core.config_files import config_from_dict
 from graft.core.files import AnyPath
 from graft.core.payload import decode_payload
+from graft.core.plugins import load_references
 from graft.core.records import ModelCard, Parameters
 from graft.core.results import ResultRow
-from graft.core.tasks import Task
+from graft.core.tasks import Task, without_streams
 from graft.core.text import short_repr
 from graft.data.dataset_table import read_dataset
 from graft.errors import DataError, ModelMissingError, RunError
@@ -48,7 +50,8 @@ def find_model(path: AnyPath, name: str) -> FinishedModel:
     """The model of the domain called ``name``, or whose id begins with it (8 digits or more).
 
     Its bytes are checked against its id, and its card against the run's signature. Raises RunError
-    where the folder is no run's or cannot be read, ModelMissingError for a name that is none or
+    where the folder is no run's or cannot be read, ConfigError where the run names an architecture
+    that cannot be imported, ModelMissingError for a name that is none or
     several, PayloadError for bytes or a card that were changed.
     """
     try:
@@ -62,6 +65,8 @@ def find_model(path: AnyPath, name: str) -> FinishedModel:
     except FileNotFoundError as error:
         raise RunError(f"run folder {path}: got no keys/server.pub, wanted the run's") from error
     verify_card(tables["run"]["id"], card, public_key, former=True)
+    architecture = without_streams(card.architecture)[0]
+    load_references({architecture} & set(config_from_dict(tables["config"]).plug_ins))
     task = RunFolder(path).read_task()
     payload = open_store(path / "models", task).part(card.model_id, "exact")
     shapes = parameter_shapes(card.architecture, task)

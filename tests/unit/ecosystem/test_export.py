@@ -196,3 +196,27 @@ def test_a_folder_that_is_no_exported_model_is_named(target: FinishedModel, tmp_
     (tmp_path / "m" / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(PayloadChangedError):
         load_model(tmp_path / "m")
+
+
+def test_another_process_exports_a_network_that_the_run_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a later command does it: nothing has been imported for the run."""
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\n"
+        "def flat(shape):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1], 8)), 8\n",
+        "utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    loaded: dict[str, object] = {}
+    monkeypatch.setattr("graft.core.plugins._loaded", loaded)
+    run = graft.simulate(
+        "imu", domains=4, rounds=1, comparisons=[], engine="block", workers=0,
+        architectures=["my_networks:flat"], out=tmp_path / "run",
+        settings={"world.windows_per_domain": 40, "training.max_steps": 2},
+    )  # fmt: skip
+    loaded.clear()
+    model = find_model(run.folder, str(run.results["domain_id"][0]))
+    assert model.card.architecture == "my_networks:flat"
+    assert write_onnx(model, tmp_path / "flat.onnx") < 1e-5
