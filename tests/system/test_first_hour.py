@@ -111,7 +111,7 @@ def test_the_tutorial_goes_from_csv_to_a_report_and_a_model(clone: Path) -> None
 
 # What somebody types who brings recordings, pictures and a network of her own.
 OWN = r"""
-graft new project && (cd project && python -m pytest -q -p no:cacheprovider)
+graft new project && (cd project && python -m pytest -p no:cacheprovider)
 graft data from-csv recordings --label Aktivität --sensors x,y,z --time Zeit --rate 50 --out people
 graft data check people
 graft simulate --data people --rounds 1 --set training.max_steps=20 --engine block --out first
