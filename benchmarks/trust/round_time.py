@@ -205,7 +205,7 @@ def main(
     if base:
         for what in ("targets", "initial", "idle", "cpu"):
             share = median("now", what) / median("base", what)
-            target = "at most 0.33" if what in ("targets", "idle") else None
+            target = "<= 0.3333" if what in ("targets", "idle") else None
             figures[f"round-time/ratio/{what}"] = figure(share, "of the base's", target, text, [0])
     write_summary(HERE / "results", figures)
 
