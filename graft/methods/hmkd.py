@@ -28,7 +28,7 @@ from graft.core.config import TrainingConfig
 from graft.core.streams import Rows, concat, in_batches
 from graft.methods.base import selected
 from graft.methods.blocks import targets
-from graft.methods.blocks.stages import read_stages
+from graft.methods.blocks.stages import over_positions, read_stages
 from graft.methods.cost import mutual_cost
 from graft.models import Network
 from graft.training import TrainedModel, TrainingTask, minimise, parameter_group
@@ -117,8 +117,7 @@ class Learner(nn.Module):
 def tap_stages(network: Network, architecture: str, x: Rows) -> tuple[list[Tensor], Tensor]:
     """The output of each stage, pooled over its positions (B, channels), and the logits."""
     stages, logits_BC = read_stages(network, architecture, x)
-    pooled = [stage.flatten(2).mean(2) if stage.dim() > 2 else stage for stage in stages]
-    return pooled, logits_BC
+    return [over_positions(stage) for stage in stages], logits_BC
 
 
 def output_loss(own_BC: Tensor, other_BC: Tensor) -> Tensor:

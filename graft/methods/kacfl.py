@@ -28,7 +28,7 @@ from graft.core.config import TrainingConfig
 from graft.core.streams import Rows, concat, in_batches
 from graft.methods.base import selected
 from graft.methods.blocks import targets
-from graft.methods.blocks.stages import read_stages
+from graft.methods.blocks.stages import over_positions, read_stages
 from graft.methods.cost import common_features_cost
 from graft.methods.distillation import soft_cross_entropy, teachers_soft_targets
 from graft.models import Network
@@ -187,10 +187,9 @@ def _to_least_positions(maps: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     """What makes maps of one size: the least along each axis, or none where one map has none."""
     axes = min(feature.dim() - 2 for feature in maps)
     if axes == 0:
-        return lambda feature: feature.flatten(2).mean(2) if feature.dim() > 2 else feature
+        return over_positions
     size = tuple(min(feature.shape[2 + axis] for feature in maps) for axis in range(axes))
-    pool = nn.AdaptiveAvgPool1d(size[0]) if axes == 1 else nn.AdaptiveAvgPool2d(size)
-    return pool
+    return nn.AdaptiveAvgPool1d(size[0]) if axes == 1 else nn.AdaptiveAvgPool2d(size)
 
 
 def fit_kacfl(task: TrainingTask) -> TrainedModel:

@@ -62,3 +62,8 @@ def read_stages(network: Network, architecture: str, x: Rows) -> tuple[list[Tens
         for hook in hooks:
             hook.remove()
     return [stages[path] for path in paths], logits_BC
+
+
+def over_positions(stage: Tensor) -> Tensor:
+    """A stage's mean over its positions, (B, K); a stage without positions as it is."""
+    return stage.flatten(2).mean(2) if stage.dim() > 2 else stage
