@@ -111,16 +111,16 @@ def _serve(
     }
     settings = with_settings(config, wanted)
     found = {}
-    for run_name, changes in (
-        ("ranked", {"comparisons": ["hat"]}),
-        ("random", {"selection.score": "random"}),
+    for run_name, changes, method_of in (
+        ("ranked", {"comparisons": ["hat"]}, {"graft": "graft", "hat": "hat"}),
+        ("random", {"selection.score": "random"}, {RANDOM: "graft"}),
     ):
-        fresh_folder(folder / run_name)
+        run = folder / run_name
+        fresh_folder(run)
         with suppress(ExpansionFailedError):  # no training fits: a row with its error
-            simulate(with_settings(settings, changes), folder / run_name)
-        for method in ("graft", "hat") if run_name == "ranked" else ("graft",):
-            way = method if run_name == "ranked" else RANDOM
-            found[way] = _measured(folder / run_name, method, limit, value)
+            simulate(with_settings(settings, changes), run)
+        for way, method in method_of.items():
+            found[way] = _measured(run, method, limit, value)
     return found
 
 
@@ -221,12 +221,12 @@ def write_budget_report(points: Sequence[BudgetPoint], out: Path, command: str) 
         for p in own:
             key = f"budget/{data}/{limit}/{p.value:g}/{p.way}"
             seeds = range(len(p.accuracies))
-            figures[f"{key}/targets above"] = figure(p.above, "targets", "0", command, seeds)
+            figures[f"{key}/targets above"] = figure(p.above, "targets", "<= 0", command, seeds)
             if p.accuracy_mean is not None:
                 mean = 100 * p.accuracy_mean
                 figures[f"{key}/accuracy"] = figure(mean, "%", None, command, seeds)
             ours = best[p.value]
             if p.way != "graft" and p.accuracy_mean is not None and ours is not None:
                 gain = 100 * (ours - p.accuracy_mean)
-                figures[f"{key}/graft gains"] = figure(gain, "points", "above 0", command, seeds)
+                figures[f"{key}/graft gains"] = figure(gain, "points", "> 0", command, seeds)
     return write_summary(out, figures)
